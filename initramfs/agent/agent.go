@@ -1,0 +1,119 @@
+//go:build linux
+
+// Package agent serves the host's operations inside the guest. One operation
+// is one stream of the transport; see package protocol.
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// System is what the agent asks of the init that it is part of.
+type System interface {
+	// Configure mounts the root and gives the guest its name and addresses.
+	Configure(*protocol.Configure) (*protocol.Configured, error)
+	// Sync stops every process and brings all file systems to disk.
+	Sync() error
+	// PowerOff ends the VM; it does not return.
+	PowerOff()
+}
+
+// Server answers operations.
+type Server struct {
+	system     System
+	reaper     *Reaper
+	configured chan struct{} // closed by a successful Configure
+	configure  chan struct{} // holds the one right to configure
+}
+
+// NewServer makes a server. Operations wait until the host has configured the
+// guest, so that a host can send both at once.
+func NewServer(system System, reaper *Reaper) *Server {
+	s := &Server{system: system, reaper: reaper, configured: make(chan struct{}), configure: make(chan struct{}, 1)}
+	s.configure <- struct{}{}
+	return s
+}
+
+// Serve answers the streams of one listener until it fails.
+func (s *Server) Serve(l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return fmt.Errorf("accepting streams: %w", err)
+		}
+		go s.serve(conn)
+	}
+}
+
+func (s *Server) serve(conn net.Conn) {
+	defer conn.Close()
+	r, w := protocol.NewReader(conn), protocol.NewWriter(conn)
+	var req protocol.Request
+	err := r.Expect(protocol.FrameRequest, &req)
+	if err == nil {
+		err = s.dispatch(&req, r, w)
+	}
+	if err == nil || errors.Is(err, errCancelled) {
+		return
+	}
+	// The host may be gone; then there is nobody to tell.
+	_ = w.Message(protocol.FrameError, asError(err))
+}
+
+func asError(err error) *protocol.Error {
+	var e *protocol.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, protocol.ErrMalformed):
+		return &protocol.Error{Code: protocol.CodeRequest, Message: err.Error()}
+	}
+	return &protocol.Error{Code: protocol.CodeFailed, Message: err.Error()}
+}
+
+func (s *Server) dispatch(req *protocol.Request, r *protocol.Reader, w *protocol.Writer) error {
+	if req.Version != protocol.Version {
+		return &protocol.Error{Code: protocol.CodeVersion, Message: fmt.Sprintf(
+			"host speaks protocol version %d, this image's agent %d; make the image again", req.Version, protocol.Version)}
+	}
+	if req.Op == protocol.OpConfigure && req.Configure != nil {
+		return s.configureOnce(req.Configure, w)
+	}
+	<-s.configured
+	switch {
+	case req.Op == protocol.OpExec && req.Exec != nil:
+		return s.exec(req.Exec, r, w)
+	case req.Op == protocol.OpShutdown:
+		return s.shutdown(w)
+	}
+	return &protocol.Error{Code: protocol.CodeRequest, Message: fmt.Sprintf("unknown or incomplete operation %q", req.Op)}
+}
+
+func (s *Server) configureOnce(c *protocol.Configure, w *protocol.Writer) error {
+	select {
+	case <-s.configure:
+	default:
+		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest is configured already"}
+	}
+	reply, err := s.system.Configure(c)
+	if err != nil {
+		return fmt.Errorf("configuring the guest: %w", err)
+	}
+	close(s.configured)
+	return w.Message(protocol.FrameReply, reply)
+}
+
+func (s *Server) shutdown(w *protocol.Writer) error {
+	err := s.system.Sync()
+	if err == nil {
+		err = w.Message(protocol.FrameReply, struct{}{})
+	} else {
+		_ = w.Message(protocol.FrameError, asError(err))
+	}
+	s.system.PowerOff()
+	return err
+}

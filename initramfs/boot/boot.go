@@ -1,0 +1,110 @@
+//go:build linux
+
+package boot
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/initramfs/agent"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// Mount points in the initramfs. The first two stay below the root that the
+// guest's processes see, where no path of theirs reaches.
+const (
+	lowerDir   = "/lower"   // the image's root, read-only
+	scratchDir = "/scratch" // the VM's own disk
+	rootDir    = "/root"    // the two joined
+)
+
+// System is the guest as its init runs it.
+type System struct {
+	cmdline commandLine
+	marks   marks
+	lower   func() error // waits for the image's root to be mounted
+}
+
+var _ agent.System = (*System)(nil)
+
+// Start mounts what everything else needs and begins to mount the image.
+func Start() (*System, error) {
+	s := &System{}
+	s.marks.add("init")
+	if err := run([]step{
+		mount{"dev", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
+		mount{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		mount{"sys", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		action{"raising the limit of open files", raiseFileLimit},
+	}); err != nil {
+		return nil, err
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil, fmt.Errorf("reading the kernel's command line: %w", err)
+	}
+	s.cmdline = parseCommandLine(string(line))
+	s.marks.add("mounts")
+	// The image's root needs nothing from the host: it is mounted while the
+	// transport comes up.
+	s.lower = sync.OnceValue(mountLower)
+	go s.lower()
+	return s, nil
+}
+
+func mountLower() error {
+	disk, err := findDisk(protocol.DiskRoot)
+	if err != nil {
+		return err
+	}
+	return run([]step{mount{disk, lowerDir, "erofs", unix.MS_RDONLY, ""}})
+}
+
+// raiseFileLimit sets what children get: the values that systemd gives.
+// syscall's Setrlimit also stops the Go runtime from restoring the old ones.
+func raiseFileLimit() error {
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1024, Max: 524288})
+}
+
+// findDisk finds a virtio-blk device by its serial number.
+func findDisk(serial string) (string, error) {
+	files, err := filepath.Glob("/sys/block/vd*/serial")
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err == nil && strings.TrimSpace(string(b)) == serial {
+			return "/dev/" + filepath.Base(filepath.Dir(f)), nil
+		}
+	}
+	return "", fmt.Errorf("finding disk %q: none of %d disks has that serial number", serial, len(files))
+}
+
+// commandLine holds the lumina.NAME=VALUE parameters of the kernel.
+type commandLine map[string]string
+
+func parseCommandLine(line string) commandLine {
+	c := commandLine{}
+	for _, word := range strings.Fields(line) {
+		if rest, ok := strings.CutPrefix(word, "lumina."); ok {
+			name, value, _ := strings.Cut(rest, "=")
+			c[name] = value
+		}
+	}
+	return c
+}
+
+// Transport is how the driver reaches the agent: "vsock" or "serial".
+func (s *System) Transport() string {
+	if t := s.cmdline["transport"]; t != "" {
+		return t
+	}
+	return "serial"
+}

@@ -1,0 +1,169 @@
+//go:build linux
+
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// Configure makes the booted guest the one that the host wants.
+func (s *System) Configure(c *protocol.Configure) (*protocol.Configured, error) {
+	s.marks.add("configure")
+	if err := run([]step{
+		action{"seeding the entropy pool", func() error { return seed(c.Seed) }},
+		action{"setting the clock", func() error { return setClock(c.Time) }},
+		action{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
+		action{"mounting the image", s.lower},
+	}); err != nil {
+		return nil, err
+	}
+	s.marks.add("image")
+	scratch, err := findDisk(protocol.DiskScratch)
+	if err != nil {
+		return nil, err
+	}
+	if err := run([]step{
+		// The scratch disk ends with the VM: nothing is gained by waiting for it.
+		mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, "nobarrier,noinit_itable"},
+		action{"making the overlay's directories", makeOverlayDirs},
+	}); err != nil {
+		return nil, err
+	}
+	s.marks.add("scratch")
+	if err := run([]step{
+		mount{"lumina", rootDir, "overlay", 0,
+			"lowerdir=" + lowerDir + ",upperdir=" + scratchDir + "/upper,workdir=" + scratchDir + "/work"},
+		move{"/dev", rootDir + "/dev"},
+		move{"/proc", rootDir + "/proc"},
+		move{"/sys", rootDir + "/sys"},
+		action{"entering the root", enterRoot},
+		mount{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+		mount{"shm", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		mount{"mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		mount{"cgroup", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		action{"linking standard files", linkStandardFiles},
+		action{"configuring the network", func() error { return configureNetwork(c.Network) }},
+		action{"writing the guest's names", func() error { return writeNames(c) }},
+	}); err != nil {
+		return nil, err
+	}
+	s.marks.add("root")
+	return &protocol.Configured{Marks: s.marks}, nil
+}
+
+// seed adds entropy, credits it, and makes the kernel use it at once.
+func seed(b []byte) error {
+	if len(b) == 0 || len(b) > 512 {
+		return fmt.Errorf("seed of %d bytes, want 1 to 512", len(b))
+	}
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// struct rand_pool_info of linux/random.h: bits, bytes, data.
+	info := make([]byte, 8, 8+len(b))
+	*(*int32)(unsafe.Pointer(&info[0])) = int32(len(b) * 8)
+	*(*int32)(unsafe.Pointer(&info[4])) = int32(len(b))
+	info = append(info, b...)
+	if err := ioctl(f.Fd(), unix.RNDADDENTROPY, unsafe.Pointer(&info[0])); err != nil {
+		return err
+	}
+	return ioctl(f.Fd(), unix.RNDRESEEDCRNG, nil)
+}
+
+func ioctl(fd uintptr, request uint, arg unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, uintptr(request), uintptr(arg)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func setClock(t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
+}
+
+func makeOverlayDirs() error {
+	for _, d := range []string{"/upper", "/work"} {
+		if err := os.Mkdir(scratchDir+d, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	// The root directory is the upper one: it takes mode and owner of the image's.
+	var st unix.Stat_t
+	if err := unix.Stat(lowerDir, &st); err != nil {
+		return err
+	}
+	if err := unix.Chmod(scratchDir+"/upper", st.Mode&0o7777); err != nil {
+		return err
+	}
+	return unix.Chown(scratchDir+"/upper", int(st.Uid), int(st.Gid))
+}
+
+// enterRoot makes the overlay the root directory. The initramfs cannot be left
+// with pivot_root: it is covered, as switch_root(8) does.
+func enterRoot() error {
+	if err := unix.Chdir(rootDir); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return err
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+func linkStandardFiles() error {
+	for _, l := range []struct{ name, target string }{
+		{"/dev/fd", "/proc/self/fd"},
+		{"/dev/stdin", "/proc/self/fd/0"},
+		{"/dev/stdout", "/proc/self/fd/1"},
+		{"/dev/stderr", "/proc/self/fd/2"},
+	} {
+		if err := os.Symlink(l.target, l.name); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeNames writes the files in /etc that every container tool provides.
+func writeNames(c *protocol.Configure) error {
+	if err := os.MkdirAll("/etc", 0o755); err != nil {
+		return err
+	}
+	var resolv strings.Builder
+	if c.Network != nil {
+		for _, server := range c.Network.DNS {
+			fmt.Fprintf(&resolv, "nameserver %s\n", server)
+		}
+	}
+	files := []struct{ path, content string }{
+		{"/etc/hostname", c.Hostname + "\n"},
+		{"/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"},
+		{"/etc/resolv.conf", resolv.String()},
+		{"/etc/machine-id", c.MachineID + "\n"},
+	}
+	for _, f := range files {
+		// The image may have a link there, to a place that does not exist yet.
+		if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.WriteFile(f.path, []byte(f.content), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+//go:build linux
+
+// Package boot is what PID 1 does before and while the agent serves: it
+// mounts, names, seeds and connects the guest, and ends it.
+//
+// The work is ordered tables of steps. A step that fails stops the boot.
+package boot
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// step is one thing to do; String is how an error names it.
+type step interface {
+	fmt.Stringer
+	apply() error
+}
+
+func run(steps []step) error {
+	for _, s := range steps {
+		if err := s.apply(); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	return nil
+}
+
+// mount mounts a file system, making its mount point when needed.
+type mount struct {
+	source, target, fstype string
+	flags                  uintptr
+	data                   string
+}
+
+func (m mount) String() string { return fmt.Sprintf("mounting %s on %s", m.fstype, m.target) }
+
+func (m mount) apply() error {
+	err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
+	if err == unix.ENOENT {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		err = unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
+	}
+	return err
+}
+
+// move moves a mount to another place.
+type move struct{ from, to string }
+
+func (m move) String() string { return fmt.Sprintf("moving %s to %s", m.from, m.to) }
+
+func (m move) apply() error {
+	err := unix.Mount(m.from, m.to, "", unix.MS_MOVE, "")
+	if err == unix.ENOENT {
+		if err := os.MkdirAll(m.to, 0o755); err != nil {
+			return err
+		}
+		err = unix.Mount(m.from, m.to, "", unix.MS_MOVE, "")
+	}
+	return err
+}
+
+// action is a step that is none of the above.
+type action struct {
+	name string
+	do   func() error
+}
+
+func (a action) String() string { return a.name }
+func (a action) apply() error   { return a.do() }
+
+// marks collects the moments of the boot.
+type marks []protocol.Mark
+
+func (m *marks) add(name string) {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) == nil {
+		*m = append(*m, protocol.Mark{Name: name, At: time.Duration(ts.Nano())})
+	}
+}

@@ -1,0 +1,59 @@
+//go:build linux
+
+// Init is PID 1 of every guest, and its agent.
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/abdul-abdi/lumina/initramfs/agent"
+	"github.com/abdul-abdi/lumina/initramfs/boot"
+	"github.com/abdul-abdi/lumina/initramfs/transport"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "lumina-init: this is the init of Lumina's virtual machines; it runs as PID 1 only")
+		os.Exit(2)
+	}
+	// Whatever a process of the guest sends, PID 1 lives on: the Go runtime
+	// would end it, and with it the kernel, on several of these.
+	ignored := make(chan os.Signal, 1)
+	signal.Notify(ignored)
+	signal.Reset(syscall.SIGCHLD, syscall.SIGURG)
+	go func() {
+		for range ignored {
+		}
+	}()
+	system, err := boot.Start()
+	if err == nil {
+		err = serve(system)
+	}
+	// The console is what the host shows of a boot that failed.
+	fmt.Fprintf(os.Stderr, "lumina-init: %v\n", err)
+	system.PowerOff()
+}
+
+func serve(system *boot.System) error {
+	server := agent.NewServer(system, agent.NewReaper())
+	l, err := listen(system.Transport())
+	if err != nil {
+		return err
+	}
+	return server.Serve(l)
+}
+
+func listen(kind string) (net.Listener, error) {
+	if kind == "vsock" {
+		return transport.ListenVsock()
+	}
+	port, err := transport.OpenPort()
+	if err != nil {
+		return nil, err
+	}
+	return port.Accept()
+}

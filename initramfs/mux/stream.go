@@ -1,0 +1,343 @@
+package mux
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Stream is one ordered, flow-controlled, full-duplex byte stream. Read and
+// Write may be called at the same time; two Reads or two Writes may not.
+type Stream struct {
+	session *Session
+	id      uint32 // 0 until opened; set holding session.writeMu and session.mu
+
+	mu         sync.Mutex // guards what follows
+	chunks     [][]byte   // received, not yet read
+	buffered   int        // bytes in chunks
+	untold     int        // bytes read, not yet credited to the peer
+	window     int        // bytes we may still send
+	finSent    bool
+	finGot     bool
+	closed     bool // Close was called
+	err        error
+	readable   chan struct{} // capacity 1: something to read, or the end
+	writable   chan struct{} // capacity 1: window opened, or the end
+	readLimit  deadline
+	writeLimit deadline
+}
+
+func newStream(s *Session, id uint32) *Stream {
+	return &Stream{
+		session: s, id: id, window: Window,
+		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1),
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// deliver takes ownership of chunk, unless it is small: then it is copied
+// behind the last one, so that a flood of tiny frames costs no more memory
+// than their bytes.
+func (st *Stream) deliver(chunk []byte) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.finGot {
+		return fmt.Errorf("%w: data after the end of stream %d", ErrProtocol, st.id)
+	}
+	if st.buffered+st.untold+len(chunk) > Window {
+		return fmt.Errorf("%w: stream %d overran its window", ErrProtocol, st.id)
+	}
+	if len(chunk) == 0 || st.closed {
+		return nil
+	}
+	if len(chunk) > smallChunk {
+		st.chunks = append(st.chunks, chunk)
+	} else if last := len(st.chunks) - 1; last >= 0 && cap(st.chunks[last])-len(st.chunks[last]) >= len(chunk) {
+		st.chunks[last] = append(st.chunks[last], chunk...)
+	} else {
+		st.chunks = append(st.chunks, append(make([]byte, 0, smallChunk), chunk...))
+	}
+	st.buffered += len(chunk)
+	signal(st.readable)
+	return nil
+}
+
+func (st *Stream) credit(n int) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.window += n; st.window > Window {
+		return fmt.Errorf("%w: stream %d credited beyond its window", ErrProtocol, st.id)
+	}
+	signal(st.writable)
+	return nil
+}
+
+func (st *Stream) remoteFin() {
+	st.mu.Lock()
+	st.finGot = true
+	over := st.finSent
+	st.mu.Unlock()
+	signal(st.readable)
+	if over {
+		st.session.forget(st)
+	}
+}
+
+// fail ends the stream both ways. What was received can still be read.
+func (st *Stream) fail(err error) {
+	st.mu.Lock()
+	if st.err == nil {
+		st.err = err
+	}
+	st.mu.Unlock()
+	signal(st.readable)
+	signal(st.writable)
+}
+
+// Read returns io.EOF once the peer has closed its side and all is read.
+func (st *Stream) Read(p []byte) (int, error) {
+	for {
+		st.mu.Lock()
+		switch {
+		case st.closed:
+			st.mu.Unlock()
+			return 0, net.ErrClosed
+		case st.readLimit.passed():
+			st.mu.Unlock()
+			return 0, os.ErrDeadlineExceeded
+		case st.buffered > 0:
+			n, credit := st.take(p)
+			st.mu.Unlock()
+			if credit > 0 {
+				// The bytes are ours whatever becomes of the session.
+				st.session.writeMu.Lock()
+				_ = st.session.send(st.id, flagCredit, credit, nil)
+				st.session.writeMu.Unlock()
+			}
+			return n, nil
+		case st.finGot:
+			st.mu.Unlock()
+			return 0, io.EOF
+		case st.err != nil:
+			err := st.err
+			st.mu.Unlock()
+			return 0, err
+		}
+		expired := st.readLimit.wait(&st.mu)
+		st.mu.Unlock()
+		select {
+		case <-st.readable:
+		case <-expired:
+		}
+	}
+}
+
+// take moves buffered bytes to p and says how many to credit to the peer now.
+func (st *Stream) take(p []byte) (n, credit int) {
+	for n < len(p) && len(st.chunks) > 0 {
+		c := copy(p[n:], st.chunks[0])
+		n += c
+		if c == len(st.chunks[0]) {
+			st.chunks[0] = nil
+			st.chunks = st.chunks[1:]
+		} else {
+			st.chunks[0] = st.chunks[0][c:]
+		}
+	}
+	st.buffered -= n
+	st.untold += n
+	// Half a window: few credit frames, and the sender never runs dry while
+	// the reader keeps up.
+	if st.untold >= Window/2 && !st.finGot && st.err == nil {
+		credit, st.untold = st.untold, 0
+	}
+	return n, credit
+}
+
+// Write returns once all of p was handed to the transport.
+func (st *Stream) Write(p []byte) (int, error) {
+	for sent := 0; ; {
+		n, wait, err := st.writeFrame(p[sent:])
+		sent += n
+		if err != nil || (sent == len(p) && wait == nil) {
+			return sent, err
+		}
+		if wait != nil {
+			select {
+			case <-st.writable:
+			case <-wait:
+			}
+		}
+	}
+}
+
+// writeFrame sends what one frame and the window take of p. With no window it
+// returns a channel that is closed when the write deadline passes.
+func (st *Stream) writeFrame(p []byte) (n int, wait <-chan struct{}, err error) {
+	s := st.session
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	st.mu.Lock()
+	switch {
+	case st.closed || st.finSent:
+		err = net.ErrClosed
+	case st.err != nil:
+		err = st.err
+	case st.writeLimit.passed():
+		err = os.ErrDeadlineExceeded
+	case st.window == 0:
+		wait = st.writeLimit.wait(&st.mu)
+	}
+	if err != nil || wait != nil {
+		st.mu.Unlock()
+		return 0, wait, err
+	}
+	n = min(len(p), MaxPayload, st.window)
+	st.window -= n
+	st.mu.Unlock()
+	flags, err := st.open(flagData)
+	if err != nil {
+		return 0, nil, err
+	}
+	return n, nil, s.send(st.id, flags, n, p[:n])
+}
+
+// open adds the opening flag to the first frame of the stream. The caller
+// holds the session's writeMu.
+func (st *Stream) open(flags byte) (byte, error) {
+	if st.id != 0 {
+		return flags, nil
+	}
+	return flags | flagOpen, st.session.register(st)
+}
+
+// CloseWrite tells the peer that no more data comes; reading goes on.
+func (st *Stream) CloseWrite() error {
+	s := st.session
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	st.mu.Lock()
+	if st.finSent || st.closed || st.err != nil {
+		st.mu.Unlock()
+		return nil
+	}
+	st.finSent = true
+	over := st.finGot
+	st.mu.Unlock()
+	flags, err := st.open(flagFin)
+	if err == nil {
+		err = s.send(st.id, flags, 0, nil)
+	}
+	if over {
+		s.forget(st)
+	}
+	return err
+}
+
+// Close drops the stream. What was written still reaches the peer; what the
+// peer sends from now on is thrown away, and its writes fail.
+func (st *Stream) Close() error {
+	st.mu.Lock()
+	if st.closed {
+		st.mu.Unlock()
+		return nil
+	}
+	st.closed = true
+	st.chunks, st.buffered = nil, 0
+	st.mu.Unlock()
+	signal(st.readable)
+	signal(st.writable)
+
+	s := st.session
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	s.forget(st)
+	st.mu.Lock()
+	tell := st.id != 0 && st.err == nil && !(st.finSent && st.finGot)
+	flags := byte(flagReset)
+	if st.finGot {
+		flags = flagFin // the peer has sent all: an orderly end
+	}
+	st.mu.Unlock()
+	if tell {
+		return s.send(st.id, flags, 0, nil)
+	}
+	return nil
+}
+
+// LocalAddr is part of [net.Conn].
+func (st *Stream) LocalAddr() net.Addr { return addr{} }
+
+// RemoteAddr is part of [net.Conn].
+func (st *Stream) RemoteAddr() net.Addr { return addr{} }
+
+// SetDeadline is part of [net.Conn].
+func (st *Stream) SetDeadline(t time.Time) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.readLimit.set(t)
+	st.writeLimit.set(t)
+	return nil
+}
+
+// SetReadDeadline is part of [net.Conn].
+func (st *Stream) SetReadDeadline(t time.Time) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.readLimit.set(t)
+	return nil
+}
+
+// SetWriteDeadline is part of [net.Conn].
+func (st *Stream) SetWriteDeadline(t time.Time) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.writeLimit.set(t)
+	return nil
+}
+
+// deadline is guarded by its stream's mutex. A new deadline wakes whoever
+// waits under the old one, so that it waits again under the new.
+type deadline struct {
+	at      time.Time
+	expired chan struct{} // made when somebody waits
+}
+
+func (d *deadline) set(t time.Time) {
+	d.at = t
+	d.wake(d.expired)
+}
+
+func (d *deadline) wake(c chan struct{}) {
+	if c != nil && d.expired == c {
+		close(c)
+		d.expired = nil
+	}
+}
+
+func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+
+// wait returns a channel that is closed when the deadline passes or changes.
+func (d *deadline) wait(mu *sync.Mutex) <-chan struct{} {
+	if d.expired == nil {
+		c := make(chan struct{})
+		d.expired = c
+		if !d.at.IsZero() {
+			time.AfterFunc(time.Until(d.at), func() {
+				mu.Lock()
+				defer mu.Unlock()
+				d.wake(c)
+			})
+		}
+	}
+	return d.expired
+}

@@ -1,0 +1,191 @@
+package protocol
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+const (
+	// HeaderSize is the length of a frame's header: type (1 byte) and payload
+	// length (4 bytes, big endian).
+	HeaderSize = 5
+	// MaxData is the longest payload of a data frame, in bytes.
+	MaxData = 64 << 10
+	// MaxMessage is the longest JSON payload, in bytes. It bounds a command
+	// line and its environment, like the kernel's own limit does.
+	MaxMessage = 4 << 20
+	// StdinWindow is how many bytes of standard input a host may send ahead
+	// of the process, so that the agent never stops reading frames.
+	StdinWindow = 256 << 10
+)
+
+// FrameType says what a frame's payload is.
+type FrameType uint8
+
+// Frames from the host.
+const (
+	FrameRequest    FrameType = 1 + iota // JSON Request
+	FrameStdin                           // data
+	FrameStdinClose                      // empty: end of standard input
+)
+
+// Frames from the guest.
+const (
+	FrameReply       FrameType = 64 + iota // JSON, depends on the operation
+	FrameError                             // JSON Error; the last frame
+	FrameStdout                            // data
+	FrameStderr                            // data
+	FrameStdinCredit                       // 4 bytes, big endian: so much more standard input may be sent
+	FrameExit                              // JSON Exit; the last frame
+)
+
+// isData: the payload is raw bytes, bounded by MaxData.
+func (t FrameType) isData() bool {
+	return t == FrameStdin || t == FrameStdout || t == FrameStderr
+}
+
+// limit is the longest payload of a frame of type t; -1 when there is none.
+func (t FrameType) limit() int {
+	switch t {
+	case FrameRequest, FrameReply, FrameError, FrameExit:
+		return MaxMessage
+	case FrameStdin, FrameStdout, FrameStderr:
+		return MaxData
+	case FrameStdinClose:
+		return 0
+	case FrameStdinCredit:
+		return 4
+	}
+	return -1
+}
+
+// ErrMalformed is wrapped by errors about frames that break the format.
+var ErrMalformed = errors.New("malformed frame")
+
+// Writer writes frames. Its methods may be called by several goroutines.
+type Writer struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// NewWriter makes a Writer; every frame is one Write to w.
+func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+
+// Message sends v as the JSON payload of a frame.
+func (w *Writer) Message(t FrameType, v any) error {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encoding message: %w", err)
+	}
+	if len(payload) > t.limit() {
+		return fmt.Errorf("message of %d bytes is longer than %d", len(payload), t.limit())
+	}
+	return w.Data(t, append(make([]byte, HeaderSize, HeaderSize+len(payload)), payload...))
+}
+
+// Data sends a frame that the caller has laid out: HeaderSize bytes, which
+// Data fills in, and then the payload.
+func (w *Writer) Data(t FrameType, frame []byte) error {
+	frame[0] = byte(t)
+	binary.BigEndian.PutUint32(frame[1:], uint32(len(frame)-HeaderSize))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := w.w.Write(frame)
+	return err
+}
+
+// Credit sends a StdinCredit frame.
+func (w *Writer) Credit(n int) error {
+	return w.Data(FrameStdinCredit, binary.BigEndian.AppendUint32(make([]byte, HeaderSize), uint32(n)))
+}
+
+// Reader reads frames.
+type Reader struct {
+	r   *bufio.Reader
+	buf []byte
+}
+
+// NewReader makes a Reader.
+func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 16<<10)} }
+
+// Next reads one frame. The payload is valid until the next call. It returns
+// io.EOF between frames, io.ErrUnexpectedEOF inside one, and an error that
+// wraps ErrMalformed when the frame has an unknown type or is too long.
+func (r *Reader) Next() (FrameType, []byte, error) {
+	var header [HeaderSize]byte
+	if _, err := io.ReadFull(r.r, header[:]); err != nil {
+		return 0, nil, err
+	}
+	t, n := FrameType(header[0]), binary.BigEndian.Uint32(header[1:])
+	switch limit := t.limit(); {
+	case limit < 0:
+		return 0, nil, fmt.Errorf("%w: unknown type %d", ErrMalformed, t)
+	case n > uint32(limit):
+		return 0, nil, fmt.Errorf("%w: %d bytes in a frame of type %d", ErrMalformed, n, t)
+	}
+	if int(n) > cap(r.buf) {
+		r.buf = make([]byte, n)
+	}
+	payload := r.buf[:n]
+	if _, err := io.ReadFull(r.r, payload); err != nil {
+		return 0, nil, noEOF(err)
+	}
+	return t, payload, nil
+}
+
+// Expect reads a frame of type t into v, and turns an Error frame into its
+// error.
+func (r *Reader) Expect(t FrameType, v any) error {
+	got, payload, err := r.Next()
+	if err != nil {
+		return noEOF(err)
+	}
+	switch got {
+	case t:
+		return Decode(payload, v)
+	case FrameError:
+		return DecodeError(payload)
+	}
+	return fmt.Errorf("%w: type %d where %d was due", ErrMalformed, got, t)
+}
+
+// Decode reads a JSON payload.
+func Decode(payload []byte, v any) error {
+	if err := json.Unmarshal(payload, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return nil
+}
+
+// DecodeError reads the payload of an Error frame as an error.
+func DecodeError(payload []byte) error {
+	e := new(Error)
+	if err := Decode(payload, e); err != nil {
+		return err
+	}
+	return e
+}
+
+// DecodeCredit reads the payload of a StdinCredit frame.
+func DecodeCredit(payload []byte) (int, error) {
+	if len(payload) != 4 {
+		return 0, fmt.Errorf("%w: credit of %d bytes", ErrMalformed, len(payload))
+	}
+	n := binary.BigEndian.Uint32(payload)
+	if n > StdinWindow {
+		return 0, fmt.Errorf("%w: credit for %d bytes", ErrMalformed, n)
+	}
+	return int(n), nil
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

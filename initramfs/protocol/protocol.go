@@ -1,0 +1,120 @@
+// Package protocol is what host and guest say to each other, defined once:
+// the handshake of a connection, the frames of an operation and the messages
+// in them. ../PROTOCOL.md is the description; both sides import this package.
+//
+// One operation is one stream. Its first frame is a [Request]; what follows
+// depends on the operation. Dropping the stream cancels the operation.
+package protocol
+
+import "time"
+
+// Version is the version of everything in this package. Host and guest must
+// agree on it: an image carries the agent that it was made with.
+const Version = 1
+
+// PortName is the name of the virtio-serial port that the agent listens on.
+const PortName = "org.lumina.agent.0"
+
+// VsockPort is the vsock port that the agent listens on.
+const VsockPort = 1024
+
+// DiskRoot and DiskScratch are the virtio-blk serial numbers by which the guest
+// tells its disks apart. A volume's disk is DiskVolume followed by its number.
+const (
+	DiskRoot    = "root"
+	DiskScratch = "scratch"
+	DiskVolume  = "volume"
+)
+
+// Op names an operation.
+type Op string
+
+// The operations.
+const (
+	OpConfigure Op = "configure" // Configure → Configured; once, before anything else
+	OpExec      Op = "exec"      // Exec ⇄ stdin, output, Exit
+	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
+)
+
+// Request opens an operation. Exactly the field that belongs to Op is set.
+type Request struct {
+	Version   int        `json:"version"`
+	Op        Op         `json:"op"`
+	Configure *Configure `json:"configure,omitempty"`
+	Exec      *Exec      `json:"exec,omitempty"`
+}
+
+// Configure makes a booted guest somebody: it mounts its disks and gives it
+// its name, time, entropy and addresses.
+type Configure struct {
+	Hostname  string `json:"hostname"`
+	MachineID string `json:"machine_id"` // 32 hexadecimal digits
+	// Time is the host's clock.
+	Time time.Time `json:"time"`
+	// Seed is entropy for the kernel's pool; all of it is credited.
+	Seed    []byte   `json:"seed"`
+	Network *Network `json:"network,omitempty"` // nil: loopback only
+}
+
+// Configured is the reply to Configure.
+type Configured struct {
+	// Marks says where the guest's part of the boot went.
+	Marks []Mark `json:"marks"`
+}
+
+// Mark is a moment of the boot.
+type Mark struct {
+	Name string        `json:"name"`
+	At   time.Duration `json:"at"` // since the kernel started
+}
+
+// Network is the guest's one interface.
+type Network struct {
+	Address string   `json:"address"` // CIDR
+	Gateway string   `json:"gateway"`
+	DNS     []string `json:"dns"`
+	MTU     int      `json:"mtu,omitempty"` // bytes; 0: the device's
+}
+
+// Exec starts a process.
+type Exec struct {
+	// Args is the program and its arguments. The program is looked up in
+	// the PATH of Env.
+	Args []string `json:"args"`
+	// Shell: Args is one string for /bin/sh -c.
+	Shell bool `json:"shell,omitempty"`
+	// Env is the whole environment, NAME=value. HOME is added when missing.
+	Env []string `json:"env,omitempty"`
+	// Dir is the working directory; "/" when empty.
+	Dir string `json:"dir,omitempty"`
+	// User is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's
+	// /etc/passwd and /etc/group; root when empty.
+	User string `json:"user,omitempty"`
+	// Stdin: the host sends Stdin frames; otherwise standard input is empty.
+	Stdin bool `json:"stdin,omitempty"`
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Code   int `json:"code"`
+	Signal int `json:"signal,omitempty"` // the signal that ended it; Code is then 128+Signal
+}
+
+// ErrorCode tells the kinds of agent errors apart.
+type ErrorCode string
+
+// The error codes.
+const (
+	CodeVersion  ErrorCode = "version"   // host and guest speak different versions
+	CodeRequest  ErrorCode = "request"   // the request makes no sense
+	CodeNotFound ErrorCode = "not_found" // program, directory or user does not exist
+	CodeFailed   ErrorCode = "failed"    // the guest's kernel refused
+)
+
+// Error ends an operation that could not be done. It is an error.
+type Error struct {
+	Code    ErrorCode `json:"code"`
+	Message string    `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }

@@ -26,6 +26,7 @@ type System interface {
 type Server struct {
 	system     System
 	reaper     *Reaper
+	processes  processes
 	configured chan struct{} // closed by a successful Configure
 	configure  chan struct{} // holds the one right to configure
 }
@@ -55,7 +56,7 @@ func (s *Server) serve(conn net.Conn) {
 	var req protocol.Request
 	err := r.Expect(protocol.FrameRequest, &req)
 	if err == nil {
-		err = s.dispatch(&req, r, w)
+		err = s.dispatch(conn, &req, r, w)
 	}
 	if err == nil || errors.Is(err, errCancelled) {
 		return
@@ -75,7 +76,7 @@ func asError(err error) *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeFailed, Message: err.Error()}
 }
 
-func (s *Server) dispatch(req *protocol.Request, r *protocol.Reader, w *protocol.Writer) error {
+func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Reader, w *protocol.Writer) error {
 	if req.Version != protocol.Version {
 		return &protocol.Error{Code: protocol.CodeVersion, Message: fmt.Sprintf(
 			"host speaks protocol version %d, this image's agent %d; make the image again", req.Version, protocol.Version)}
@@ -87,6 +88,14 @@ func (s *Server) dispatch(req *protocol.Request, r *protocol.Reader, w *protocol
 	switch {
 	case req.Op == protocol.OpExec && req.Exec != nil:
 		return s.exec(req.Exec, r, w)
+	case req.Op == protocol.OpProcesses:
+		return w.Message(protocol.FrameReply, s.processes.list())
+	case req.Op == protocol.OpLogs && req.Logs != nil:
+		return s.logs(req.Logs, r, w)
+	case req.Op == protocol.OpKill && req.Kill != nil:
+		return s.kill(req.Kill, w)
+	case req.Op == protocol.OpDial && req.Dial != nil:
+		return dial(conn, req.Dial, r, w)
 	case req.Op == protocol.OpShutdown:
 		return s.shutdown(w)
 	}

@@ -13,58 +13,83 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
-// exec runs a process and returns when it has ended and its output is sent.
+// exec runs a process. It returns when the process has ended and its output is
+// sent or, when the request detaches it, has started.
 func (s *Server) exec(req *protocol.Exec, r *protocol.Reader, w *protocol.Writer) error {
 	cmd, err := prepare(req)
 	if err != nil {
 		return err
 	}
-	std, err := openStdio(req.Stdin)
+	std, err := openStdio(req, cmd)
 	if err != nil {
 		return err
 	}
-	defer std.close()
-	cmd.attr.Files = []uintptr{std.childIn.Fd(), std.childOut.Fd(), std.childErr.Fd()}
-	pid, ended, err := s.reaper.Start(cmd.path, cmd.args, cmd.attr)
+	p, ended, err := s.processes.start(req, func() (int, <-chan syscall.WaitStatus, error) {
+		return s.reaper.Start(cmd.path, cmd.args, cmd.attr)
+	})
 	std.closeChild()
 	if err != nil {
+		std.close()
 		return startError(cmd.path, err)
 	}
+	if req.Detach {
+		go s.keep(p, ended, std)
+		return w.Message(protocol.FrameReply, protocol.Started{ID: p.id})
+	}
+	defer s.processes.remove(p)
+	return attach(p, ended, std, r, w)
+}
 
+// attach carries a process's input and output until it has ended.
+func attach(p *process, ended <-chan syscall.WaitStatus, std *stdio, r *protocol.Reader, w *protocol.Writer) error {
+	defer std.close()
 	in := newStdin()
-	if req.Stdin {
-		go in.feed(std.in, w)
+	if std.in != nil {
+		go in.feed(std.in, w, std.endInput)
 	}
 	cancelled := make(chan error, 1)
-	go func() { cancelled <- watch(r, in) }()
-	stdout := startPump(std.out, protocol.FrameStdout, w)
-	stderr := startPump(std.err, protocol.FrameStderr, w)
-
-	var status syscall.WaitStatus
+	go func() { cancelled <- watch(r, in, std) }()
+	pumps := startPumps(std, w)
 	select {
-	case status = <-ended:
+	case status := <-ended:
+		in.close()
+		for _, p := range pumps {
+			p.finish()
+		}
+		return w.Message(protocol.FrameExit, exitOf(status))
 	case err := <-cancelled:
-		killSession(pid)
+		killSession(p.pid)
 		<-ended
 		in.close()
 		std.close()
-		<-stdout.done
-		<-stderr.done
+		for _, p := range pumps {
+			<-p.done
+		}
 		return err
 	}
-	in.close()
-	stdout.finish()
-	stderr.finish()
-	exit := protocol.Exit{Code: status.ExitStatus()}
-	if status.Signaled() {
-		exit = protocol.Exit{Code: 128 + int(status.Signal()), Signal: int(status.Signal())}
+}
+
+// keep carries a detached process's output into its log until it has ended.
+func (s *Server) keep(p *process, ended <-chan syscall.WaitStatus, std *stdio) {
+	defer std.close()
+	pumps := startPumps(std, protocol.NewWriter(p.log))
+	status := <-ended
+	for _, p := range pumps {
+		p.finish()
 	}
-	return w.Message(protocol.FrameExit, exit)
+	s.processes.end(p, exitOf(status))
+}
+
+func exitOf(status syscall.WaitStatus) protocol.Exit {
+	if status.Signaled() {
+		return protocol.Exit{Code: 128 + int(status.Signal()), Signal: int(status.Signal())}
+	}
+	return protocol.Exit{Code: status.ExitStatus()}
 }
 
 // watch reads the host's frames while the process runs. It returns when the
 // host has dropped the stream or broken the protocol.
-func watch(r *protocol.Reader, in *stdin) error {
+func watch(r *protocol.Reader, in *stdin, std *stdio) error {
 	for {
 		t, payload, err := r.Next()
 		if err != nil {
@@ -75,6 +100,11 @@ func watch(r *protocol.Reader, in *stdin) error {
 			err = in.put(payload)
 		case protocol.FrameStdinClose:
 			in.close()
+		case protocol.FrameResize:
+			var size protocol.TerminalSize
+			if err = protocol.Decode(payload, &size); err == nil {
+				err = std.resize(size)
+			}
 		default:
 			err = protocol.ErrMalformed
 		}
@@ -91,26 +121,26 @@ type command struct {
 	attr *syscall.ProcAttr
 }
 
-func prepare(req *protocol.Exec) (command, error) {
+func prepare(req *protocol.Exec) (*command, error) {
 	if len(req.Args) == 0 || req.Args[0] == "" {
-		return command{}, &protocol.Error{Code: protocol.CodeRequest, Message: "no command given"}
+		return nil, &protocol.Error{Code: protocol.CodeRequest, Message: "no command given"}
 	}
 	who, err := lookupUser(req.User)
 	if err != nil {
-		return command{}, err
+		return nil, err
 	}
 	dir := req.Dir
 	if dir == "" {
 		dir = "/"
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return command{}, notFound("working directory %q does not exist in the guest", dir)
+		return nil, notFound("working directory %q does not exist in the guest", dir)
 	}
 	env := req.Env
 	if _, ok := lookupEnv(env, "HOME"); !ok {
 		env = append(env[:len(env):len(env)], "HOME="+who.home)
 	}
-	c := command{args: req.Args, attr: &syscall.ProcAttr{
+	c := &command{args: req.Args, attr: &syscall.ProcAttr{
 		Dir: dir,
 		Env: env,
 		Sys: &syscall.SysProcAttr{Setsid: true},
@@ -121,7 +151,7 @@ func prepare(req *protocol.Exec) (command, error) {
 	if req.Shell {
 		c.path, c.args = "/bin/sh", []string{"/bin/sh", "-c", req.Args[0]}
 		if _, err := os.Stat(c.path); err != nil {
-			return command{}, notFound("the image has no /bin/sh; run a program without a shell: -- PROG ARG…")
+			return nil, notFound("the image has no /bin/sh; run a program without a shell: -- PROG ARG…")
 		}
 		return c, nil
 	}
@@ -169,45 +199,4 @@ func startError(program string, err error) error {
 		return notFound("program %q cannot start: it or its interpreter does not exist in the guest", program)
 	}
 	return failed("starting "+program, err)
-}
-
-// stdio is the two ends of a process's standard files.
-type stdio struct {
-	in, out, err                *os.File // ours
-	childIn, childOut, childErr *os.File
-}
-
-func openStdio(input bool) (*stdio, error) {
-	s := &stdio{}
-	var inErr, outErr, errErr error
-	if input {
-		s.childIn, s.in, inErr = os.Pipe()
-	} else {
-		s.childIn, inErr = os.Open(os.DevNull)
-	}
-	s.out, s.childOut, outErr = os.Pipe()
-	s.err, s.childErr, errErr = os.Pipe()
-	if err := errors.Join(inErr, outErr, errErr); err != nil {
-		s.closeChild()
-		s.close()
-		return nil, failed("opening pipes", err)
-	}
-	return s, nil
-}
-
-func (s *stdio) closeChild() {
-	for _, f := range []*os.File{s.childIn, s.childOut, s.childErr} {
-		if f != nil {
-			f.Close()
-		}
-	}
-}
-
-// close may be called more than once.
-func (s *stdio) close() {
-	for _, f := range []*os.File{s.in, s.out, s.err} {
-		if f != nil {
-			f.Close()
-		}
-	}
 }

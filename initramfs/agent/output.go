@@ -36,6 +36,14 @@ func startPump(file *os.File, kind protocol.FrameType, w *protocol.Writer) *pump
 	return p
 }
 
+func startPumps(std *stdio, w *protocol.Writer) []*pump {
+	pumps := []*pump{startPump(std.out, protocol.FrameStdout, w)}
+	if std.err != nil {
+		pumps = append(pumps, startPump(std.err, protocol.FrameStderr, w))
+	}
+	return pumps
+}
+
 // finish is called when the process has ended: what it wrote is in the pipe
 // by now, and other holders of the pipe (its background children) must not
 // hold up the exit.
@@ -45,7 +53,6 @@ func (p *pump) finish() {
 	_ = p.file.SetReadDeadline(time.Time{})
 	for p.once(false) {
 	}
-	p.file.Close()
 }
 
 // once reads and sends one frame. It returns false at the end of the output

@@ -78,10 +78,10 @@ func (s *stdin) credit() int {
 	return n
 }
 
-// feed writes the input to the process until it ends or the process closes
-// its side, and then closes f.
-func (s *stdin) feed(f *os.File, w *protocol.Writer) {
-	defer f.Close()
+// feed writes the input to the process until it ends, which end then tells the
+// process, or the process closes its side.
+func (s *stdin) feed(f *os.File, w *protocol.Writer, end func()) {
+	defer end()
 	defer s.close()
 	buf := make([]byte, 32<<10)
 	for {

@@ -103,19 +103,54 @@ func (st *Stream) fail(err error) {
 	signal(st.writable)
 }
 
+var _ io.WriterTo = (*Stream)(nil)
+
 // Read returns io.EOF once the peer has closed its side and all is read.
 func (st *Stream) Read(p []byte) (int, error) {
+	var n int
+	err := st.receive(func() { n = st.take(p) })
+	return n, err
+}
+
+// WriteTo is part of [io.WriterTo]: it passes on what is received without a
+// buffer of its own.
+func (st *Stream) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for {
+		var chunk []byte
+		err := st.receive(func() {
+			chunk, st.chunks = st.chunks[0], st.chunks[1:]
+			st.taken(len(chunk))
+		})
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		n, err := w.Write(chunk)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// receive waits until something was received, calls take with the stream
+// locked, and credits the peer for what was taken.
+func (st *Stream) receive(take func()) error {
 	for {
 		st.mu.Lock()
 		switch {
 		case st.closed:
 			st.mu.Unlock()
-			return 0, net.ErrClosed
+			return net.ErrClosed
 		case st.readLimit.passed():
 			st.mu.Unlock()
-			return 0, os.ErrDeadlineExceeded
+			return os.ErrDeadlineExceeded
 		case st.buffered > 0:
-			n, credit := st.take(p)
+			take()
+			credit := st.due()
 			st.mu.Unlock()
 			if credit > 0 {
 				// The bytes are ours whatever becomes of the session.
@@ -123,14 +158,14 @@ func (st *Stream) Read(p []byte) (int, error) {
 				_ = st.session.send(st.id, flagCredit, credit, nil)
 				st.session.writeMu.Unlock()
 			}
-			return n, nil
+			return nil
 		case st.finGot:
 			st.mu.Unlock()
-			return 0, io.EOF
+			return io.EOF
 		case st.err != nil:
 			err := st.err
 			st.mu.Unlock()
-			return 0, err
+			return err
 		}
 		expired := st.readLimit.wait(&st.mu)
 		st.mu.Unlock()
@@ -141,8 +176,9 @@ func (st *Stream) Read(p []byte) (int, error) {
 	}
 }
 
-// take moves buffered bytes to p and says how many to credit to the peer now.
-func (st *Stream) take(p []byte) (n, credit int) {
+// take moves buffered bytes to p.
+func (st *Stream) take(p []byte) int {
+	n := 0
 	for n < len(p) && len(st.chunks) > 0 {
 		c := copy(p[n:], st.chunks[0])
 		n += c
@@ -153,14 +189,25 @@ func (st *Stream) take(p []byte) (n, credit int) {
 			st.chunks[0] = st.chunks[0][c:]
 		}
 	}
+	st.taken(n)
+	return n
+}
+
+func (st *Stream) taken(n int) {
 	st.buffered -= n
 	st.untold += n
-	// Half a window: few credit frames, and the sender never runs dry while
-	// the reader keeps up.
-	if st.untold >= Window/2 && !st.finGot && st.err == nil {
-		credit, st.untold = st.untold, 0
+}
+
+// due returns how many bytes to credit to the peer now: half a window at
+// once, so that credit frames are few and the sender never runs dry while the
+// reader keeps up.
+func (st *Stream) due() int {
+	if st.untold < Window/2 || st.finGot || st.err != nil {
+		return 0
 	}
-	return n, credit
+	credit := st.untold
+	st.untold = 0
+	return credit
 }
 
 // Write returns once all of p was handed to the transport.

@@ -32,6 +32,7 @@ const (
 	FrameRequest    FrameType = 1 + iota // JSON Request
 	FrameStdin                           // data
 	FrameStdinClose                      // empty: end of standard input
+	FrameResize                          // JSON TerminalSize: the terminal's new size
 )
 
 // Frames from the guest.
@@ -44,15 +45,10 @@ const (
 	FrameExit                              // JSON Exit; the last frame
 )
 
-// isData: the payload is raw bytes, bounded by MaxData.
-func (t FrameType) isData() bool {
-	return t == FrameStdin || t == FrameStdout || t == FrameStderr
-}
-
 // limit is the longest payload of a frame of type t; -1 when there is none.
 func (t FrameType) limit() int {
 	switch t {
-	case FrameRequest, FrameReply, FrameError, FrameExit:
+	case FrameRequest, FrameReply, FrameError, FrameExit, FrameResize:
 		return MaxMessage
 	case FrameStdin, FrameStdout, FrameStderr:
 		return MaxData
@@ -99,6 +95,14 @@ func (w *Writer) Data(t FrameType, frame []byte) error {
 	return err
 }
 
+// Raw copies frames that were written by a Writer before.
+func (w *Writer) Raw(frames io.Reader) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := io.Copy(w.w, frames)
+	return err
+}
+
 // Credit sends a StdinCredit frame.
 func (w *Writer) Credit(n int) error {
 	return w.Data(FrameStdinCredit, binary.BigEndian.AppendUint32(make([]byte, HeaderSize), uint32(n)))
@@ -137,6 +141,10 @@ func (r *Reader) Next() (FrameType, []byte, error) {
 	}
 	return t, payload, nil
 }
+
+// Rest is what follows the frames that were read: some operations go on with
+// raw bytes.
+func (r *Reader) Rest() io.Reader { return r.r }
 
 // Expect reads a frame of type t into v, and turns an Error frame into its
 // error.

@@ -33,6 +33,10 @@ type Op string
 const (
 	OpConfigure Op = "configure" // Configure → Configured; once, before anything else
 	OpExec      Op = "exec"      // Exec ⇄ stdin, output, Exit
+	OpProcesses Op = "processes" // → Processes: what Exec started and still knows
+	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply
+	OpKill      Op = "kill"      // Kill → Reply
+	OpDial      Op = "dial"      // Dial → Reply, then the connection's bytes both ways
 	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
 )
 
@@ -42,6 +46,9 @@ type Request struct {
 	Op        Op         `json:"op"`
 	Configure *Configure `json:"configure,omitempty"`
 	Exec      *Exec      `json:"exec,omitempty"`
+	Logs      *Logs      `json:"logs,omitempty"`
+	Kill      *Kill      `json:"kill,omitempty"`
+	Dial      *Dial      `json:"dial,omitempty"`
 }
 
 // Configure makes a booted guest somebody: it mounts its disks and gives it
@@ -92,6 +99,56 @@ type Exec struct {
 	User string `json:"user,omitempty"`
 	// Stdin: the host sends Stdin frames; otherwise standard input is empty.
 	Stdin bool `json:"stdin,omitempty"`
+	// Terminal gives the process a terminal of this size instead of three
+	// separate files: its output is Stdout frames, its input Stdin frames.
+	Terminal *TerminalSize `json:"terminal,omitempty"`
+	// Detach: the process outlives the stream, which ends with a Started
+	// reply. Its output is kept in the guest for OpLogs.
+	Detach bool `json:"detach,omitempty"`
+}
+
+// TerminalSize is in characters.
+type TerminalSize struct {
+	Rows    uint16 `json:"rows"`
+	Columns uint16 `json:"columns"`
+}
+
+// Started is the reply to a detached Exec.
+type Started struct {
+	ID string `json:"id"`
+}
+
+// Processes is the reply to OpProcesses, oldest first.
+type Processes struct {
+	Processes []Process `json:"processes"`
+}
+
+// Process is one that Exec started: each that runs, and each detached one
+// until it is so old that newer ones took its place.
+type Process struct {
+	ID       string        `json:"id"`
+	PID      int           `json:"pid"`
+	Args     []string      `json:"args"`
+	Detached bool          `json:"detached"`
+	Age      time.Duration `json:"age"`            // since its start
+	Exit     *Exit         `json:"exit,omitempty"` // nil while it runs
+}
+
+// Logs asks for the output of a detached process from its start.
+type Logs struct {
+	ID     string `json:"id"`
+	Follow bool   `json:"follow,omitempty"` // until it ends
+}
+
+// Kill sends a signal to the process group of a process.
+type Kill struct {
+	ID     string `json:"id"`
+	Signal int    `json:"signal"`
+}
+
+// Dial connects to a TCP port of the guest's loopback.
+type Dial struct {
+	Port uint16 `json:"port"`
 }
 
 // Exit is how a process ended.

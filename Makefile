@@ -1,0 +1,61 @@
+# Lumina's build. See README.md; `make quickstart` and `make test` are all that a newcomer needs.
+ARCH    ?= $(shell go env GOARCH)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PREFIX  ?= $(HOME)/.local
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
+GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
+ALL_GO      = $(shell find . -name '*.go')
+
+.PHONY: all quickstart setup kernel kernels guest build install test lint typecheck-darwin fuzz bench clean
+all: build
+
+# The main job from nothing: packages, kernel, CLI, an image of a real Debian, a command run in it.
+quickstart:
+	./setup.sh
+	$(MAKE) kernel build
+	./quickstart.sh
+
+# Debian packages that building and testing need.
+setup:
+	./setup.sh --test
+
+kernel:
+	kernel-config/build.sh $(ARCH)
+
+kernels:
+	$(MAKE) kernel ARCH=amd64
+	$(MAKE) kernel ARCH=arm64
+
+# Init and agent, for both architectures, packed for embedding.
+guest: $(GUEST)
+
+initramfs/out/initramfs-%.cpio.zst: $(GUEST_GO) go.mod
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* go build -trimpath -ldflags '-s -w -buildid=' -o initramfs/out/init-$* ./initramfs/cmd/init
+	go run ./initramfs/cmd/mkinitramfs initramfs/out/init-$* $@
+	rm -f initramfs/out/init-$*
+
+build: bin/lumina
+
+bin/lumina: $(GUEST) $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/lumina
+
+install: build
+	install -D -m 0755 bin/lumina $(PREFIX)/bin/lumina
+
+# Everything CI checks: lint, the macOS sources, unit and end-to-end tests.
+test: setup kernels build lint typecheck-darwin
+	go test -race -timeout 30m ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	shellcheck kernel-config/build.sh setup.sh quickstart.sh .ci/run
+
+typecheck-darwin:
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...
+
+clean:
+	rm -rf bin initramfs/out/*.zst

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+)
+
+// Exit codes of the contract, beside the command's own and 128+n for signal n.
+const (
+	exitTimeout = 124
+	exitFailure = 125
+	exitUsage   = 2
+)
+
+// environment is what the CLI takes from its process, so that it can be called
+// in another one's.
+type environment struct {
+	args           []string
+	stdin          *os.File
+	stdout, stderr *os.File
+	getenv         func(string) string
+}
+
+// interrupted is the cause of a context that a signal ended.
+type interrupted struct{ signal syscall.Signal }
+
+func (i interrupted) Error() string { return "interrupted by " + i.signal.String() }
+
+// exitCode ends the program with a code and no further word.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// usageError is bad usage: exit code 2.
+type usageError struct{ err error }
+
+func (u usageError) Error() string { return u.err.Error() }
+func (u usageError) Unwrap() error { return u.err }
+
+// execute runs one command line and returns the exit code.
+func execute(ctx context.Context, env *environment) int {
+	root := newRootCommand(env)
+	root.SetArgs(env.args)
+	root.SetIn(env.stdin)
+	root.SetOut(env.stdout)
+	root.SetErr(env.stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	if cause := context.Cause(ctx); ctx.Err() != nil {
+		err = cause
+	}
+	fmt.Fprintf(env.stderr, "lumina: %v\n", err)
+	return codeOf(err)
+}
+
+func codeOf(err error) int {
+	var signalled interrupted
+	var usage usageError
+	var failed *runtime.Error
+	switch {
+	case errors.As(err, &signalled):
+		return 128 + int(signalled.signal)
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &failed) && failed.Kind == runtime.Timeout:
+		return exitTimeout
+	}
+	return exitFailure
+}
+
+func newRootCommand(env *environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "lumina",
+		Short:         "subprocess.run() for virtual machines",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
+	})
+	root.AddCommand(
+		newRunCommand(env),
+		newImagesCommand(env),
+		newCleanCommand(env),
+		newVersionCommand(env),
+	)
+	return root
+}
+
+// usageArgs makes a wrong number of arguments bad usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			// cobra's message may have several lines of suggestions.
+			first, _, _ := strings.Cut(err.Error(), "\n")
+			return usageError{fmt.Errorf("%s; see %s --help", first, c.CommandPath())}
+		}
+		return nil
+	}
+}

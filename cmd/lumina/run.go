@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+)
+
+// commandFlags are the flags of every command that runs a process in a VM.
+type commandFlags struct {
+	env     []string
+	dir     string
+	user    string
+	timeout time.Duration
+}
+
+func (f *commandFlags) register(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, NAME=value (repeatable)")
+	flags.StringVar(&f.dir, "workdir", "", "working directory (default: the image's)")
+	flags.StringVar(&f.user, "user", "", "user to run as, NAME or UID[:GID] (default: the image's)")
+	flags.DurationVar(&f.timeout, "timeout", 0, "end the command after this time, such as 60s (default $LUMINA_TIMEOUT or none)")
+}
+
+// command is the process that the flags and arguments ask for: one argument
+// before any "--" is a string for the shell, what follows "--" a program.
+func (f *commandFlags) command(c *cobra.Command, env *environment, args []string) (runtime.Command, error) {
+	timeout, err := timeoutOf(env, f.timeout)
+	if err != nil {
+		return runtime.Command{}, err
+	}
+	cmd := runtime.Command{Env: f.env, Dir: f.dir, User: f.user, Timeout: timeout}
+	switch dash := c.ArgsLenAtDash(); {
+	case len(args) == 0:
+		return cmd, usageError{fmt.Errorf("no command given; see %s --help", c.CommandPath())}
+	case dash == 0:
+		cmd.Args = args
+	case dash > 0 || len(args) > 1:
+		return cmd, usageError{errors.New("a command is one string for the shell, or a program after --: quote it, or write -- PROG ARG…")}
+	default:
+		cmd.Shell = args[0]
+	}
+	return cmd, nil
+}
+
+// stdin is what the command reads: a terminal stays with its owner.
+func stdin(env *environment) io.Reader {
+	if term.IsTerminal(int(env.stdin.Fd())) {
+		return nil
+	}
+	return env.stdin
+}
+
+func newRunCommand(env *environment) *cobra.Command {
+	var vm vmFlags
+	var flags commandFlags
+	c := &cobra.Command{
+		Use:   "run [flags] COMMAND | run [flags] -- PROG [ARG…]",
+		Short: "Run one command in a fresh VM",
+		Example: `  lumina run 'uname -a; id'
+  echo 6*7 | lumina run --image python -- python3 -c 'print(eval(input()))'`,
+		RunE: func(c *cobra.Command, args []string) error {
+			command, err := flags.command(c, env, args)
+			if err != nil {
+				return err
+			}
+			options, err := vm.options(env)
+			if err != nil {
+				return err
+			}
+			return runOnce(c.Context(), env, runtime.RunOptions{VM: options, Command: command})
+		},
+	}
+	c.Flags().SortFlags = false
+	vm.register(c)
+	flags.register(c)
+	return c
+}
+
+func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) error {
+	report, err := newReport(env)
+	if err != nil {
+		return err
+	}
+	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	if err != nil {
+		return err
+	}
+	stdout, stderr := report.writers()
+	options.Command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	result, err := r.Run(ctx, options)
+	if env.getenv("LUMINA_BOOT_TRACE") == "1" {
+		printTrace(env.stderr, result.Trace)
+	}
+	return report.finish(result.ExitCode, result.Duration, err)
+}
+
+// printTrace prints where the boot's time went, in milliseconds.
+func printTrace(w io.Writer, t runtime.Trace) {
+	var last time.Duration
+	for _, m := range t.Marks {
+		fmt.Fprintf(w, "boot %8.1f ms  +%7.1f  %s\n", ms(m.At), ms(m.At-last), m.Name)
+		last = m.At
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

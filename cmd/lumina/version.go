@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	goruntime "runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func newVersionCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			f, err := outputFormat(env)
+			if err != nil {
+				return err
+			}
+			if f == formatText {
+				_, err = fmt.Fprintf(env.stdout, "lumina %s (protocol %d, %s/%s)\n", version, protocol.Version, goruntime.GOOS, goruntime.GOARCH)
+				return err
+			}
+			return printJSON(env.stdout, map[string]any{
+				"version": version, "protocol": protocol.Version, "os": goruntime.GOOS, "arch": goruntime.GOARCH,
+			})
+		},
+	}
+}

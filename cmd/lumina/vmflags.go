@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+)
+
+// vmFlags are the flags of every command that starts a VM.
+type vmFlags struct {
+	image   string
+	memory  byteSize
+	disk    byteSize
+	cpus    int
+	network string
+}
+
+func (f *vmFlags) register(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.image, "image", "default", "image to boot")
+	flags.Var(&f.memory, "memory", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
+	flags.IntVar(&f.cpus, "cpus", 0, "processors of the VM (default $LUMINA_CPUS or 2)")
+	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
+	flags.StringVar(&f.network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat or none")
+}
+
+// options joins flags and environment; flags win.
+func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
+	o := runtime.VMOptions{Image: f.image, CPUs: f.cpus, Memory: int64(f.memory), DiskSize: int64(f.disk),
+		Network: runtime.NetworkMode(f.network)}
+	modes := []runtime.NetworkMode{runtime.NetworkNAT, runtime.NetworkNone}
+	if !slices.Contains(modes, o.Network) {
+		return o, usageError{fmt.Errorf("--network %q: want one of %v", f.network, modes)}
+	}
+	for _, size := range []struct {
+		name string
+		to   *int64
+	}{{"LUMINA_MEMORY", &o.Memory}, {"LUMINA_DISK_SIZE", &o.DiskSize}} {
+		if v := env.getenv(size.name); v != "" && *size.to == 0 {
+			n, err := parseSize(v)
+			if err != nil {
+				return o, usageError{fmt.Errorf("%s: %w", size.name, err)}
+			}
+			*size.to = n
+		}
+	}
+	if v := env.getenv("LUMINA_CPUS"); v != "" && o.CPUs == 0 {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			return o, usageError{fmt.Errorf("LUMINA_CPUS=%q is not a number", v)}
+		}
+		o.CPUs = n
+	}
+	const maxCPUs = 64
+	if o.CPUs < 0 || o.CPUs > maxCPUs {
+		return o, usageError{fmt.Errorf("%d cpus: want 1 to %d", o.CPUs, maxCPUs)}
+	}
+	return o, nil
+}
+
+// timeoutOf is the --timeout flag or LUMINA_TIMEOUT; 0 for none.
+func timeoutOf(env *environment, flag time.Duration) (time.Duration, error) {
+	if v := env.getenv("LUMINA_TIMEOUT"); v != "" && flag == 0 {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < 0 {
+			return 0, usageError{fmt.Errorf("LUMINA_TIMEOUT=%q is not a time such as 60s", v)}
+		}
+		return d, nil
+	}
+	if flag < 0 {
+		return 0, usageError{fmt.Errorf("--timeout %v: want a positive time such as 60s", flag)}
+	}
+	return flag, nil
+}

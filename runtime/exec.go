@@ -1,0 +1,125 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// Command is a process to run in a VM.
+type Command struct {
+	// Shell is a command for /bin/sh -c; Args is a program and its
+	// arguments, run without one. One of the two is set.
+	Shell string
+	Args  []string
+	// Env adds NAME=value to the image's environment.
+	Env  []string
+	Dir  string // the image's working directory when empty
+	User string // the image's user when empty
+	// Timeout ends the process; 0 for none.
+	Timeout time.Duration
+	agent.Stdio
+}
+
+// defaultPath is the PATH of a process whose image sets none, as with other
+// container tools.
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func (c *Command) request(config image.Config) (*protocol.Exec, error) {
+	if (c.Shell == "") == (len(c.Args) == 0) {
+		return nil, errors.New("a command needs either a shell string or a program")
+	}
+	for _, e := range c.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return nil, fmt.Errorf("environment variable %q is not NAME=value", e)
+		}
+	}
+	req := &protocol.Exec{Args: c.Args, Dir: c.Dir, User: c.User}
+	if c.Shell != "" {
+		req.Args, req.Shell = []string{c.Shell}, true
+	}
+	if req.Dir == "" {
+		req.Dir = config.WorkingDir
+	}
+	if req.User == "" {
+		req.User = config.User
+	}
+	req.Env = mergeEnv([]string{defaultPath}, config.Env, c.Env)
+	return req, nil
+}
+
+// mergeEnv joins environments; later ones win.
+func mergeEnv(lists ...[]string) []string {
+	var merged []string
+	index := map[string]int{}
+	for _, list := range lists {
+		for _, e := range list {
+			name, _, _ := strings.Cut(e, "=")
+			if i, ok := index[name]; ok {
+				merged[i] = e
+				continue
+			}
+			index[name] = len(merged)
+			merged = append(merged, e)
+		}
+	}
+	return merged
+}
+
+// Guest is a configured guest, however it is reached: by the process that owns
+// its VM, or through a session's supervisor.
+type Guest struct {
+	dial   func(context.Context) (net.Conn, error)
+	config image.Config
+	// explain turns the loss of the connection to the agent into its cause.
+	explain func(error) error
+}
+
+// NewGuest makes a Guest. dial opens a stream to its agent; explain is given
+// the error of a stream that broke and returns what that means.
+func NewGuest(config image.Config, dial func(context.Context) (net.Conn, error), explain func(error) error) Guest {
+	return Guest{dial: dial, config: config, explain: explain}
+}
+
+// Exec runs a command. Its error is an [*Error] when the command has no exit
+// code, ctx's cause when that ended, and another when an output could not be
+// written.
+func (g *Guest) Exec(ctx context.Context, c Command) (protocol.Exit, error) {
+	req, err := c.request(g.config)
+	if err != nil {
+		return protocol.Exit{}, &Error{Kind: ConnectionFailed, Err: err}
+	}
+	if c.Timeout > 0 {
+		var cancel context.CancelFunc
+		timeout := &Error{Kind: Timeout, Err: fmt.Errorf("the command ran longer than %v", c.Timeout)}
+		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout, timeout)
+		defer cancel()
+	}
+	conn, err := g.dial(ctx)
+	if err != nil {
+		return protocol.Exit{}, kindOf(ConnectionFailed, err)
+	}
+	exit, err := agent.Exec(ctx, conn, req, c.Stdio)
+	return exit, g.failure(ctx, err)
+}
+
+// failure classifies an error of an operation.
+func (g *Guest) failure(ctx context.Context, err error) error {
+	var refused *protocol.Error
+	switch {
+	case err == nil || errors.Is(err, agent.ErrOutput):
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &refused):
+		return &Error{Kind: ConnectionFailed, Err: err}
+	}
+	return g.explain(err)
+}

@@ -1,0 +1,30 @@
+//go:build !linux
+
+package qemu
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// start starts QEMU in a process group of its own, so that a terminal's Ctrl-C
+// does not reach it. Only Linux can tie its life to ours.
+func (p *process) start(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go p.wait(cmd)
+	return nil
+}
+
+func newSocketPair() ([2]int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fds[0])
+		syscall.CloseOnExec(fds[1])
+	}
+	return fds, err
+}

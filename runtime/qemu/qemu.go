@@ -1,0 +1,171 @@
+// Package qemu runs virtual machines with QEMU: its microvm machine on amd64
+// and virt on arm64, booting the kernel directly. One machine is one child
+// process, which dies with this one.
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+
+	"github.com/abdul-abdi/lumina/initramfs/mux"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// Name is the driver's name in [vm.Register].
+const Name = "qemu"
+
+// consoleTail is the default of [vm.Spec.ConsoleTail], in bytes.
+const consoleTail = 16 << 10
+
+func init() { vm.Register(Name, func() (vm.Driver, error) { return New(), nil }) }
+
+// Driver starts machines.
+type Driver struct{}
+
+// New makes a driver.
+func New() *Driver { return &Driver{} }
+
+var _ vm.Driver = (*Driver)(nil)
+
+// ErrNotInstalled is wrapped when QEMU is not on this host.
+var ErrNotInstalled = errors.New("QEMU is not installed")
+
+// Start is part of [vm.Driver].
+func (d *Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
+	m, ok := machines[spec.Arch]
+	if !ok {
+		return nil, fmt.Errorf("architecture %q: %w", spec.Arch, vm.ErrUnsupported)
+	}
+	path, err := exec.LookPath(m.binary)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s is not in the PATH; on Debian: apt-get install %s", ErrNotInstalled, m.binary, packageOf[spec.Arch])
+	}
+	here, there, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("making the agent's socket: %w", err)
+	}
+	defer there.Close()
+	line, err := commandLine(m, TCG, spec, there)
+	if err != nil {
+		here.Close()
+		return nil, err
+	}
+	p := &process{
+		done:    make(chan struct{}),
+		console: &tail{size: consoleTail},
+		stderr:  &tail{size: 4 << 10},
+	}
+	if spec.ConsoleTail > 0 {
+		p.console.size = spec.ConsoleTail
+	}
+	ctx, p.cancel = context.WithCancel(ctx)
+	cmd := exec.CommandContext(ctx, path, line.args...)
+	cmd.ExtraFiles = line.files
+	cmd.Stdout, cmd.Stderr = p.console, p.stderr
+	if err := p.start(cmd); err != nil {
+		here.Close()
+		return nil, fmt.Errorf("starting %s: %w", m.binary, err)
+	}
+	p.agent = mux.Client(&greeting{Conn: here})
+	if err := protocol.SendHello(here); err != nil {
+		p.Kill()
+		<-p.done
+		return nil, fmt.Errorf("greeting the guest: %w", errors.Join(err, p.err))
+	}
+	return p, nil
+}
+
+var packageOf = map[string]string{"amd64": "qemu-system-x86", "arm64": "qemu-system-arm"}
+
+// process is one running QEMU.
+type process struct {
+	agent   *mux.Session
+	console *tail
+	stderr  *tail
+	cancel  context.CancelFunc
+	killed  atomic.Bool
+	done    chan struct{}
+	err     error // set before done is closed
+}
+
+var _ vm.Machine = (*process)(nil)
+
+// wait runs until QEMU has ended.
+func (p *process) wait(cmd *exec.Cmd) {
+	err := cmd.Wait()
+	p.cancel()
+	if err != nil && !p.killed.Load() {
+		message := strings.TrimSpace(p.stderr.String())
+		p.err = fmt.Errorf("QEMU ended: %w", errors.Join(err, textError(message)))
+	}
+	close(p.done)
+}
+
+func textError(s string) error {
+	if s == "" {
+		return nil
+	}
+	return errors.New(s)
+}
+
+func (p *process) Dial(context.Context) (net.Conn, error) { return p.agent.Open() }
+
+func (p *process) Kill() {
+	p.killed.Store(true)
+	p.cancel()
+}
+
+func (p *process) Done() <-chan struct{} { return p.done }
+
+func (p *process) Err() error {
+	select {
+	case <-p.done:
+		return p.err
+	default:
+		return nil
+	}
+}
+
+func (p *process) Console() string {
+	return strings.ToValidUTF8(string(bytes.ReplaceAll([]byte(p.console.String()), []byte("\r"), nil)), "\uFFFD")
+}
+
+// greeting takes the guest's hello off the connection before the mux reads.
+type greeting struct {
+	net.Conn
+	greeted bool
+}
+
+func (g *greeting) Read(p []byte) (int, error) {
+	if !g.greeted {
+		if err := protocol.ReceiveHello(g.Conn); err != nil {
+			return 0, err
+		}
+		g.greeted = true
+	}
+	return g.Conn.Read(p)
+}
+
+// socketPair returns two connected sockets: ours, and a file for QEMU.
+func socketPair() (net.Conn, *os.File, error) {
+	fds, err := newSocketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "agent")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return conn, theirs, nil
+}

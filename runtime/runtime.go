@@ -1,0 +1,104 @@
+// Package runtime boots images into virtual machines and runs commands in them.
+//
+//	r, err := runtime.Open(runtime.Options{})
+//	result, err := r.Run(ctx, runtime.RunOptions{
+//		VM:      runtime.VMOptions{Image: "debian"},
+//		Command: runtime.Command{Shell: "uname -a"},
+//	})
+//
+// A VM ends with the process that started it; there is no daemon.
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// Options configures a Runtime. Zero values mean the defaults.
+type Options struct {
+	// Home is the state directory; $LUMINA_HOME or ~/.lumina when empty.
+	Home string
+	// Driver is the name of the VM driver; this system's own when empty.
+	Driver string
+}
+
+// Runtime is a state directory and the driver that runs its images.
+type Runtime struct {
+	Images *image.Store
+	Driver vm.Driver
+	home   string
+}
+
+// Open opens the state directory, which need not exist yet.
+func Open(options Options) (*Runtime, error) {
+	home := options.Home
+	if home == "" {
+		home = os.Getenv("LUMINA_HOME")
+	}
+	if home == "" {
+		user, err := os.UserHomeDir()
+		if err != nil {
+			return nil, fmt.Errorf("finding the state directory: %w; set LUMINA_HOME", err)
+		}
+		home = filepath.Join(user, ".lumina")
+	}
+	home, err := filepath.Abs(home)
+	if err != nil {
+		return nil, fmt.Errorf("finding the state directory: %w", err)
+	}
+	driver, err := vm.Open(options.Driver)
+	if err != nil {
+		return nil, err
+	}
+	return &Runtime{Images: image.NewStore(filepath.Join(home, "images")), Driver: driver, home: home}, nil
+}
+
+// Home is the state directory.
+func (r *Runtime) Home() string { return r.home }
+
+// RunOptions is one command in one VM of its own.
+type RunOptions struct {
+	VM      VMOptions
+	Command Command
+}
+
+// Result is how a command ended.
+type Result struct {
+	ExitCode int
+	Duration time.Duration // of the command, without the boot
+	// Stdout and Stderr hold the output where the command had no writer of
+	// its own for it.
+	Stdout, Stderr []byte
+	Trace          Trace
+}
+
+// Run boots a VM, runs one command in it and ends the VM. The result is never
+// nil: on an error it holds what there was.
+func (r *Runtime) Run(ctx context.Context, options RunOptions) (*Result, error) {
+	result := &Result{}
+	var stdout, stderr bytes.Buffer
+	if options.Command.Stdout == nil {
+		options.Command.Stdout = &stdout
+	}
+	if options.Command.Stderr == nil {
+		options.Command.Stderr = &stderr
+	}
+	v, err := r.Start(ctx, options.VM)
+	if err != nil {
+		return result, err
+	}
+	defer v.Close()
+	result.Trace = v.Trace()
+	start := time.Now()
+	exit, err := v.Exec(ctx, options.Command)
+	result.ExitCode, result.Duration = exit.Code, time.Since(start)
+	result.Stdout, result.Stderr = stdout.Bytes(), stderr.Bytes()
+	return result, err
+}

@@ -1,0 +1,220 @@
+// Package session keeps VMs that outlive the process that asked for them. A
+// session is a supervisor process that owns its VM and a unix socket in the
+// state directory; there is no daemon. A supervisor that dies takes its VM
+// with it.
+//
+// A session's directory is sessions/SID/ with
+//
+//	lock          held by the supervisor as long as it lives
+//	session.json  Info, written when the VM has answered
+//	socket        see wire.go
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// maxInfo bounds session.json, in bytes.
+const maxInfo = 4 << 20
+
+// Info describes a session.
+type Info struct {
+	SID     string       `json:"sid"`
+	Image   string       `json:"image"`
+	PID     int          `json:"pid"` // of the supervisor
+	Started time.Time    `json:"started"`
+	CPUs    int          `json:"cpus"`
+	Memory  int64        `json:"memory"` // bytes
+	Config  image.Config `json:"config"`
+}
+
+// Session is a running session.
+type Session struct {
+	runtime.Guest
+	Info Info
+	dir  string
+}
+
+// ErrNotFound is wrapped when no running session has an identifier.
+var ErrNotFound = errors.New("no such session")
+
+func sessionsDir(home string) string { return filepath.Join(home, "sessions") }
+
+// Open opens a running session. id is its SID or a unique beginning of it.
+func Open(home, id string) (*Session, error) {
+	dir, err := find(home, id)
+	if err != nil {
+		return nil, err
+	}
+	info, err := readInfo(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("session %q: %w: it has not started yet", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening session %q: %w", id, err)
+	}
+	s := &Session{Info: *info, dir: dir}
+	s.Guest = runtime.NewGuest(info.Config, s.dialAgent, s.explain)
+	return s, nil
+}
+
+// find returns the directory of a session, by the SID or a unique beginning.
+func find(home, id string) (string, error) {
+	if id == "" || strings.ContainsAny(id, `/\.`) {
+		return "", fmt.Errorf("session %q: %w", id, ErrNotFound)
+	}
+	dir := filepath.Join(sessionsDir(home), id)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	sids, err := list(home)
+	if err != nil {
+		return "", err
+	}
+	sids = slices.DeleteFunc(sids, func(sid string) bool { return !strings.HasPrefix(sid, id) })
+	switch len(sids) {
+	case 0:
+		return "", fmt.Errorf("session %q: %w; lumina session list shows those that run", id, ErrNotFound)
+	case 1:
+		return filepath.Join(sessionsDir(home), sids[0]), nil
+	}
+	return "", fmt.Errorf("session %q: %d sessions begin so; give more of it", id, len(sids))
+}
+
+// list returns the names of all session directories.
+func list(home string) ([]string, error) {
+	entries, err := os.ReadDir(sessionsDir(home))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing sessions: %w", err)
+	}
+	var sids []string
+	for _, e := range entries {
+		if e.IsDir() {
+			sids = append(sids, e.Name())
+		}
+	}
+	return sids, nil
+}
+
+// List returns the SIDs of all sessions, the oldest first. What dead
+// supervisors left behind is removed.
+func List(home string) ([]string, error) {
+	if err := Clean(home); err != nil {
+		return nil, err
+	}
+	sids, err := list(home)
+	if err != nil {
+		return nil, err
+	}
+	started := map[string]time.Time{}
+	for _, sid := range sids {
+		if info, err := readInfo(filepath.Join(sessionsDir(home), sid)); err == nil {
+			started[sid] = info.Started
+		}
+	}
+	slices.SortFunc(sids, func(a, b string) int {
+		return started[a].Compare(started[b])
+	})
+	return sids, nil
+}
+
+// Clean removes the directories of supervisors that have died.
+func Clean(home string) error {
+	sids, err := list(home)
+	if err != nil {
+		return err
+	}
+	for _, sid := range sids {
+		dir := filepath.Join(sessionsDir(home), sid)
+		lock, err := tryLock(dir)
+		if err != nil || lock == nil {
+			continue // alive, or gone by now
+		}
+		err = os.RemoveAll(dir)
+		lock.Close()
+		if err != nil {
+			return fmt.Errorf("removing what session %q left: %w", sid, err)
+		}
+	}
+	return nil
+}
+
+func readInfo(dir string) (*Info, error) {
+	f, err := os.Open(filepath.Join(dir, "session.json"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, 0, 8<<10)
+	for len(b) < maxInfo {
+		if len(b) == cap(b) {
+			b = slices.Grow(b, len(b))
+		}
+		n, err := f.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err != nil {
+			break
+		}
+	}
+	info := new(Info)
+	if err := json.Unmarshal(b, info); err != nil {
+		return nil, fmt.Errorf("reading session.json: %w", err)
+	}
+	return info, nil
+}
+
+// Status is what a supervisor says of its session.
+type Status struct {
+	SID         string `json:"sid"`
+	Image       string `json:"image"`
+	Uptime      int64  `json:"uptime_seconds"`
+	ActiveExecs int    `json:"active_execs"`
+}
+
+// Status asks the supervisor.
+func (s *Session) Status(ctx context.Context) (*Status, error) {
+	reply, err := s.control(ctx, controlRequest{Op: opStatus})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Status, nil
+}
+
+// Stop ends the session and returns when its VM and directory are gone. What
+// runs in it is killed; volumes are brought to disk first.
+func (s *Session) Stop(ctx context.Context) error {
+	_, err := s.control(ctx, controlRequest{Op: opStop})
+	return err
+}
+
+func (s *Session) dialAgent(ctx context.Context) (net.Conn, error) {
+	return dialSocket(ctx, s.dir, kindAgent)
+}
+
+// explain tells a VM that ended from a supervisor that did: the supervisor of
+// a VM that ended stays until its clients know.
+func (s *Session) explain(err error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), explainTimeout)
+	defer cancel()
+	reply, askErr := s.control(ctx, controlRequest{Op: opWhy})
+	if askErr != nil || reply.Crash == nil {
+		return &runtime.Error{Kind: runtime.SessionDisconnected,
+			Err: fmt.Errorf("session %s went away: %w", s.Info.SID, err)}
+	}
+	return &runtime.Error{Kind: runtime.VMCrashed, Err: errors.New(reply.Crash.Message), Console: reply.Crash.Console}
+}

@@ -1,0 +1,122 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A connection to a supervisor's socket begins with one byte, its kind.
+//
+// kindAgent: everything that follows is a stream of the agent's protocol; the
+// supervisor carries its bytes to and from the guest and looks at none.
+//
+// kindExec is the same, counted as a running exec.
+//
+// kindControl: one JSON controlRequest, one JSON controlReply.
+const (
+	kindAgent   = 'a'
+	kindControl = 'c'
+)
+
+const (
+	// explainTimeout bounds the question why a VM ended.
+	explainTimeout = time.Second
+	// maxControl bounds a control message, in bytes.
+	maxControl = 1 << 20
+)
+
+type controlOp string
+
+const (
+	opStatus controlOp = "status"
+	opStop   controlOp = "stop"
+	opWhy    controlOp = "why" // why the VM ended; waits for its end
+)
+
+type controlRequest struct {
+	Op controlOp `json:"op"`
+}
+
+type controlReply struct {
+	Error  string  `json:"error,omitempty"`
+	Status *Status `json:"status,omitempty"`
+	Crash  *crash  `json:"crash,omitempty"`
+}
+
+// crash is how a VM ended that nobody stopped.
+type crash struct {
+	Message string `json:"message"`
+	Console string `json:"console"`
+}
+
+// maxSocketPath is the length that every system's sockaddr_un takes.
+const maxSocketPath = 103
+
+// socketAddress names dir's socket shortly enough for the kernel. The returned
+// file must stay open while the address is used.
+func socketAddress(dir string) (string, *os.File, error) {
+	path := filepath.Join(dir, "socket")
+	if len(path) <= maxSocketPath {
+		return path, nil, nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	short := fmt.Sprintf("/proc/self/fd/%d/socket", f.Fd())
+	if _, err := os.Stat(filepath.Dir(short)); err != nil {
+		f.Close()
+		return "", nil, fmt.Errorf("path of socket %q is longer than %d bytes; set LUMINA_HOME to a shorter one", path, maxSocketPath)
+	}
+	return short, f, nil
+}
+
+func dialSocket(ctx context.Context, dir string, kind byte) (net.Conn, error) {
+	address, hold, err := socketAddress(dir)
+	if err != nil {
+		return nil, err
+	}
+	if hold != nil {
+		defer hold.Close()
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", address)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to session %q: %w", filepath.Base(dir), err)
+	}
+	if _, err := conn.Write([]byte{kind}); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("connecting to session %q: %w", filepath.Base(dir), err)
+	}
+	return conn, nil
+}
+
+func (s *Session) control(ctx context.Context, req controlRequest) (*controlReply, error) {
+	conn, err := dialSocket(ctx, s.dir, kindControl)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	reply := new(controlReply)
+	err = json.NewEncoder(conn).Encode(req)
+	if err == nil {
+		err = json.NewDecoder(io.LimitReader(conn, maxControl)).Decode(reply)
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, fmt.Errorf("asking session %q: %w", s.Info.SID, err)
+	case reply.Error != "":
+		return nil, errors.New(reply.Error)
+	}
+	return reply, nil
+}

@@ -1,0 +1,112 @@
+// Package vm is the contract between the runtime and what runs virtual
+// machines on a host. Its types are plain data and build on every system;
+// only drivers know a hypervisor.
+//
+// A machine has three phases: [Driver.Start] returns it running, it answers
+// until it ends, and [Machine.Done] is closed when it has ended. A machine
+// that has ended is not started again.
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sort"
+	"strings"
+	"sync"
+)
+
+// Spec is a virtual machine before it is started.
+type Spec struct {
+	// Arch is the guest's architecture, in Go's name.
+	Arch string
+	// Kernel and Initramfs are booted directly. The driver reads them from
+	// their start, wherever their offset is.
+	Kernel, Initramfs *os.File
+	// CommandLine is the kernel's; the driver adds what its machine needs.
+	CommandLine string
+	CPUs        int
+	Memory      int64 // bytes
+	Disks       []Disk
+	// Network is the guest's network device; nil for none.
+	Network *Network
+	// ConsoleTail is how many bytes of the console's end are kept for
+	// [Machine.Console]; 0 for the driver's default.
+	ConsoleTail int
+}
+
+// Disk is a raw block device.
+type Disk struct {
+	// File is read and written in place. On Linux it may be unlinked.
+	File     *os.File
+	Serial   string // the guest tells its disks apart by it; at most 20 bytes
+	ReadOnly bool
+	// Ephemeral: the disk ends with the VM, so that flushes may be ignored.
+	Ephemeral bool
+}
+
+// Network is an Ethernet device.
+type Network struct {
+	MAC net.HardwareAddr
+}
+
+// Driver runs virtual machines with one hypervisor.
+type Driver interface {
+	// Start starts a machine. The machine ends when ctx does. The files of
+	// spec may be closed once Start has returned.
+	Start(ctx context.Context, spec Spec) (Machine, error)
+}
+
+// Machine is a started virtual machine.
+type Machine interface {
+	// Dial opens a stream to the guest's agent. It does not wait for the
+	// guest: what is written before the agent is up waits for it.
+	Dial(ctx context.Context) (net.Conn, error)
+	// Kill ends the machine at once. It does not wait; see Done.
+	Kill()
+	// Done is closed when the machine has ended and its resources are free.
+	Done() <-chan struct{}
+	// Err says how the machine ended, once Done is closed: nil when the
+	// guest powered off or Kill was called.
+	Err() error
+	// Console returns the end of what the guest's kernel and init printed.
+	Console() string
+}
+
+// ErrUnsupported is wrapped when a driver cannot do what a spec asks for.
+var ErrUnsupported = errors.New("not supported by this driver")
+
+var (
+	registryMu sync.Mutex
+	registry   = map[string]func() (Driver, error){}
+)
+
+// Register makes a driver available under a name. Driver packages call it when
+// they are imported, like those of database/sql.
+func Register(name string, open func() (Driver, error)) {
+	registryMu.Lock()
+	defer registryMu.Unlock()
+	registry[name] = open
+}
+
+// Open opens the driver of a name, or this build's only one when name is "".
+func Open(name string) (Driver, error) {
+	registryMu.Lock()
+	defer registryMu.Unlock()
+	if name == "" && len(registry) == 1 {
+		for name = range registry {
+		}
+	}
+	open, ok := registry[name]
+	if !ok {
+		names := make([]string, 0, len(registry))
+		for n := range registry {
+			names = append(names, n)
+		}
+		sort.Strings(names)
+		return nil, fmt.Errorf("no VM driver %q in this build; it has: %s", name, strings.Join(names, ", "))
+	}
+	return open()
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -25,6 +27,8 @@ type Command struct {
 	User string // the image's user when empty
 	// Timeout ends the process; 0 for none.
 	Timeout time.Duration
+	// Terminal gives the process a terminal; its output goes to Stdout.
+	Terminal *agent.Terminal
 	agent.Stdio
 }
 
@@ -106,8 +110,52 @@ func (g *Guest) Exec(ctx context.Context, c Command) (protocol.Exit, error) {
 	if err != nil {
 		return protocol.Exit{}, kindOf(ConnectionFailed, err)
 	}
-	exit, err := agent.Exec(ctx, conn, req, c.Stdio)
+	exit, err := agent.Exec(ctx, conn, req, c.Stdio, c.Terminal)
 	return exit, g.failure(ctx, err)
+}
+
+// Detach starts a command that outlives the call and returns its id.
+func (g *Guest) Detach(ctx context.Context, c Command) (id string, err error) {
+	req, err := c.request(g.config)
+	if err != nil {
+		return "", &Error{Kind: ConnectionFailed, Err: err}
+	}
+	err = g.call(ctx, func(conn net.Conn) error {
+		id, err = agent.Detach(ctx, conn, req)
+		return err
+	})
+	return id, err
+}
+
+// Processes lists what Exec and Detach started, oldest first.
+func (g *Guest) Processes(ctx context.Context) (list []protocol.Process, err error) {
+	err = g.call(ctx, func(conn net.Conn) error {
+		list, err = agent.Processes(ctx, conn)
+		return err
+	})
+	return list, err
+}
+
+// Logs writes the output of a detached command, from its start to what there
+// is or, with follow, to its end.
+func (g *Guest) Logs(ctx context.Context, id string, follow bool, stdout, stderr io.Writer) error {
+	return g.call(ctx, func(conn net.Conn) error {
+		return agent.Logs(ctx, conn, id, follow, agent.Stdio{Stdout: stdout, Stderr: stderr})
+	})
+}
+
+// Kill sends a signal to the process group of a command.
+func (g *Guest) Kill(ctx context.Context, id string, signal syscall.Signal) error {
+	return g.call(ctx, func(conn net.Conn) error { return agent.Kill(ctx, conn, id, int(signal)) })
+}
+
+// call runs one operation on a stream of its own.
+func (g *Guest) call(ctx context.Context, do func(net.Conn) error) error {
+	conn, err := g.dial(ctx)
+	if err != nil {
+		return kindOf(ConnectionFailed, err)
+	}
+	return g.failure(ctx, do(conn))
 }
 
 // failure classifies an error of an operation.

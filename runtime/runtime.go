@@ -36,22 +36,30 @@ type Runtime struct {
 	home   string
 }
 
-// Open opens the state directory, which need not exist yet.
-func Open(options Options) (*Runtime, error) {
-	home := options.Home
+// Home finds the state directory: home, else $LUMINA_HOME, else ~/.lumina.
+func Home(home string) (string, error) {
 	if home == "" {
 		home = os.Getenv("LUMINA_HOME")
 	}
 	if home == "" {
 		user, err := os.UserHomeDir()
 		if err != nil {
-			return nil, fmt.Errorf("finding the state directory: %w; set LUMINA_HOME", err)
+			return "", fmt.Errorf("finding the state directory: %w; set LUMINA_HOME", err)
 		}
 		home = filepath.Join(user, ".lumina")
 	}
 	home, err := filepath.Abs(home)
 	if err != nil {
-		return nil, fmt.Errorf("finding the state directory: %w", err)
+		return "", fmt.Errorf("finding the state directory: %w", err)
+	}
+	return home, nil
+}
+
+// Open opens the state directory, which need not exist yet.
+func Open(options Options) (*Runtime, error) {
+	home, err := Home(options.Home)
+	if err != nil {
+		return nil, err
 	}
 	driver, err := vm.Open(options.Driver)
 	if err != nil {

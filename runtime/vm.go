@@ -72,6 +72,7 @@ type VM struct {
 	Guest
 	machine vm.Machine
 	image   *image.Handle
+	options VMOptions
 	trace   Trace
 }
 
@@ -91,7 +92,7 @@ func (r *Runtime) Start(ctx context.Context, options VMOptions) (*VM, error) {
 }
 
 func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOptions) (*VM, error) {
-	v := &VM{image: img, trace: Trace{start: time.Now()}}
+	v := &VM{image: img, options: options, trace: Trace{start: time.Now()}}
 	spec := vm.Spec{
 		Arch:        img.Architecture,
 		CommandLine: img.Kernel.CommandLine,
@@ -162,11 +163,7 @@ func (v *VM) ended(kind ErrorKind, err error) error {
 	defer grace.Stop()
 	select {
 	case <-v.machine.Done():
-		if end := v.machine.Err(); end != nil {
-			err = end
-		} else {
-			err = errors.New("the VM ended unexpectedly")
-		}
+		err = errors.New(v.EndMessage())
 	case <-grace.C:
 		v.machine.Kill()
 		err = fmt.Errorf("the agent stopped answering: %w", err)
@@ -246,4 +243,35 @@ func newMAC() net.HardwareAddr {
 	_, _ = rand.Read(mac) // never fails, see crypto/rand
 	mac[0] = mac[0]&^1 | 2
 	return mac
+}
+
+// Shutdown ends the VM in order: everything it wrote to its volumes is on disk
+// when it returns. When ctx ends first, the VM is killed.
+func (v *VM) Shutdown(ctx context.Context) error {
+	conn, err := v.machine.Dial(ctx)
+	if err == nil {
+		err = agent.Shutdown(ctx, conn)
+	}
+	if err == nil {
+		select {
+		case <-v.machine.Done():
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	return errors.Join(err, v.Close())
+}
+
+// Options are what the VM was started with, defaults filled in.
+func (v *VM) Options() VMOptions { return v.options }
+
+// Console is the end of what the guest's kernel and init printed.
+func (v *VM) Console() string { return v.machine.Console() }
+
+// EndMessage says how a VM ended that nobody stopped.
+func (v *VM) EndMessage() string {
+	if err := v.machine.Err(); err != nil {
+		return err.Error()
+	}
+	return "the VM ended unexpectedly"
 }

@@ -153,6 +153,22 @@ func (r *report) finish(code int, duration time.Duration, err error) error {
 	return err
 }
 
+// logs prints captured output of a command whose end is not asked for.
+func (r *report) logs() error {
+	if r.format != formatJSON {
+		return nil
+	}
+	out := struct {
+		Stdout      string `json:"stdout"`
+		Stderr      string `json:"stderr"`
+		StdoutBytes string `json:"stdout_bytes,omitempty"`
+		StderrBytes string `json:"stderr_bytes,omitempty"`
+	}{}
+	out.Stdout, out.StdoutBytes = r.stdout.text()
+	out.Stderr, out.StderrBytes = r.stderr.text()
+	return printJSON(r.env.stdout, out)
+}
+
 func (r *report) fail(err error) error {
 	var e *runtime.Error
 	if !errors.As(err, &e) || r.format == formatText {

@@ -96,7 +96,13 @@ func newRootCommand(env *environment) *cobra.Command {
 	})
 	root.AddCommand(
 		newRunCommand(env),
+		newSessionCommand(env),
+		newExecCommand(env),
+		newPsCommand(env),
+		newLogsCommand(env),
+		newKillCommand(env),
 		newImagesCommand(env),
+		newSuperviseCommand(env),
 		newCleanCommand(env),
 		newVersionCommand(env),
 	)

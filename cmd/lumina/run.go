@@ -31,14 +31,15 @@ func (f *commandFlags) register(c *cobra.Command) {
 }
 
 // command is the process that the flags and arguments ask for: one argument
-// before any "--" is a string for the shell, what follows "--" a program.
-func (f *commandFlags) command(c *cobra.Command, env *environment, args []string) (runtime.Command, error) {
+// before any "--" is a string for the shell, what follows "--" a program. dash
+// is how many arguments come before "--", negative when there is none.
+func (f *commandFlags) command(c *cobra.Command, env *environment, args []string, dash int) (runtime.Command, error) {
 	timeout, err := timeoutOf(env, f.timeout)
 	if err != nil {
 		return runtime.Command{}, err
 	}
 	cmd := runtime.Command{Env: f.env, Dir: f.dir, User: f.user, Timeout: timeout}
-	switch dash := c.ArgsLenAtDash(); {
+	switch {
 	case len(args) == 0:
 		return cmd, usageError{fmt.Errorf("no command given; see %s --help", c.CommandPath())}
 	case dash == 0:
@@ -68,7 +69,7 @@ func newRunCommand(env *environment) *cobra.Command {
 		Example: `  lumina run 'uname -a; id'
   echo 6*7 | lumina run --image python -- python3 -c 'print(eval(input()))'`,
 		RunE: func(c *cobra.Command, args []string) error {
-			command, err := flags.command(c, env, args)
+			command, err := flags.command(c, env, args, c.ArgsLenAtDash())
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -35,4 +37,92 @@ func Configure(ctx context.Context, conn net.Conn, c *protocol.Configure) (*prot
 // VM ends right after.
 func Shutdown(ctx context.Context, conn net.Conn) error {
 	return call(ctx, conn, &protocol.Request{Op: protocol.OpShutdown}, new(struct{}))
+}
+
+// Detach starts a process that outlives the stream and returns its id.
+func Detach(ctx context.Context, conn net.Conn, req *protocol.Exec) (string, error) {
+	detached := *req
+	detached.Detach = true
+	var started protocol.Started
+	err := call(ctx, conn, &protocol.Request{Op: protocol.OpExec, Exec: &detached}, &started)
+	return started.ID, err
+}
+
+// Processes lists what Exec and Detach started.
+func Processes(ctx context.Context, conn net.Conn) ([]protocol.Process, error) {
+	var reply protocol.Processes
+	err := call(ctx, conn, &protocol.Request{Op: protocol.OpProcesses}, &reply)
+	return reply.Processes, err
+}
+
+// Kill sends a signal to the process group of a process.
+func Kill(ctx context.Context, conn net.Conn, id string, signal int) error {
+	return call(ctx, conn, &protocol.Request{Op: protocol.OpKill, Kill: &protocol.Kill{ID: id, Signal: signal}}, new(struct{}))
+}
+
+// Logs writes the output of a detached process. conn is closed.
+func Logs(ctx context.Context, conn net.Conn, id string, follow bool, std Stdio) error {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	err := logs(conn, &protocol.Logs{ID: id, Follow: follow}, std)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func logs(conn net.Conn, req *protocol.Logs, std Stdio) error {
+	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{
+		Version: protocol.Version, Op: protocol.OpLogs, Logs: req})
+	for r := protocol.NewReader(conn); err == nil; {
+		var t protocol.FrameType
+		var payload []byte
+		if t, payload, err = r.Next(); err != nil {
+			break
+		}
+		switch t {
+		case protocol.FrameStdout:
+			err = writeTo(std.Stdout, payload, "standard output")
+		case protocol.FrameStderr:
+			err = writeTo(std.Stderr, payload, "standard error")
+		case protocol.FrameReply:
+			return nil
+		case protocol.FrameError:
+			return protocol.DecodeError(payload)
+		default:
+			err = fmt.Errorf("%w: type %d from the agent", protocol.ErrMalformed, t)
+		}
+	}
+	return err
+}
+
+// Dial connects to a TCP port of the guest's loopback. The returned connection
+// takes over conn.
+func Dial(conn net.Conn, port uint16) (net.Conn, error) {
+	if err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{
+		Version: protocol.Version, Op: protocol.OpDial, Dial: &protocol.Dial{Port: port},
+	}); err != nil {
+		return nil, err
+	}
+	r := protocol.NewReader(conn)
+	if err := r.Expect(protocol.FrameReply, new(struct{})); err != nil {
+		return nil, err
+	}
+	return &dialed{Conn: conn, rest: r.Rest()}, nil
+}
+
+// dialed reads on where the reader of the reply stopped.
+type dialed struct {
+	net.Conn
+	rest io.Reader
+}
+
+func (d *dialed) Read(p []byte) (int, error) { return d.rest.Read(p) }
+
+// CloseWrite passes on a half-close, where the transport has one.
+func (d *dialed) CloseWrite() error {
+	if c, ok := d.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return d.Close()
 }

@@ -18,6 +18,12 @@ type Stdio struct {
 	Stdout, Stderr io.Writer
 }
 
+// Terminal is the terminal of a process that has one.
+type Terminal struct {
+	Size  protocol.TerminalSize
+	Sizes <-chan protocol.TerminalSize // its later sizes; may be nil
+}
+
 // ErrOutput is wrapped when a writer of Stdio failed.
 var ErrOutput = errors.New("writing the output of the command")
 
@@ -27,27 +33,35 @@ var ErrOutput = errors.New("writing the output of the command")
 // A Stdin that blocks in Read does not hold up the return; its goroutine ends
 // with that Read. An error of type *[protocol.Error] is the agent's word that
 // the process never ran. conn is closed.
-func Exec(ctx context.Context, conn net.Conn, req *protocol.Exec, std Stdio) (protocol.Exit, error) {
+func Exec(ctx context.Context, conn net.Conn, req *protocol.Exec, std Stdio, terminal *Terminal) (protocol.Exit, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	exit, err := exec(conn, req, std)
+	exit, err := exec(conn, req, std, terminal)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return exit, err
 }
 
-func exec(conn net.Conn, req *protocol.Exec, std Stdio) (protocol.Exit, error) {
+func exec(conn net.Conn, req *protocol.Exec, std Stdio, terminal *Terminal) (protocol.Exit, error) {
 	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
-	withInput := *req
-	withInput.Stdin = std.Stdin != nil
-	if err := w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpExec, Exec: &withInput}); err != nil {
+	complete := *req
+	complete.Stdin = std.Stdin != nil
+	if terminal != nil {
+		complete.Terminal = &terminal.Size
+	}
+	if err := w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpExec, Exec: &complete}); err != nil {
 		return protocol.Exit{}, fmt.Errorf("sending the command: %w", err)
 	}
 	window := newWindow(protocol.StdinWindow)
 	defer window.close()
 	if std.Stdin != nil {
 		go sendStdin(w, std.Stdin, window)
+	}
+	if terminal != nil {
+		over := make(chan struct{})
+		defer close(over)
+		go sendSizes(w, terminal.Sizes, over)
 	}
 	for {
 		t, payload, err := r.Next()
@@ -106,6 +120,20 @@ func sendStdin(w *protocol.Writer, input io.Reader, window *window) {
 		}
 		if err != nil {
 			_ = w.Data(protocol.FrameStdinClose, frame[:protocol.HeaderSize])
+			return
+		}
+	}
+}
+
+// sendSizes passes on the terminal's sizes until the exec is over.
+func sendSizes(w *protocol.Writer, sizes <-chan protocol.TerminalSize, over <-chan struct{}) {
+	for {
+		select {
+		case size, ok := <-sizes:
+			if !ok || w.Message(protocol.FrameResize, size) != nil {
+				return
+			}
+		case <-over:
 			return
 		}
 	}

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/session"
+)
+
+func newExecCommand(env *environment) *cobra.Command {
+	var flags commandFlags
+	var pty, detach bool
+	c := &cobra.Command{
+		Use:   "exec [flags] SID COMMAND | exec [flags] SID -- PROG [ARG…]",
+		Short: "Run a command in a session's VM",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 || c.ArgsLenAtDash() == 0 {
+				return usageError{fmt.Errorf("no session given; see %s --help", c.CommandPath())}
+			}
+			command, err := flags.command(c, env, args[1:], c.ArgsLenAtDash()-1)
+			if err != nil {
+				return err
+			}
+			s, err := openSession(env, args[0])
+			if err != nil {
+				return err
+			}
+			switch {
+			case pty && detach:
+				return usageError{errors.New("--pty and --detach exclude each other")}
+			case detach:
+				return execDetached(c.Context(), env, s, command)
+			case pty:
+				return execTerminal(c.Context(), env, s, command)
+			}
+			return execOnce(c.Context(), env, s, command)
+		},
+		ValidArgsFunction: completeSIDs(env),
+	}
+	c.Flags().SortFlags = false
+	flags.register(c)
+	c.Flags().BoolVar(&pty, "pty", false, "give the command a terminal: this one")
+	c.Flags().BoolVar(&detach, "detach", false, "let the command outlive this one, and print its id; see logs, kill and ps")
+	return c
+}
+
+// openSession opens a session; that there is none is the contract's
+// connection_failed, in the format of the result.
+func openSession(env *environment, id string) (*session.Session, error) {
+	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+	if err != nil {
+		return nil, err
+	}
+	s, err := session.Open(home, id)
+	if err == nil {
+		return s, nil
+	}
+	report, reportErr := newReport(env)
+	if reportErr != nil {
+		return nil, reportErr
+	}
+	return nil, report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
+}
+
+func execOnce(ctx context.Context, env *environment, s *session.Session, command runtime.Command) error {
+	report, err := newReport(env)
+	if err != nil {
+		return err
+	}
+	stdout, stderr := report.writers()
+	command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	start := time.Now()
+	exit, err := s.Exec(ctx, command)
+	return report.finish(exit.Code, time.Since(start), err)
+}
+
+func execDetached(ctx context.Context, env *environment, s *session.Session, command runtime.Command) error {
+	report, err := newReport(env)
+	if err != nil {
+		return err
+	}
+	id, err := s.Detach(ctx, command)
+	if err != nil {
+		return report.fail(err)
+	}
+	if report.format == formatText {
+		_, err = fmt.Fprintln(env.stdout, id)
+		return err
+	}
+	return printJSON(env.stdout, map[string]string{"id": id})
+}
+
+// execTerminal joins this terminal with one in the guest: bytes both ways, raw.
+func execTerminal(ctx context.Context, env *environment, s *session.Session, command runtime.Command) error {
+	fd := int(env.stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return usageError{errors.New("--pty needs a terminal as standard input")}
+	}
+	size := func() protocol.TerminalSize {
+		columns, rows, err := term.GetSize(fd)
+		if err != nil {
+			return protocol.TerminalSize{Rows: 24, Columns: 80}
+		}
+		return protocol.TerminalSize{Rows: uint16(rows), Columns: uint16(columns)}
+	}
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, syscall.SIGWINCH)
+	defer signal.Stop(resized)
+	sizes := make(chan protocol.TerminalSize)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-resized:
+				select {
+				case sizes <- size():
+				case <-ctx.Done():
+				}
+			}
+		}
+	}()
+	if t := env.getenv("TERM"); t != "" {
+		command.Env = append([]string{"TERM=" + t}, command.Env...)
+	}
+	command.Terminal = &agent.Terminal{Size: size(), Sizes: sizes}
+	command.Stdio = agent.Stdio{Stdin: env.stdin, Stdout: env.stdout}
+	state, err := term.MakeRaw(fd)
+	if err != nil {
+		return fmt.Errorf("setting the terminal: %w", err)
+	}
+	exit, err := s.Exec(ctx, command)
+	// Before anything is printed, and whatever happened.
+	if restoreErr := term.Restore(fd, state); err == nil && restoreErr != nil {
+		err = fmt.Errorf("restoring the terminal: %w", restoreErr)
+	}
+	if err == nil && exit.Code != 0 {
+		err = exitCode(exit.Code)
+	}
+	return err
+}
+
+func newPsCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ps [SID]",
+		Short: "List sessions, or the processes of one",
+		Args:  usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return printSessions(c.Context(), env)
+			}
+			s, err := openSession(env, args[0])
+			if err != nil {
+				return err
+			}
+			return printProcesses(c.Context(), env, s)
+		},
+		ValidArgsFunction: completeSIDs(env),
+	}
+}
+
+// processRow is one line of ps SID.
+type processRow struct {
+	ID         string   `json:"id"`
+	PID        int      `json:"pid"`
+	State      string   `json:"state"` // running or exited
+	ExitCode   *int     `json:"exit_code,omitempty"`
+	Detached   bool     `json:"detached"`
+	AgeSeconds int64    `json:"age_seconds"`
+	Command    []string `json:"command"`
+}
+
+func printProcesses(ctx context.Context, env *environment, s *session.Session) error {
+	report, err := newReport(env)
+	if err != nil {
+		return err
+	}
+	processes, err := s.Processes(ctx)
+	if err != nil {
+		return report.fail(err)
+	}
+	rows := []processRow{}
+	for _, p := range processes {
+		row := processRow{ID: p.ID, PID: p.PID, State: "running", Detached: p.Detached, AgeSeconds: int64(p.Age.Seconds()), Command: p.Args}
+		if p.Exit != nil {
+			row.State, row.ExitCode = "exited", &p.Exit.Code
+		}
+		rows = append(rows, row)
+	}
+	if report.format != formatText {
+		return printJSON(env.stdout, rows)
+	}
+	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tPID\tSTATE\tAGE\tCOMMAND")
+	for _, r := range rows {
+		state := r.State
+		if r.ExitCode != nil {
+			state += " " + strconv.Itoa(*r.ExitCode)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%v\t%s\n", r.ID, r.PID, state, time.Duration(r.AgeSeconds)*time.Second, strings.Join(r.Command, " "))
+	}
+	return w.Flush()
+}
+
+func newLogsCommand(env *environment) *cobra.Command {
+	var follow bool
+	c := &cobra.Command{
+		Use:   "logs SID ID",
+		Short: "Print the output of a detached command",
+		Args:  usageArgs(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := openSession(env, args[0])
+			if err != nil {
+				return err
+			}
+			report, err := newReport(env)
+			if err != nil {
+				return err
+			}
+			if report.format == formatJSON && follow {
+				report.format = formatNDJSON // one object would come at the end only
+			}
+			stdout, stderr := report.writers()
+			if err := s.Logs(c.Context(), args[1], follow, stdout, stderr); err != nil {
+				return report.fail(err)
+			}
+			return report.logs()
+		},
+		ValidArgsFunction: completeSIDs(env),
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the command ends")
+	return c
+}
+
+func newKillCommand(env *environment) *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use:   "kill SID ID",
+		Short: "Send a signal to a command and its process group",
+		Args:  usageArgs(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			number, err := parseSignal(name)
+			if err != nil {
+				return usageError{err}
+			}
+			s, err := openSession(env, args[0])
+			if err != nil {
+				return err
+			}
+			if err := s.Kill(c.Context(), args[1], number); err != nil {
+				return err
+			}
+			f, err := outputFormat(env)
+			if err != nil || f == formatText {
+				return err
+			}
+			return printJSON(env.stdout, map[string]any{"id": args[1], "signal": int(number)})
+		},
+		ValidArgsFunction: completeSIDs(env),
+	}
+	c.Flags().StringVar(&name, "signal", "TERM", "signal to send, a name or a number")
+	return c
+}
+
+func parseSignal(s string) (syscall.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil && n > 0 && n <= 64 {
+		return syscall.Signal(n), nil
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if n := unix.SignalNum(name); n != 0 {
+		return n, nil
+	}
+	return 0, fmt.Errorf("%q is no signal", s)
+}

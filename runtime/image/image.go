@@ -1,0 +1,180 @@
+// Package image is Lumina's image format and the store of images. An image is
+// a directory that a person can read:
+//
+//	image.json      Image, as JSON
+//	kernel          what the VM boots: arm64 a raw Image, amd64 a PVH vmlinux
+//	initramfs.cpio  init and agent
+//	rootfs.erofs    the root file system, read-only
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+)
+
+// Schema is the version of the format.
+const Schema = 1
+
+// The files of an image beside image.json.
+const (
+	Kernel    = "kernel"
+	Initramfs = "initramfs.cpio"
+	Rootfs    = "rootfs.erofs"
+
+	metadata = "image.json"
+)
+
+// maxMetadata bounds image.json, in bytes.
+const maxMetadata = 4 << 20
+
+// Image is image.json.
+type Image struct {
+	Schema       int             `json:"schema"`
+	Architecture string          `json:"architecture"` // Go's name
+	Created      time.Time       `json:"created"`
+	Kernel       KernelInfo      `json:"kernel"`
+	Config       Config          `json:"config"`
+	Source       Source          `json:"source"`
+	History      []History       `json:"history,omitempty"`
+	Layers       []Layer         `json:"layers,omitempty"`
+	Files        map[string]File `json:"files"`
+	Rosetta      bool            `json:"rosetta,omitempty"`
+}
+
+// KernelInfo describes the kernel.
+type KernelInfo struct {
+	Version     string `json:"version"`
+	CommandLine string `json:"cmdline"` // the driver adds its machine's part
+}
+
+// Config is the part of the OCI image configuration that running a command
+// needs; see the OCI image specification, config.md.
+type Config struct {
+	Env          []string          `json:"env,omitempty"`
+	User         string            `json:"user,omitempty"`
+	WorkingDir   string            `json:"workdir,omitempty"`
+	Entrypoint   []string          `json:"entrypoint,omitempty"`
+	Cmd          []string          `json:"cmd,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	ExposedPorts []string          `json:"exposed_ports,omitempty"`
+	StopSignal   string            `json:"stop_signal,omitempty"`
+}
+
+// Source is what an image was made from.
+type Source struct {
+	Reference string `json:"reference"`
+	Digest    string `json:"digest,omitempty"` // of the manifest
+}
+
+// History is one step of how the layers were made.
+type History struct {
+	Created    time.Time `json:"created,omitzero"`
+	CreatedBy  string    `json:"created_by,omitempty"`
+	Comment    string    `json:"comment,omitempty"`
+	EmptyLayer bool      `json:"empty_layer,omitempty"`
+}
+
+// Layer is an OCI layer, lowest first.
+type Layer struct {
+	MediaType string `json:"media_type"`
+	Digest    string `json:"digest"`
+	DiffID    string `json:"diff_id"`
+	Size      int64  `json:"size"` // bytes, compressed
+}
+
+// File is a file of the image.
+type File struct {
+	Size   int64  `json:"size"` // bytes
+	SHA256 string `json:"sha256"`
+}
+
+// ErrInvalid is wrapped by errors about image directories that break the format.
+var ErrInvalid = errors.New("not a valid image")
+
+var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// Parse reads image.json and checks it.
+func Parse(r io.Reader) (*Image, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxMetadata+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", metadata, err)
+	}
+	if len(b) > maxMetadata {
+		return nil, fmt.Errorf("%w: %s is longer than %d bytes", ErrInvalid, metadata, maxMetadata)
+	}
+	// The version first: a later format may not fit the types of this one.
+	var version struct {
+		Schema int `json:"schema"`
+	}
+	if err := json.Unmarshal(b, &version); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, metadata, err)
+	}
+	if version.Schema != Schema {
+		return nil, fmt.Errorf("%w: it has schema %d, this lumina reads %d", ErrInvalid, version.Schema, Schema)
+	}
+	img := new(Image)
+	if err := json.Unmarshal(b, img); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, metadata, err)
+	}
+	return img, img.check()
+}
+
+func (img *Image) check() error {
+	if img.Architecture != "amd64" && img.Architecture != "arm64" {
+		return fmt.Errorf("%w: architecture %q", ErrInvalid, img.Architecture)
+	}
+	if len(img.Files) != 3 {
+		return fmt.Errorf("%w: it lists %d files, want 3", ErrInvalid, len(img.Files))
+	}
+	for _, name := range []string{Kernel, Initramfs, Rootfs} {
+		f, ok := img.Files[name]
+		if !ok || f.Size <= 0 || !sha256Pattern.MatchString(f.SHA256) {
+			return fmt.Errorf("%w: its entry of %s is missing or malformed", ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+// Write writes image.json into dir.
+func (img *Image) Write(dir string) error {
+	if err := img.check(); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(img, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", metadata, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, metadata), append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("writing %s: %w", metadata, err)
+	}
+	return nil
+}
+
+// Read reads the image.json of a directory and checks the sizes of its files.
+func Read(dir string) (*Image, error) {
+	f, err := os.Open(filepath.Join(dir, metadata))
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", metadata, err)
+	}
+	defer f.Close()
+	img, err := Parse(f)
+	if err != nil {
+		return nil, err
+	}
+	for name, file := range img.Files {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		if info.Size() != file.Size {
+			return nil, fmt.Errorf("%w: %s has %d bytes, %s says %d", ErrInvalid, name, info.Size(), metadata, file.Size)
+		}
+	}
+	return img, nil
+}

@@ -1,0 +1,297 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strings"
+)
+
+// Store is a directory of images.
+type Store struct{ dir string }
+
+// NewStore makes a store of a directory, which need not exist yet.
+func NewStore(dir string) *Store { return &Store{dir: dir} }
+
+var (
+	// ErrNotFound is wrapped when the store has no image of a name.
+	ErrNotFound = errors.New("no such image")
+	// ErrInUse is wrapped when an image cannot be removed because it is used.
+	ErrInUse = errors.New("in use")
+)
+
+var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
+
+// CheckName returns an error when an image cannot have this name.
+func CheckName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("image name %q: want lower-case letters, digits, '.', '_' and '-', at most 128, beginning with a letter or digit", name)
+	}
+	return nil
+}
+
+// Handle is an image that is being used: it cannot be removed until it is
+// closed.
+type Handle struct {
+	*Image
+	Name string
+	dir  string
+	lock *os.File
+}
+
+// Path is where a file of the image is.
+func (h *Handle) Path(name string) string { return filepath.Join(h.dir, name) }
+
+// Close ends the use.
+func (h *Handle) Close() error { return h.lock.Close() }
+
+// Open opens an image for use.
+func (s *Store) Open(name string) (*Handle, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.dir, name)
+	lock, err := os.Open(filepath.Join(dir, metadata))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("image %q: %w; make it with: lumina images create %s --from REF", name, ErrNotFound, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening image %q: %w", name, err)
+	}
+	if err := lockShared(lock); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("opening image %q: %w", name, err)
+	}
+	img, err := Read(dir)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("opening image %q: %w", name, err)
+	}
+	return &Handle{Image: img, Name: name, dir: dir, lock: lock}, nil
+}
+
+// List returns the names of all images, sorted.
+func (s *Store) List() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && CheckName(e.Name()) == nil {
+			names = append(names, e.Name())
+		}
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+// Remove removes an image that nobody uses.
+func (s *Store) Remove(name string) error {
+	h, err := s.Open(name)
+	if errors.Is(err, ErrInvalid) {
+		return os.RemoveAll(filepath.Join(s.dir, name)) // what is broken is not in use
+	}
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	busy, err := lockExclusive(h.lock)
+	if err != nil {
+		return fmt.Errorf("removing image %q: %w", name, err)
+	}
+	if busy {
+		return fmt.Errorf("removing image %q: %w by %s; end it first", name, ErrInUse, users(h.lock))
+	}
+	// Out of sight first, so that a crash leaves no half image.
+	trash, err := s.makeTemp(name)
+	if err != nil {
+		return err
+	}
+	defer trash.remove()
+	if err := os.Rename(h.dir, filepath.Join(trash.dir, "removed")); err != nil {
+		return fmt.Errorf("removing image %q: %w", name, err)
+	}
+	return nil
+}
+
+// Install makes an image: build fills a directory, which then takes the place
+// of the image of that name, at once. Whatever happens, the store holds the old
+// image or the new one.
+func (s *Store) Install(ctx context.Context, name string, build func(dir string) error) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	tmp, err := s.makeTemp(name)
+	if err != nil {
+		return err
+	}
+	defer tmp.remove()
+	fresh := filepath.Join(tmp.dir, "image")
+	if err := os.Mkdir(fresh, 0o700); err != nil {
+		return fmt.Errorf("installing image %q: %w", name, err)
+	}
+	if err := build(fresh); err != nil {
+		return err
+	}
+	if _, err := Read(fresh); err != nil {
+		return fmt.Errorf("installing image %q: %w", name, err)
+	}
+	if err := syncTree(fresh); err != nil {
+		return fmt.Errorf("bringing image %q to disk: %w", name, err)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	target := filepath.Join(s.dir, name)
+	err = os.Rename(fresh, target)
+	if err != nil && exists(target) {
+		// The old one comes out where the new one was made, and goes with it.
+		// Who uses it holds its files open.
+		err = exchange(fresh, target)
+	}
+	if err != nil {
+		return fmt.Errorf("installing image %q: %w", name, err)
+	}
+	return syncFile(s.dir)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// tempPrefix begins the names of directories in which images are made or
+// removed. No image has such a name.
+const tempPrefix = ".tmp-"
+
+// temp is such a directory; its lock says that its maker lives.
+type temp struct {
+	dir  string
+	lock *os.File
+}
+
+func (s *Store) makeTemp(name string) (*temp, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the image store: %w", err)
+	}
+	dir, err := os.MkdirTemp(s.dir, tempPrefix+name+"-")
+	if err != nil {
+		return nil, fmt.Errorf("making a temporary directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		_, err = lockExclusive(lock)
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("locking a temporary directory: %w", err)
+	}
+	return &temp{dir: dir, lock: lock}, nil
+}
+
+func (t *temp) remove() {
+	os.RemoveAll(t.dir)
+	t.lock.Close()
+}
+
+// Clean removes what crashed installations left and returns how many there were.
+func (s *Store) Clean() (int, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cleaning the image store: %w", err)
+	}
+	removed := 0
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), tempPrefix) {
+			continue
+		}
+		dir := filepath.Join(s.dir, e.Name())
+		lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+		if err == nil {
+			busy, lockErr := lockExclusive(lock)
+			defer lock.Close()
+			if busy || lockErr != nil {
+				continue
+			}
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return removed, fmt.Errorf("cleaning the image store: %w", err)
+		}
+		removed++
+	}
+	return removed, nil
+}
+
+// Verify reads an image's files and compares their digests.
+func (h *Handle) Verify(ctx context.Context) error {
+	for name, want := range h.Files {
+		got, err := Digest(ctx, h.Path(name))
+		if err != nil {
+			return err
+		}
+		if got != want {
+			return fmt.Errorf("%w: %s of image %q is not what it was made as", ErrInvalid, name, h.Name)
+		}
+	}
+	return nil
+}
+
+// Digest reads a file for its entry in image.json.
+func Digest(ctx context.Context, path string) (File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return File{}, err
+	}
+	defer f.Close()
+	stop := context.AfterFunc(ctx, func() { f.Close() })
+	defer stop()
+	sum := sha256.New()
+	n, err := io.CopyBuffer(onlyWriter{sum}, onlyReader{f}, make([]byte, 1<<20))
+	if cause := context.Cause(ctx); cause != nil {
+		return File{}, cause
+	}
+	if err != nil {
+		return File{}, fmt.Errorf("reading %s: %w", filepath.Base(path), err)
+	}
+	return File{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+}
+
+// These hide the methods that would make io.CopyBuffer ignore its buffer.
+type onlyWriter struct{ io.Writer }
+type onlyReader struct{ io.Reader }
+
+func syncTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := syncFile(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return syncFile(dir)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

@@ -1,0 +1,114 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime"
+)
+
+// Options says which session to start.
+type Options struct {
+	SID      string            `json:"sid"`
+	Home     string            `json:"home"`
+	Driver   string            `json:"driver,omitempty"`
+	VM       runtime.VMOptions `json:"vm"`
+	Forwards []Forward         `json:"forwards,omitempty"`
+	// TTL ends the session when it was not used for that long; 0: never.
+	TTL time.Duration `json:"ttl,omitempty"`
+}
+
+// outcome is what a supervisor tells its parent, once, on descriptor 3.
+type outcome struct {
+	Error   string            `json:"error,omitempty"`
+	Kind    runtime.ErrorKind `json:"kind,omitempty"`
+	Console string            `json:"console,omitempty"`
+}
+
+// Start starts a session in a process of its own, which runs program with
+// args and is expected to call Main. It returns when the VM's agent has
+// answered.
+func Start(ctx context.Context, program string, args []string, o Options) (*Session, error) {
+	o.SID = newSID()
+	input, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	result, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer result.Close()
+	cmd := exec.Command(program, args...)
+	cmd.Dir = "/"
+	cmd.Stdin = bytes.NewReader(input)
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		return nil, fmt.Errorf("starting the session's supervisor: %w", err)
+	}
+	// Reaped when it ends, if this process is still there.
+	go func() { _ = cmd.Wait() }()
+	// A start that is given up takes the supervisor with it, and that its VM.
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
+	b, err := io.ReadAll(io.LimitReader(result, maxControl))
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("waiting for the session: %w", err)
+	}
+	var out outcome
+	if err := json.Unmarshal(b, &out); err != nil {
+		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: errors.New("the session's supervisor died while it started")}
+	}
+	if out.Error != "" {
+		return nil, &runtime.Error{Kind: out.Kind, Err: errors.New(out.Error), Console: out.Console}
+	}
+	return Open(o.Home, o.SID)
+}
+
+// Main is the supervisor process that Start makes.
+func Main(ctx context.Context, stdin io.Reader) error {
+	result := os.NewFile(3, "result")
+	if result == nil {
+		return errors.New("the supervisor is started by lumina session start only")
+	}
+	syscall.CloseOnExec(3)
+	var o Options
+	if err := json.NewDecoder(io.LimitReader(stdin, maxControl)).Decode(&o); err != nil {
+		return fmt.Errorf("reading what to start: %w", err)
+	}
+	return Supervise(ctx, o, func(err error) {
+		defer result.Close()
+		out := outcome{}
+		if err != nil {
+			out = outcome{Error: err.Error(), Kind: runtime.ConnectionFailed}
+			var e *runtime.Error
+			if errors.As(err, &e) {
+				out.Error, out.Kind, out.Console = e.Err.Error(), e.Kind, e.Console
+			}
+		}
+		_ = json.NewEncoder(result).Encode(out)
+	})
+}
+
+// newSID makes a random UUID, version 4 of RFC 9562.
+func newSID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

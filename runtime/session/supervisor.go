@@ -1,0 +1,269 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime"
+)
+
+// supervisor owns a session's VM and serves its socket.
+type supervisor struct {
+	info Info
+	dir  string
+	vm   *runtime.VM
+	ttl  time.Duration
+
+	stop     chan struct{} // closed when a client asks for the end
+	stopOnce sync.Once
+	ended    chan struct{} // closed when crash is set and the VM has ended
+	crash    *crash
+	gone     chan struct{} // closed when everything is removed
+
+	mu      sync.Mutex
+	clients int         // connections being served
+	active  int         // of them, streams to the agent
+	idle    *time.Timer // runs while active is 0, when there is a ttl
+	drained chan struct{}
+}
+
+// Supervise runs a session until it is stopped, its VM ends or ctx does. It is
+// what a supervisor process does. ready is called once, when the session
+// answers or has failed to start.
+func Supervise(ctx context.Context, o Options, ready func(error)) error {
+	s := &supervisor{
+		info: Info{SID: o.SID, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now()},
+		dir:  filepath.Join(sessionsDir(o.Home), o.SID),
+		ttl:  o.TTL, stop: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
+	}
+	err := s.run(ctx, o, ready)
+	close(s.gone)
+	return err
+}
+
+func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err error) {
+	started := false
+	defer func() {
+		if !started {
+			ready(err)
+		}
+	}()
+	lock, err := makeDir(s.dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	defer os.RemoveAll(s.dir)
+	r, err := runtime.Open(runtime.Options{Home: o.Home, Driver: o.Driver})
+	if err != nil {
+		return err
+	}
+	if s.vm, err = r.Start(ctx, o.VM); err != nil {
+		return err
+	}
+	defer s.vm.Close()
+	forwards, err := s.forward(o.Forwards)
+	if err != nil {
+		return err
+	}
+	defer forwards.close()
+	l, err := s.listen()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	s.info.Config = s.vm.Image().Config
+	s.info.CPUs, s.info.Memory = s.vm.Options().CPUs, s.vm.Options().Memory
+	if err := s.writeInfo(); err != nil {
+		return err
+	}
+	s.arm()
+	go s.serve(ctx, l)
+	started = true
+	ready(nil)
+	return s.wait(ctx, l)
+}
+
+// wait returns when the session is over.
+func (s *supervisor) wait(ctx context.Context, l net.Listener) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.stop:
+		ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+		defer cancel()
+		return s.vm.Shutdown(ctx)
+	case <-s.vm.Done():
+	}
+	// Nobody stopped it. Its clients are told why before the socket goes.
+	s.crash = &crash{Message: s.vm.EndMessage(), Console: s.vm.Console()}
+	close(s.ended)
+	s.mu.Lock()
+	s.drained = make(chan struct{})
+	if s.clients == 0 {
+		close(s.drained)
+	}
+	s.mu.Unlock()
+	limit := time.NewTimer(explainTimeout)
+	defer limit.Stop()
+	select {
+	case <-s.drained:
+	case <-limit.C:
+	}
+	return errors.New(s.crash.Message)
+}
+
+// stopTimeout bounds an orderly end; after it the VM is killed.
+const stopTimeout = 10 * time.Second
+
+func (s *supervisor) listen() (net.Listener, error) {
+	address, hold, err := socketAddress(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	if hold != nil {
+		defer hold.Close()
+	}
+	l, err := net.Listen("unix", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening on the session's socket: %w", err)
+	}
+	if err := os.Chmod(filepath.Join(s.dir, "socket"), 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// writeInfo makes session.json appear at once and whole.
+func (s *supervisor) writeInfo() error {
+	b, err := json.Marshal(s.info)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir, "session.json")
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return fmt.Errorf("describing the session: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+func (s *supervisor) serve(ctx context.Context, l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		s.count(&s.clients, +1)
+		go func() {
+			defer s.count(&s.clients, -1)
+			defer conn.Close()
+			s.client(ctx, conn)
+		}()
+	}
+}
+
+func (s *supervisor) count(what *int, by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*what += by
+	if s.drained != nil && s.clients == 0 && by < 0 {
+		select {
+		case <-s.drained:
+		default:
+			close(s.drained)
+		}
+	}
+	if s.idle == nil || what != &s.active {
+		return
+	}
+	if s.active == 0 {
+		s.idle.Reset(s.ttl)
+	} else {
+		s.idle.Stop()
+	}
+}
+
+// arm starts the countdown to the end of an unused session.
+func (s *supervisor) arm() {
+	if s.ttl > 0 {
+		s.mu.Lock()
+		s.idle = time.AfterFunc(s.ttl, s.askStop)
+		s.mu.Unlock()
+	}
+}
+
+func (s *supervisor) askStop() { s.stopOnce.Do(func() { close(s.stop) }) }
+
+func (s *supervisor) client(ctx context.Context, conn net.Conn) {
+	var kind [1]byte
+	if _, err := io.ReadFull(conn, kind[:]); err != nil {
+		return
+	}
+	switch kind[0] {
+	case kindAgent:
+		s.count(&s.active, +1)
+		defer s.count(&s.active, -1)
+		s.relay(ctx, conn)
+	case kindControl:
+		s.answer(conn)
+	}
+}
+
+// relay carries a client's stream to the agent and back. A client that goes
+// drops the agent's stream, which cancels the operation.
+func (s *supervisor) relay(ctx context.Context, conn net.Conn) {
+	stream, err := s.vm.Dial(ctx)
+	if err != nil {
+		return // the client finds out why, see explain
+	}
+	go func() {
+		_, _ = io.Copy(stream, conn)
+		stream.Close()
+	}()
+	_, _ = io.Copy(conn, stream)
+	// The client may have a question before it goes; until then its
+	// connection counts.
+	if c, ok := conn.(*net.UnixConn); ok {
+		_ = c.CloseWrite()
+		_, _ = io.Copy(io.Discard, conn)
+	}
+}
+
+func (s *supervisor) answer(conn net.Conn) {
+	var req controlRequest
+	if err := json.NewDecoder(io.LimitReader(conn, maxControl)).Decode(&req); err != nil {
+		return
+	}
+	reply := controlReply{}
+	switch req.Op {
+	case opStatus:
+		s.mu.Lock()
+		reply.Status = &Status{SID: s.info.SID, Image: s.info.Image, Uptime: int64(time.Since(s.info.Started).Seconds()), ActiveExecs: s.active}
+		s.mu.Unlock()
+	case opStop:
+		s.askStop()
+		<-s.gone
+	case opWhy:
+		limit := time.NewTimer(explainTimeout)
+		defer limit.Stop()
+		select {
+		case <-s.ended:
+			reply.Crash = s.crash
+		case <-limit.C:
+			reply.Error = "the VM is running"
+		}
+	default:
+		reply.Error = fmt.Sprintf("unknown operation %q", req.Op)
+	}
+	// A client that has gone needs no answer.
+	_ = json.NewEncoder(conn).Encode(reply)
+}

@@ -83,10 +83,20 @@ func (r *Runtime) Start(ctx context.Context, options VMOptions) (*VM, error) {
 	if err != nil {
 		return nil, &Error{Kind: ConnectionFailed, Err: err}
 	}
+	v, err := r.StartImage(ctx, img, options)
+	if err != nil {
+		return nil, kindOf(ConnectionFailed, fmt.Errorf("starting a VM of image %q: %w", options.Image, err))
+	}
+	return v, nil
+}
+
+// StartImage boots an image that is open already. The VM takes it over; it is
+// closed when the start fails.
+func (r *Runtime) StartImage(ctx context.Context, img *image.Handle, options VMOptions) (*VM, error) {
 	v, err := r.start(ctx, img, options.withDefaults())
 	if err != nil {
 		img.Close()
-		return nil, kindOf(ConnectionFailed, fmt.Errorf("starting a VM of image %q: %w", options.Image, err))
+		return nil, err
 	}
 	return v, nil
 }

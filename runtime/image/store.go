@@ -57,24 +57,33 @@ func (s *Store) Open(name string) (*Handle, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(s.dir, name)
-	lock, err := os.Open(filepath.Join(dir, metadata))
+	h, err := OpenDir(filepath.Join(s.dir, name))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("image %q: %w; make it with: lumina images create %s --from REF", name, ErrNotFound, name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening image %q: %w", name, err)
 	}
+	h.Name = name
+	return h, nil
+}
+
+// OpenDir opens an image that is not in a store.
+func OpenDir(dir string) (*Handle, error) {
+	lock, err := os.Open(filepath.Join(dir, metadata))
+	if err != nil {
+		return nil, err
+	}
 	if err := lockShared(lock); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("opening image %q: %w", name, err)
+		return nil, err
 	}
 	img, err := Read(dir)
 	if err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("opening image %q: %w", name, err)
+		return nil, err
 	}
-	return &Handle{Image: img, Name: name, dir: dir, lock: lock}, nil
+	return &Handle{Image: img, dir: dir, lock: lock}, nil
 }
 
 // List returns the names of all images, sorted.

@@ -1,0 +1,300 @@
+// Package builder makes Lumina images from container images: it fetches the
+// layers, flattens them into a root file system in one streaming pass, and
+// installs the result at once or not at all. It needs no root and no other
+// program.
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/abdul-abdi/lumina/builder/erofs"
+	"github.com/abdul-abdi/lumina/builder/flatten"
+	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// Kernel is what an image boots.
+type Kernel struct {
+	Version     string
+	CommandLine string
+	Open        func() (io.ReadCloser, error)
+}
+
+// Options says what to make.
+type Options struct {
+	Name      string
+	Reference string
+	// Architecture in Go's name; this host's when empty.
+	Architecture string
+	Store        *image.Store
+	CacheDir     string
+	Kernel       func(arch string) (Kernel, error)
+	Initramfs    func(arch string) ([]byte, error)
+	// Verify tries the finished image before it is installed; nil: it is not
+	// tried.
+	Verify func(ctx context.Context, dir string) error
+	// Progress is told how far each step is; it may be nil. It is called from
+	// several goroutines.
+	Progress func(Progress)
+	Rosetta  bool
+}
+
+// Progress is how far a step is.
+type Progress struct {
+	Step        string // "fetch", "unpack", "verify"
+	Item        string // what of: a digest
+	Done, Total int64  // bytes; Total is 0 where unknown
+}
+
+// Create makes an image and installs it.
+func Create(ctx context.Context, o Options) (*image.Image, error) {
+	if err := image.CheckName(o.Name); err != nil {
+		return nil, err
+	}
+	if o.Architecture == "" {
+		o.Architecture = runtime.GOARCH
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	// What fails soonest comes first: a missing kernel before a long download.
+	kernel, err := o.Kernel(o.Architecture)
+	if err != nil {
+		return nil, err
+	}
+	initramfs, err := o.Initramfs(o.Architecture)
+	if err != nil {
+		return nil, err
+	}
+	source, err := openSource(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+	var made *image.Image
+	err = o.Store.Install(ctx, o.Name, func(dir string) error {
+		made, err = build(ctx, dir, o, source, kernel, initramfs)
+		return err
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("creating image %q: %w", o.Name, err)
+	}
+	return made, nil
+}
+
+func build(ctx context.Context, dir string, o Options, source source, kernel Kernel, initramfs []byte) (*image.Image, error) {
+	if err := writeKernel(filepath.Join(dir, image.Kernel), kernel, o.Architecture); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, image.Initramfs), initramfs, 0o644); err != nil {
+		return nil, fmt.Errorf("writing the initramfs: %w", err)
+	}
+	img := &image.Image{
+		Schema:       image.Schema,
+		Architecture: o.Architecture,
+		Created:      time.Now().UTC().Truncate(time.Second),
+		Kernel:       image.KernelInfo{Version: kernel.Version, CommandLine: kernel.CommandLine},
+		Files:        map[string]image.File{},
+		Rosetta:      o.Rosetta,
+	}
+	if err := source.writeRoot(ctx, filepath.Join(dir, image.Rootfs), img, o.Progress); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
+		file, err := image.Digest(ctx, filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		img.Files[name] = file
+	}
+	if err := img.Write(dir); err != nil {
+		return nil, err
+	}
+	if o.Verify == nil {
+		return img, nil
+	}
+	o.Progress(Progress{Step: "verify"})
+	if err := o.Verify(ctx, dir); err != nil {
+		return nil, fmt.Errorf("the image does not boot: %w", err)
+	}
+	return img, nil
+}
+
+// writeKernel writes the kernel and checks that it is one.
+func writeKernel(path string, k Kernel, arch string) error {
+	r, err := k.Open()
+	if err != nil {
+		return fmt.Errorf("opening the kernel: %w", err)
+	}
+	defer r.Close()
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("writing the kernel: %w", err)
+	}
+	defer f.Close()
+	if _, err := io.Copy(f, r); err != nil {
+		return fmt.Errorf("writing the kernel: %w", err)
+	}
+	return CheckKernel(f, arch)
+}
+
+// CheckKernel looks whether f begins like a kernel that an architecture boots:
+// an ELF file of amd64, or an uncompressed arm64 Image (the kernel's
+// Documentation/arch/arm64/booting.rst).
+func CheckKernel(f io.ReaderAt, arch string) error {
+	head := make([]byte, 64)
+	n, err := f.ReadAt(head, 0)
+	if n < len(head) {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("reading the kernel: %w", err)
+		}
+		return fmt.Errorf("the kernel has %d bytes: it is empty or cut off", n)
+	}
+	isELF := bytes.HasPrefix(head, []byte("\x7fELF")) && binary.LittleEndian.Uint16(head[18:]) == 62
+	isARM := string(head[56:60]) == "ARM\x64"
+	switch {
+	case arch == "amd64" && isELF, arch == "arm64" && isARM:
+		return nil
+	case isELF, isARM:
+		return fmt.Errorf("the kernel is for another architecture than the image, %s", arch)
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return fmt.Errorf("the kernel is compressed; give the uncompressed one (arm64: Image, amd64: vmlinux)")
+	}
+	return fmt.Errorf("the kernel is none that can be booted (arm64: Image, amd64: vmlinux)")
+}
+
+// source is what a root file system comes from.
+type source interface {
+	writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error
+	Close() error
+}
+
+// openSource finds what a reference names: an image of the store, if there is
+// one of that name, else a container image.
+func openSource(ctx context.Context, o Options) (source, error) {
+	if image.CheckName(o.Reference) == nil {
+		h, err := o.Store.Open(o.Reference)
+		if err == nil {
+			if h.Architecture != o.Architecture {
+				h.Close()
+				return nil, fmt.Errorf("image %q is for %s, %s was asked for", o.Reference, h.Architecture, o.Architecture)
+			}
+			return localImage{h}, nil
+		}
+		if !errors.Is(err, image.ErrNotFound) {
+			return nil, err
+		}
+	}
+	img, err := oci.Open(ctx, o.Reference, oci.Options{
+		Platform: v1.Platform{OS: "linux", Architecture: o.Architecture},
+		CacheDir: o.CacheDir,
+		Progress: func(digest string, done, total int64) {
+			o.Progress(Progress{Step: "fetch", Item: digest, Done: done, Total: total})
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return containerImage{img}, nil
+}
+
+// localImage is an image of the store: its root is taken as it is.
+type localImage struct{ *image.Handle }
+
+func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+	from, err := os.Open(l.Path(image.Rootfs))
+	if err != nil {
+		return fmt.Errorf("opening the root of image %q: %w", l.Name, err)
+	}
+	defer from.Close()
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("writing the root file system: %w", err)
+	}
+	defer to.Close()
+	defer context.AfterFunc(ctx, func() { from.Close() })()
+	if _, err := io.Copy(to, from); err != nil {
+		return fmt.Errorf("writing the root file system: %w", err)
+	}
+	img.Config, img.History, img.Layers = l.Config, l.History, l.Layers
+	img.Source = l.Source
+	return nil
+}
+
+// containerImage is flattened.
+type containerImage struct{ *oci.Image }
+
+func (c containerImage) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("writing the root file system: %w", err)
+	}
+	defer f.Close()
+	w := erofs.NewWriter(f)
+	tree := flatten.New(w)
+	names := sha256.New()
+	for n, l := range c.Layers {
+		if err := applyLayer(ctx, tree, l, progress); err != nil {
+			return fmt.Errorf("layer %d of %d (%s): %w", n+1, len(c.Layers), l.DiffID, err)
+		}
+		fmt.Fprintln(names, l.DiffID)
+		img.Layers = append(img.Layers, image.Layer{MediaType: l.MediaType, Digest: hashString(l.Digest), DiffID: l.DiffID.String(), Size: l.Size})
+	}
+	// The layers name the file system.
+	if err := w.Close(tree.Root(), [16]byte(names.Sum(nil))); err != nil {
+		return fmt.Errorf("writing the root file system: %w", err)
+	}
+	img.Config = configOf(c.Config)
+	img.Source = image.Source{Reference: c.Reference, Digest: c.Digest}
+	for _, h := range c.Config.History {
+		img.History = append(img.History, image.History{Created: h.Created.Time, CreatedBy: h.CreatedBy, Comment: h.Comment, EmptyLayer: h.EmptyLayer})
+	}
+	return f.Close()
+}
+
+func hashString(h v1.Hash) string {
+	if h == (v1.Hash{}) {
+		return ""
+	}
+	return h.String()
+}
+
+func configOf(c *v1.ConfigFile) image.Config {
+	config := image.Config{
+		Env: c.Config.Env, User: c.Config.User, WorkingDir: c.Config.WorkingDir,
+		Entrypoint: c.Config.Entrypoint, Cmd: c.Config.Cmd, Labels: c.Config.Labels, StopSignal: c.Config.StopSignal,
+	}
+	for port := range c.Config.ExposedPorts {
+		config.ExposedPorts = append(config.ExposedPorts, port)
+	}
+	slices.Sort(config.ExposedPorts)
+	return config
+}
+
+// KernelFile is a kernel that is not Lumina's own.
+func KernelFile(path, commandLine string) (Kernel, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("kernel: %w", err)
+	}
+	if info.Size() == 0 {
+		return Kernel{}, fmt.Errorf("kernel %q is empty", path)
+	}
+	return Kernel{Version: filepath.Base(path), CommandLine: commandLine, Open: func() (io.ReadCloser, error) { return os.Open(path) }}, nil
+}

@@ -1,0 +1,403 @@
+// Package flatten applies the layers of a container image, the lowest first,
+// to one tree, as container tools do: see the OCI image specification,
+// layer.md. File data goes from the layer into the EROFS image in one pass.
+//
+// Layers are hostile: a name never leaves the tree, since the tree is in
+// memory and the only root there is; numbers and lengths are bounded.
+package flatten
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/abdul-abdi/lumina/builder/erofs"
+)
+
+// Limits on what layers may hold.
+const (
+	maxEntries = 4 << 20
+	maxPath    = 4096     // bytes of a name
+	maxData    = 16 << 40 // bytes of all files
+	maxXattrs  = 64 << 10 // bytes of one file's extended attributes
+	maxLinks   = 40       // symbolic links followed for one name, as the kernel does
+)
+
+// ErrInvalid is wrapped by errors about layers that cannot be applied.
+var ErrInvalid = errors.New("invalid layer")
+
+const (
+	whiteoutPrefix = ".wh."
+	opaqueMarker   = ".wh..wh..opq"
+)
+
+// Tree is a file system being put together.
+type Tree struct {
+	w     *erofs.Writer
+	root  *erofs.Inode
+	layer int // number of the one being applied, from 1
+	// touched are the names that this layer set or went through: its whiteouts
+	// leave them. The first layer has nothing to white out.
+	touched map[place]struct{}
+
+	entries int
+	data    int64
+}
+
+// place is a name in a directory.
+type place struct {
+	dir  *erofs.Inode
+	name string
+}
+
+func (t *Tree) touch(dir *erofs.Inode, name string) {
+	if t.layer > 1 {
+		t.touched[place{dir, name}] = struct{}{}
+	}
+}
+
+func (t *Tree) isTouched(dir *erofs.Inode, name string) bool {
+	_, ok := t.touched[place{dir, name}]
+	return ok || t.layer == 1
+}
+
+// New makes an empty tree whose files go to w.
+func New(w *erofs.Writer) *Tree {
+	root := newDir()
+	root.Links = 1
+	return &Tree{w: w, root: root, touched: map[place]struct{}{}}
+}
+
+func newDir() *erofs.Inode {
+	return &erofs.Inode{Mode: erofs.TypeDir | 0o755, Entries: map[string]*erofs.Inode{}}
+}
+
+// Root is the root directory.
+func (t *Tree) Root() *erofs.Inode { return t.root }
+
+// Apply applies one layer, an uncompressed tar stream.
+func (t *Tree) Apply(ctx context.Context, layer io.Reader) error {
+	t.layer++
+	clear(t.touched)
+	r := tar.NewReader(layer)
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		h, err := r.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		if err := t.apply(h, r); err != nil {
+			return fmt.Errorf("entry %q: %w", shorten(h.Name), err)
+		}
+	}
+}
+
+func shorten(name string) string {
+	if len(name) > 128 {
+		return name[:64] + "…" + name[len(name)-60:]
+	}
+	return name
+}
+
+func (t *Tree) apply(h *tar.Header, r io.Reader) error {
+	if t.entries++; t.entries > maxEntries {
+		return fmt.Errorf("%w: more than %d entries", ErrInvalid, maxEntries)
+	}
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	name, err := cleanName(h.Name)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		if h.Typeflag != tar.TypeDir {
+			return fmt.Errorf("%w: the root is not a directory", ErrInvalid)
+		}
+		return t.describe(t.root, h)
+	}
+	dirName, base := path.Split(name)
+	dir, err := t.makeDirs(dirName)
+	if err != nil {
+		return err
+	}
+	switch {
+	case base == opaqueMarker:
+		return t.prune(dir)
+	case strings.HasPrefix(base, whiteoutPrefix):
+		return t.whiteout(dir, strings.TrimPrefix(base, whiteoutPrefix))
+	}
+	return t.add(dir, base, h, r)
+}
+
+// cleanName makes a name relative to the root: "" is the root itself. A
+// leading slash means the root of the image, which some builders write.
+func cleanName(name string) (string, error) {
+	if len(name) > maxPath || strings.IndexByte(name, 0) >= 0 {
+		return "", fmt.Errorf("%w: malformed name", ErrInvalid)
+	}
+	for _, part := range strings.Split(name, "/") {
+		if part == ".." {
+			return "", fmt.Errorf("%w: the name leads out of the image", ErrInvalid)
+		}
+		if len(part) > 255 {
+			return "", fmt.Errorf("%w: a part of the name is longer than 255 bytes", ErrInvalid)
+		}
+	}
+	return strings.TrimPrefix(path.Clean("/"+name), "/"), nil
+}
+
+// makeDirs finds the directory of a name, making what is missing. Symbolic
+// links on the way are followed inside the image.
+func (t *Tree) makeDirs(name string) (*erofs.Inode, error) {
+	return t.walk(name, func(dir *erofs.Inode, base string) *erofs.Inode {
+		d := newDir()
+		d.Links = 1
+		dir.Entries[base] = d
+		return d
+	})
+}
+
+// walk resolves a directory. missing, when given, makes what does not exist.
+func (t *Tree) walk(name string, missing func(dir *erofs.Inode, base string) *erofs.Inode) (*erofs.Inode, error) {
+	stack := []*erofs.Inode{t.root}
+	rest := strings.Split(name, "/")
+	for links := 0; len(rest) > 0; {
+		part := rest[0]
+		rest = rest[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..": // of a symbolic link; the root's parent is the root
+			if len(stack) > 1 {
+				stack = stack[:len(stack)-1]
+			}
+			continue
+		}
+		dir := stack[len(stack)-1]
+		next := dir.Entries[part]
+		if next == nil {
+			if missing == nil {
+				return nil, fmt.Errorf("%w: directory %q does not exist", ErrInvalid, part)
+			}
+			next = missing(dir, part)
+		}
+		t.touch(dir, part)
+		switch {
+		case next.IsDir():
+			stack = append(stack, next)
+		case next.Type() == erofs.TypeSymlink:
+			if links++; links > maxLinks {
+				return nil, fmt.Errorf("%w: too many symbolic links on the way", ErrInvalid)
+			}
+			rest = append(strings.Split(next.Target, "/"), rest...)
+			if strings.HasPrefix(next.Target, "/") {
+				stack = stack[:1]
+			}
+			if len(rest) > maxPath {
+				return nil, fmt.Errorf("%w: symbolic links on the way are too long", ErrInvalid)
+			}
+		default:
+			return nil, fmt.Errorf("%w: %q on the way is not a directory", ErrInvalid, part)
+		}
+	}
+	return stack[len(stack)-1], nil
+}
+
+// add puts an entry into a directory, in place of what was there.
+func (t *Tree) add(dir *erofs.Inode, base string, h *tar.Header, r io.Reader) error {
+	t.touch(dir, base)
+	old := dir.Entries[base]
+	if h.Typeflag == tar.TypeLink {
+		target, err := t.linkTarget(h.Linkname)
+		if err != nil {
+			return err
+		}
+		if target == old {
+			return nil
+		}
+		if err := t.drop(dir, base); err != nil {
+			return err
+		}
+		target.Links++
+		dir.Entries[base] = target
+		return nil
+	}
+	if old != nil && old.IsDir() && h.Typeflag == tar.TypeDir {
+		return t.describe(old, h)
+	}
+	if err := t.drop(dir, base); err != nil {
+		return err
+	}
+	i, err := newInode(h)
+	if err != nil {
+		return err
+	}
+	i.Links = 1
+	if err := t.describe(i, h); err != nil {
+		return err
+	}
+	if i.Type() == erofs.TypeRegular {
+		if t.data += h.Size; h.Size < 0 || t.data > maxData {
+			return fmt.Errorf("%w: files of more than %d bytes", ErrInvalid, int64(maxData))
+		}
+		if err := t.w.AddFile(i, r, h.Size); err != nil {
+			return err
+		}
+	}
+	dir.Entries[base] = i
+	return nil
+}
+
+// linkTarget finds what a hard link names: the link itself when that is
+// symbolic.
+func (t *Tree) linkTarget(name string) (*erofs.Inode, error) {
+	clean, err := cleanName(name)
+	if err != nil {
+		return nil, fmt.Errorf("hard link to %q: %w", shorten(name), err)
+	}
+	dirName, base := path.Split(clean)
+	dir, err := t.walk(dirName, nil)
+	if err != nil {
+		return nil, fmt.Errorf("hard link to %q: %w", shorten(name), err)
+	}
+	target := dir.Entries[base]
+	if target == nil || target.IsDir() {
+		return nil, fmt.Errorf("%w: hard link to %q, which is not a file of the image", ErrInvalid, shorten(name))
+	}
+	return target, nil
+}
+
+func newInode(h *tar.Header) (*erofs.Inode, error) {
+	switch h.Typeflag {
+	case tar.TypeReg, '\x00': // the latter in old archives
+		return &erofs.Inode{Mode: erofs.TypeRegular}, nil
+	case tar.TypeDir:
+		return newDir(), nil
+	case tar.TypeSymlink:
+		if h.Linkname == "" || len(h.Linkname) >= maxPath || strings.IndexByte(h.Linkname, 0) >= 0 {
+			return nil, fmt.Errorf("%w: malformed symbolic link", ErrInvalid)
+		}
+		return &erofs.Inode{Mode: erofs.TypeSymlink, Target: h.Linkname}, nil
+	case tar.TypeChar, tar.TypeBlock:
+		// The kernel's device numbers have 12 and 20 bits.
+		if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
+			return nil, fmt.Errorf("%w: device number %d:%d", ErrInvalid, h.Devmajor, h.Devminor)
+		}
+		i := &erofs.Inode{Mode: erofs.TypeChar, Major: uint32(h.Devmajor), Minor: uint32(h.Devminor)}
+		if h.Typeflag == tar.TypeBlock {
+			i.Mode = erofs.TypeBlock
+		}
+		return i, nil
+	case tar.TypeFifo:
+		return &erofs.Inode{Mode: erofs.TypeFIFO}, nil
+	}
+	return nil, fmt.Errorf("%w: entry of unknown type %q", ErrInvalid, h.Typeflag)
+}
+
+const xattrRecord = "SCHILY.xattr."
+
+// describe sets owner, mode, time and extended attributes.
+func (t *Tree) describe(i *erofs.Inode, h *tar.Header) error {
+	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) > 1<<32-2 || int64(h.Gid) > 1<<32-2 {
+		return fmt.Errorf("%w: owner %d:%d", ErrInvalid, h.Uid, h.Gid)
+	}
+	i.UID, i.GID = uint32(h.Uid), uint32(h.Gid)
+	perm := uint32(h.Mode) & 0o7777
+	if i.Type() == erofs.TypeSymlink {
+		perm = 0o777
+	}
+	i.Mode = i.Type() | perm
+	mtime := h.ModTime
+	if mtime.IsZero() {
+		mtime = time.Unix(0, 0)
+	}
+	i.Seconds, i.Nanos = mtime.Unix(), uint32(mtime.Nanosecond())
+	i.Xattrs = nil
+	size := 0
+	for key, value := range h.PAXRecords {
+		name, ok := strings.CutPrefix(key, xattrRecord)
+		if !ok {
+			continue
+		}
+		if size += len(name) + len(value); size > maxXattrs {
+			return fmt.Errorf("%w: more than %d bytes of extended attributes", ErrInvalid, maxXattrs)
+		}
+		if i.Xattrs == nil {
+			i.Xattrs = map[string]string{}
+		}
+		i.Xattrs[name] = value
+	}
+	return nil
+}
+
+// whiteout removes what lower layers have under a name.
+func (t *Tree) whiteout(dir *erofs.Inode, base string) error {
+	if base == "" || base == "." || base == ".." {
+		return fmt.Errorf("%w: malformed whiteout", ErrInvalid)
+	}
+	i := dir.Entries[base]
+	switch {
+	case i == nil:
+		return nil
+	case !t.isTouched(dir, base):
+		return t.drop(dir, base)
+	case i.IsDir():
+		return t.prune(i)
+	}
+	return nil // it is this layer's own
+}
+
+// prune removes what lower layers have in a directory.
+func (t *Tree) prune(dir *erofs.Inode) error {
+	for _, name := range slices.Sorted(maps.Keys(dir.Entries)) {
+		var err error
+		switch i := dir.Entries[name]; {
+		case !t.isTouched(dir, name):
+			err = t.drop(dir, name)
+		case i.IsDir():
+			err = t.prune(i)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop removes a name and, with its last name, what it named.
+func (t *Tree) drop(dir *erofs.Inode, base string) error {
+	i := dir.Entries[base]
+	if i == nil {
+		return nil
+	}
+	delete(dir.Entries, base)
+	if i.IsDir() {
+		// In order: the same layers give the same image.
+		for _, name := range slices.Sorted(maps.Keys(i.Entries)) {
+			if err := t.drop(i, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if i.Links--; i.Links > 0 {
+		return nil
+	}
+	if i.Type() == erofs.TypeRegular {
+		return t.w.Discard(i)
+	}
+	return nil
+}

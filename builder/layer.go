@@ -1,0 +1,182 @@
+package builder
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/abdul-abdi/lumina/builder/flatten"
+	"github.com/abdul-abdi/lumina/builder/oci"
+)
+
+// maxWindow bounds what a zstd layer may make its decoder hold, in bytes.
+const maxWindow = 128 << 20
+
+var errDigest = errors.New("the layer is not what its digest says")
+
+// applyLayer streams a layer into the tree. Both digests, of what is stored
+// and of what it holds, are computed on the way and compared at its end.
+func applyLayer(ctx context.Context, tree *flatten.Tree, l oci.Layer, progress func(Progress)) (err error) {
+	r, err := l.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	stored := &digester{r: r, hash: sha256.New()}
+	stored.report = func(done int64) {
+		progress(Progress{Step: "unpack", Item: l.DiffID.String(), Done: done, Total: max(l.Size, 0)})
+	}
+	plain, err := uncompress(stored)
+	if err != nil {
+		return unexpected(err)
+	}
+	defer plain.Close()
+	// One goroutine reads and uncompresses, this one hashes and writes.
+	ahead := readAhead(ctx, plain)
+	content := &digester{r: ahead, hash: sha256.New()}
+	err = tree.Apply(ctx, content)
+	if err == nil {
+		// An archive may end before its stream does.
+		_, err = io.Copy(io.Discard, content)
+	}
+	cancel(err)
+	<-ahead.done
+	if _, drainErr := io.Copy(io.Discard, stored); err == nil {
+		err = drainErr
+	}
+	// Wrong bytes explain whatever else went wrong.
+	if l.Digest != (v1.Hash{}) && stored.sum() != l.Digest.Hex {
+		return errors.Join(fmt.Errorf("%w: stored as sha256:%s, it has sha256:%s", errDigest, l.Digest.Hex, stored.sum()), unexpected(err))
+	}
+	if err == nil && content.sum() != l.DiffID.Hex {
+		return fmt.Errorf("%w: it should hold sha256:%s and holds sha256:%s", errDigest, l.DiffID.Hex, content.sum())
+	}
+	return unexpected(err)
+}
+
+// unexpected says in words what io.ErrUnexpectedEOF means for a layer.
+func unexpected(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return fmt.Errorf("the layer is cut off: %w", err)
+	}
+	return err
+}
+
+// uncompress looks at how a stream is compressed, whatever its media type says.
+func uncompress(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 256<<10)
+	magic, err := b.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(b)
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	}
+	return io.NopCloser(b), nil
+}
+
+// digester hashes what is read through it.
+type digester struct {
+	r      io.Reader
+	hash   hash.Hash
+	done   int64
+	report func(done int64)
+}
+
+func (d *digester) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	d.hash.Write(p[:n])
+	d.done += int64(n)
+	if d.report != nil {
+		d.report(d.done)
+	}
+	return n, err
+}
+
+func (d *digester) sum() string { return hex.EncodeToString(d.hash.Sum(nil)) }
+
+const (
+	aheadBuffers = 4
+	aheadSize    = 512 << 10 // bytes
+)
+
+// aheadReader reads in a goroutine of its own, a few buffers ahead.
+type aheadReader struct {
+	full  chan []byte
+	empty chan []byte
+	done  chan struct{} // closed when the goroutine has ended
+	err   error         // set before full is closed
+	rest  []byte
+	whole []byte
+}
+
+func readAhead(ctx context.Context, r io.Reader) *aheadReader {
+	a := &aheadReader{full: make(chan []byte, aheadBuffers), empty: make(chan []byte, aheadBuffers), done: make(chan struct{})}
+	for range aheadBuffers {
+		a.empty <- make([]byte, aheadSize)
+	}
+	go func() {
+		defer close(a.done)
+		defer close(a.full)
+		for {
+			var buf []byte
+			select {
+			case buf = <-a.empty:
+			case <-ctx.Done():
+				a.err = context.Cause(ctx)
+				return
+			}
+			n, err := 0, error(nil)
+			for n < len(buf) && err == nil {
+				var m int
+				m, err = r.Read(buf[n:])
+				n += m
+			}
+			if n > 0 {
+				a.full <- buf[:n] // never blocks: there are as many places as buffers
+			}
+			if err != nil {
+				a.err = err
+				return
+			}
+		}
+	}()
+	return a
+}
+
+func (a *aheadReader) Read(p []byte) (int, error) {
+	for len(a.rest) == 0 {
+		if a.whole != nil {
+			a.empty <- a.whole[:cap(a.whole)]
+			a.whole = nil
+		}
+		buf, ok := <-a.full
+		if !ok {
+			return 0, a.err
+		}
+		a.whole, a.rest = buf, buf
+	}
+	n := copy(p, a.rest)
+	a.rest = a.rest[n:]
+	return n, nil
+}

@@ -1,0 +1,200 @@
+package oci
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/gzip"
+)
+
+// maxArchiveEntries bounds the index of an archive.
+const maxArchiveEntries = 64 << 10
+
+// archive is a tar file whose parts are read where they are.
+type archive struct {
+	f     *os.File
+	parts map[string]part
+}
+
+type part struct {
+	offset, size int64
+	link         string // of a symbolic or hard link: another part's name
+}
+
+// openArchive indexes a tar file. A compressed one is uncompressed first, into
+// a file without a name.
+func openArchive(name, cacheDir string) (*archive, error) {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("archive %q: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening archive: %w", err)
+	}
+	var magic [2]byte
+	if _, err := f.ReadAt(magic[:], 0); err == nil && magic == [2]byte{0x1f, 0x8b} {
+		plain, err := gunzip(f, cacheDir)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("uncompressing archive %q: %w", name, err)
+		}
+		f = plain
+	}
+	a := &archive{f: f, parts: map[string]part{}}
+	if err := a.index(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w: archive %q: %w", ErrInvalid, name, err)
+	}
+	return a, nil
+}
+
+func gunzip(f *os.File, cacheDir string) (*os.File, error) {
+	if err := os.MkdirAll(cacheDir, 0o700); err != nil {
+		return nil, err
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := os.CreateTemp(cacheDir, "archive-*")
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(plain, z)
+	if err = errors.Join(os.Remove(plain.Name()), err); err != nil {
+		plain.Close()
+		return nil, err
+	}
+	return plain, nil
+}
+
+func (a *archive) index() error {
+	if _, err := a.f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	r := tar.NewReader(a.f)
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(a.parts) == maxArchiveEntries {
+			return fmt.Errorf("more than %d entries", maxArchiveEntries)
+		}
+		name := path.Clean("/" + h.Name)[1:]
+		switch h.Typeflag {
+		case tar.TypeReg:
+			// The reader has read the header and stands at the data: it reads
+			// no further than it needs from a file that can seek.
+			offset, err := a.f.Seek(0, io.SeekCurrent)
+			if err != nil {
+				return err
+			}
+			a.parts[name] = part{offset: offset, size: h.Size}
+		case tar.TypeSymlink:
+			a.parts[name] = part{link: path.Join("/"+path.Dir(name), h.Linkname)[1:]}
+		case tar.TypeLink:
+			a.parts[name] = part{link: path.Clean("/" + h.Linkname)[1:]}
+		}
+	}
+}
+
+func (a *archive) open(name string) (io.ReadCloser, error) {
+	p, ok := a.parts[name]
+	for hops := 0; ok && p.link != "" && hops < 8; hops++ {
+		p, ok = a.parts[p.link]
+	}
+	if !ok || p.link != "" {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(io.NewSectionReader(a.f, p.offset, p.size)), nil
+}
+
+func (a *archive) Close() error { return a.f.Close() }
+
+// dockerManifest is an entry of manifest.json, as docker save writes it.
+type dockerManifest struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+func openDockerArchive(s string, o Options) (_ *Image, err error) {
+	name, tag := splitTag(s)
+	if p, rest, ok := strings.Cut(s, ":"); ok && name == s && tag == "" {
+		if _, statErr := os.Stat(p); statErr == nil {
+			name, tag = p, rest // FILE:REPO:TAG
+		}
+	}
+	a, err := openArchive(name, o.CacheDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.Close()
+		}
+	}()
+	b, err := readSmall(a, "manifest.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no manifest.json: not an archive of docker save", ErrInvalid)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var manifests []dockerManifest
+	if err := json.Unmarshal(b, &manifests); err != nil {
+		return nil, fmt.Errorf("%w: manifest.json: %w", ErrInvalid, err)
+	}
+	m, err := byRepoTag(manifests, tag)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = readSmall(a, path.Clean("/" + m.Config)[1:]); err != nil {
+		return nil, fmt.Errorf("%w: configuration %q: %w", ErrInvalid, m.Config, err)
+	}
+	config, err := v1.ParseConfigFile(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%w: configuration %q: %w", ErrInvalid, m.Config, err)
+	}
+	img := &Image{Config: config, close: a.Close}
+	for _, l := range m.Layers {
+		layer := path.Clean("/" + l)[1:]
+		img.Layers = append(img.Layers, Layer{Size: a.parts[layer].size, Open: func(context.Context) (io.ReadCloser, error) {
+			r, err := a.open(layer)
+			if err != nil {
+				return nil, fmt.Errorf("layer %q: %w", layer, ErrNotFound)
+			}
+			return r, nil
+		}})
+	}
+	return img, nil
+}
+
+func byRepoTag(manifests []dockerManifest, tag string) (dockerManifest, error) {
+	var tags []string
+	for _, m := range manifests {
+		if tag == "" && len(manifests) == 1 || slices.Contains(m.RepoTags, tag) {
+			return m, nil
+		}
+		tags = append(tags, m.RepoTags...)
+	}
+	if tag == "" {
+		return dockerManifest{}, fmt.Errorf("it has %d images; name one of the tags: %s", len(manifests), strings.Join(tags, ", "))
+	}
+	return dockerManifest{}, fmt.Errorf("tag %q: %w; it has: %s", tag, ErrNotFound, strings.Join(tags, ", "))
+}

@@ -1,0 +1,188 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// files is where the parts of a local image are.
+type files interface {
+	open(name string) (io.ReadCloser, error) // fs.ErrNotExist when there is none
+	Close() error
+}
+
+// splitTag splits PATH:TAG. A path that exists as a whole has no tag.
+func splitTag(s string) (path, tag string) {
+	if _, err := os.Stat(s); err == nil {
+		return s, ""
+	}
+	if i := strings.LastIndexByte(s, ':'); i > 0 && !strings.Contains(s[i:], "/") {
+		return s[:i], s[i+1:]
+	}
+	return s, ""
+}
+
+// dirFiles is a directory; names cannot leave it.
+type dirFiles struct{ root *os.Root }
+
+func (d dirFiles) open(name string) (io.ReadCloser, error) { return d.root.Open(name) }
+func (d dirFiles) Close() error                            { return d.root.Close() }
+
+func openLayout(s string, o Options) (*Image, error) {
+	path, tag := splitTag(s)
+	root, err := os.OpenRoot(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("OCI layout %q: %w", path, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening OCI layout: %w", err)
+	}
+	return readLayout(dirFiles{root}, tag, o)
+}
+
+func openLayoutArchive(s string, o Options) (*Image, error) {
+	path, tag := splitTag(s)
+	archive, err := openArchive(path, o.CacheDir)
+	if err != nil {
+		return nil, err
+	}
+	return readLayout(archive, tag, o)
+}
+
+// refName is the annotation that holds a tag in a layout's index.
+const refName = "org.opencontainers.image.ref.name"
+
+func readLayout(f files, tag string, o Options) (_ *Image, err error) {
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	b, err := readSmall(f, "index.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no index.json: not an OCI layout", ErrInvalid)
+	}
+	if err != nil {
+		return nil, err
+	}
+	index, err := v1.ParseIndexManifest(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%w: index.json: %w", ErrInvalid, err)
+	}
+	d, err := byTag(index, tag)
+	if err != nil {
+		return nil, err
+	}
+	for depth := 0; d.MediaType.IsIndex(); depth++ {
+		if depth > 3 {
+			return nil, fmt.Errorf("%w: indexes within indexes", ErrInvalid)
+		}
+		b, err := readBlob(f, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		nested, err := v1.ParseIndexManifest(bytes.NewReader(b))
+		if err != nil {
+			return nil, fmt.Errorf("%w: index %s: %w", ErrInvalid, d.Digest, err)
+		}
+		if d, err = pick(nested, o.Platform); err != nil {
+			return nil, err
+		}
+	}
+	return readManifest(f, d)
+}
+
+// byTag finds a tag in a layout's index. Without a tag the index must leave no
+// choice, or have "latest".
+func byTag(index *v1.IndexManifest, tag string) (v1.Descriptor, error) {
+	var tags []string
+	for _, m := range index.Manifests {
+		name := m.Annotations[refName]
+		if name == tag && tag != "" || tag == "" && (name == "latest" || len(index.Manifests) == 1) {
+			return m, nil
+		}
+		tags = append(tags, name)
+	}
+	if tag == "" {
+		return v1.Descriptor{}, fmt.Errorf("it has %d images; name one of the tags: %s", len(tags), strings.Join(tags, ", "))
+	}
+	return v1.Descriptor{}, fmt.Errorf("tag %q: %w; it has: %s", tag, ErrNotFound, strings.Join(tags, ", "))
+}
+
+func readManifest(f files, d v1.Descriptor) (*Image, error) {
+	b, err := readBlob(f, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := v1.ParseManifest(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%w: manifest %s: %w", ErrInvalid, d.Digest, err)
+	}
+	if b, err = readBlob(f, m.Config.Digest); err != nil {
+		return nil, err
+	}
+	config, err := v1.ParseConfigFile(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%w: configuration %s: %w", ErrInvalid, m.Config.Digest, err)
+	}
+	img := &Image{Digest: d.Digest.String(), Config: config, close: f.Close}
+	for _, l := range m.Layers {
+		name := blobName(l.Digest)
+		img.Layers = append(img.Layers, Layer{
+			MediaType: string(l.MediaType), Digest: l.Digest, Size: l.Size,
+			Open: func(context.Context) (io.ReadCloser, error) {
+				r, err := f.open(name)
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil, fmt.Errorf("blob %s: %w", l.Digest, ErrNotFound)
+				}
+				return r, err
+			},
+		})
+	}
+	return img, nil
+}
+
+func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
+
+// readBlob reads a small blob and compares its digest.
+func readBlob(f files, h v1.Hash) ([]byte, error) {
+	b, err := readSmall(f, blobName(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("blob %s: %w", h, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	got, _, err := v1.SHA256(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	if got != h {
+		return nil, fmt.Errorf("%w: blob %s has digest %s", ErrInvalid, h, got)
+	}
+	return b, nil
+}
+
+func readSmall(f files, name string) ([]byte, error) {
+	r, err := f.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if len(b) > maxManifest {
+		return nil, fmt.Errorf("%w: %s is longer than %d bytes", ErrInvalid, name, maxManifest)
+	}
+	return b, nil
+}

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/session"
+)
+
+func newCleanCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "clean",
+		Short: "Remove what crashed processes left behind",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			if err != nil {
+				return err
+			}
+			if err := session.Clean(r.Home()); err != nil {
+				return err
+			}
+			return r.Clean(c.Context())
+		},
+	}
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"sync"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	"github.com/abdul-abdi/lumina/builder"
+)
+
+// progress draws the steps of a build as bars, on a terminal only.
+type progress struct {
+	mu   sync.Mutex
+	bars *mpb.Progress // nil: nothing is drawn
+	step map[string]*mpb.Bar
+}
+
+func newProgress(env *environment) *progress {
+	p := &progress{step: map[string]*mpb.Bar{}}
+	if term.IsTerminal(int(env.stderr.Fd())) {
+		p.bars = mpb.New(mpb.WithOutput(env.stderr), mpb.WithWidth(40))
+	}
+	return p
+}
+
+func (p *progress) update(u builder.Progress) {
+	if p.bars == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := u.Step + " " + u.Item
+	bar := p.step[key]
+	if bar == nil {
+		name := u.Step
+		if len(u.Item) > 19 {
+			name += " " + u.Item[7:19]
+		}
+		bar = p.bars.AddBar(u.Total,
+			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+		p.step[key] = bar
+	}
+	if u.Total > 0 {
+		bar.SetCurrent(min(u.Done, u.Total))
+	}
+}
+
+// close ends the drawing; what is not complete is so for a reason.
+func (p *progress) close(done bool) {
+	if p.bars == nil {
+		return
+	}
+	p.mu.Lock()
+	for _, b := range p.step {
+		if done {
+			b.SetTotal(-1, true)
+		} else {
+			b.Abort(false)
+		}
+	}
+	p.mu.Unlock()
+	p.bars.Wait()
+}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -110,8 +112,9 @@ func (g *Guest) Exec(ctx context.Context, c Command) (protocol.Exit, error) {
 	if err != nil {
 		return protocol.Exit{}, kindOf(ConnectionFailed, err)
 	}
-	exit, err := agent.Exec(ctx, conn, req, c.Stdio, c.Terminal)
-	return exit, g.failure(ctx, err)
+	w := &watched{Conn: conn}
+	exit, err := agent.Exec(ctx, w, req, c.Stdio, c.Terminal)
+	return exit, g.failure(ctx, w, err)
 }
 
 // Detach starts a command that outlives the call and returns its id.
@@ -149,17 +152,52 @@ func (g *Guest) Kill(ctx context.Context, id string, signal syscall.Signal) erro
 	return g.call(ctx, func(conn net.Conn) error { return agent.Kill(ctx, conn, id, int(signal)) })
 }
 
+// CopyIn copies a file or directory of the host into the guest, as cp -r does.
+// Missing parents of remote are made; the image's user owns what is written.
+func (g *Guest) CopyIn(ctx context.Context, local, remote string, progress func(protocol.Copied)) (copied protocol.Copied, err error) {
+	err = g.call(ctx, func(conn net.Conn) error {
+		to := &protocol.CopyIn{Path: g.absolute(remote), User: g.config.User}
+		copied, err = agent.CopyIn(ctx, conn, local, to, progress)
+		return err
+	})
+	return copied, err
+}
+
+// CopyOut copies a file or directory of the guest to the host, as cp -r does.
+// Whatever the guest sends, nothing is written outside of local.
+func (g *Guest) CopyOut(ctx context.Context, remote, local string, progress func(protocol.Copied)) (copied protocol.Copied, err error) {
+	err = g.call(ctx, func(conn net.Conn) error {
+		copied, err = agent.CopyOut(ctx, conn, g.absolute(remote), local, progress)
+		return err
+	})
+	return copied, err
+}
+
+// absolute resolves a path of the guest against the image's working directory.
+func (g *Guest) absolute(p string) string {
+	if path.IsAbs(p) {
+		return p
+	}
+	slash := ""
+	if strings.HasSuffix(p, "/") {
+		slash = "/"
+	}
+	return path.Join("/", g.config.WorkingDir, p) + slash
+}
+
 // call runs one operation on a stream of its own.
 func (g *Guest) call(ctx context.Context, do func(net.Conn) error) error {
 	conn, err := g.dial(ctx)
 	if err != nil {
 		return kindOf(ConnectionFailed, err)
 	}
-	return g.failure(ctx, do(conn))
+	w := &watched{Conn: conn}
+	return g.failure(ctx, w, do(w))
 }
 
-// failure classifies an error of an operation.
-func (g *Guest) failure(ctx context.Context, err error) error {
+// failure classifies an error of an operation: the caller's end, the agent's
+// word, this host's own doing, or else the loss of the connection.
+func (g *Guest) failure(ctx context.Context, w *watched, err error) error {
 	var refused *protocol.Error
 	switch {
 	case err == nil || errors.Is(err, agent.ErrOutput):
@@ -168,6 +206,30 @@ func (g *Guest) failure(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	case errors.As(err, &refused):
 		return &Error{Kind: ConnectionFailed, Err: err}
+	case !w.broken.Load():
+		return err
 	}
 	return g.explain(err)
+}
+
+// watched notices that a connection broke, whatever became of the error.
+type watched struct {
+	net.Conn
+	broken atomic.Bool
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err != nil {
+		w.broken.Store(true)
+	}
+	return n, err
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.Conn.Write(p)
+	if err != nil {
+		w.broken.Store(true)
+	}
+	return n, err
 }

@@ -75,7 +75,13 @@ func (r *Runtime) Home() string { return r.home }
 type RunOptions struct {
 	VM      VMOptions
 	Command Command
+	// Copies go from the host into the guest before the command, Downloads
+	// from the guest to the host after it, whatever its exit code.
+	Copies, Downloads []Copy
 }
+
+// Copy is a file or directory to copy.
+type Copy struct{ From, To string }
 
 // Result is how a command ended.
 type Result struct {
@@ -104,11 +110,24 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (*Result, error) 
 	}
 	defer v.Close()
 	result.Trace = v.Trace()
+	for _, c := range options.Copies {
+		if _, err := v.CopyIn(ctx, c.From, c.To, nil); err != nil {
+			return result, kindOf(ConnectionFailed, fmt.Errorf("copying %s into the VM: %w", c.From, err))
+		}
+	}
 	start := time.Now()
 	exit, err := v.Exec(ctx, options.Command)
 	result.ExitCode, result.Duration = exit.Code, time.Since(start)
 	result.Stdout, result.Stderr = stdout.Bytes(), stderr.Bytes()
-	return result, err
+	if err != nil {
+		return result, err
+	}
+	for _, c := range options.Downloads {
+		if _, err := v.CopyOut(ctx, c.From, c.To, nil); err != nil {
+			return result, fmt.Errorf("copying %s out of the VM: %w", c.From, err)
+		}
+	}
+	return result, nil
 }
 
 // tryOptions are those of a VM that only shows that an image boots.

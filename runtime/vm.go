@@ -175,7 +175,6 @@ func (v *VM) ended(kind ErrorKind, err error) error {
 	case <-v.machine.Done():
 		err = errors.New(v.EndMessage())
 	case <-grace.C:
-		v.machine.Kill()
 		err = fmt.Errorf("the agent stopped answering: %w", err)
 	}
 	return &Error{Kind: kind, Err: err, Console: v.machine.Console()}

@@ -98,6 +98,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newRunCommand(env),
 		newSessionCommand(env),
 		newExecCommand(env),
+		newCpCommand(env),
 		newPsCommand(env),
 		newLogsCommand(env),
 		newKillCommand(env),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,7 @@ func stdin(env *environment) io.Reader {
 func newRunCommand(env *environment) *cobra.Command {
 	var vm vmFlags
 	var flags commandFlags
+	var copies, downloads []string
 	c := &cobra.Command{
 		Use:   "run [flags] COMMAND | run [flags] -- PROG [ARG…]",
 		Short: "Run one command in a fresh VM",
@@ -77,13 +79,35 @@ func newRunCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runOnce(c.Context(), env, runtime.RunOptions{VM: options, Command: command})
+			run := runtime.RunOptions{VM: options, Command: command}
+			if run.Copies, err = parsePairs("--copy", "LOCAL:REMOTE", copies); err != nil {
+				return err
+			}
+			if run.Downloads, err = parsePairs("--download", "REMOTE:LOCAL", downloads); err != nil {
+				return err
+			}
+			return runOnce(c.Context(), env, run)
 		},
 	}
 	c.Flags().SortFlags = false
 	vm.register(c)
 	flags.register(c)
+	c.Flags().StringArrayVar(&copies, "copy", nil, "copy a file or directory in before the command, LOCAL:REMOTE (repeatable)")
+	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")
 	return c
+}
+
+// parsePairs splits FROM:TO at the last colon: a path to copy may have one.
+func parsePairs(flag, form string, values []string) ([]runtime.Copy, error) {
+	var pairs []runtime.Copy
+	for _, v := range values {
+		i := strings.LastIndexByte(v, ':')
+		if i <= 0 || i == len(v)-1 {
+			return nil, usageError{fmt.Errorf("%s %q is not %s", flag, v, form)}
+		}
+		pairs = append(pairs, runtime.Copy{From: v[:i], To: v[i+1:]})
+	}
+	return pairs, nil
 }
 
 func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) error {

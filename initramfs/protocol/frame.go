@@ -48,10 +48,12 @@ const (
 // limit is the longest payload of a frame of type t; -1 when there is none.
 func (t FrameType) limit() int {
 	switch t {
-	case FrameRequest, FrameReply, FrameError, FrameExit, FrameResize:
+	case FrameRequest, FrameReply, FrameError, FrameExit, FrameResize, FrameEnd:
 		return MaxMessage
-	case FrameStdin, FrameStdout, FrameStderr:
+	case FrameStdin, FrameStdout, FrameStderr, FrameChunk, FrameEntry:
 		return MaxData
+	case FrameHole:
+		return 8
 	case FrameStdinClose:
 		return 0
 	case FrameStdinCredit:
@@ -59,6 +61,14 @@ func (t FrameType) limit() int {
 	}
 	return -1
 }
+
+// Frames of a tree of files, in either direction; see package transfer.
+const (
+	FrameEntry FrameType = 32 + iota // binary: the next file, directory or link
+	FrameChunk                       // data of the file
+	FrameHole                        // 8 bytes, big endian: so many zeros of the file
+	FrameEnd                         // JSON Copied: there is no more
+)
 
 // ErrMalformed is wrapped by errors about frames that break the format.
 var ErrMalformed = errors.New("malformed frame")

@@ -37,6 +37,8 @@ const (
 	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply
 	OpKill      Op = "kill"      // Kill → Reply
 	OpDial      Op = "dial"      // Dial → Reply, then the connection's bytes both ways
+	OpCopyIn    Op = "copy_in"   // CopyIn, a tree of files → Copied
+	OpCopyOut   Op = "copy_out"  // CopyOut → a tree of files
 	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
 )
 
@@ -49,6 +51,8 @@ type Request struct {
 	Logs      *Logs      `json:"logs,omitempty"`
 	Kill      *Kill      `json:"kill,omitempty"`
 	Dial      *Dial      `json:"dial,omitempty"`
+	CopyIn    *CopyIn    `json:"copy_in,omitempty"`
+	CopyOut   *CopyOut   `json:"copy_out,omitempty"`
 }
 
 // Configure makes a booted guest somebody: it mounts its disks and gives it
@@ -155,6 +159,28 @@ type Dial struct {
 type Exit struct {
 	Code   int `json:"code"`
 	Signal int `json:"signal,omitempty"` // the signal that ended it; Code is then 128+Signal
+}
+
+// CopyIn writes files into the guest.
+type CopyIn struct {
+	Path string `json:"path"`
+	// User owns what is written, as in Exec; root when empty.
+	User string `json:"user,omitempty"`
+}
+
+// CopyOut reads files of the guest.
+type CopyOut struct {
+	Path string `json:"path"`
+}
+
+// Copied is what was copied.
+type Copied struct {
+	Files int64 `json:"files"` // entries of any type
+	Bytes int64 `json:"bytes"` // of file data, holes included
+	// Skipped are sockets, FIFOs and devices, which are not copied; the first
+	// hundred by name.
+	Skipped      int64    `json:"skipped,omitempty"`
+	SkippedNames []string `json:"skipped_names,omitempty"`
 }
 
 // ErrorCode tells the kinds of agent errors apart.

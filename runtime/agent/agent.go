@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,10 +22,21 @@ func call(ctx context.Context, conn net.Conn, req *protocol.Request, reply any) 
 	if err == nil {
 		err = protocol.NewReader(conn).Expect(protocol.FrameReply, reply)
 	}
+	return withCause(ctx, err)
+}
+
+// withCause returns why ctx ended in place of what that broke.
+func withCause(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// isRefusal says whether err is the agent's word.
+func isRefusal(err error) bool {
+	var e *protocol.Error
+	return errors.As(err, &e)
 }
 
 // Configure makes the booted guest the one that c describes.
@@ -64,11 +76,7 @@ func Kill(ctx context.Context, conn net.Conn, id string, signal int) error {
 func Logs(ctx context.Context, conn net.Conn, id string, follow bool, std Stdio) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	err := logs(conn, &protocol.Logs{ID: id, Follow: follow}, std)
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
+	return withCause(ctx, logs(conn, &protocol.Logs{ID: id, Follow: follow}, std))
 }
 
 func logs(conn net.Conn, req *protocol.Logs, std Stdio) error {

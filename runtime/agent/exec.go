@@ -37,10 +37,7 @@ func Exec(ctx context.Context, conn net.Conn, req *protocol.Exec, std Stdio, ter
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	exit, err := exec(conn, req, std, terminal)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return exit, err
+	return exit, withCause(ctx, err)
 }
 
 func exec(conn net.Conn, req *protocol.Exec, std Stdio, terminal *Terminal) (protocol.Exit, error) {

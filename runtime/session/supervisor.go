@@ -46,6 +46,7 @@ func Supervise(ctx context.Context, o Options, ready func(error)) error {
 	}
 	err := s.run(ctx, o, ready)
 	close(s.gone)
+	s.drain() // whoever asked for the end is told
 	return err
 }
 
@@ -106,19 +107,26 @@ func (s *supervisor) wait(ctx context.Context, l net.Listener) error {
 	// Nobody stopped it. Its clients are told why before the socket goes.
 	s.crash = &crash{Message: s.vm.EndMessage(), Console: s.vm.Console()}
 	close(s.ended)
+	s.drain()
+	return errors.New(s.crash.Message)
+}
+
+// drain waits until no client is connected, for a bounded time.
+func (s *supervisor) drain() {
 	s.mu.Lock()
-	s.drained = make(chan struct{})
+	drained := make(chan struct{})
+	s.drained = drained
 	if s.clients == 0 {
-		close(s.drained)
+		close(drained)
+		s.drained = nil
 	}
 	s.mu.Unlock()
 	limit := time.NewTimer(explainTimeout)
 	defer limit.Stop()
 	select {
-	case <-s.drained:
+	case <-drained:
 	case <-limit.C:
 	}
-	return errors.New(s.crash.Message)
 }
 
 // stopTimeout bounds an orderly end; after it the VM is killed.
@@ -175,12 +183,9 @@ func (s *supervisor) count(what *int, by int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*what += by
-	if s.drained != nil && s.clients == 0 && by < 0 {
-		select {
-		case <-s.drained:
-		default:
-			close(s.drained)
-		}
+	if s.drained != nil && s.clients == 0 {
+		close(s.drained)
+		s.drained = nil
 	}
 	if s.idle == nil || what != &s.active {
 		return

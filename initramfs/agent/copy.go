@@ -1,0 +1,42 @@
+//go:build linux
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/initramfs/transfer"
+)
+
+// copyIn writes the files that the host sends.
+func copyIn(req *protocol.CopyIn, r *protocol.Reader, w *protocol.Writer) error {
+	if !path.IsAbs(req.Path) {
+		return &protocol.Error{Code: protocol.CodeRequest, Message: fmt.Sprintf("%q is not an absolute path of the guest", req.Path)}
+	}
+	o := transfer.Options{MakeParents: true, SpecialBits: true}
+	if req.User != "" {
+		who, err := lookupUser(req.User)
+		if err != nil {
+			return err
+		}
+		o.Owner = &transfer.Owner{UID: int(who.uid), GID: int(who.gid)}
+	}
+	copied, err := transfer.Receive(r, req.Path, o)
+	if err != nil {
+		return fmt.Errorf("copying to the guest's %s: %w", req.Path, err)
+	}
+	return w.Message(protocol.FrameReply, copied)
+}
+
+// copyOut sends files of the guest.
+func copyOut(conn net.Conn, req *protocol.CopyOut) error {
+	// Send has told the host what went wrong.
+	if _, err := transfer.Send(conn, req.Path, nil); err != nil {
+		return errors.Join(errCancelled, err)
+	}
+	return nil
+}

@@ -1,0 +1,3 @@
+package transfer
+
+const seekData = 3 // SEEK_DATA of lseek(2)

@@ -1,5 +1,20 @@
 package qemu
 
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
 // Accelerator is how QEMU runs the guest's instructions.
 type Accelerator string
 
@@ -16,4 +31,108 @@ func (a Accelerator) args(m machine) []string {
 		cpu = m.tcgCPU
 	}
 	return []string{"-accel", string(a), "-cpu", cpu}
+}
+
+// probeTimeout is how long a hardware accelerator gets to bring a guest's init
+// up. With one that works it takes a fraction of a second.
+const probeTimeout = 5 * time.Second
+
+// hardware is the accelerator that this host may have for an architecture.
+func hardware(arch string) (Accelerator, error) {
+	switch {
+	case arch != runtime.GOARCH:
+		return TCG, fmt.Errorf("the guest is %s, this host %s", arch, runtime.GOARCH)
+	case runtime.GOOS == "darwin":
+		return HVF, nil
+	case runtime.GOOS != "linux":
+		return TCG, fmt.Errorf("QEMU has none for %s", runtime.GOOS)
+	}
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return TCG, err
+	}
+	return KVM, f.Close()
+}
+
+// Verdict is whether this host's hardware accelerator runs guests.
+type Verdict struct {
+	Accelerator Accelerator `json:"accelerator"`
+	// Reason says why it is emulation.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Probe finds out which accelerator to use, by booting spec's kernel: some
+// hosts have the device and cannot run a stock guest. The verdict is kept in
+// cacheDir until QEMU, the kernel of the host or the guest's changes.
+func Probe(ctx context.Context, spec vm.Spec, cacheDir string) (Verdict, error) {
+	if forced := os.Getenv("LUMINA_ACCEL"); forced != "" {
+		return Verdict{Accelerator: Accelerator(forced), Reason: "LUMINA_ACCEL is set"}, nil
+	}
+	want, err := hardware(spec.Arch)
+	if want == TCG {
+		return Verdict{Accelerator: TCG, Reason: err.Error()}, nil
+	}
+	path := filepath.Join(cacheDir, "accelerator-"+fingerprint(spec)+".json")
+	var v Verdict
+	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" {
+		return v, nil
+	}
+	v = Verdict{Accelerator: want}
+	if err := try(ctx, spec, want); ctx.Err() != nil {
+		return Verdict{}, context.Cause(ctx)
+	} else if err != nil {
+		v = Verdict{Accelerator: TCG, Reason: fmt.Sprintf("%s does not run a guest: %v", want, err)}
+	}
+	b, err := json.Marshal(v)
+	if err == nil {
+		err = os.MkdirAll(cacheDir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		return Verdict{}, fmt.Errorf("keeping the verdict on %s: %w", want, err)
+	}
+	return v, nil
+}
+
+// fingerprint names what a verdict depends on.
+func fingerprint(spec vm.Spec) string {
+	h := sha256.New()
+	for _, f := range []string{"/proc/sys/kernel/osrelease", "/proc/sys/kernel/random/boot_id"} {
+		b, _ := os.ReadFile(f) // not there on other systems
+		h.Write(b)
+	}
+	if path, err := find(spec.Arch); err == nil {
+		if info, err := os.Stat(path); err == nil {
+			fmt.Fprintln(h, path, info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	if info, err := spec.Kernel.Stat(); err == nil {
+		fmt.Fprintln(h, info.Size())
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// try boots a guest without disks until its agent greets.
+func try(ctx context.Context, spec vm.Spec, a Accelerator) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("nothing happened for %v", probeTimeout))
+	defer cancel()
+	spec.Disks, spec.Network, spec.CPUs, spec.Memory = nil, nil, 1, 256<<20
+	p, err := start(ctx, spec, a)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		p.Kill()
+		<-p.done
+	}()
+	select {
+	case <-p.greeted:
+		return nil
+	case <-p.done:
+		return errors.Join(errors.New("QEMU ended"), p.err, context.Cause(ctx))
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 
@@ -28,10 +29,19 @@ const consoleTail = 16 << 10
 func init() { vm.Register(Name, func() (vm.Driver, error) { return New(), nil }) }
 
 // Driver starts machines.
-type Driver struct{}
+type Driver struct {
+	cacheDir string
+}
 
-// New makes a driver.
-func New() *Driver { return &Driver{} }
+// New makes a driver. It remembers what it finds out about the host in the
+// user's cache directory.
+func New() *Driver {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return &Driver{cacheDir: filepath.Join(dir, "lumina")}
+}
 
 var _ vm.Driver = (*Driver)(nil)
 
@@ -40,26 +50,48 @@ var ErrNotInstalled = errors.New("QEMU is not installed")
 
 // Start is part of [vm.Driver].
 func (d *Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
-	m, ok := machines[spec.Arch]
+	verdict, err := Probe(ctx, spec, d.cacheDir)
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(ctx, spec, verdict.Accelerator)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// find returns the path of the QEMU for an architecture.
+func find(arch string) (string, error) {
+	m, ok := machines[arch]
 	if !ok {
-		return nil, fmt.Errorf("architecture %q: %w", spec.Arch, vm.ErrUnsupported)
+		return "", fmt.Errorf("architecture %q: %w", arch, vm.ErrUnsupported)
 	}
 	path, err := exec.LookPath(m.binary)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s is not in the PATH; on Debian: apt-get install %s", ErrNotInstalled, m.binary, packageOf[spec.Arch])
+		return "", fmt.Errorf("%w: %s is not in the PATH; on Debian: apt-get install %s", ErrNotInstalled, m.binary, packageOf[arch])
+	}
+	return path, nil
+}
+
+func start(ctx context.Context, spec vm.Spec, accel Accelerator) (*process, error) {
+	path, err := find(spec.Arch)
+	if err != nil {
+		return nil, err
 	}
 	here, there, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("making the agent's socket: %w", err)
 	}
 	defer there.Close()
-	line, err := commandLine(m, TCG, spec, there)
+	line, err := commandLine(machines[spec.Arch], accel, spec, there)
 	if err != nil {
 		here.Close()
 		return nil, err
 	}
 	p := &process{
 		done:    make(chan struct{}),
+		greeted: make(chan struct{}),
 		console: &tail{size: consoleTail},
 		stderr:  &tail{size: 4 << 10},
 	}
@@ -72,9 +104,9 @@ func (d *Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
 	cmd.Stdout, cmd.Stderr = p.console, p.stderr
 	if err := p.start(cmd); err != nil {
 		here.Close()
-		return nil, fmt.Errorf("starting %s: %w", m.binary, err)
+		return nil, fmt.Errorf("starting %s: %w", path, err)
 	}
-	p.agent = mux.Client(&greeting{Conn: here})
+	p.agent = mux.Client(&greeting{Conn: here, done: p.greeted})
 	if err := protocol.SendHello(here); err != nil {
 		p.Kill()
 		<-p.done
@@ -92,6 +124,7 @@ type process struct {
 	stderr  *tail
 	cancel  context.CancelFunc
 	killed  atomic.Bool
+	greeted chan struct{} // closed when the guest's agent has greeted
 	done    chan struct{}
 	err     error // set before done is closed
 }
@@ -141,15 +174,17 @@ func (p *process) Console() string {
 // greeting takes the guest's hello off the connection before the mux reads.
 type greeting struct {
 	net.Conn
-	greeted bool
+	done chan struct{} // closed then
+	over bool
 }
 
 func (g *greeting) Read(p []byte) (int, error) {
-	if !g.greeted {
+	if !g.over {
 		if err := protocol.ReceiveHello(g.Conn); err != nil {
 			return 0, err
 		}
-		g.greeted = true
+		g.over = true
+		close(g.done)
 	}
 	return g.Conn.Read(p)
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/gzip"
 )
@@ -34,10 +35,10 @@ type part struct {
 
 // openArchive indexes a tar file. A compressed one is uncompressed first, into
 // a file without a name.
-func openArchive(name, cacheDir string) (*archive, error) {
-	f, err := os.Open(name)
+func openArchive(file, cacheDir string) (*archive, error) {
+	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("archive %q: %w", name, ErrNotFound)
+		return nil, fmt.Errorf("archive %q: %w", file, ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening archive: %w", err)
@@ -47,14 +48,14 @@ func openArchive(name, cacheDir string) (*archive, error) {
 		plain, err := gunzip(f, cacheDir)
 		f.Close()
 		if err != nil {
-			return nil, fmt.Errorf("uncompressing archive %q: %w", name, err)
+			return nil, fmt.Errorf("uncompressing archive %q: %w", file, err)
 		}
 		f = plain
 	}
 	a := &archive{f: f, parts: map[string]part{}}
 	if err := a.index(); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%w: archive %q: %w", ErrInvalid, name, err)
+		return nil, fmt.Errorf("%w: archive %q: %w", ErrInvalid, file, err)
 	}
 	return a, nil
 }
@@ -134,13 +135,8 @@ type dockerManifest struct {
 }
 
 func openDockerArchive(s string, o Options) (_ *Image, err error) {
-	name, tag := splitTag(s)
-	if p, rest, ok := strings.Cut(s, ":"); ok && name == s && tag == "" {
-		if _, statErr := os.Stat(p); statErr == nil {
-			name, tag = p, rest // FILE:REPO:TAG
-		}
-	}
-	a, err := openArchive(name, o.CacheDir)
+	file, tag := splitTag(s)
+	a, err := openArchive(file, o.CacheDir)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +184,7 @@ func openDockerArchive(s string, o Options) (_ *Image, err error) {
 func byRepoTag(manifests []dockerManifest, tag string) (dockerManifest, error) {
 	var tags []string
 	for _, m := range manifests {
-		if tag == "" && len(manifests) == 1 || slices.Contains(m.RepoTags, tag) {
+		if tag == "" && len(manifests) == 1 || slices.ContainsFunc(m.RepoTags, func(t string) bool { return sameTag(t, tag) }) {
 			return m, nil
 		}
 		tags = append(tags, m.RepoTags...)
@@ -197,4 +193,11 @@ func byRepoTag(manifests []dockerManifest, tag string) (dockerManifest, error) {
 		return dockerManifest{}, fmt.Errorf("it has %d images; name one of the tags: %s", len(manifests), strings.Join(tags, ", "))
 	}
 	return dockerManifest{}, fmt.Errorf("tag %q: %w; it has: %s", tag, ErrNotFound, strings.Join(tags, ", "))
+}
+
+// sameTag compares tags as people write them: debian:12 is that of Docker Hub.
+func sameTag(a, b string) bool {
+	x, xErr := name.NewTag(a)
+	y, yErr := name.NewTag(b)
+	return xErr == nil && yErr == nil && x.Name() == y.Name()
 }

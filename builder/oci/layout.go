@@ -19,13 +19,13 @@ type files interface {
 	Close() error
 }
 
-// splitTag splits PATH:TAG. A path that exists as a whole has no tag.
+// splitTag splits PATH:TAG, where either may have colons: the path is the
+// longest one that exists.
 func splitTag(s string) (path, tag string) {
-	if _, err := os.Stat(s); err == nil {
-		return s, ""
-	}
-	if i := strings.LastIndexByte(s, ':'); i > 0 && !strings.Contains(s[i:], "/") {
-		return s[:i], s[i+1:]
+	for end := len(s); end > 0; end = strings.LastIndexByte(s[:end], ':') {
+		if _, err := os.Stat(s[:end]); err == nil {
+			return s[:end], strings.TrimPrefix(s[end:], ":")
+		}
 	}
 	return s, ""
 }

@@ -1,0 +1,206 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const goodJSON = `{"schema":1,"architecture":"amd64","kernel":{"version":"6","cmdline":"quiet"},"config":{"env":["A=b"]},
+"files":{"kernel":{"size":1,"sha256":"` + zeroSum + `"},"initramfs.cpio":{"size":1,"sha256":"` + zeroSum + `"},"rootfs.erofs":{"size":1,"sha256":"` + zeroSum + `"}}}`
+
+const zeroSum = "0000000000000000000000000000000000000000000000000000000000000000"
+
+func TestParse(t *testing.T) {
+	tests := []struct {
+		name, json string
+		want       string // part of the error; "" for none
+	}{
+		{"good", goodJSON, ""},
+		{"empty", "", "not a valid image"},
+		{"later schema", `{"schema":2,"architecture":["changed"]}`, "schema 2"},
+		{"no schema", `{}`, "schema 0"},
+		{"unknown architecture", strings.Replace(goodJSON, "amd64", "mips", 1), `architecture "mips"`},
+		{"file outside", strings.Replace(goodJSON, `"kernel":{"size"`, `"../kernel":{"size"`, 1), "kernel"},
+		{"malformed digest", strings.Replace(goodJSON, zeroSum, "xyz", 1), "malformed"},
+		{"too long", strings.Repeat(" ", maxMetadata+1), "longer than"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			img, err := Parse(strings.NewReader(tt.json))
+			if tt.want == "" {
+				if err != nil || img.Config.Env[0] != "A=b" {
+					t.Errorf("Parse() = %+v, %v", img, err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Parse() = %v, want ErrInvalid with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(goodJSON)
+	f.Fuzz(func(t *testing.T, s string) {
+		img, err := Parse(strings.NewReader(s))
+		if err != nil {
+			return
+		}
+		for name := range img.Files {
+			if filepath.Base(name) != name {
+				t.Fatalf("file %q", name)
+			}
+		}
+	})
+}
+
+// fill makes an image of a directory; content tells images apart.
+func fill(content string) func(dir string) error {
+	return func(dir string) error {
+		img := &Image{Schema: Schema, Architecture: "amd64", Files: map[string]File{}}
+		for _, name := range []string{Kernel, Initramfs, Rootfs} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+				return err
+			}
+			f, err := Digest(context.Background(), filepath.Join(dir, name))
+			if err != nil {
+				return err
+			}
+			img.Files[name] = f
+		}
+		return img.Write(dir)
+	}
+}
+
+func install(t *testing.T, s *Store, name, content string) {
+	t.Helper()
+	if err := s.Install(context.Background(), name, fill(content)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func content(t *testing.T, h *Handle) string {
+	t.Helper()
+	b, err := os.ReadFile(h.Path(Rootfs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestInstallReplacesAtOnceOrNotAtAll(t *testing.T) {
+	dir := t.TempDir()
+	s := NewStore(dir)
+	if _, err := s.Open("a"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Open() of nothing = %v, want ErrNotFound", err)
+	}
+	install(t, s, "a", "old")
+	failure := errors.New("no more")
+	err := s.Install(context.Background(), "a", func(dir string) error {
+		_ = os.WriteFile(filepath.Join(dir, Kernel), []byte("half"), 0o644)
+		return failure
+	})
+	if !errors.Is(err, failure) {
+		t.Errorf("Install() = %v, want the failure", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Install(ctx, "a", fill("cancelled")); !errors.Is(err, context.Canceled) {
+		t.Errorf("Install() = %v, want context.Canceled", err)
+	}
+	h, err := s.Open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if got := content(t, h); got != "old" {
+		t.Errorf("the image is %q after failures, want the old one", got)
+	}
+	install(t, s, "a", "new") // while the old one is open
+	h2, err := s.Open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h2.Close()
+	if got := content(t, h2); got != "new" {
+		t.Errorf("the image is %q, want the new one", got)
+	}
+	entries, _ := os.ReadDir(dir)
+	if len(entries) != 1 {
+		t.Errorf("the store holds %v, want the image alone", entries)
+	}
+}
+
+func TestRemoveRefusesWhatIsInUse(t *testing.T) {
+	s := NewStore(t.TempDir())
+	install(t, s, "a", "x")
+	// Another process, as its user would be.
+	cmd := exec.Command("flock", "--shared", filepath.Join(s.dir, "a", metadata), "-c", "echo locked; read x")
+	stdin, _ := cmd.StdinPipe()
+	stdout, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = stdout.Read(make([]byte, 6))
+	err := s.Remove("a")
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "process ") {
+		t.Errorf("Remove() = %v, want ErrInUse with the process", err)
+	}
+	stdin.Close()
+	_ = cmd.Wait()
+	if err := s.Remove("a"); err != nil {
+		t.Errorf("Remove() = %v", err)
+	}
+	if names, err := s.List(); len(names) != 0 || err != nil {
+		t.Errorf("List() = %v, %v, want nothing", names, err)
+	}
+}
+
+func TestCleanRemovesWhatTheDeadLeft(t *testing.T) {
+	s := NewStore(t.TempDir())
+	install(t, s, "a", "x")
+	alive, err := s.makeTemp("alive")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alive.remove()
+	dead, err := s.makeTemp("dead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.lock.Close() // as the kernel does at a process's end
+	if n, err := s.Clean(); n != 1 || err != nil {
+		t.Errorf("Clean() = %d, %v, want 1", n, err)
+	}
+	if !exists(alive.dir) || exists(dead.dir) {
+		t.Error("Clean removed the wrong one")
+	}
+	if names, _ := s.List(); len(names) != 1 {
+		t.Errorf("List() = %v, want the image", names)
+	}
+}
+
+func TestVerifyFindsAFlippedBit(t *testing.T) {
+	s := NewStore(t.TempDir())
+	install(t, s, "a", "content")
+	h, err := s.Open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Verify(context.Background()); err != nil {
+		t.Errorf("Verify() = %v", err)
+	}
+	if err := os.WriteFile(h.Path(Kernel), []byte("c0ntent"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Verify(context.Background()); !errors.Is(err, ErrInvalid) {
+		t.Errorf("Verify() = %v, want ErrInvalid", err)
+	}
+}

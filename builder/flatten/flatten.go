@@ -25,7 +25,7 @@ import (
 const (
 	maxEntries = 4 << 20
 	maxPath    = 4096     // bytes of a name
-	maxData    = 16 << 40 // bytes of all files
+	maxData    = 1 << 40  // bytes of all files, holes included
 	maxXattrs  = 64 << 10 // bytes of one file's extended attributes
 	maxLinks   = 40       // symbolic links followed for one name, as the kernel does
 )
@@ -98,10 +98,24 @@ func (t *Tree) Apply(ctx context.Context, layer io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		if err := t.apply(h, r); err != nil {
+		if err := t.apply(h, &cancellable{ctx, r}); err != nil {
 			return fmt.Errorf("entry %q: %w", shorten(h.Name), err)
 		}
 	}
+}
+
+// cancellable ends a long read with its context: the zeros of a sparse entry
+// come from no other reader.
+type cancellable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *cancellable) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
 }
 
 func shorten(name string) string {

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+)
+
+func TestRunTellsOfARealDebian(t *testing.T) {
+	r := run(t, "cat /etc/os-release; id; df -h /; nproc; uname -a; echo $LUMINA_TEST").succeeded(t)
+	for _, want := range []string{`PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"`, "uid=0(root) gid=0(root)", " /\n2\n", "-lumina", "x86_64", "\nimage\n"} {
+		if !strings.Contains(r.Stdout, want) {
+			t.Errorf("stdout does not have %q:\n%s", want, r.Stdout)
+		}
+	}
+	nothingLeft(t)
+}
+
+// One VM a row: these are about the whole of a run.
+func TestRun(t *testing.T) {
+	tests := []struct {
+		name   string
+		args   []string
+		stdin  string
+		code   int
+		stdout string // a regular expression
+		stderr string
+	}{
+		{"exit code", []string{"echo out; echo err >&2; exit 42"}, "", 42, "^out\n$", "^err\n$"},
+		{"program without a shell", []string{"--", "printf", "%s|", "a b", "$HOME"}, "", 0, `^a b\|\$HOME\|$`, "^$"},
+		{"killed by a signal", []string{"kill -9 $$"}, "", 137, "^$", "^$"},
+		{"environment, directory, user", []string{"-e", "A=1 2", "-e", "LUMINA_TEST=mine", "--workdir", "/usr", "--user", "daemon", "echo $A $LUMINA_TEST $PWD $(id -un) $HOME"}, "", 0, "^1 2 mine /usr daemon /usr/sbin\n$", "^$"},
+		{"numeric user", []string{"--user", "1234:5678", "id -u; id -g"}, "", 0, "^1234\n5678\n$", "^$"},
+		{"standard input", []string{"wc -c; echo $?"}, strings.Repeat("x", 300000), 0, "^300000\n0\n$", "^$"},
+		{"memory and cpus", []string{"--memory", "768MB", "--cpus", "1", "nproc; grep MemTotal /proc/meminfo"}, "", 0, `^1\nMemTotal: +7\d{5} kB\n$`, "^$"},
+		{"disk size", []string{"--disk-size", "3GB", "df -BM --output=size / | tail -1"}, "", 0, `^ +(29|30)\d\dM\n$`, "^$"},
+		{"more on disk than memory", []string{"--memory", "512MB", "--disk-size", "4GB", "head -c 1073741824 /dev/zero | tr '\\0' x > /big && sync && sha256sum < /big"}, "", 0,
+			fmt.Sprintf("^%x", sumOf('x', 1<<30)), "^$"},
+		{"init is beyond reach", []string{"for s in KILL TERM HUP INT QUIT SEGV ABRT USR1 STOP; do kill -$s 1; done; sleep 0.1; echo alive"}, "", 0, "^alive\n$", "^$"},
+		{"orphans are reaped", []string{"for i in 1 2 3 4 5; do (sh -c 'sleep 0.05 &'); done; sleep 0.5; ps -eo stat 2>/dev/null | grep -c Z; grep -l 'State:.Z' /proc/[0-9]*/status"}, "", 1, "^0?\n?$", ""},
+		{"no network", []string{"--network", "none", "ls /sys/class/net | grep -e eth -e enp; wc -l < /proc/net/route; cat /etc/resolv.conf"}, "", 0, "^1\n$", "^$"},
+		{"network is up at once", []string{"cat /proc/net/route | awk '$2==\"00000000\"{print $1}'; cat /etc/resolv.conf"}, "", 0, "^eth0\nnameserver ", "^$"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := command(append([]string{"run", "--image", "debian"}, tt.args...)...)
+			if tt.stdin != "" {
+				cmd.Stdin = strings.NewReader(tt.stdin)
+			}
+			r := finish(t, cmd)
+			if r.code != tt.code || r.ExitCode == nil || *r.ExitCode != tt.code {
+				t.Errorf("exit code %d, %s, want %d", r.code, r.stdout, tt.code)
+			}
+			if !regexp.MustCompile(tt.stdout).MatchString(r.Stdout) {
+				t.Errorf("stdout = %q, want %s", r.Stdout, tt.stdout)
+			}
+			if !regexp.MustCompile(tt.stderr).MatchString(r.Stderr) {
+				t.Errorf("stderr = %q, want %s", r.Stderr, tt.stderr)
+			}
+		})
+	}
+	nothingLeft(t)
+}
+
+func sumOf(b byte, n int) []byte {
+	h := sha256.New()
+	block := bytes.Repeat([]byte{b}, 1<<20)
+	for ; n > 0; n -= len(block) {
+		h.Write(block)
+	}
+	return h.Sum(nil)
+}
+
+func TestOutputIsByteExact(t *testing.T) {
+	r := run(t, `head -c 104857600 /dev/zero | tr '\0' a`).succeeded(t)
+	if sum := sha256.Sum256([]byte(r.Stdout)); !bytes.Equal(sum[:], sumOf('a', 100<<20)) {
+		t.Errorf("100 MiB came out as %d other bytes", len(r.Stdout))
+	}
+	r = run(t, `printf '\000\377\376ok\200'`).succeeded(t)
+	if string(r.StdoutBytes) != "\x00\xff\xfeok\x80" || !strings.Contains(r.Stdout, "ok") {
+		t.Errorf("binary output = %q, %q", r.StdoutBytes, r.Stdout)
+	}
+}
+
+// Every error of the contract: exit code, kind, partial output, and no trace.
+func TestRunErrors(t *testing.T) {
+	tests := []struct {
+		name    string
+		args    []string
+		code    int
+		kind    string
+		message string
+		partial string // in partial_stdout; "-" when there must be none
+	}{
+		{"timeout", []string{"--timeout", "2s", "echo part; echo err >&2; sleep 60"}, 124, "timeout", "longer than 2s", "part\n"},
+		{"crash of the guest's kernel", []string{"echo part; sleep 0.1; echo c > /proc/sysrq-trigger; sleep 60"}, 125, "vm_crashed", "sysrq triggered crash", "part\n"},
+		{"guest that powers off", []string{"echo part; sleep 0.1; echo b > /proc/sysrq-trigger; sleep 60"}, 125, "vm_crashed", "ended unexpectedly", "part\n"},
+		{"image that is not there", []string{"--image", "nope", "true"}, 125, "connection_failed", "lumina images create nope", "-"},
+		{"program that is not there", []string{"--", "no-such-program"}, 125, "connection_failed", "no-such-program", "-"},
+		{"directory that is not there", []string{"--workdir", "/no/such", "true"}, 125, "connection_failed", "/no/such", "-"},
+		{"user that is not there", []string{"--user", "nobody-such", "true"}, 125, "connection_failed", "nobody-such", "-"},
+		{"file to copy that is not there", []string{"--copy", "/no/such:/x", "true"}, 125, "connection_failed", "/no/such", "-"},
+		{"too little memory to boot", []string{"--memory", "40MB", "true"}, 125, "connection_failed", "", "-"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			start := time.Now()
+			r := run(t, tt.args...)
+			if r.code != tt.code || r.Error != tt.kind || !strings.Contains(r.Message, tt.message) || r.ExitCode != nil {
+				t.Errorf("exit code %d, %s; want %d, %s with %q", r.code, r.stdout, tt.code, tt.kind, tt.message)
+			}
+			switch {
+			case tt.partial == "-" && (r.PartialStdout != nil || r.PartialStderr != nil):
+				t.Errorf("partial output of a command that never ran: %s", r.stdout)
+			case tt.partial != "-" && (r.PartialStdout == nil || *r.PartialStdout != tt.partial || r.PartialStderr == nil):
+				t.Errorf("partials %s, want %q", r.stdout, tt.partial)
+			}
+			t.Logf("%v", time.Since(start))
+		})
+	}
+	nothingLeft(t)
+}
+
+func TestBadUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"run"}, {"run", "a", "b"}, {"run", "--no-such-flag", "true"}, {"run", "--memory", "much", "true"},
+		{"run", "--network", "bridge", "true"}, {"run", "--copy", "x", "true"}, {"run", "--cpus", "-1", "true"},
+		{"images", "create"}, {"images", "create", "x"}, {"images", "create", "x", "--from", "y", "--platform", "linux/mips"},
+		{"no-such-command"}, {"exec"}, {"exec", "x"}, {"cp", "a", "b"},
+	} {
+		r := lumina(t, args...)
+		if r.code != 2 || strings.Count(r.stderr, "\n") != 1 || !strings.HasPrefix(r.stderr, "lumina: ") {
+			t.Errorf("lumina %q: exit code %d, stderr %q, want 2 and one line", args, r.code, r.stderr)
+		}
+	}
+}
+
+func TestCopyInAndDownload(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "in/sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"in/a b\nc": "one", "in/sub/run.sh": "#!/bin/sh\necho from the script\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := run(t, "--copy", dir+"/in:/work/in", "--download", "/work:"+dir+"/out", "/work/in/sub/run.sh > /work/result; exit 7")
+	if r.code != 7 {
+		t.Fatalf("exit code %d: %s %s", r.code, r.stdout, r.stderr)
+	}
+	for name, want := range map[string]string{"out/result": "from the script\n", "out/in/a b\nc": "one"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%q = %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
+
+func TestNDJSON(t *testing.T) {
+	cmd := command("run", "--image", "debian", "printf 'a\\303'; sleep 0.3; printf '\\274\\n'; echo err >&2; exit 3")
+	cmd.Env = append(cmd.Env, "LUMINA_OUTPUT=ndjson")
+	r := finish(t, cmd)
+	streams := map[string]string{}
+	var last map[string]any
+	for _, line := range strings.Split(strings.TrimSpace(r.stdout), "\n") {
+		last = nil
+		if err := json.Unmarshal([]byte(line), &last); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		if s, ok := last["stream"].(string); ok {
+			streams[s] += last["data"].(string)
+		}
+	}
+	if streams["stdout"] != "aü\n" || streams["stderr"] != "err\n" || last["exit_code"] != 3.0 || r.code != 3 {
+		t.Errorf("streams %q, last %v, exit code %d", streams, last, r.code)
+	}
+}
+
+func TestSignalsLeaveNothing(t *testing.T) {
+	for _, tt := range []struct {
+		signal syscall.Signal
+		code   int
+	}{{syscall.SIGINT, 130}, {syscall.SIGTERM, 143}, {syscall.SIGKILL, -9}} {
+		t.Run(tt.signal.String(), func(t *testing.T) {
+			cmd := command("run", "--image", "debian", "echo running; sleep 60")
+			cmd.Env = append(cmd.Env, "LUMINA_FORMAT=text")
+			started(t, "running", cmd)
+			if len(processes(t)) < 2 {
+				t.Errorf("no VM among the processes: %q", processes(t))
+			}
+			if err := cmd.Process.Signal(tt.signal); err != nil {
+				t.Fatal(err)
+			}
+			if code := waitCode(t, cmd); code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+			nothingLeft(t)
+		})
+	}
+}
+
+// An image with no shell: programs run, a string names the remedy.
+func TestImageWithoutAShell(t *testing.T) {
+	dir := t.TempDir()
+	source := `package main
+import ("fmt"; "os")
+func main() { fmt.Println("hello from", os.Args[1], os.Getpid() > 1) }`
+	if err := os.WriteFile(dir+"/main.go", []byte(source), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-o", dir+"/root/hello", dir+"/main.go")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	buildertest.Run(t, "umoci", "init", "--layout", dir+"/layout")
+	buildertest.Run(t, "umoci", "new", "--image", dir+"/layout:latest")
+	buildertest.Run(t, "umoci", "insert", "--image", dir+"/layout:latest", dir+"/root/hello", "/hello")
+	lumina(t, "images", "create", "scratch", "--from", "oci:"+dir+"/layout").succeeded(t)
+	t.Cleanup(func() { lumina(t, "images", "remove", "scratch").succeeded(t) })
+	r := lumina(t, "run", "--image", "scratch", "--", "/hello", "scratch").succeeded(t)
+	if r.Stdout != "hello from scratch true\n" {
+		t.Errorf("stdout = %q", r.Stdout)
+	}
+	r = lumina(t, "run", "--image", "scratch", "/hello")
+	if r.code != 125 || !strings.Contains(r.Message, "-- PROG") {
+		t.Errorf("a string without a shell: exit code %d, %s", r.code, r.stdout)
+	}
+}
+
+func TestKernelThatIsNone(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "kernel")
+	if err := os.WriteFile(empty, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := lumina(t, "images", "create", "broken", "--from", "debian", "--kernel", empty)
+	if r.code != 125 || !strings.Contains(r.stderr, "is empty") {
+		t.Errorf("exit code %d, stderr %q", r.code, r.stderr)
+	}
+	// One that looks like a kernel and is none: the trial boot finds out.
+	fake := bytes.Repeat([]byte{0}, 1<<20)
+	copy(fake, "\x7fELF\x02\x01\x01")
+	fake[18] = 62
+	if err := os.WriteFile(empty, fake, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r = lumina(t, "images", "create", "broken", "--from", "debian", "--kernel", empty)
+	if r.code != 125 || !strings.Contains(r.stderr, "does not boot") {
+		t.Errorf("exit code %d, stderr %q", r.code, r.stderr)
+	}
+	if r := lumina(t, "images", "list"); strings.Contains(r.stdout, "broken") {
+		t.Errorf("a broken image was installed: %s", r.stdout)
+	}
+	nothingLeft(t)
+}
+
+// The other architecture, for real: built here, booted under emulation.
+func TestOtherArchitecture(t *testing.T) {
+	layout := buildertest.DebianFor(t, "arm64")
+	r := lumina(t, "images", "create", "debian-arm64", "--from", "oci:"+layout)
+	if r.code != 125 || !strings.Contains(r.stderr, "--platform linux/arm64") {
+		t.Errorf("an arm64 image for amd64: exit code %d, stderr %q", r.code, r.stderr)
+	}
+	lumina(t, "images", "create", "debian-arm64", "--from", "oci:"+layout, "--platform", "linux/arm64").succeeded(t)
+	t.Cleanup(func() { lumina(t, "images", "remove", "debian-arm64").succeeded(t) })
+	r = lumina(t, "run", "--image", "debian-arm64", "uname -m; cat /etc/debian_version; exit 5")
+	if r.code != 5 || !strings.HasPrefix(r.Stdout, "aarch64\n12.") {
+		t.Errorf("exit code %d, %s %s", r.code, r.stdout, r.stderr)
+	}
+	r = lumina(t, "run", "--image", "debian-arm64", "echo c > /proc/sysrq-trigger; sleep 60")
+	if r.Error != "vm_crashed" || !strings.Contains(r.Message, "sysrq triggered crash") {
+		t.Errorf("crash: %s", r.stdout)
+	}
+	nothingLeft(t)
+}

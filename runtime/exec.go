@@ -112,7 +112,8 @@ func (g *Guest) Exec(ctx context.Context, c Command) (protocol.Exit, error) {
 	if err != nil {
 		return protocol.Exit{}, kindOf(ConnectionFailed, err)
 	}
-	w := &watched{Conn: conn}
+	w := &watched{Conn: conn, ctx: ctx}
+	defer conn.Close()
 	exit, err := agent.Exec(ctx, w, req, c.Stdio, c.Terminal)
 	return exit, g.failure(ctx, w, err)
 }
@@ -191,7 +192,8 @@ func (g *Guest) call(ctx context.Context, do func(net.Conn) error) error {
 	if err != nil {
 		return kindOf(ConnectionFailed, err)
 	}
-	w := &watched{Conn: conn}
+	w := &watched{Conn: conn, ctx: ctx}
+	defer conn.Close()
 	return g.failure(ctx, w, do(w))
 }
 
@@ -212,10 +214,20 @@ func (g *Guest) failure(ctx context.Context, w *watched, err error) error {
 	return g.explain(err)
 }
 
-// watched notices that a connection broke, whatever became of the error.
+// watched notices that a connection broke, whatever became of the error. Its
+// Close waits for the classification, except when ctx ended: a supervisor whose
+// VM ended stays for the clients that are connected.
 type watched struct {
 	net.Conn
+	ctx    context.Context
 	broken atomic.Bool
+}
+
+func (w *watched) Close() error {
+	if w.ctx.Err() != nil {
+		return w.Conn.Close()
+	}
+	return nil
 }
 
 func (w *watched) Read(p []byte) (int, error) {

@@ -107,7 +107,8 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 			case err != nil:
 				return err
 			default:
-				if err := s.Stop(c.Context()); err != nil {
+				err := s.Stop(c.Context())
+				if confirmed = err == nil; !confirmed && !errors.Is(err, session.ErrNotFound) {
 					return err
 				}
 			}

@@ -140,16 +140,22 @@ func Clean(home string) error {
 		return err
 	}
 	for _, sid := range sids {
-		dir := filepath.Join(sessionsDir(home), sid)
-		lock, err := tryLock(dir)
-		if err != nil || lock == nil {
-			continue // alive, or gone by now
+		if err := cleanDir(filepath.Join(sessionsDir(home), sid)); err != nil {
+			return err
 		}
-		err = os.RemoveAll(dir)
-		lock.Close()
-		if err != nil {
-			return fmt.Errorf("removing what session %q left: %w", sid, err)
-		}
+	}
+	return nil
+}
+
+// cleanDir removes a session's directory if its supervisor has died.
+func cleanDir(dir string) error {
+	lock, err := tryLock(dir)
+	if err != nil || lock == nil {
+		return nil // gone by now, or alive
+	}
+	defer lock.Close()
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing what session %q left: %w", filepath.Base(dir), err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -88,6 +89,13 @@ func dialSocket(ctx context.Context, dir string, kind byte) (net.Conn, error) {
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", address)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
+		// Nobody listens: its supervisor was killed, or has just ended.
+		if err := cleanDir(dir); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("session %q: %w: its supervisor has ended", filepath.Base(dir), ErrNotFound)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connecting to session %q: %w", filepath.Base(dir), err)
 	}

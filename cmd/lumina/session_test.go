@@ -1,0 +1,442 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+)
+
+// startSession starts a session that the test ends with.
+func startTestSession(t testing.TB, args ...string) string {
+	t.Helper()
+	r := lumina(t, append([]string{"session", "start", "--image", "debian"}, args...)...).succeeded(t)
+	if r.SID == "" {
+		t.Fatalf("no sid in %q", r.stdout)
+	}
+	t.Cleanup(func() {
+		lumina(t, "session", "stop", r.SID).succeeded(t)
+		nothingLeft(t)
+	})
+	return r.SID
+}
+
+// What one session does is tested on one VM: all of it must leave the session
+// working for the next.
+func TestSession(t *testing.T) {
+	sid := startTestSession(t)
+	do := func(args ...string) result {
+		t.Helper()
+		return lumina(t, append([]string{"exec", sid}, args...)...)
+	}
+	t.Cleanup(func() { do("true").succeeded(t) })
+
+	t.Run("files stay between execs, nothing else does", func(t *testing.T) {
+		do("cd /tmp && export A=1 && echo kept > file").succeeded(t)
+		if r := do("cat /tmp/file; echo $PWD $A").succeeded(t); r.Stdout != "kept\n/\n" {
+			t.Errorf("stdout = %q", r.Stdout)
+		}
+	})
+	t.Run("a unique beginning of the SID is enough", func(t *testing.T) {
+		if r := lumina(t, "exec", sid[:8], "exit 9"); r.code != 9 {
+			t.Errorf("exit code %d: %s", r.code, r.stdout)
+		}
+	})
+	t.Run("100 MiB of standard input", func(t *testing.T) {
+		cmd := command("exec", sid, "sha256sum")
+		cmd.Stdin = io.LimitReader(zeros{}, 100<<20)
+		if r := finish(t, cmd).succeeded(t); !strings.HasPrefix(r.Stdout, fmt.Sprintf("%x", sumOf(0, 100<<20))) {
+			t.Errorf("sum of the input = %q", r.Stdout)
+		}
+	})
+	t.Run("input that never ends does not hold up the exit", func(t *testing.T) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		cmd := command("exec", sid, "exit 4")
+		cmd.Stdin = r
+		if got := finish(t, cmd); got.code != 4 {
+			t.Errorf("exit code %d", got.code)
+		}
+	})
+	t.Run("a program that does not read its input", func(t *testing.T) {
+		cmd := command("exec", sid, "exec <&-; sleep 0.2; echo done")
+		cmd.Stdin = io.LimitReader(zeros{}, 50<<20)
+		if r := finish(t, cmd).succeeded(t); r.Stdout != "done\n" {
+			t.Errorf("stdout = %q", r.Stdout)
+		}
+	})
+	t.Run("a background child does not hold up the exit", func(t *testing.T) {
+		if r := do("sleep 300 & echo started").succeeded(t); r.Stdout != "started\n" {
+			t.Errorf("stdout = %q", r.Stdout)
+		}
+		do("pkill sleep || kill $(grep -l ^Name:.sleep /proc/[0-9]*/status | cut -d/ -f3)").succeeded(t)
+	})
+	t.Run("a timeout kills the process group", func(t *testing.T) {
+		r := do("--timeout", "500ms", "echo part; sleep 301 & sleep 301")
+		if r.code != 124 || r.Error != "timeout" || *r.PartialStdout != "part\n" {
+			t.Errorf("exit code %d, %s", r.code, r.stdout)
+		}
+		noProcess(t, sid, "sleep")
+	})
+	t.Run("a client that goes takes its command along", func(t *testing.T) {
+		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+			cmd := command("exec", sid, "echo running; sleep 302")
+			cmd.Env = append(cmd.Env, "LUMINA_FORMAT=text")
+			started(t, "running", cmd)
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if code := waitCode(t, cmd); code != 130 && code != -9 {
+				t.Errorf("after %v: exit code %d", signal, code)
+			}
+			noProcess(t, sid, "sleep")
+		}
+	})
+	t.Run("detached commands, their logs, and signals to them", func(t *testing.T) {
+		id := do("--detach", "echo out; echo err >&2; sleep 0.3; echo end").succeeded(t).ID
+		cmd := command("logs", "--follow", sid, id)
+		cmd.Env = append(cmd.Env, "LUMINA_FORMAT=text")
+		if r := finish(t, cmd); r.stdout != "out\nend\n" || r.stderr != "err\n" {
+			t.Errorf("logs = %q, %q", r.stdout, r.stderr)
+		}
+		if r := lumina(t, "logs", sid, id).succeeded(t); r.Stdout != "out\nend\n" || r.Stderr != "err\n" {
+			t.Errorf("logs = %s", r.stdout)
+		}
+		server := do("--detach", "trap 'echo got it; exit 5' TERM; while :; do sleep 0.05; done").succeeded(t).ID
+		if p := processByID(t, sid, server); p["state"] != "running" || p["detached"] != true {
+			t.Errorf("ps = %v", p)
+		}
+		lumina(t, "kill", sid, server).succeeded(t)
+		finish(t, command("logs", "-f", sid, server)).succeeded(t)
+		if p := processByID(t, sid, server); p["state"] != "exited" || p["exit_code"] != 5.0 {
+			t.Errorf("ps after kill = %v", p)
+		}
+		if r := lumina(t, "kill", sid, server); r.code != 125 || !strings.Contains(r.stderr, "has ended") {
+			t.Errorf("kill of what has ended: exit code %d, %q", r.code, r.stderr)
+		}
+	})
+	t.Run("many at once", func(t *testing.T) {
+		var wg sync.WaitGroup
+		for n := range 50 {
+			wg.Go(func() {
+				if r := lumina(t, "exec", sid, fmt.Sprintf("echo %d; exit %d", n, n%7)); r.Stdout != fmt.Sprintf("%d\n", n) || r.code != n%7 {
+					t.Errorf("exec %d = %d, %s %s", n, r.code, r.stdout, r.stderr)
+				}
+			})
+		}
+		wg.Wait()
+	})
+	t.Run("ps", func(t *testing.T) {
+		var rows []map[string]any
+		if err := json.Unmarshal([]byte(lumina(t, "ps").succeeded(t).stdout), &rows); err != nil {
+			t.Fatal(err)
+		}
+		if len(rows) != 1 || rows[0]["sid"] != sid || rows[0]["image"] != "debian" || rows[0]["active_execs"] != 0.0 {
+			t.Errorf("ps = %v", rows)
+		}
+	})
+	t.Run("cp of a tree and back", func(t *testing.T) { copyTree(t, sid) })
+	t.Run("cp errors leave nothing", func(t *testing.T) {
+		dir := t.TempDir()
+		for _, args := range [][]string{{dir + "/none", sid + ":/x"}, {sid + ":/none", dir}, {sid + ":/etc", dir + "/no/such/dir"}, {sid + ":/dev/null", dir}} {
+			if r := lumina(t, append([]string{"cp"}, args...)...); r.code != 125 {
+				t.Errorf("cp %q: exit code %d, %s", args, r.code, r.stdout)
+			}
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// noProcess waits until no process of a name runs in the VM.
+func noProcess(t *testing.T, sid, name string) {
+	t.Helper()
+	r := lumina(t, "exec", sid, "--timeout", "5s", "while grep -q ^Name:.'"+name+"'$ /proc/[0-9]*/status 2>/dev/null; do :; done")
+	if r.code != 0 {
+		t.Errorf("%s still runs: %s", name, r.stdout)
+	}
+}
+
+func processByID(t *testing.T, sid, id string) map[string]any {
+	t.Helper()
+	var rows []map[string]any
+	if err := json.Unmarshal([]byte(lumina(t, "ps", sid).succeeded(t).stdout), &rows); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		if r["id"] == id {
+			return r
+		}
+	}
+	t.Fatalf("ps has no %s: %v", id, rows)
+	return nil
+}
+
+func copyTree(t *testing.T, sid string) {
+	dir := t.TempDir()
+	source := filepath.Join(dir, "source")
+	write := func(name string, content []byte, mode os.FileMode) {
+		path := filepath.Join(source, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		stamp := time.Unix(1500000000, 123000000)
+		if err := os.Chtimes(path, stamp, stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	random := make([]byte, 3<<20+17)
+	_, _ = rand.Read(random)
+	write("random", random, 0o640)
+	write("a name\nwith a line break", nil, 0o444)
+	write("deep/er/setuid", []byte("x"), 0o755|os.ModeSetuid)
+	for n := range 300 {
+		write("many/"+strconv.Itoa(n), bytes.Repeat([]byte{byte(n)}, n*10), 0o644)
+	}
+	if err := os.Symlink("../outside", filepath.Join(source, "link")); err != nil {
+		t.Fatal(err)
+	}
+	sparse, err := os.Create(filepath.Join(source, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = sparse.Truncate(2 << 30)
+	_, _ = sparse.WriteAt([]byte("end"), 1<<30)
+	sparse.Close()
+	if err := os.Chmod(filepath.Join(source, "deep"), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	lumina(t, "cp", source, sid+":/copied").succeeded(t)
+	if r := lumina(t, "exec", sid, "du -k /copied/sparse | cut -f1; stat -c '%U %a' /copied/random /copied/deep/er/setuid").succeeded(t); r.Stdout != "64\nroot 640\nroot 4755\n" && r.Stdout != "4\nroot 640\nroot 4755\n" {
+		t.Errorf("in the guest: %q", r.Stdout)
+	}
+	back := filepath.Join(dir, "back")
+	lumina(t, "cp", sid+":/copied", back).succeeded(t)
+	buildertest.Run(t, "diff", "--recursive", "--no-dereference", source, back)
+	for _, name := range []string{"random", "many/7", "deep"} {
+		want, _ := os.Stat(filepath.Join(source, name))
+		got, err := os.Stat(filepath.Join(back, name))
+		if err != nil || got.Mode() != want.Mode() || !got.ModTime().Equal(want.ModTime()) {
+			t.Errorf("%s = %v, %v, want %v, %v", name, got.Mode(), got.ModTime(), want.Mode(), want.ModTime())
+		}
+	}
+	if got, _ := os.Stat(filepath.Join(back, "deep/er/setuid")); got.Mode()&os.ModeSetuid != 0 {
+		t.Error("a file of the guest is setuid on the host")
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(filepath.Join(back, "sparse"), &st); err != nil || st.Blocks*512 > 1<<20 {
+		t.Errorf("the sparse file takes %d bytes, %v", st.Blocks*512, err)
+	}
+}
+
+func TestForward(t *testing.T) {
+	port := freePort(t)
+	sid := startTestSession(t, "--network", "none", "--forward", fmt.Sprintf("%d:8080", port))
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	// Nobody listens in the guest yet: refused, and the session lives on.
+	if r, err := http.Get("http://" + address); err == nil {
+		r.Body.Close()
+		t.Error("a connection to nobody succeeded")
+	}
+	perl := `use IO::Socket::INET; my $s = IO::Socket::INET->new(Listen=>64, LocalAddr=>"127.0.0.1", LocalPort=>8080, ReuseAddr=>1) or die;
+		$| = 1; print "up\n"; while (my $c = $s->accept) { my $n = 0; while (read($c, my $b, 65536)) { $n += length $b } print $c "got $n\n"; close $c }`
+	id := lumina(t, "exec", sid, "--detach", "--", "perl", "-e", perl).succeeded(t).ID
+	cmd := command("logs", "-f", sid, id)
+	cmd.Env = append(cmd.Env, "LUMINA_FORMAT=text")
+	started(t, "up", cmd)
+	for n := range 30 {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The server answers when its client has sent all: half-close is kept.
+		_, _ = c.Write(make([]byte, n*5000))
+		_ = c.(*net.TCPConn).CloseWrite()
+		if b, err := io.ReadAll(c); string(b) != fmt.Sprintf("got %d\n", n*5000) {
+			t.Errorf("answer = %q, %v", b, err)
+		}
+		c.Close()
+	}
+	l, err := net.Listen("tcp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
+	if err == nil {
+		l.Close() // another address of the port is free: only 127.0.0.1 was taken
+	}
+	r := lumina(t, "session", "start", "--image", "debian", "--forward", fmt.Sprintf("%d:80", port))
+	if r.code != 125 || !strings.Contains(r.Message, "another program listens") {
+		t.Errorf("a second session on the port: exit code %d, %s", r.code, r.stdout)
+	}
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Whatever dies, the clients learn what it was and nothing stays.
+func TestSessionDeaths(t *testing.T) {
+	tests := []struct {
+		name string
+		kill func(t *testing.T, sid string)
+		kind string
+	}{
+		{"supervisor", func(t *testing.T, sid string) { kill(t, sessionPID(t, sid)) }, "session_disconnected"},
+		{"QEMU", func(t *testing.T, sid string) { kill(t, childOf(t, sessionPID(t, sid))) }, "vm_crashed"},
+		{"guest kernel", func(t *testing.T, sid string) {
+			_ = command("exec", sid, "echo c > /proc/sysrq-trigger").Run()
+		}, "vm_crashed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := lumina(t, "session", "start", "--image", "debian").succeeded(t)
+			cmd := command("exec", r.SID, "echo part; sleep 0.2; touch /ready; sleep 60")
+			var stdout bytes.Buffer
+			cmd.Stdout = &stdout
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lumina(t, "exec", r.SID, "while [ ! -e /ready ]; do :; done").succeeded(t)
+			tt.kill(t, r.SID)
+			code := waitCode(t, cmd)
+			var got result
+			_ = json.Unmarshal(stdout.Bytes(), &got)
+			if code != 125 || got.Error != tt.kind || got.PartialStdout == nil || *got.PartialStdout != "part\n" {
+				t.Errorf("exit code %d, %s; want 125, %s with partials", code, stdout.String(), tt.kind)
+			}
+			if got := lumina(t, "exec", r.SID, "true"); got.code != 125 || got.Error != "connection_failed" {
+				t.Errorf("exec afterwards: exit code %d, %s", got.code, got.stdout)
+			}
+			if got := lumina(t, "session", "stop", r.SID).succeeded(t); !strings.Contains(got.stdout, `"confirmed":false`) {
+				t.Errorf("stop afterwards: %s", got.stdout)
+			}
+			lumina(t, "clean").succeeded(t)
+			nothingLeft(t)
+		})
+	}
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sessionPID(t *testing.T, sid string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(home, "sessions", sid, "session.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct{ PID int }
+	if err := json.Unmarshal(b, &info); err != nil {
+		t.Fatal(err)
+	}
+	return info.PID
+}
+
+func childOf(t *testing.T, pid int) int {
+	t.Helper()
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(pid)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return child
+}
+
+func TestSessionStartThatFails(t *testing.T) {
+	r := lumina(t, "session", "start", "--image", "nope")
+	if r.code != 125 || r.Error != "connection_failed" || !strings.Contains(r.Message, "images create nope") {
+		t.Errorf("exit code %d, %s", r.code, r.stdout)
+	}
+	// Interrupted while it starts.
+	cmd := command("session", "start", "--image", "debian")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for len(processes(t)) < 2 {
+	}
+	_ = cmd.Process.Signal(syscall.SIGINT)
+	if code := waitCode(t, cmd); code != 130 {
+		t.Errorf("interrupted start: exit code %d", code)
+	}
+	nothingLeft(t)
+}
+
+func TestSessionEndsAfterItsTTL(t *testing.T) {
+	lumina(t, "session", "start", "--image", "debian", "--ttl", "1s").succeeded(t)
+	nothingLeft(t)
+}
+
+// Programs that want a terminal, in one: tmux is the terminal's owner.
+func TestTerminal(t *testing.T) {
+	sid := startTestSession(t)
+	socket := filepath.Join(t.TempDir(), "tmux")
+	tmux := func(args ...string) string {
+		t.Helper()
+		return buildertest.Run(t, "tmux", append([]string{"-S", socket, "-f", "/dev/null"}, args...)...)
+	}
+	shell := fmt.Sprintf("LUMINA_HOME=%s %s exec --pty %s bash; echo ended $?; stty -a | grep -o ' echo '; exec cat", home, program, sid)
+	tmux("new-session", "-d", "-x", "100", "-y", "30", shell)
+	t.Cleanup(func() { tmux("kill-server") })
+	screen := func(want string) {
+		t.Helper()
+		var last string
+		for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			if last = tmux("capture-pane", "-p"); strings.Contains(last, want) {
+				return
+			}
+		}
+		t.Fatalf("the screen never showed %q:\n%s", want, last)
+	}
+	screen("/#")
+	tmux("send-keys", "tty; stty size; echo $((6*7))", "Enter")
+	screen("/dev/pts/0\n30 100\n42")
+	tmux("resize-window", "-x", "80", "-y", "20")
+	tmux("send-keys", "clear; stty size", "Enter")
+	screen("20 80")
+	tmux("send-keys", "clear; sleep 100", "Enter")
+	screen("sleep 100")
+	tmux("send-keys", "C-c", "echo interrupted $?", "Enter")
+	screen("interrupted 130")
+	tmux("send-keys", "exit 3", "Enter")
+	screen("ended 3\n echo") // and the terminal is itself again
+}

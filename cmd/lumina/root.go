@@ -105,6 +105,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newImagesCommand(env),
 		newSuperviseCommand(env),
 		newCleanCommand(env),
+		newBenchCommand(env),
 		newVersionCommand(env),
 	)
 	return root

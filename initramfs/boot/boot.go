@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/initramfs/agent"
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 // Mount points in the initramfs. The first two stay below the root that the
@@ -28,16 +27,20 @@ const (
 type System struct {
 	cmdline commandLine
 	marks   marks
-	lower   func() error // waits for the image's root to be mounted
+	// prepared waits for the root file system, below rootDir, and says when
+	// its parts were ready.
+	prepared func() (marks, error)
 }
 
 var _ agent.System = (*System)(nil)
 
-// Start mounts what everything else needs and begins to mount the image.
+// Start mounts what everything else needs and begins to put the root file
+// system together. That needs nothing from the host: it goes on while the
+// transport comes up.
 func Start() (*System, error) {
 	s := &System{}
 	s.marks.add("init")
-	if err := run([]step{
+	if err := s.marks.run([]step{
 		mount{"dev", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
 		mount{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		mount{"sys", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
@@ -50,20 +53,9 @@ func Start() (*System, error) {
 		return nil, fmt.Errorf("reading the kernel's command line: %w", err)
 	}
 	s.cmdline = parseCommandLine(string(line))
-	s.marks.add("mounts")
-	// The image's root needs nothing from the host: it is mounted while the
-	// transport comes up.
-	s.lower = sync.OnceValue(mountLower)
-	go s.lower()
+	s.prepared = sync.OnceValues(prepareRoot)
+	go s.prepared()
 	return s, nil
-}
-
-func mountLower() error {
-	disk, err := findDisk(protocol.DiskRoot)
-	if err != nil {
-		return err
-	}
-	return run([]step{mount{disk, lowerDir, "erofs", unix.MS_RDONLY, ""}})
 }
 
 // raiseFileLimit sets what children get: the values that systemd gives.

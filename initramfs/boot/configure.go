@@ -3,9 +3,11 @@
 package boot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -17,47 +19,59 @@ import (
 
 // Configure makes the booted guest the one that the host wants.
 func (s *System) Configure(c *protocol.Configure) (*protocol.Configured, error) {
-	s.marks.add("configure")
-	if err := run([]step{
+	s.marks.add("waiting for the host")
+	if err := s.marks.run([]step{
 		action{"seeding the entropy pool", func() error { return seed(c.Seed) }},
 		action{"setting the clock", func() error { return setClock(c.Time) }},
 		action{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
-		action{"mounting the image", s.lower},
+		action{"configuring the network", func() error { return configureNetwork(c.Network) }},
 	}); err != nil {
 		return nil, err
 	}
-	s.marks.add("image")
-	scratch, err := findDisk(protocol.DiskScratch)
+	root, err := s.prepared()
 	if err != nil {
 		return nil, err
 	}
-	if err := run([]step{
-		// The scratch disk ends with the VM: nothing is gained by waiting for it.
-		mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, "nobarrier,noinit_itable"},
-		action{"making the overlay's directories", makeOverlayDirs},
-	}); err != nil {
-		return nil, err
-	}
-	s.marks.add("scratch")
-	if err := run([]step{
-		mount{"lumina", rootDir, "overlay", 0,
-			"lowerdir=" + lowerDir + ",upperdir=" + scratchDir + "/upper,workdir=" + scratchDir + "/work"},
-		move{"/dev", rootDir + "/dev"},
-		move{"/proc", rootDir + "/proc"},
-		move{"/sys", rootDir + "/sys"},
+	s.marks = append(s.marks, root...)
+	slices.SortStableFunc(s.marks, func(a, b protocol.Mark) int { return cmp.Compare(a.At, b.At) })
+	if err := s.marks.run([]step{
 		action{"entering the root", enterRoot},
-		mount{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
-		mount{"shm", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-		mount{"mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-		mount{"cgroup", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-		action{"linking standard files", linkStandardFiles},
-		action{"configuring the network", func() error { return configureNetwork(c.Network) }},
 		action{"writing the guest's names", func() error { return writeNames(c) }},
 	}); err != nil {
 		return nil, err
 	}
-	s.marks.add("root")
 	return &protocol.Configured{Marks: s.marks}, nil
+}
+
+// prepareRoot puts the root file system together in rootDir.
+func prepareRoot() (marks, error) {
+	image, err := findDisk(protocol.DiskRoot)
+	if err != nil {
+		return nil, err
+	}
+	scratch, err := findDisk(protocol.DiskScratch)
+	if err != nil {
+		return nil, err
+	}
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	var m marks
+	err = m.run([]step{
+		mount{image, lowerDir, "erofs", unix.MS_RDONLY, ""},
+		// The scratch disk ends with the VM: nothing is gained by waiting for it.
+		mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, "nobarrier,noinit_itable"},
+		action{"making the overlay's directories", makeOverlayDirs},
+		mount{"lumina", rootDir, "overlay", 0,
+			"lowerdir=" + lowerDir + ",upperdir=" + scratchDir + "/upper,workdir=" + scratchDir + "/work"},
+		mount{"dev", rootDir + "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
+		mount{"proc", rootDir + "/proc", "proc", quiet, ""},
+		mount{"sys", rootDir + "/sys", "sysfs", quiet, ""},
+		mount{"devpts", rootDir + "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+		mount{"shm", rootDir + "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		mount{"mqueue", rootDir + "/dev/mqueue", "mqueue", quiet, ""},
+		mount{"cgroup", rootDir + "/sys/fs/cgroup", "cgroup2", quiet, ""},
+		action{"linking standard files", linkStandardFiles},
+	})
+	return m, err
 }
 
 // seed adds entropy, credits it, and makes the kernel use it at once.
@@ -127,6 +141,7 @@ func enterRoot() error {
 
 func linkStandardFiles() error {
 	for _, l := range []struct{ name, target string }{
+		// In devtmpfs, of which there is one.
 		{"/dev/fd", "/proc/self/fd"},
 		{"/dev/stdin", "/proc/self/fd/0"},
 		{"/dev/stdout", "/proc/self/fd/1"},

@@ -22,11 +22,13 @@ type step interface {
 	apply() error
 }
 
-func run(steps []step) error {
+// run applies steps in order and marks the end of each.
+func (m *marks) run(steps []step) error {
 	for _, s := range steps {
 		if err := s.apply(); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
+		m.add(s.String())
 	}
 	return nil
 }
@@ -47,22 +49,6 @@ func (m mount) apply() error {
 			return err
 		}
 		err = unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
-	}
-	return err
-}
-
-// move moves a mount to another place.
-type move struct{ from, to string }
-
-func (m move) String() string { return fmt.Sprintf("moving %s to %s", m.from, m.to) }
-
-func (m move) apply() error {
-	err := unix.Mount(m.from, m.to, "", unix.MS_MOVE, "")
-	if err == unix.ENOENT {
-		if err := os.MkdirAll(m.to, 0o755); err != nil {
-			return err
-		}
-		err = unix.Mount(m.from, m.to, "", unix.MS_MOVE, "")
 	}
 	return err
 }

@@ -16,6 +16,8 @@ type machine struct {
 	args    []string
 	tcgCPU  string // the model that boots fastest under emulation and has what programs expect
 	console string // kernel command line: console, and how the machine ends
+	// tcgKernel is added to the kernel's command line under emulation.
+	tcgKernel string
 }
 
 var machines = map[string]machine{
@@ -27,6 +29,10 @@ var machines = map[string]machine{
 		args:    []string{"-M", "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=on"},
 		tcgCPU:  "max",
 		console: "console=ttyS0 lumina.off=reset",
+		// QEMU's translations are kept by virtual address: with programs at
+		// random ones, each exec translates its libraries anew. Measured,
+		// /bin/sh -c true: 33 ms with, 7 ms without.
+		tcgKernel: "norandmaps",
 	},
 	"arm64": {
 		binary:  "qemu-system-aarch64",
@@ -67,8 +73,11 @@ func commandLine(m machine, accel Accelerator, spec vm.Spec, agent *os.File) (*c
 		"-smp", strconv.Itoa(spec.CPUs),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	c.add(accel.args(m)...)
-	c.add("-kernel", devFD(c.inherit(spec.Kernel)), "-initrd", devFD(c.inherit(spec.Initramfs)),
-		"-append", strings.Join([]string{spec.CommandLine, m.console, "lumina.transport=serial"}, " "))
+	kernel := []string{spec.CommandLine, m.console, "lumina.transport=serial"}
+	if accel == TCG {
+		kernel = append(kernel, m.tcgKernel)
+	}
+	c.add("-kernel", devFD(c.inherit(spec.Kernel)), "-initrd", devFD(c.inherit(spec.Initramfs)), "-append", strings.Join(kernel, " "))
 	c.add("-device", "virtio-serial-device",
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", c.inherit(agent)),
 		"-device", "virtserialport,chardev=agent,name="+protocol.PortName)

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/session"
+)
+
+// sample is how long one thing took, many times, in milliseconds.
+type sample struct {
+	Name   string  `json:"name"`
+	Count  int     `json:"count"`
+	P50    float64 `json:"p50_ms"`
+	P95    float64 `json:"p95_ms"`
+	Min    float64 `json:"min_ms"`
+	StdDev float64 `json:"stddev_ms"`
+	// PeakMemory is the most that one of the processes held, in bytes.
+	PeakMemory int64 `json:"peak_memory_bytes,omitempty"`
+}
+
+// measure calls do count times.
+func measure(ctx context.Context, name string, count int, do func() error) (sample, error) {
+	times := make([]float64, 0, count)
+	for range count {
+		start := time.Now()
+		if err := do(); err != nil {
+			return sample{}, fmt.Errorf("measuring %s: %w", name, err)
+		}
+		if err := context.Cause(ctx); err != nil {
+			return sample{}, err
+		}
+		times = append(times, ms(time.Since(start)))
+	}
+	slices.Sort(times)
+	s := sample{Name: name, Count: count, Min: times[0], P50: times[count/2], P95: times[count*95/100]}
+	mean, square := 0.0, 0.0
+	for _, t := range times {
+		mean += t / float64(count)
+	}
+	for _, t := range times {
+		square += (t - mean) * (t - mean) / float64(count)
+	}
+	s.StdDev = math.Round(math.Sqrt(square)*100) / 100
+	return s, nil
+}
+
+// self is this program as another process, as its users call it.
+type self struct {
+	path string
+	env  []string // nil: this process's
+	peak int64    // memory that one of them held at most, in bytes
+}
+
+func (s *self) run(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, s.path, args...)
+	cmd.Env, cmd.Stderr = s.env, os.Stderr
+	err := cmd.Run()
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		s.peak = max(s.peak, maxRSS(usage))
+	}
+	return err
+}
+
+func newBenchCommand(env *environment) *cobra.Command {
+	c := &cobra.Command{Use: "bench", Short: "Measure this machine"}
+	c.AddCommand(newBenchRunCommand(env), newBenchExecCommand(env), newBenchCreateCommand(env))
+	return c
+}
+
+func printSamples(env *environment, samples ...sample) error {
+	f, err := outputFormat(env)
+	if err != nil {
+		return err
+	}
+	if f != formatText {
+		return printJSON(env.stdout, samples)
+	}
+	for _, s := range samples {
+		fmt.Fprintf(env.stdout, "%-28s %4d ×  P50 %8.2f ms  P95 %8.2f ms  min %8.2f ms  σ %6.2f", s.Name, s.Count, s.P50, s.P95, s.Min, s.StdDev)
+		if s.PeakMemory > 0 {
+			fmt.Fprintf(env.stdout, "  peak memory %s", formatSize(s.PeakMemory))
+		}
+		fmt.Fprintln(env.stdout)
+	}
+	return nil
+}
+
+func newBenchRunCommand(env *environment) *cobra.Command {
+	var image string
+	var count int
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "A cold run of true, beside the same kernel with an init that powers off at once",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx := c.Context()
+			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			if err != nil {
+				return err
+			}
+			me, err := thisProgram()
+			if err != nil {
+				return err
+			}
+			bare, err := measure(ctx, "kernel that powers off", count, func() error { return r.BootBare(ctx, image) })
+			if err != nil {
+				return err
+			}
+			cold, err := measure(ctx, "lumina run true", count, func() error {
+				return me.run(ctx, "run", "--image", image, "true")
+			})
+			cold.PeakMemory = me.peak
+			if err != nil {
+				return err
+			}
+			return printSamples(env, bare, cold)
+		},
+	}
+	c.Flags().StringVar(&image, "image", "default", "image to boot")
+	c.Flags().IntVar(&count, "count", 20, "how often")
+	return c
+}
+
+func thisProgram() (*self, error) {
+	path, err := os.Executable()
+	return &self{path: path}, err
+}
+
+func newBenchExecCommand(env *environment) *cobra.Command {
+	var image string
+	var count int
+	c := &cobra.Command{
+		Use:   "exec",
+		Short: "An exec of true in a session: whole process, and within it",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx := c.Context()
+			me, err := thisProgram()
+			if err != nil {
+				return err
+			}
+			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+			if err != nil {
+				return err
+			}
+			s, err := session.Start(ctx, me.path, []string{superviseCommand}, session.Options{Home: home, VM: runtime.VMOptions{Image: image}})
+			if err != nil {
+				return err
+			}
+			// Also when ctx has ended.
+			defer func() { _ = s.Stop(context.WithoutCancel(ctx)) }()
+			samples, err := measureExec(ctx, me, s, count)
+			if err != nil {
+				return err
+			}
+			return printSamples(env, samples...)
+		},
+	}
+	c.Flags().StringVar(&image, "image", "default", "image to boot")
+	c.Flags().IntVar(&count, "count", 200, "how often")
+	return c
+}
+
+func measureExec(ctx context.Context, me *self, s *session.Session, count int) ([]sample, error) {
+	execute := func(c runtime.Command) func() error {
+		return func() error {
+			_, err := s.Exec(ctx, c)
+			return err
+		}
+	}
+	var samples []sample
+	for _, m := range []struct {
+		name string
+		do   func() error
+	}{
+		{"lumina exec SID true", func() error { return me.run(ctx, "exec", s.Info.SID, "true") }},
+		{"exec true, shell", execute(runtime.Command{Shell: "true"})},
+		{"exec true, no shell", execute(runtime.Command{Args: []string{"true"}})},
+		{"agent round trip", func() error {
+			_, err := s.Processes(ctx)
+			return err
+		}},
+	} {
+		one, err := measure(ctx, m.name, count, m.do)
+		if err != nil {
+			return nil, err
+		}
+		samples = append(samples, one)
+	}
+	samples[0].PeakMemory = me.peak
+	return samples, nil
+}
+
+func newBenchCreateCommand(env *environment) *cobra.Command {
+	var from string
+	var count int
+	c := &cobra.Command{
+		Use:   "create --from REF",
+		Short: "Making an image, without the trial boot",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if from == "" {
+				return usageError{errors.New("--from is missing; see lumina bench create --help")}
+			}
+			me, err := thisProgram()
+			if err != nil {
+				return err
+			}
+			home, err := os.MkdirTemp("", "lumina-bench-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(home)
+			me.env = append(os.Environ(), "LUMINA_HOME="+home)
+			made, err := measure(c.Context(), "lumina images create", count, func() error {
+				return me.run(c.Context(), "images", "create", "bench", "--from", from, "--no-verify")
+			})
+			made.PeakMemory = me.peak
+			if err != nil {
+				return err
+			}
+			return printSamples(env, made)
+		},
+	}
+	c.Flags().StringVar(&from, "from", "", "what to make it from (required)")
+	c.Flags().IntVar(&count, "count", 5, "how often")
+	return c
+}

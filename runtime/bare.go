@@ -1,0 +1,120 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+
+	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// BootBare boots an image's kernel with the least possible init, which powers
+// off at once, and waits for that: the floor under every boot of the image.
+func (r *Runtime) BootBare(ctx context.Context, name string) error {
+	img, err := r.Images.Open(name)
+	if err != nil {
+		return err
+	}
+	defer img.Close()
+	kernel, err := os.Open(img.Path(image.Kernel))
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	initramfs, err := bareInitramfs(img.Architecture)
+	if err != nil {
+		return err
+	}
+	defer initramfs.Close()
+	m, err := r.Driver.Start(ctx, vm.Spec{
+		Arch: img.Architecture, Kernel: kernel, Initramfs: initramfs,
+		CommandLine: img.Kernel.CommandLine, CPUs: DefaultCPUs, Memory: DefaultMemory,
+	})
+	if err != nil {
+		return err
+	}
+	<-m.Done()
+	return m.Err()
+}
+
+func bareInitramfs(arch string) (*os.File, error) {
+	program, err := bareInit(arch)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	w := cpio.Newc.Writer(&b)
+	if err := cpio.WriteRecords(w, []cpio.Record{cpio.StaticFile("init", string(program), 0o755)}); err != nil {
+		return nil, err
+	}
+	if err := cpio.WriteTrailer(w); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp("", "lumina-bare-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	_, err = f.Write(b.Bytes())
+	return f, err
+}
+
+// bareInit is an ELF program that calls reboot(2): a reset on amd64, whose
+// machine has no power button, a power-off on arm64.
+func bareInit(arch string) ([]byte, error) {
+	var code []byte
+	var machine uint16
+	switch arch {
+	case "amd64":
+		machine = 62
+		code = []byte{
+			0xb8, 169, 0, 0, 0, // mov eax, SYS_reboot
+			0xbf, 0xad, 0xde, 0xe1, 0xfe, // mov edi, LINUX_REBOOT_MAGIC1
+			0xbe, 0x69, 0x19, 0x12, 0x28, // mov esi, LINUX_REBOOT_MAGIC2
+			0xba, 0x67, 0x45, 0x23, 0x01, // mov edx, LINUX_REBOOT_CMD_RESTART
+			0x0f, 0x05, // syscall
+		}
+	case "arm64":
+		machine = 183
+		for _, instruction := range []uint32{
+			0xd2800008 | 142<<5,                            // mov x8, SYS_reboot
+			0xd2800000 | 0xdead<<5, 0xf2a00000 | 0xfee1<<5, // mov x0, MAGIC1
+			0xd2800001 | 0x1969<<5, 0xf2a00001 | 0x2812<<5, // mov x1, MAGIC2
+			0xd2800002 | 0xfedc<<5, 0xf2a00002 | 0x4321<<5, // mov x2, POWER_OFF
+			0xd4000001, // svc 0
+		} {
+			code = binary.LittleEndian.AppendUint32(code, instruction)
+		}
+	default:
+		return nil, fmt.Errorf("architecture %q: %w", arch, vm.ErrUnsupported)
+	}
+	const base, headers = 0x400000, 64 + 56
+	b := make([]byte, headers, headers+len(code))
+	le := binary.LittleEndian
+	copy(b, "\x7fELF\x02\x01\x01")
+	le.PutUint16(b[16:], 2) // executable
+	le.PutUint16(b[18:], machine)
+	le.PutUint32(b[20:], 1)
+	le.PutUint64(b[24:], base+headers) // entry
+	le.PutUint64(b[32:], 64)           // program headers
+	le.PutUint16(b[52:], 64)
+	le.PutUint16(b[54:], 56)
+	le.PutUint16(b[56:], 1)
+	segment := b[64:]
+	le.PutUint32(segment, 1)     // load
+	le.PutUint32(segment[4:], 5) // readable, executable
+	le.PutUint64(segment[16:], base)
+	le.PutUint64(segment[24:], base)
+	le.PutUint64(segment[32:], uint64(headers+len(code)))
+	le.PutUint64(segment[40:], uint64(headers+len(code)))
+	le.PutUint64(segment[48:], 0x1000)
+	return append(b, code...), nil
+}

@@ -65,6 +65,10 @@ func (a action) apply() error   { return a.do() }
 // marks collects the moments of the boot.
 type marks []protocol.Mark
 
+// Mark marks a moment that is not the end of a step. Not to be called once
+// Configure may run.
+func (s *System) Mark(name string) { s.marks.add(name) }
+
 func (m *marks) add(name string) {
 	var ts unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) == nil {

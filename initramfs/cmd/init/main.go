@@ -40,20 +40,23 @@ func main() {
 
 func serve(system *boot.System) error {
 	server := agent.NewServer(system, agent.NewReaper())
-	l, err := listen(system.Transport())
+	l, err := listen(system)
 	if err != nil {
 		return err
 	}
 	return server.Serve(l)
 }
 
-func listen(kind string) (net.Listener, error) {
-	if kind == "vsock" {
+func listen(system *boot.System) (net.Listener, error) {
+	if system.Transport() == "vsock" {
 		return transport.ListenVsock()
 	}
 	port, err := transport.OpenPort()
 	if err != nil {
 		return nil, err
 	}
-	return port.Accept()
+	system.Mark("opening the port")
+	l, err := port.Accept()
+	system.Mark("greeting the host")
+	return l, err
 }

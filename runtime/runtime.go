@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/template"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -33,7 +34,9 @@ type Options struct {
 type Runtime struct {
 	Images *image.Store
 	Driver vm.Driver
-	home   string
+	// Templates are the frozen VMs that starts go on from.
+	Templates *template.Store
+	home      string
 }
 
 // Home finds the state directory: home, else $LUMINA_HOME, else ~/.lumina.
@@ -65,7 +68,12 @@ func Open(options Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Runtime{Images: image.NewStore(filepath.Join(home, "images")), Driver: driver, home: home}, nil
+	return &Runtime{
+		Images:    image.NewStore(filepath.Join(home, "images")),
+		Driver:    driver,
+		Templates: template.NewStore(filepath.Join(home, "cache", "templates")),
+		home:      home,
+	}, nil
 }
 
 // Home is the state directory.
@@ -131,7 +139,7 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (*Result, error) 
 }
 
 // tryOptions are those of a VM that only shows that an image boots.
-var tryOptions = VMOptions{CPUs: 1, Memory: 512 << 20, Network: NetworkNone}
+var tryOptions = VMOptions{CPUs: 1, Memory: 512 << 20, Network: NetworkNone, NoTemplate: true}
 
 // TryImage boots the image of a directory until its agent answers.
 func (r *Runtime) TryImage(ctx context.Context, dir string) error {
@@ -150,6 +158,9 @@ func (r *Runtime) TryImage(ctx context.Context, dir string) error {
 // scratch disks.
 func (r *Runtime) Clean(ctx context.Context) error {
 	if _, err := r.Images.Clean(); err != nil {
+		return err
+	}
+	if err := r.Templates.Clean(false); err != nil {
 		return err
 	}
 	return context.Cause(ctx)

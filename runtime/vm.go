@@ -49,6 +49,8 @@ type VMOptions struct {
 	Memory   int64 // bytes
 	DiskSize int64 // bytes of the scratch disk
 	Network  NetworkMode
+	// NoTemplate boots even if there is a frozen VM to go on from.
+	NoTemplate bool
 }
 
 func (o VMOptions) withDefaults() VMOptions {
@@ -103,46 +105,87 @@ func (r *Runtime) StartImage(ctx context.Context, img *image.Handle, options VMO
 
 func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOptions) (*VM, error) {
 	v := &VM{image: img, options: options, trace: Trace{start: time.Now()}}
-	spec := vm.Spec{
-		Arch:        img.Architecture,
-		CommandLine: img.Kernel.CommandLine,
-		CPUs:        options.CPUs,
-		Memory:      options.Memory,
-	}
-	files, err := openFiles(img, image.Kernel, image.Initramfs, image.Rootfs)
+	v.Guest = NewGuest(img.Config, v.dial, func(err error) error { return v.ended(VMCrashed, err) })
+	p, err := r.plan(img, options)
 	if err != nil {
 		return nil, err
 	}
-	defer closeFiles(files)
-	spec.Kernel, spec.Initramfs = files[0], files[1]
+	defer p.close()
+	thawed, reason := r.thaw(ctx, v, p)
+	v.trace.Cold = reason
+	if thawed {
+		return v, nil
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	scratch, err := r.makeScratch(options.DiskSize)
 	if err != nil {
 		return nil, err
 	}
 	defer scratch.Close()
-	spec.Disks = []vm.Disk{
-		{File: files[2], Serial: protocol.DiskRoot, ReadOnly: true},
-		{File: scratch, Serial: protocol.DiskScratch, Ephemeral: true},
-	}
-	configure, err := newConfigure()
-	if err != nil {
-		return nil, err
-	}
-	if options.Network == NetworkNAT {
-		spec.Network = &vm.Network{MAC: newMAC()}
-		configure.Network = &protocol.Network{Address: "10.0.2.15/24", Gateway: "10.0.2.2", DNS: []string{"10.0.2.3"}}
-	}
 	v.trace.mark("prepared")
-	if v.machine, err = r.Driver.Start(ctx, spec); err != nil {
+	if v.machine, err = r.Driver.Start(ctx, p.with(scratch)); err != nil {
 		return nil, err
 	}
 	v.trace.mark("started")
-	v.Guest = NewGuest(img.Config, v.machine.Dial, func(err error) error { return v.ended(VMCrashed, err) })
-	if err := v.configure(ctx, configure); err != nil {
-		v.Close()
+	if err := v.configure(ctx, p.configure); err != nil {
+		v.end()
 		return nil, err
 	}
 	return v, nil
+}
+
+// plan is a VM that is about to start: all of it but the scratch disk.
+type plan struct {
+	spec      vm.Spec
+	root      *os.File
+	configure *protocol.Configure
+}
+
+func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
+	files, err := openFiles(img, image.Kernel, image.Initramfs, image.Rootfs)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{root: files[2], spec: vm.Spec{
+		Arch:        img.Architecture,
+		Kernel:      files[0],
+		Initramfs:   files[1],
+		CommandLine: img.Kernel.CommandLine,
+		CPUs:        options.CPUs,
+		Memory:      options.Memory,
+	}}
+	if p.configure, err = newConfigure(); err != nil {
+		p.close()
+		return nil, err
+	}
+	if options.Network == NetworkNAT {
+		mac := newMAC()
+		p.spec.Network = &vm.Network{MAC: mac}
+		p.configure.Network = &protocol.Network{MAC: mac.String(), Address: "10.0.2.15/24", Gateway: "10.0.2.2", DNS: []string{"10.0.2.3"}}
+	}
+	return p, nil
+}
+
+func (p *plan) close() { closeFiles([]*os.File{p.spec.Kernel, p.spec.Initramfs, p.root}) }
+
+// with is the whole machine.
+func (p *plan) with(scratch *os.File) vm.Spec {
+	spec := p.spec
+	spec.Disks = []vm.Disk{
+		{File: p.root, Serial: protocol.DiskRoot, ReadOnly: true},
+		{File: scratch, Serial: protocol.DiskScratch, Ephemeral: true},
+	}
+	return spec
+}
+
+func (v *VM) dial(ctx context.Context) (net.Conn, error) { return v.machine.Dial(ctx) }
+
+// end kills the machine and waits for its end.
+func (v *VM) end() {
+	v.machine.Kill()
+	<-v.machine.Done()
 }
 
 // configure waits for the agent. It ends when the agent has answered, the VM
@@ -194,8 +237,7 @@ func (v *VM) Dial(ctx context.Context) (net.Conn, error) { return v.machine.Dial
 
 // Close ends the VM at once and waits for its end. What it wrote is lost.
 func (v *VM) Close() error {
-	v.machine.Kill()
-	<-v.machine.Done()
+	v.end()
 	return v.image.Close()
 }
 
@@ -221,6 +263,26 @@ func closeFiles(files []*os.File) {
 // makeScratch makes a VM's own disk: a sparse file without a name, so that
 // nothing is left of it however this process ends.
 func (r *Runtime) makeScratch(size int64) (*os.File, error) {
+	f, err := r.unnamed()
+	if err != nil {
+		return nil, err
+	}
+	if err := formatScratch(f, size); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func formatScratch(f *os.File, size int64) error {
+	if err := ext4.Format(f, size, ext4.Options{Label: protocol.DiskScratch}); err != nil {
+		return fmt.Errorf("making a scratch disk of %d bytes: %w", size, err)
+	}
+	return nil
+}
+
+// unnamed makes a file without a name.
+func (r *Runtime) unnamed() (*os.File, error) {
 	dir := filepath.Join(r.home, "runs")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the scratch disk: %w", err)
@@ -229,10 +291,9 @@ func (r *Runtime) makeScratch(size int64) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the scratch disk: %w", err)
 	}
-	err = errors.Join(os.Remove(f.Name()), ext4.Format(f, size, ext4.Options{Label: protocol.DiskScratch}))
-	if err != nil {
+	if err := os.Remove(f.Name()); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("making a scratch disk of %d bytes: %w", size, err)
+		return nil, fmt.Errorf("making the scratch disk: %w", err)
 	}
 	return f, nil
 }

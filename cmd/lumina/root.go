@@ -104,6 +104,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newKillCommand(env),
 		newImagesCommand(env),
 		newSuperviseCommand(env),
+		newTemplateCommand(env),
 		newCleanCommand(env),
 		newBenchCommand(env),
 		newVersionCommand(env),

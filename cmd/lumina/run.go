@@ -125,11 +125,17 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 	if env.getenv("LUMINA_BOOT_TRACE") == "1" {
 		printTrace(env.stderr, result.Trace)
 	}
+	makeTemplateLater(env, options.VM, result.Trace)
 	return report.finish(result.ExitCode, result.Duration, err)
 }
 
 // printTrace prints where the boot's time went, in milliseconds.
 func printTrace(w io.Writer, t runtime.Trace) {
+	if t.Cold != "" {
+		fmt.Fprintf(w, "boot: cold, since %s\n", t.Cold)
+	} else {
+		fmt.Fprintln(w, "boot: from a template")
+	}
 	var last time.Duration
 	for _, m := range t.Marks {
 		fmt.Fprintf(w, "boot %8.1f ms  +%7.1f  %s\n", ms(m.At), ms(m.At-last), m.Name)

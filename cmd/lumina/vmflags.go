@@ -18,6 +18,8 @@ type vmFlags struct {
 	disk    byteSize
 	cpus    int
 	network string
+	// noTemplate also comes from LUMINA_TEMPLATE=0.
+	noTemplate bool
 }
 
 func (f *vmFlags) register(c *cobra.Command) {
@@ -27,12 +29,13 @@ func (f *vmFlags) register(c *cobra.Command) {
 	flags.IntVar(&f.cpus, "cpus", 0, "processors of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
 	flags.StringVar(&f.network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat or none")
+	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
 }
 
 // options joins flags and environment; flags win.
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: f.cpus, Memory: int64(f.memory), DiskSize: int64(f.disk),
-		Network: runtime.NetworkMode(f.network)}
+		Network: runtime.NetworkMode(f.network), NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
 	modes := []runtime.NetworkMode{runtime.NetworkNAT, runtime.NetworkNone}
 	if !slices.Contains(modes, o.Network) {
 		return o, usageError{fmt.Errorf("--network %q: want one of %v", f.network, modes)}

@@ -27,15 +27,15 @@ type Server struct {
 	system     System
 	reaper     *Reaper
 	processes  processes
-	configured chan struct{} // closed by a successful Configure
-	configure  chan struct{} // holds the one right to configure
+	configured chan struct{} // closed by the first successful Configure
+	configure  chan bool     // holds the right to configure: true for the first time
 }
 
 // NewServer makes a server. Operations wait until the host has configured the
 // guest, so that a host can send both at once.
 func NewServer(system System, reaper *Reaper) *Server {
-	s := &Server{system: system, reaper: reaper, configured: make(chan struct{}), configure: make(chan struct{}, 1)}
-	s.configure <- struct{}{}
+	s := &Server{system: system, reaper: reaper, configured: make(chan struct{}), configure: make(chan bool, 1)}
+	s.configure <- true
 	return s
 }
 
@@ -106,9 +106,12 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 	return &protocol.Error{Code: protocol.CodeRequest, Message: fmt.Sprintf("unknown or incomplete operation %q", req.Op)}
 }
 
+// configureOnce configures the guest once and, when it is a template, once more
+// for each time that it is thawed.
 func (s *Server) configureOnce(c *protocol.Configure, w *protocol.Writer) error {
+	var first bool
 	select {
-	case <-s.configure:
+	case first = <-s.configure:
 	default:
 		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest is configured already"}
 	}
@@ -116,7 +119,12 @@ func (s *Server) configureOnce(c *protocol.Configure, w *protocol.Writer) error 
 	if err != nil {
 		return fmt.Errorf("configuring the guest: %w", err)
 	}
-	close(s.configured)
+	if first {
+		close(s.configured)
+	}
+	if c.Template {
+		s.configure <- false
+	}
 	return w.Message(protocol.FrameReply, reply)
 }
 

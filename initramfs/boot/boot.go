@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/initramfs/agent"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 // Mount points in the initramfs. The first two stay below the root that the
@@ -27,9 +28,12 @@ const (
 type System struct {
 	cmdline commandLine
 	marks   marks
-	// prepared waits for the root file system, below rootDir, and says when
+	// mounted waits for the root file system, below rootDir, and says when
 	// its parts were ready.
-	prepared func() (marks, error)
+	mounted func() (marks, error)
+	// network is what the interface has; nil before it is configured.
+	network *protocol.Network
+	entered bool // the root file system is the root directory
 }
 
 var _ agent.System = (*System)(nil)
@@ -53,8 +57,8 @@ func Start() (*System, error) {
 		return nil, fmt.Errorf("reading the kernel's command line: %w", err)
 	}
 	s.cmdline = parseCommandLine(string(line))
-	s.prepared = sync.OnceValues(prepareRoot)
-	go s.prepared()
+	s.mounted = sync.OnceValues(mountRoot)
+	go s.mounted()
 	return s, nil
 }
 

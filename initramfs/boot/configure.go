@@ -17,25 +17,18 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
-// Configure makes the booted guest the one that the host wants.
+// Configure makes the booted or thawed guest the one that the host wants.
 func (s *System) Configure(c *protocol.Configure) (*protocol.Configured, error) {
-	s.marks.add("waiting for the host")
+	if s.entered {
+		s.marks = nil // of the boot, long ago
+	}
+	s.marks.add("asked to configure")
 	if err := s.marks.run([]step{
 		action{"seeding the entropy pool", func() error { return seed(c.Seed) }},
 		action{"setting the clock", func() error { return setClock(c.Time) }},
 		action{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
-		action{"configuring the network", func() error { return configureNetwork(c.Network) }},
-	}); err != nil {
-		return nil, err
-	}
-	root, err := s.prepared()
-	if err != nil {
-		return nil, err
-	}
-	s.marks = append(s.marks, root...)
-	slices.SortStableFunc(s.marks, func(a, b protocol.Mark) int { return cmp.Compare(a.At, b.At) })
-	if err := s.marks.run([]step{
-		action{"entering the root", enterRoot},
+		action{"configuring the network", func() error { return s.configureNetwork(c.Network) }},
+		action{"entering the root", s.enterRoot},
 		action{"writing the guest's names", func() error { return writeNames(c) }},
 	}); err != nil {
 		return nil, err
@@ -43,8 +36,8 @@ func (s *System) Configure(c *protocol.Configure) (*protocol.Configured, error) 
 	return &protocol.Configured{Marks: s.marks}, nil
 }
 
-// prepareRoot puts the root file system together in rootDir.
-func prepareRoot() (marks, error) {
+// mountRoot puts the root file system together in rootDir.
+func mountRoot() (marks, error) {
 	image, err := findDisk(protocol.DiskRoot)
 	if err != nil {
 		return nil, err
@@ -124,9 +117,18 @@ func makeOverlayDirs() error {
 	return unix.Chown(scratchDir+"/upper", int(st.Uid), int(st.Gid))
 }
 
-// enterRoot makes the overlay the root directory. The initramfs cannot be left
-// with pivot_root: it is covered, as switch_root(8) does.
-func enterRoot() error {
+// enterRoot makes the overlay the root directory, once. The initramfs cannot be
+// left with pivot_root: it is covered, as switch_root(8) does.
+func (s *System) enterRoot() error {
+	if s.entered {
+		return nil
+	}
+	root, err := s.mounted()
+	if err != nil {
+		return err
+	}
+	s.marks = append(s.marks, root...)
+	slices.SortStableFunc(s.marks, func(a, b protocol.Mark) int { return cmp.Compare(a.At, b.At) })
 	if err := unix.Chdir(rootDir); err != nil {
 		return err
 	}
@@ -136,6 +138,7 @@ func enterRoot() error {
 	if err := unix.Chroot("."); err != nil {
 		return err
 	}
+	s.entered = true
 	return unix.Chdir("/")
 }
 
@@ -173,8 +176,10 @@ func writeNames(c *protocol.Configure) error {
 	}
 	for _, f := range files {
 		// The image may have a link there, to a place that does not exist yet.
-		if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+		if info, err := os.Lstat(f.path); err == nil && !info.Mode().IsRegular() {
+			if err := os.Remove(f.path); err != nil {
+				return err
+			}
 		}
 		if err := os.WriteFile(f.path, []byte(f.content), 0o644); err != nil {
 			return err

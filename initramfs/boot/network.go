@@ -5,6 +5,7 @@ package boot
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"unsafe"
 
@@ -13,9 +14,12 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
-// configureNetwork brings up the loopback and, when the guest has one, its
-// interface, with the addresses that the host chose: no DHCP round trip.
-func configureNetwork(n *protocol.Network) error {
+const interfaceName = "eth0"
+
+// configureNetwork brings up the loopback and gives the guest's interface, when
+// it has one, the addresses that the host chose: no DHCP round trip. A thawed
+// guest keeps what has not changed.
+func (s *System) configureNetwork(n *protocol.Network) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -27,7 +31,15 @@ func configureNetwork(n *protocol.Network) error {
 	if n == nil {
 		return nil
 	}
-	return configureInterface(fd, "eth0", n)
+	if err := setMAC(fd, interfaceName, n.MAC); err != nil {
+		return fmt.Errorf("setting the MAC address of %s: %w", interfaceName, err)
+	}
+	old := s.network
+	s.network = n
+	if old != nil && old.Address == n.Address && old.Gateway == n.Gateway && old.MTU == n.MTU {
+		return nil
+	}
+	return configureInterface(fd, interfaceName, n)
 }
 
 func configureInterface(fd int, name string, n *protocol.Network) error {
@@ -68,6 +80,29 @@ func setInterface(fd int, name string, request uint, fill func(*unix.Ifreq) erro
 		return err
 	}
 	return unix.IoctlIfreq(fd, request, r)
+}
+
+// setMAC sets the address that a thawed guest's device does not have yet.
+func setMAC(fd int, name, address string) error {
+	if address == "" {
+		return nil
+	}
+	mac, err := net.ParseMAC(address)
+	if err != nil || len(mac) != 6 {
+		return fmt.Errorf("%q is not a MAC address", address)
+	}
+	// struct ifreq with ifr_hwaddr, a sockaddr of the device's type.
+	var r struct {
+		name [unix.IFNAMSIZ]byte
+		addr unix.RawSockaddr
+		_    [8]byte
+	}
+	copy(r.name[:unix.IFNAMSIZ-1], name)
+	r.addr.Family = unix.ARPHRD_ETHER
+	for i, b := range mac {
+		r.addr.Data[i] = int8(b)
+	}
+	return ioctl(uintptr(fd), unix.SIOCSIFHWADDR, unsafe.Pointer(&r))
 }
 
 func linkUp(fd int, name string) error {

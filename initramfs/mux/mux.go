@@ -78,20 +78,25 @@ type Session struct {
 }
 
 // Client starts the end that opens streams. It owns conn.
-func Client(conn io.ReadWriteCloser) *Session { return start(conn, nil) }
+func Client(conn io.ReadWriteCloser) *Session { return start(conn, nil, 0) }
+
+// ClientFrom is Client for a peer that has had streams of an earlier client,
+// which are all closed: the numbers of this one's begin after last.
+func ClientFrom(conn io.ReadWriteCloser, last uint32) *Session { return start(conn, nil, last) }
 
 // Server starts the end that accepts streams. It owns conn.
 func Server(conn io.ReadWriteCloser) *Session {
-	return start(conn, make(chan *Stream, MaxStreams))
+	return start(conn, make(chan *Stream, MaxStreams), 0)
 }
 
-func start(conn io.ReadWriteCloser, accept chan *Stream) *Session {
+func start(conn io.ReadWriteCloser, accept chan *Stream, last uint32) *Session {
 	s := &Session{
 		conn:     conn,
 		writeBuf: make([]byte, headerSize+MaxPayload),
 		streams:  make(map[uint32]*Stream),
 		done:     make(chan struct{}),
 		accept:   accept,
+		lastID:   last,
 	}
 	go func() { s.shutdown(s.readLoop()) }()
 	return s

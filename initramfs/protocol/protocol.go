@@ -31,7 +31,7 @@ type Op string
 
 // The operations.
 const (
-	OpConfigure Op = "configure" // Configure → Configured; once, before anything else
+	OpConfigure Op = "configure" // Configure → Configured; before anything else
 	OpExec      Op = "exec"      // Exec ⇄ stdin, output, Exit
 	OpProcesses Op = "processes" // → Processes: what Exec started and still knows
 	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply
@@ -55,9 +55,12 @@ type Request struct {
 	CopyOut   *CopyOut   `json:"copy_out,omitempty"`
 }
 
-// Configure makes a booted guest somebody: it mounts its disks and gives it
-// its name, time, entropy and addresses.
+// Configure makes a booted guest somebody: it gives it its name, time, entropy
+// and addresses.
 type Configure struct {
+	// Template: the guest is going to be frozen, and configured again
+	// whenever it is thawed.
+	Template  bool   `json:"template,omitempty"`
 	Hostname  string `json:"hostname"`
 	MachineID string `json:"machine_id"` // 32 hexadecimal digits
 	// Time is the host's clock.
@@ -81,7 +84,8 @@ type Mark struct {
 
 // Network is the guest's one interface.
 type Network struct {
-	Address string   `json:"address"` // CIDR
+	MAC     string   `json:"mac,omitempty"` // "": the device's
+	Address string   `json:"address"`       // CIDR
 	Gateway string   `json:"gateway"`
 	DNS     []string `json:"dns"`
 	MTU     int      `json:"mtu,omitempty"` // bytes; 0: the device's

@@ -45,6 +45,23 @@ func Configure(ctx context.Context, conn net.Conn, c *protocol.Configure) (*prot
 	return reply, call(ctx, conn, &protocol.Request{Op: protocol.OpConfigure, Configure: c}, reply)
 }
 
+// Quiesce returns when the guest has read everything that was sent before, and
+// nothing is under way in either direction. conn is closed.
+func Quiesce(ctx context.Context, conn net.Conn) error {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	r := protocol.NewReader(conn)
+	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpProcesses})
+	if err == nil {
+		err = r.Expect(protocol.FrameReply, new(protocol.Processes))
+	}
+	if err == nil {
+		// The agent drops the stream as its last word; there is no answer to that.
+		_, _ = io.Copy(io.Discard, r.Rest())
+	}
+	return withCause(ctx, err)
+}
+
 // Shutdown ends the guest in order. It returns when everything is on disk; the
 // VM ends right after.
 func Shutdown(ctx context.Context, conn net.Conn) error {

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -13,7 +14,7 @@ import (
 // machine is what QEMU needs to know of an architecture.
 type machine struct {
 	binary  string
-	args    []string
+	name    string // of the machine type, with its options
 	tcgCPU  string // the model that boots fastest under emulation and has what programs expect
 	console string // kernel command line: console, and how the machine ends
 	// tcgKernel is added to the kernel's command line under emulation.
@@ -26,7 +27,7 @@ var machines = map[string]machine{
 		// Under emulation the kernel needs the legacy timer and interrupt
 		// controller to calibrate its clock. Without ACPI there is no power
 		// button to press: the guest ends by a reset.
-		args:    []string{"-M", "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=on"},
+		name:    "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=on",
 		tcgCPU:  "max",
 		console: "console=ttyS0 lumina.off=reset",
 		// QEMU's translations are kept by virtual address: with programs at
@@ -36,7 +37,7 @@ var machines = map[string]machine{
 	},
 	"arm64": {
 		binary:  "qemu-system-aarch64",
-		args:    []string{"-M", "virt"},
+		name:    "virt",
 		tcgCPU:  "cortex-a57",
 		console: "console=ttyAMA0",
 	},
@@ -46,6 +47,24 @@ var machines = map[string]machine{
 type command struct {
 	args  []string
 	files []*os.File // become descriptors 3, 4, …
+	own   []*os.File // of these, the ones to close when QEMU has them
+}
+
+func (c *command) close() {
+	for _, f := range c.own {
+		f.Close()
+	}
+}
+
+// addMonitor gives QEMU a control socket and returns our end.
+func (c *command) addMonitor() (*net.UnixConn, error) {
+	here, there, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("making the control socket: %w", err)
+	}
+	c.own = append(c.own, there)
+	c.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", c.inherit(there)), "-mon", "chardev=qmp,mode=control")
+	return here.(*net.UnixConn), nil
 }
 
 func (c *command) add(args ...string) { c.args = append(c.args, args...) }
@@ -58,18 +77,21 @@ func (c *command) inherit(f *os.File) int {
 	return 2 + len(c.files)
 }
 
-// commandLine lays out QEMU's command line. agent is QEMU's end of the serial
-// port's socket.
-func commandLine(m machine, accel Accelerator, spec vm.Spec, agent *os.File) (*command, error) {
+// newCommand lays out QEMU's command line and returns it with our end of the
+// agent's serial port. mem is nil for memory that is in no file.
+func newCommand(m machine, accel Accelerator, spec vm.Spec, mem *memory) (*command, net.Conn, error) {
 	if spec.CPUs < 1 || spec.Memory < 32<<20 {
-		return nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 32 MiB are needed", spec.CPUs, spec.Memory)
+		return nil, nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 32 MiB are needed", spec.CPUs, spec.Memory)
 	}
-	c := &command{}
-	c.add(m.args...)
+	port, there, err := socketPair()
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the agent's socket: %w", err)
+	}
+	c := &command{own: []*os.File{there}}
+	c.addMachine(m, spec, mem)
 	c.add("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		// QEMU itself is confined: no new processes, no privileges.
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-m", strconv.FormatInt(spec.Memory>>10, 10)+"k",
 		"-smp", strconv.Itoa(spec.CPUs),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	c.add(accel.args(m)...)
@@ -77,9 +99,12 @@ func commandLine(m machine, accel Accelerator, spec vm.Spec, agent *os.File) (*c
 	if accel == TCG {
 		kernel = append(kernel, m.tcgKernel)
 	}
-	c.add("-kernel", devFD(c.inherit(spec.Kernel)), "-initrd", devFD(c.inherit(spec.Initramfs)), "-append", strings.Join(kernel, " "))
+	if mem == nil || mem.state == nil {
+		// A thawed guest has its kernel in memory.
+		c.add("-kernel", devFD(c.inherit(spec.Kernel)), "-initrd", devFD(c.inherit(spec.Initramfs)), "-append", strings.Join(kernel, " "))
+	}
 	c.add("-device", "virtio-serial-device",
-		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", c.inherit(agent)),
+		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", c.inherit(there)),
 		"-device", "virtserialport,chardev=agent,name="+protocol.PortName)
 	for i, d := range spec.Disks {
 		c.addDisk(i, d)
@@ -87,7 +112,25 @@ func commandLine(m machine, accel Accelerator, spec vm.Spec, agent *os.File) (*c
 	if n := spec.Network; n != nil {
 		c.add("-netdev", "user,id=net0", "-device", "virtio-net-device,netdev=net0,mac="+n.MAC.String())
 	}
-	return c, nil
+	return c, port, nil
+}
+
+func (c *command) addMachine(m machine, spec vm.Spec, mem *memory) {
+	size := strconv.FormatInt(spec.Memory>>10, 10) + "k"
+	c.add("-m", size)
+	if mem == nil {
+		c.add("-M", m.name)
+		return
+	}
+	share := "off"
+	if mem.shared {
+		share = "on"
+	}
+	c.add("-M", m.name+",memory-backend=ram", "-object", fmt.Sprintf(
+		"memory-backend-file,id=ram,size=%s,mem-path=%s,share=%s", size, devFD(c.inherit(mem.file)), share))
+	if mem.state != nil {
+		c.add("-incoming", "defer")
+	}
 }
 
 func (c *command) addDisk(i int, d vm.Disk) {

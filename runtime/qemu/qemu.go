@@ -74,22 +74,40 @@ func find(arch string) (string, error) {
 	return path, nil
 }
 
+// start boots a machine and greets its agent.
 func start(ctx context.Context, spec vm.Spec, accel Accelerator) (*process, error) {
-	path, err := find(spec.Arch)
+	line, agent, err := newCommand(machines[spec.Arch], accel, spec, nil)
 	if err != nil {
 		return nil, err
 	}
-	here, there, err := socketPair()
+	p, err := launch(ctx, spec, line, agent)
 	if err != nil {
-		return nil, fmt.Errorf("making the agent's socket: %w", err)
+		return nil, err
 	}
-	defer there.Close()
-	line, err := commandLine(machines[spec.Arch], accel, spec, there)
+	return p, p.greet()
+}
+
+// greet begins the conversation with the agent of a machine that boots.
+func (p *process) greet() error {
+	p.agent = mux.Client(&greeting{Conn: p.port, done: p.greeted})
+	if err := protocol.SendHello(p.port); err != nil {
+		p.Kill()
+		<-p.done
+		return fmt.Errorf("greeting the guest: %w", errors.Join(err, p.err))
+	}
+	return nil
+}
+
+// launch starts QEMU. It takes over port, our end of the agent's serial port.
+func launch(ctx context.Context, spec vm.Spec, line *command, port net.Conn) (*process, error) {
+	defer line.close()
+	path, err := find(spec.Arch)
 	if err != nil {
-		here.Close()
+		port.Close()
 		return nil, err
 	}
 	p := &process{
+		port:    port,
 		done:    make(chan struct{}),
 		greeted: make(chan struct{}),
 		console: &tail{size: consoleTail},
@@ -103,14 +121,9 @@ func start(ctx context.Context, spec vm.Spec, accel Accelerator) (*process, erro
 	cmd.ExtraFiles = line.files
 	cmd.Stdout, cmd.Stderr = p.console, p.stderr
 	if err := p.start(cmd); err != nil {
-		here.Close()
+		p.cancel()
+		port.Close()
 		return nil, fmt.Errorf("starting %s: %w", path, err)
-	}
-	p.agent = mux.Client(&greeting{Conn: here, done: p.greeted})
-	if err := protocol.SendHello(here); err != nil {
-		p.Kill()
-		<-p.done
-		return nil, fmt.Errorf("greeting the guest: %w", errors.Join(err, p.err))
 	}
 	return p, nil
 }
@@ -119,6 +132,7 @@ var packageOf = map[string]string{"amd64": "qemu-system-x86", "arm64": "qemu-sys
 
 // process is one running QEMU.
 type process struct {
+	port    net.Conn
 	agent   *mux.Session
 	console *tail
 	stderr  *tail
@@ -135,6 +149,7 @@ var _ vm.Machine = (*process)(nil)
 func (p *process) wait(cmd *exec.Cmd) {
 	err := cmd.Wait()
 	p.cancel()
+	p.port.Close()
 	if err != nil && !p.killed.Load() {
 		message := strings.TrimSpace(p.stderr.String())
 		p.err = fmt.Errorf("QEMU ended: %w", errors.Join(err, textError(message)))

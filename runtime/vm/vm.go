@@ -59,6 +59,27 @@ type Driver interface {
 	Start(ctx context.Context, spec Spec) (Machine, error)
 }
 
+// Snapshotter is a [Driver] that can freeze a machine and thaw it, many times.
+type Snapshotter interface {
+	// Fingerprint names everything of driver and host that a snapshot of
+	// spec depends on. It wraps ErrUnsupported where there can be none.
+	Fingerprint(ctx context.Context, spec Spec) (string, error)
+	// Save boots spec's machine, has prepare make its guest ready to be
+	// frozen, and writes it to the snapshot's files; that of the memory has
+	// the memory's size. prepare leaves no stream open, and has the guest's
+	// word that it has read everything. The machine ends.
+	Save(ctx context.Context, spec Spec, s Snapshot, prepare func(context.Context, Machine) error) error
+	// Restore starts a machine that goes on where Save ended. spec is that of
+	// Save with other files of the same content. The snapshot is not changed.
+	Restore(ctx context.Context, spec Spec, s Snapshot) (Machine, error)
+}
+
+// Snapshot is a frozen machine.
+type Snapshot struct {
+	Memory *os.File
+	State  *os.File // of everything else; read from its start
+}
+
 // Machine is a started virtual machine.
 type Machine interface {
 	// Dial opens a stream to the guest's agent. It does not wait for the

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+)
+
+// templateCommand is the hidden command that makes a template in the
+// background.
+const templateCommand = "__template"
+
+// makeTemplateLater starts a process that makes the template which a cold boot
+// did without. The result of that boot does not wait for it.
+func makeTemplateLater(env *environment, options runtime.VMOptions, trace runtime.Trace) {
+	if !trace.WantsTemplate() {
+		return
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return // it is for speed only
+	}
+	input, err := json.Marshal(options)
+	if err != nil {
+		return
+	}
+	cmd := exec.Command(program, templateCommand, string(input))
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintf(env.stderr, "lumina: making a template: %v\n", err)
+	}
+}
+
+func newTemplateCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:    templateCommand + " OPTIONS",
+		Hidden: true,
+		Args:   usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			var options runtime.VMOptions
+			if err := json.NewDecoder(strings.NewReader(args[0])).Decode(&options); err != nil {
+				return usageError{err}
+			}
+			return makeTemplate(c.Context(), env, options)
+		},
+	}
+}
+
+func makeTemplate(ctx context.Context, env *environment, options runtime.VMOptions) error {
+	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	if err != nil {
+		return err
+	}
+	return r.MakeTemplate(ctx, options)
+}

@@ -1,0 +1,118 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/abdul-abdi/lumina/initramfs/mux"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+var _ vm.Snapshotter = (*Driver)(nil)
+
+// memory is the file that holds a machine's memory.
+type memory struct {
+	file *os.File
+	// shared: the machine writes to the file. Otherwise it has the file's
+	// content and keeps what it writes to itself.
+	shared bool
+	// state is what the machine goes on from; nil when it boots.
+	state *os.File
+}
+
+// Fingerprint is part of [vm.Snapshotter].
+func (d *Driver) Fingerprint(ctx context.Context, spec vm.Spec) (string, error) {
+	path, err := find(spec.Arch)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	verdict, err := Probe(ctx, spec, d.cacheDir)
+	if err != nil {
+		return "", err
+	}
+	id := []any{"qemu", path, info.Size(), info.ModTime().UnixNano(), verdict.Accelerator}
+	if verdict.Accelerator != TCG {
+		// The guest has seen this processor.
+		b, err := os.ReadFile("/proc/cpuinfo")
+		if err != nil {
+			return "", fmt.Errorf("%w: the host's processor is not known: %w", vm.ErrUnsupported, err)
+		}
+		model, _, _ := strings.Cut(string(b), "cpu MHz")
+		id = append(id, model)
+	}
+	return fmt.Sprintln(id...), nil
+}
+
+// thawedFrom is beyond the numbers of all streams that a template's maker opens.
+const thawedFrom = 1 << 16
+
+// Save is part of [vm.Snapshotter].
+func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare func(context.Context, vm.Machine) error) error {
+	verdict, err := Probe(ctx, spec, d.cacheDir)
+	if err != nil {
+		return err
+	}
+	line, port, err := newCommand(machines[spec.Arch], verdict.Accelerator, spec, &memory{file: s.Memory, shared: true})
+	if err != nil {
+		return err
+	}
+	control, err := line.addMonitor()
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	p, err := launch(ctx, spec, line, port)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		p.Kill()
+		<-p.done
+	}()
+	if err := p.greet(); err != nil {
+		return err
+	}
+	if err := prepare(ctx, p); err != nil {
+		return err
+	}
+	return save(ctx, control, s.State)
+}
+
+// Restore is part of [vm.Snapshotter].
+func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.Machine, error) {
+	verdict, err := Probe(ctx, spec, d.cacheDir)
+	if err != nil {
+		return nil, err
+	}
+	line, port, err := newCommand(machines[spec.Arch], verdict.Accelerator, spec, &memory{file: s.Memory, state: s.State})
+	if err != nil {
+		return nil, err
+	}
+	control, err := line.addMonitor()
+	if err != nil {
+		return nil, err
+	}
+	// QEMU loses its monitor with it: nothing can reach it any more.
+	defer control.Close()
+	p, err := launch(ctx, spec, line, port)
+	if err != nil {
+		return nil, err
+	}
+	// To the guest, which was not asked, this is the connection that it had.
+	p.agent = mux.ClientFrom(port, thawedFrom)
+	stop := context.AfterFunc(ctx, func() { control.Close() })
+	defer stop()
+	if err := load(control, s.State); err != nil {
+		p.Kill()
+		<-p.done
+		return nil, errors.Join(err, p.err)
+	}
+	return p, nil
+}

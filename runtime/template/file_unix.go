@@ -1,0 +1,64 @@
+//go:build unix
+
+package template
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// private says why a directory is not its user's alone.
+func private(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o077 != 0 {
+		return errors.New("it is not this user's alone")
+	}
+	return nil
+}
+
+func identify(f *os.File) (identity, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return identity{}, err
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+		return identity{}, fmt.Errorf("file %s is not this user's alone", f.Name())
+	}
+	return identity{Inode: uint64(st.Ino), Size: st.Size, Changed: changed(&st)}, nil
+}
+
+func tryLock(f *os.File) (busy bool, err error) {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
+// eachExtent calls do for every part of f that is not a hole.
+func eachExtent(f *os.File, size int64, do func(start, length int64) error) error {
+	for at := int64(0); at < size; {
+		start, err := unix.Seek(int(f.Fd()), at, seekData)
+		if errors.Is(err, unix.ENXIO) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("looking for data: %w", err)
+		}
+		end, err := unix.Seek(int(f.Fd()), start, seekHole)
+		if err != nil {
+			return fmt.Errorf("looking for data: %w", err)
+		}
+		if err := do(start, end-start); err != nil {
+			return err
+		}
+		at = end
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/template"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// noTemplate is the reason of a cold boot that making a template would mend.
+const noTemplate = "there is no template yet"
+
+// thaw starts v from a template. It says why not when it cannot; v is then as
+// it was.
+func (r *Runtime) thaw(ctx context.Context, v *VM, p *plan) (ok bool, reason string) {
+	if v.options.NoTemplate {
+		return false, "templates are switched off"
+	}
+	driver, ok := r.Driver.(vm.Snapshotter)
+	if !ok {
+		return false, "the driver has no templates"
+	}
+	key, err := r.templateKey(ctx, driver, v.image.Image, v.options, p.spec)
+	if err != nil {
+		return false, err.Error()
+	}
+	files, err := r.Templates.Open(key)
+	if errors.Is(err, template.ErrNone) {
+		v.trace.mark("looked for a template")
+		if err != template.ErrNone {
+			return false, err.Error()
+		}
+		return false, noTemplate
+	}
+	if err != nil {
+		return false, err.Error()
+	}
+	defer files.Close()
+	if err := r.restore(ctx, driver, v, p, files); err != nil {
+		// It may be the template's fault: the next one is made anew.
+		return false, errors.Join(err, r.Templates.Remove(key)).Error()
+	}
+	return true, ""
+}
+
+func (r *Runtime) restore(ctx context.Context, driver vm.Snapshotter, v *VM, p *plan, files *template.Files) error {
+	scratch, err := r.unnamed()
+	if err != nil {
+		return err
+	}
+	defer scratch.Close()
+	if err := template.CopySparse(scratch, files.Scratch); err != nil {
+		return fmt.Errorf("copying the template's disk: %w", err)
+	}
+	v.trace.mark("prepared")
+	if v.machine, err = driver.Restore(ctx, p.with(scratch), vm.Snapshot{Memory: files.Memory, State: files.State}); err != nil {
+		return err
+	}
+	v.trace.mark("started")
+	if err := v.configure(ctx, p.configure); err != nil {
+		v.end()
+		return fmt.Errorf("thawing the template: %w", err)
+	}
+	return nil
+}
+
+// templateKey names the template of an image and a machine's shape.
+func (r *Runtime) templateKey(ctx context.Context, driver vm.Snapshotter, img *image.Image, o VMOptions, spec vm.Spec) (string, error) {
+	fingerprint, err := driver.Fingerprint(ctx, spec)
+	if err != nil {
+		return "", err
+	}
+	return template.Key(fingerprint, protocol.Version, img.Architecture, img.Files, spec.CommandLine, o.CPUs, o.Memory, o.DiskSize, spec.Network != nil)
+}
+
+// WantsTemplate says whether MakeTemplate would make the next start of such a
+// VM faster.
+func (t Trace) WantsTemplate() bool { return t.Cold == noTemplate }
+
+// MakeTemplate freezes a VM of its own for later starts with the same options
+// to go on from. It does nothing when there is one, or one is being made.
+func (r *Runtime) MakeTemplate(ctx context.Context, options VMOptions) error {
+	options = options.withDefaults()
+	driver, ok := r.Driver.(vm.Snapshotter)
+	if !ok {
+		return fmt.Errorf("making a template: %w", vm.ErrUnsupported)
+	}
+	img, err := r.Images.Open(options.Image)
+	if err != nil {
+		return err
+	}
+	defer img.Close()
+	p, err := r.plan(img, options)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	key, err := r.templateKey(ctx, driver, img.Image, options, p.spec)
+	if err != nil {
+		return err
+	}
+	err = r.Templates.Make(ctx, key, func(files *template.Files) error {
+		return r.freeze(ctx, driver, p, options, files)
+	})
+	if err != nil {
+		return fmt.Errorf("making a template of image %q: %w", options.Image, err)
+	}
+	return nil
+}
+
+func (r *Runtime) freeze(ctx context.Context, driver vm.Snapshotter, p *plan, options VMOptions, files *template.Files) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, errors.New("the guest was not ready in time"))
+	defer cancel()
+	if err := files.Memory.Truncate(options.Memory); err != nil {
+		return err
+	}
+	if err := formatScratch(files.Scratch, options.DiskSize); err != nil {
+		return err
+	}
+	p.configure.Template = true
+	snapshot := vm.Snapshot{Memory: files.Memory, State: files.State}
+	return driver.Save(ctx, p.with(files.Scratch), snapshot, func(ctx context.Context, m vm.Machine) error {
+		return warmUp(ctx, m, p.configure)
+	})
+}
+
+// warmUp brings a guest to where a thawed one begins: configured, its shell in
+// memory, and silent.
+func warmUp(ctx context.Context, m vm.Machine, c *protocol.Configure) error {
+	conn, err := m.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := agent.Configure(ctx, conn, c); err != nil {
+		return errors.Join(err, m.Err())
+	}
+	if conn, err = m.Dial(ctx); err != nil {
+		return err
+	}
+	// Not every image has a shell.
+	var none *protocol.Error
+	if _, err := agent.Exec(ctx, conn, &protocol.Exec{Args: []string{":"}, Shell: true}, agent.Stdio{}, nil); err != nil && !errors.As(err, &none) {
+		return err
+	}
+	if conn, err = m.Dial(ctx); err != nil {
+		return err
+	}
+	return agent.Quiesce(ctx, conn)
+}

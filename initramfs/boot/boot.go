@@ -33,6 +33,7 @@ type System struct {
 	mounted func() (marks, error)
 	// network is what the interface has; nil before it is configured.
 	network *protocol.Network
+	names   names
 	entered bool // the root file system is the root directory
 }
 

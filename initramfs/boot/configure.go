@@ -29,7 +29,7 @@ func (s *System) Configure(c *protocol.Configure) (*protocol.Configured, error) 
 		action{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		action{"configuring the network", func() error { return s.configureNetwork(c.Network) }},
 		action{"entering the root", s.enterRoot},
-		action{"writing the guest's names", func() error { return writeNames(c) }},
+		action{"writing the guest's names", func() error { return s.names.write(c) }},
 	}); err != nil {
 		return nil, err
 	}
@@ -157,33 +157,70 @@ func linkStandardFiles() error {
 	return nil
 }
 
-// writeNames writes the files in /etc that every container tool provides.
-func writeNames(c *protocol.Configure) error {
-	if err := os.MkdirAll("/etc", 0o755); err != nil {
-		return err
-	}
+// names are the files in /etc that every container tool provides. They stay
+// open: a thawed guest, in which nothing has run yet, writes over what they
+// hold.
+type names struct {
+	files   map[string]*os.File
+	content map[string]string
+}
+
+func (n *names) write(c *protocol.Configure) error {
 	var resolv strings.Builder
 	if c.Network != nil {
 		for _, server := range c.Network.DNS {
 			fmt.Fprintf(&resolv, "nameserver %s\n", server)
 		}
 	}
-	files := []struct{ path, content string }{
+	if n.files == nil {
+		n.files, n.content = map[string]*os.File{}, map[string]string{}
+		if err := os.MkdirAll("/etc", 0o755); err != nil {
+			return err
+		}
+	}
+	for _, f := range []struct{ path, content string }{
 		{"/etc/hostname", c.Hostname + "\n"},
 		{"/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"},
 		{"/etc/resolv.conf", resolv.String()},
 		{"/etc/machine-id", c.MachineID + "\n"},
-	}
-	for _, f := range files {
-		// The image may have a link there, to a place that does not exist yet.
-		if info, err := os.Lstat(f.path); err == nil && !info.Mode().IsRegular() {
-			if err := os.Remove(f.path); err != nil {
-				return err
-			}
-		}
-		if err := os.WriteFile(f.path, []byte(f.content), 0o644); err != nil {
+	} {
+		if err := n.writeFile(f.path, f.content); err != nil {
 			return err
 		}
+	}
+	if c.Template {
+		return nil
+	}
+	for _, f := range n.files {
+		f.Close()
+	}
+	n.files, n.content = nil, nil
+	return nil
+}
+
+func (n *names) writeFile(path, content string) error {
+	f := n.files[path]
+	if f == nil {
+		// The image may have a link there, to a place that does not exist yet.
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		var err error
+		if f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
+			return err
+		}
+		n.files[path] = f
+	}
+	old := n.content[path]
+	n.content[path] = content
+	if old == content {
+		return nil
+	}
+	if _, err := f.WriteAt([]byte(content), 0); err != nil {
+		return err
+	}
+	if len(old) > len(content) {
+		return f.Truncate(int64(len(content)))
 	}
 	return nil
 }

@@ -27,8 +27,10 @@ var machines = map[string]machine{
 		// Under emulation the kernel needs the legacy timer and interrupt
 		// controller to calibrate its clock. Without ACPI there is no power
 		// button to press: the guest ends by a reset.
-		name:    "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=on",
-		tcgCPU:  "max",
+		name: "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=on",
+		// Without the features that make the kernel copy memory byte by byte: QEMU
+		// emulates rep movsb as a loop of bytes. Writing a file: 224 MB/s, not 148.
+		tcgCPU:  "max,erms=off,fsrm=off",
 		console: "console=ttyS0 lumina.off=reset",
 		// QEMU's translations are kept by virtual address: with programs at
 		// random ones, each exec translates its libraries anew. Measured,

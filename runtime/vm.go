@@ -304,7 +304,7 @@ func newConfigure() (*protocol.Configure, error) {
 		return nil, err
 	}
 	id := hex.EncodeToString(b[:16])
-	return &protocol.Configure{Hostname: "lumina-" + id[:8], MachineID: id, Seed: b[16:], Time: time.Now()}, nil
+	return &protocol.Configure{Hostname: "lumina-" + id[:8], MachineID: id, Seed: b[16:]}, nil
 }
 
 // newMAC makes a random, locally administered, unicast address.

@@ -8,14 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 // System is what the agent asks of the init that it is part of.
 type System interface {
-	// Configure mounts the root and gives the guest its name and addresses.
-	Configure(*protocol.Configure) (*protocol.Configured, error)
+	// Configure gives the guest its name, addresses and time. clock waits for
+	// the host's.
+	Configure(c *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error)
 	// Sync stops every process and brings all file systems to disk.
 	Sync() error
 	// PowerOff ends the VM; it does not return.
@@ -82,7 +84,7 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 			"host speaks protocol version %d, this image's agent %d; make the image again", req.Version, protocol.Version)}
 	}
 	if req.Op == protocol.OpConfigure && req.Configure != nil {
-		return s.configureOnce(req.Configure, w)
+		return s.configureOnce(req.Configure, r, w)
 	}
 	<-s.configured
 	switch {
@@ -108,14 +110,23 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 
 // configureOnce configures the guest once and, when it is a template, once more
 // for each time that it is thawed.
-func (s *Server) configureOnce(c *protocol.Configure, w *protocol.Writer) error {
+func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *protocol.Writer) error {
 	var first bool
 	select {
 	case first = <-s.configure:
 	default:
 		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest is configured already"}
 	}
-	reply, err := s.system.Configure(c)
+	// The host's answer tells what time it is now, not when it asked: that may
+	// be a boot ago. It comes while the rest is done.
+	asked := time.Now()
+	if err := w.Message(protocol.FrameReply, struct{}{}); err != nil {
+		return err
+	}
+	reply, err := s.system.Configure(c, func() (time.Time, error) {
+		t, err := r.Clock()
+		return t.Add(time.Since(asked)), err
+	})
 	if err != nil {
 		return fmt.Errorf("configuring the guest: %w", err)
 	}

@@ -18,18 +18,18 @@ import (
 )
 
 // Configure makes the booted or thawed guest the one that the host wants.
-func (s *System) Configure(c *protocol.Configure) (*protocol.Configured, error) {
+func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error) {
 	if s.entered {
 		s.marks = nil // of the boot, long ago
 	}
 	s.marks.add("asked to configure")
 	if err := s.marks.run([]step{
 		action{"seeding the entropy pool", func() error { return seed(c.Seed) }},
-		action{"setting the clock", func() error { return setClock(c.Time) }},
 		action{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		action{"configuring the network", func() error { return s.configureNetwork(c.Network) }},
 		action{"entering the root", s.enterRoot},
 		action{"writing the guest's names", func() error { return s.names.write(c) }},
+		action{"setting the clock", func() error { return setClock(clock) }},
 	}); err != nil {
 		return nil, err
 	}
@@ -95,7 +95,11 @@ func ioctl(fd uintptr, request uint, arg unsafe.Pointer) error {
 	return nil
 }
 
-func setClock(t time.Time) error {
+func setClock(clock func() (time.Time, error)) error {
+	t, err := clock()
+	if err != nil {
+		return err
+	}
 	ts := unix.NsecToTimespec(t.UnixNano())
 	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
 }

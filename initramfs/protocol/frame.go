@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 const (
@@ -33,6 +34,7 @@ const (
 	FrameStdin                           // data
 	FrameStdinClose                      // empty: end of standard input
 	FrameResize                          // JSON TerminalSize: the terminal's new size
+	FrameClock                           // 8 bytes, big endian: nanoseconds since 1970
 )
 
 // Frames from the guest.
@@ -52,7 +54,7 @@ func (t FrameType) limit() int {
 		return MaxMessage
 	case FrameStdin, FrameStdout, FrameStderr, FrameChunk, FrameEntry:
 		return MaxData
-	case FrameHole:
+	case FrameHole, FrameClock:
 		return 8
 	case FrameStdinClose:
 		return 0
@@ -199,6 +201,23 @@ func DecodeCredit(payload []byte) (int, error) {
 		return 0, fmt.Errorf("%w: credit for %d bytes", ErrMalformed, n)
 	}
 	return int(n), nil
+}
+
+// Clock sends a Clock frame.
+func (w *Writer) Clock(t time.Time) error {
+	return w.Data(FrameClock, binary.BigEndian.AppendUint64(make([]byte, HeaderSize), uint64(t.UnixNano())))
+}
+
+// Clock reads a Clock frame.
+func (r *Reader) Clock() (time.Time, error) {
+	t, payload, err := r.Next()
+	if err != nil {
+		return time.Time{}, noEOF(err)
+	}
+	if t != FrameClock || len(payload) != 8 {
+		return time.Time{}, fmt.Errorf("%w: type %d where the clock was due", ErrMalformed, t)
+	}
+	return time.Unix(0, int64(binary.BigEndian.Uint64(payload))), nil
 }
 
 func noEOF(err error) error {

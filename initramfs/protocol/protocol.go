@@ -31,7 +31,7 @@ type Op string
 
 // The operations.
 const (
-	OpConfigure Op = "configure" // Configure → Configured; before anything else
+	OpConfigure Op = "configure" // Configure → Reply, Clock → Configured; before anything else
 	OpExec      Op = "exec"      // Exec ⇄ stdin, output, Exit
 	OpProcesses Op = "processes" // → Processes: what Exec started and still knows
 	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply
@@ -63,8 +63,6 @@ type Configure struct {
 	Template  bool   `json:"template,omitempty"`
 	Hostname  string `json:"hostname"`
 	MachineID string `json:"machine_id"` // 32 hexadecimal digits
-	// Time is the host's clock.
-	Time time.Time `json:"time"`
 	// Seed is entropy for the kernel's pool; all of it is credited.
 	Seed    []byte   `json:"seed"`
 	Network *Network `json:"network,omitempty"` // nil: loopback only

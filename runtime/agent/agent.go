@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
@@ -41,8 +42,26 @@ func isRefusal(err error) bool {
 
 // Configure makes the booted guest the one that c describes.
 func Configure(ctx context.Context, conn net.Conn, c *protocol.Configure) (*protocol.Configured, error) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	reply, err := configure(conn, c)
+	return reply, withCause(ctx, err)
+}
+
+func configure(conn net.Conn, c *protocol.Configure) (*protocol.Configured, error) {
+	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
+	err := w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpConfigure, Configure: c})
+	if err == nil {
+		err = r.Expect(protocol.FrameReply, new(struct{}))
+	}
+	if err == nil {
+		err = w.Clock(time.Now())
+	}
 	reply := new(protocol.Configured)
-	return reply, call(ctx, conn, &protocol.Request{Op: protocol.OpConfigure, Configure: c}, reply)
+	if err == nil {
+		err = r.Expect(protocol.FrameReply, reply)
+	}
+	return reply, err
 }
 
 // Quiesce returns when the guest has read everything that was sent before, and

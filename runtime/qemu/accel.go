@@ -59,30 +59,26 @@ type Verdict struct {
 	Accelerator Accelerator `json:"accelerator"`
 	// Reason says why it is emulation.
 	Reason string `json:"reason,omitempty"`
+	// TSC is the frequency of the host's time stamp counter, in kHz; 0 where
+	// it has none. An emulated amd64 guest sees this counter, and has nothing
+	// to measure it with that keeps time on a busy host.
+	TSC int64 `json:"tsc_khz,omitempty"`
 }
 
 // Probe finds out which accelerator to use, by booting spec's kernel: some
 // hosts have the device and cannot run a stock guest. The verdict is kept in
 // cacheDir until QEMU, the kernel of the host or the guest's changes.
 func Probe(ctx context.Context, spec vm.Spec, cacheDir string) (Verdict, error) {
-	if forced := os.Getenv("LUMINA_ACCEL"); forced != "" {
-		return Verdict{Accelerator: Accelerator(forced), Reason: "LUMINA_ACCEL is set"}, nil
-	}
-	want, err := hardware(spec.Arch)
-	if want == TCG {
-		return Verdict{Accelerator: TCG, Reason: err.Error()}, nil
-	}
 	path := filepath.Join(cacheDir, "accelerator-"+fingerprint(spec)+".json")
 	var v Verdict
 	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" {
 		return v, nil
 	}
-	v = Verdict{Accelerator: want}
-	if err := try(ctx, spec, want); ctx.Err() != nil {
-		return Verdict{}, context.Cause(ctx)
-	} else if err != nil {
-		v = Verdict{Accelerator: TCG, Reason: fmt.Sprintf("%s does not run a guest: %v", want, err)}
+	v, err := judge(ctx, spec)
+	if err != nil {
+		return Verdict{}, err
 	}
+	v.TSC = measureTSC()
 	b, err := json.Marshal(v)
 	if err == nil {
 		err = os.MkdirAll(cacheDir, 0o700)
@@ -91,14 +87,33 @@ func Probe(ctx context.Context, spec vm.Spec, cacheDir string) (Verdict, error) 
 		err = os.WriteFile(path, b, 0o600)
 	}
 	if err != nil {
-		return Verdict{}, fmt.Errorf("keeping the verdict on %s: %w", want, err)
+		return Verdict{}, fmt.Errorf("keeping the verdict on %s: %w", v.Accelerator, err)
 	}
 	return v, nil
+}
+
+func judge(ctx context.Context, spec vm.Spec) (Verdict, error) {
+	if forced := os.Getenv("LUMINA_ACCEL"); forced != "" {
+		return Verdict{Accelerator: Accelerator(forced), Reason: "LUMINA_ACCEL is set"}, nil
+	}
+	want, err := hardware(spec.Arch)
+	if want == TCG {
+		return Verdict{Accelerator: TCG, Reason: err.Error()}, nil
+	}
+	err = try(ctx, spec, want)
+	if ctx.Err() != nil {
+		return Verdict{}, context.Cause(ctx)
+	}
+	if err != nil {
+		return Verdict{Accelerator: TCG, Reason: fmt.Sprintf("%s does not run a guest: %v", want, err)}, nil
+	}
+	return Verdict{Accelerator: want}, nil
 }
 
 // fingerprint names what a verdict depends on.
 func fingerprint(spec vm.Spec) string {
 	h := sha256.New()
+	fmt.Fprintln(h, "verdict 2", spec.Arch, os.Getenv("LUMINA_ACCEL"))
 	for _, f := range []string{"/proc/sys/kernel/osrelease", "/proc/sys/kernel/random/boot_id"} {
 		b, _ := os.ReadFile(f) // not there on other systems
 		h.Write(b)
@@ -119,7 +134,7 @@ func try(ctx context.Context, spec vm.Spec, a Accelerator) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("nothing happened for %v", probeTimeout))
 	defer cancel()
 	spec.Disks, spec.Network, spec.CPUs, spec.Memory = nil, nil, 1, 256<<20
-	p, err := start(ctx, spec, a)
+	p, err := start(ctx, spec, Verdict{Accelerator: a})
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (c *command) inherit(f *os.File) int {
 
 // newCommand lays out QEMU's command line and returns it with our end of the
 // agent's serial port. mem is nil for memory that is in no file.
-func newCommand(m machine, accel Accelerator, spec vm.Spec, mem *memory) (*command, net.Conn, error) {
+func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.Conn, error) {
 	if spec.CPUs < 1 || spec.Memory < 32<<20 {
 		return nil, nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 32 MiB are needed", spec.CPUs, spec.Memory)
 	}
@@ -96,10 +96,13 @@ func newCommand(m machine, accel Accelerator, spec vm.Spec, mem *memory) (*comma
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-smp", strconv.Itoa(spec.CPUs),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
-	c.add(accel.args(m)...)
+	c.add(v.Accelerator.args(m)...)
 	kernel := []string{spec.CommandLine, m.console, "lumina.transport=serial"}
-	if accel == TCG {
+	if v.Accelerator == TCG {
 		kernel = append(kernel, m.tcgKernel)
+		if v.TSC > 0 && spec.Arch == "amd64" {
+			kernel = append(kernel, fmt.Sprintf("tsc_early_khz=%d tsc=reliable", v.TSC))
+		}
 	}
 	if mem == nil || mem.state == nil {
 		// A thawed guest has its kernel in memory.

@@ -54,7 +54,7 @@ func (d *Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(ctx, spec, verdict.Accelerator)
+	p, err := start(ctx, spec, verdict)
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +75,8 @@ func find(arch string) (string, error) {
 }
 
 // start boots a machine and greets its agent.
-func start(ctx context.Context, spec vm.Spec, accel Accelerator) (*process, error) {
-	line, agent, err := newCommand(machines[spec.Arch], accel, spec, nil)
+func start(ctx context.Context, spec vm.Spec, v Verdict) (*process, error) {
+	line, agent, err := newCommand(machines[spec.Arch], v, spec, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 	if err != nil {
 		return err
 	}
-	line, port, err := newCommand(machines[spec.Arch], verdict.Accelerator, spec, &memory{file: s.Memory, shared: true})
+	line, port, err := newCommand(machines[spec.Arch], verdict, spec, &memory{file: s.Memory, shared: true})
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 	if err != nil {
 		return nil, err
 	}
-	line, port, err := newCommand(machines[spec.Arch], verdict.Accelerator, spec, &memory{file: s.Memory, state: s.State})
+	line, port, err := newCommand(machines[spec.Arch], verdict, spec, &memory{file: s.Memory, state: s.State})
 	if err != nil {
 		return nil, err
 	}

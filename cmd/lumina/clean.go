@@ -8,7 +8,8 @@ import (
 )
 
 func newCleanCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var templates bool
+	c := &cobra.Command{
 		Use:   "clean",
 		Short: "Remove what crashed processes left behind",
 		Args:  usageArgs(cobra.NoArgs),
@@ -20,7 +21,12 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if err := session.Clean(r.Home()); err != nil {
 				return err
 			}
-			return r.Clean(c.Context())
+			if err := r.Clean(c.Context()); err != nil || !templates {
+				return err
+			}
+			return r.Templates.Clean(true)
 		},
 	}
+	c.Flags().BoolVar(&templates, "templates", false, "also remove the frozen VMs that starts go on from")
+	return c
 }

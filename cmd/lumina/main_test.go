@@ -58,7 +58,8 @@ func testMain(m *testing.M) (int, error) {
 
 func command(args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
-	cmd.Env = append(os.Environ(), "LUMINA_HOME="+home)
+	// Every VM is booted for real, but where templates are what is tested.
+	cmd.Env = append(os.Environ(), "LUMINA_HOME="+home, "LUMINA_TEMPLATE=0")
 	return cmd
 }
 

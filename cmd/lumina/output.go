@@ -139,11 +139,7 @@ func (r *report) finish(code int, duration time.Duration, err error) error {
 	}
 	switch r.format {
 	case formatJSON:
-		s := success{ExitCode: code, DurationMS: duration.Milliseconds(),
-			StdoutTruncated: r.stdout.truncated, StderrTruncated: r.stderr.truncated}
-		s.Stdout, s.StdoutBytes = r.stdout.text()
-		s.Stderr, s.StderrBytes = r.stderr.text()
-		err = printJSON(r.env.stdout, s)
+		err = printJSON(r.env.stdout, r.success(code, duration))
 	case formatNDJSON:
 		err = r.lines.print(map[string]any{"exit_code": code, "duration_ms": duration.Milliseconds()})
 	}
@@ -174,17 +170,36 @@ func (r *report) fail(err error) error {
 	if !errors.As(err, &e) || r.format == formatText {
 		return err
 	}
-	f := failure{Error: e.Kind, Message: err.Error(), DurationMS: time.Since(r.start).Milliseconds()}
-	if e.Kind != runtime.ConnectionFailed && r.format == formatJSON {
+	if printErr := r.lines.print(r.failure(err)); printErr != nil {
+		return printErr
+	}
+	return exitCode(codeOf(err))
+}
+
+func (r *report) success(code int, duration time.Duration) *success {
+	s := &success{ExitCode: code, DurationMS: duration.Milliseconds(),
+		StdoutTruncated: r.stdout.truncated, StderrTruncated: r.stderr.truncated}
+	s.Stdout, s.StdoutBytes = r.stdout.text()
+	s.Stderr, s.StderrBytes = r.stderr.text()
+	return s
+}
+
+// failure is the envelope of err; what is none of the contract's kinds kept the
+// command from running.
+func (r *report) failure(err error) *failure {
+	kind := runtime.ConnectionFailed
+	var e *runtime.Error
+	if errors.As(err, &e) {
+		kind = e.Kind
+	}
+	f := &failure{Error: kind, Message: err.Error(), DurationMS: time.Since(r.start).Milliseconds()}
+	if kind != runtime.ConnectionFailed && r.format == formatJSON {
 		var out, errOut string
 		out, f.PartialStdoutBytes = r.stdout.text()
 		errOut, f.PartialStderrBytes = r.stderr.text()
 		f.PartialStdout, f.PartialStderr = &out, &errOut
 	}
-	if printErr := r.lines.print(f); printErr != nil {
-		return printErr
-	}
-	return exitCode(codeOf(err))
+	return f
 }
 
 // lineWriter prints JSON values a line each, from several goroutines.

@@ -96,6 +96,7 @@ func newRootCommand(env *environment) *cobra.Command {
 	})
 	root.AddCommand(
 		newRunCommand(env),
+		newPoolCommand(env),
 		newSessionCommand(env),
 		newExecCommand(env),
 		newCpCommand(env),

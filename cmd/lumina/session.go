@@ -68,6 +68,7 @@ func startSession(ctx context.Context, env *environment, o session.Options) erro
 	if err != nil {
 		return report.fail(err)
 	}
+	makeTemplateLater(env, o.VM, runtime.Trace{Cold: s.Info.Cold})
 	if report.format == formatText {
 		_, err = fmt.Fprintln(env.stdout, s.Info.SID)
 		return err

@@ -38,6 +38,8 @@ type Info struct {
 	CPUs    int          `json:"cpus"`
 	Memory  int64        `json:"memory"` // bytes
 	Config  image.Config `json:"config"`
+	// Cold says why the VM was booted rather than thawed; "" if it was thawed.
+	Cold string `json:"cold,omitempty"`
 }
 
 // Session is a running session.

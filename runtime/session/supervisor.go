@@ -81,7 +81,7 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 		return err
 	}
 	defer l.Close()
-	s.info.Config = s.vm.Image().Config
+	s.info.Config, s.info.Cold = s.vm.Image().Config, s.vm.Trace().Cold
 	s.info.CPUs, s.info.Memory = s.vm.Options().CPUs, s.vm.Options().Memory
 	if err := s.writeInfo(); err != nil {
 		return err

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+)
+
+func newPoolCommand(env *environment) *cobra.Command {
+	c := &cobra.Command{Use: "pool", Short: "Run a command many times, several VMs at once"}
+	c.AddCommand(newPoolRunCommand(env))
+	return c
+}
+
+func newPoolRunCommand(env *environment) *cobra.Command {
+	var vm vmFlags
+	var flags commandFlags
+	var size, count int
+	c := &cobra.Command{
+		Use:   "run --size N --count C COMMAND | run … -- PROG [ARG…]",
+		Short: "Run a command C times, each in a VM of its own, N at once",
+		Long: `Run a command C times, each in a VM of its own, N at once. Each result is one
+JSON object on a line, printed when it is there; LUMINA_RUN in the command's
+environment and "run" in the result is its number. The exit code is 0 when all
+runs' were, else 1.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			command, err := flags.command(c, env, args, c.ArgsLenAtDash())
+			if err != nil {
+				return err
+			}
+			options, err := vm.options(env)
+			if err != nil {
+				return err
+			}
+			if size < 1 || count < 1 {
+				return usageError{fmt.Errorf("--size %d --count %d: want at least 1", size, count)}
+			}
+			return runPool(c.Context(), env, runtime.RunOptions{VM: options, Command: command}, size, count)
+		},
+	}
+	c.Flags().SortFlags = false
+	c.Flags().IntVar(&size, "size", 2, "how many VMs at once")
+	c.Flags().IntVar(&count, "count", 1, "how many runs")
+	vm.register(c)
+	flags.register(c)
+	return c
+}
+
+// poolRow is the result of one run.
+type poolRow struct {
+	Run int `json:"run"`
+	*success
+	*failure
+}
+
+func runPool(ctx context.Context, env *environment, options runtime.RunOptions, size, count int) error {
+	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	if err != nil {
+		return err
+	}
+	lines := lineWriter{w: env.stdout}
+	numbers := make(chan int)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	failed := false
+	var later sync.Once
+	for range min(size, count) {
+		wg.Go(func() {
+			for n := range numbers {
+				row, trace, printErr := poolRun(ctx, env, r, options, n, &lines)
+				later.Do(func() { makeTemplateLater(env, options.VM, trace) })
+				mu.Lock()
+				failed = failed || printErr != nil || row.failure != nil || row.ExitCode != 0
+				mu.Unlock()
+			}
+		})
+	}
+feed:
+	for n := range count {
+		select {
+		case numbers <- n:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(numbers)
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if failed {
+		return exitCode(1)
+	}
+	return nil
+}
+
+func poolRun(ctx context.Context, env *environment, r *runtime.Runtime, options runtime.RunOptions, n int, lines *lineWriter) (poolRow, runtime.Trace, error) {
+	report := &report{env: env, format: formatJSON, start: time.Now()}
+	options.Command.Stdio = agent.Stdio{Stdout: &report.stdout, Stderr: &report.stderr}
+	options.Command.Env = append(options.Command.Env[:len(options.Command.Env):len(options.Command.Env)], fmt.Sprintf("LUMINA_RUN=%d", n))
+	result, err := r.Run(ctx, options)
+	row := poolRow{Run: n}
+	if err != nil {
+		row.failure = report.failure(err)
+	} else {
+		row.success = report.success(result.ExitCode, result.Duration)
+	}
+	return row, result.Trace, lines.print(row)
+}

@@ -1,0 +1,290 @@
+//go:build linux
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/abdul-abdi/lumina/initramfs/mux"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+func TestResolveUser(t *testing.T) {
+	passwd := parseAccounts(strings.NewReader("root:x:0:0:root:/root:/bin/sh\n# comment\nme:x:1000:1001::/home/me:/bin/sh\nbroken:x:no:1::/:/\n\nshort:x:7\n"))
+	group := parseAccounts(strings.NewReader("root:x:0:\nmygroup:x:1001:\nextra:x:50:other,me\nbad:x:no:me\n"))
+	tests := []struct {
+		spec string
+		want account
+		err  bool
+	}{
+		{"", account{home: "/root"}, false},
+		{"root", account{home: "/root"}, false},
+		{"me", account{uid: 1000, gid: 1001, groups: []uint32{50}, home: "/home/me"}, false},
+		{"1000", account{uid: 1000, gid: 1001, groups: []uint32{50}, home: "/home/me"}, false},
+		{"me:extra", account{uid: 1000, gid: 50, home: "/home/me"}, false},
+		{"200000:300000", account{uid: 200000, gid: 300000, home: "/"}, false},
+		{"nobody", account{}, true},
+		{"me:nogroup", account{}, true},
+		{"broken", account{}, true},
+		{"short", account{}, true},
+		{"-1", account{}, true},
+		{"4294967296", account{}, true},
+	}
+	for _, tt := range tests {
+		got, err := resolveUser(tt.spec, passwd, group)
+		if (err != nil) != tt.err {
+			t.Errorf("resolveUser(%q) = %v, want error %v", tt.spec, err, tt.err)
+		} else if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(account{})); err == nil && diff != "" {
+			t.Errorf("resolveUser(%q) differs (-want +got):\n%s", tt.spec, diff)
+		}
+	}
+}
+
+func FuzzResolveUser(f *testing.F) {
+	f.Add("me:x", "me:x:1:2::/:/\n", "x:x:3:me\n")
+	f.Fuzz(func(t *testing.T, spec, passwd, group string) {
+		_, _ = resolveUser(spec, parseAccounts(strings.NewReader(passwd)), parseAccounts(strings.NewReader(group)))
+	})
+}
+
+func TestSessionOf(t *testing.T) {
+	tests := []struct {
+		name, stat string
+		want       int
+	}{
+		{"plain", "12 (sh) S 1 12 11 34816 ", 11},
+		{"name with parentheses and blanks", "12 (a) R 1 2 3) (b) S 1 12 11 34816", 11},
+		{"cut off", "12 (sh) S 1", 0},
+		{"empty", "", 0},
+		{"no number", "12 (sh) S 1 12 x 0", 0},
+	}
+	for _, tt := range tests {
+		if got := sessionOf(tt.stat); got != tt.want {
+			t.Errorf("%s: sessionOf(%q) = %d, want %d", tt.name, tt.stat, got, tt.want)
+		}
+	}
+}
+
+// fakeSystem stands in for the init: what the tests here run needs no VM.
+type fakeSystem struct{}
+
+func (fakeSystem) Configure(*protocol.Configure, func() (time.Time, error)) (*protocol.Configured, error) {
+	return &protocol.Configured{}, nil
+}
+func (fakeSystem) Sync() error { return nil }
+func (fakeSystem) PowerOff()   {}
+
+// The reaper takes every child of a process: one for all tests.
+var reaper = sync.OnceValue(NewReaper)
+
+// serve starts an agent and returns what opens streams to it.
+func serve(t *testing.T, configured bool) *mux.Session {
+	t.Helper()
+	here, there := net.Pipe()
+	client, server := mux.Client(here), mux.Server(there)
+	t.Cleanup(func() { client.Close() })
+	s := NewServer(fakeSystem{}, reaper())
+	if configured {
+		close(s.configured)
+	}
+	go func() { _ = s.Serve(server) }()
+	return client
+}
+
+// exchange opens a stream, sends a request and returns the frames that come.
+func exchange(t *testing.T, client *mux.Session, req *protocol.Request, more ...func(*protocol.Writer)) (stdout string, exit protocol.Exit, err error) {
+	t.Helper()
+	conn, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
+	if err := w.Message(protocol.FrameRequest, req); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range more {
+		m(w)
+	}
+	var out bytes.Buffer
+	for {
+		ft, payload, err := r.Next()
+		if err != nil {
+			return out.String(), exit, err
+		}
+		switch ft {
+		case protocol.FrameStdout:
+			out.Write(payload)
+		case protocol.FrameExit:
+			return out.String(), exit, protocol.Decode(payload, &exit)
+		case protocol.FrameError:
+			return out.String(), exit, protocol.DecodeError(payload)
+		}
+	}
+}
+
+func execRequest(e protocol.Exec) *protocol.Request {
+	return &protocol.Request{Version: protocol.Version, Op: protocol.OpExec, Exec: &e}
+}
+
+func TestExec(t *testing.T) {
+	client := serve(t, true)
+	out, exit, err := exchange(t, client, execRequest(protocol.Exec{Shell: true, Args: []string{"echo $A; exit 3"}, Env: []string{"A=b"}, Dir: "/"}))
+	if out != "b\n" || exit.Code != 3 || err != nil {
+		t.Errorf("exec = %q, %+v, %v", out, exit, err)
+	}
+	_, exit, err = exchange(t, client, execRequest(protocol.Exec{Shell: true, Args: []string{"kill -15 $$"}}))
+	if exit != (protocol.Exit{Code: 143, Signal: 15}) || err != nil {
+		t.Errorf("killed = %+v, %v", exit, err)
+	}
+}
+
+func TestRequestsThatMakeNoSense(t *testing.T) {
+	client := serve(t, true)
+	tests := []struct {
+		name string
+		req  protocol.Request
+		want protocol.ErrorCode
+	}{
+		{"another version", protocol.Request{Version: protocol.Version + 1, Op: protocol.OpExec}, protocol.CodeVersion},
+		{"unknown operation", protocol.Request{Version: protocol.Version, Op: "dance"}, protocol.CodeRequest},
+		{"exec of nothing", protocol.Request{Version: protocol.Version, Op: protocol.OpExec}, protocol.CodeRequest},
+		{"no arguments", *execRequest(protocol.Exec{}), protocol.CodeRequest},
+		{"no such program", *execRequest(protocol.Exec{Args: []string{"none"}, Env: []string{"PATH=/nowhere"}}), protocol.CodeNotFound},
+		{"no such directory", *execRequest(protocol.Exec{Args: []string{"/bin/true"}, Dir: "/no/such"}), protocol.CodeNotFound},
+		{"a directory as a program", *execRequest(protocol.Exec{Args: []string{"/etc"}}), protocol.CodeFailed},
+		{"logs of nothing", protocol.Request{Version: protocol.Version, Op: protocol.OpLogs, Logs: &protocol.Logs{ID: "77"}}, protocol.CodeNotFound},
+		{"signal that is none", protocol.Request{Version: protocol.Version, Op: protocol.OpKill, Kill: &protocol.Kill{ID: "1", Signal: 1000}}, protocol.CodeRequest},
+		{"relative path to copy to", protocol.Request{Version: protocol.Version, Op: protocol.OpCopyIn, CopyIn: &protocol.CopyIn{Path: "x"}}, protocol.CodeRequest},
+		{"port that nobody listens on", protocol.Request{Version: protocol.Version, Op: protocol.OpDial, Dial: &protocol.Dial{Port: 1}}, protocol.CodeNotFound},
+	}
+	for _, tt := range tests {
+		_, _, err := exchange(t, client, &tt.req)
+		var e *protocol.Error
+		if !errors.As(err, &e) || e.Code != tt.want {
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
+	}
+}
+
+// More input than the window, to a process that reads none: the host is at
+// fault, and the process does not outlive it.
+func TestStdinOverrunEndsTheExec(t *testing.T) {
+	client := serve(t, true)
+	_, _, err := exchange(t, client, execRequest(protocol.Exec{Args: []string{"/bin/sleep", "600"}, Stdin: true}), func(w *protocol.Writer) {
+		for range 2 * protocol.StdinWindow / protocol.MaxData {
+			_ = w.Data(protocol.FrameStdin, make([]byte, protocol.HeaderSize+protocol.MaxData))
+		}
+	})
+	var e *protocol.Error
+	if !errors.As(err, &e) || e.Code != protocol.CodeRequest {
+		t.Errorf("overrun = %v, want a refusal", err)
+	}
+}
+
+func TestOperationsWaitForConfigure(t *testing.T) {
+	client := serve(t, false)
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := exchange(t, client, execRequest(protocol.Exec{Args: []string{"/bin/true"}}))
+		done <- err
+	}()
+	conn, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
+	_ = w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpConfigure, Configure: &protocol.Configure{}})
+	if err := r.Expect(protocol.FrameReply, new(struct{})); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Expect(protocol.FrameReply, new(protocol.Configured)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("the exec that waited = %v", err)
+	}
+	_, _, err = exchange(t, client, &protocol.Request{Version: protocol.Version, Op: protocol.OpConfigure, Configure: &protocol.Configure{}})
+	var e *protocol.Error
+	if !errors.As(err, &e) || e.Code != protocol.CodeRequest {
+		t.Errorf("a second configure = %v, want a refusal", err)
+	}
+}
+
+func TestDialKeepsHalfClose(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		b, _ := io.ReadAll(c)
+		_, _ = c.Write(bytes.ToUpper(b))
+	}()
+	client := serve(t, true)
+	conn, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
+	_ = w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpDial, Dial: &protocol.Dial{Port: port}})
+	_, _ = conn.Write([]byte("sent before the reply")) // as a fast client would
+	if err := r.Expect(protocol.FrameReply, new(struct{})); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.(*mux.Stream).CloseWrite()
+	if b, err := io.ReadAll(r.Rest()); string(b) != "SENT BEFORE THE REPLY" {
+		t.Errorf("answer = %q, %v", b, err)
+	}
+}
+
+func TestCancelledExecIsKilled(t *testing.T) {
+	client := serve(t, true)
+	conn, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pidFile := t.TempDir() + "/pid"
+	_ = protocol.NewWriter(conn).Message(protocol.FrameRequest, execRequest(protocol.Exec{
+		Shell: true, Args: []string{"sleep 600 & echo $! > " + pidFile + "; echo up; wait"}}))
+	if ft, p, err := protocol.NewReader(conn).Next(); ft != protocol.FrameStdout || string(p) != "up\n" {
+		t.Fatalf("%d %q %v", ft, p, err)
+	}
+	pid, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for alive(strings.TrimSpace(string(pid))) {
+		if ctx.Err() != nil {
+			t.Fatal("the background child outlived the client")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func alive(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	return err == nil && !strings.Contains(string(stat), ") Z ")
+}

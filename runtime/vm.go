@@ -38,8 +38,10 @@ type NetworkMode string
 
 // The network modes.
 const (
-	NetworkNAT  NetworkMode = "nat"  // outbound connections
-	NetworkNone NetworkMode = "none" // nothing
+	// NetworkNone is nothing: the default, since a VM is sealed.
+	NetworkNone NetworkMode = "none"
+	// NetworkNAT is outbound connections, to the host's loopback among them.
+	NetworkNAT NetworkMode = "nat"
 )
 
 // VMOptions says which VM to start. Zero values mean the defaults.
@@ -64,7 +66,7 @@ func (o VMOptions) withDefaults() VMOptions {
 		o.DiskSize = DefaultDiskSize
 	}
 	if o.Network == "" {
-		o.Network = NetworkNAT
+		o.Network = NetworkNone
 	}
 	return o
 }

@@ -24,10 +24,11 @@ import (
 // Limits on what layers may hold.
 const (
 	maxEntries = 4 << 20
-	maxPath    = 4096     // bytes of a name
-	maxData    = 1 << 40  // bytes of all files, holes included
-	maxXattrs  = 64 << 10 // bytes of one file's extended attributes
-	maxLinks   = 40       // symbolic links followed for one name, as the kernel does
+	maxPath    = 4096      // bytes of a name
+	maxData    = 1 << 40   // bytes of all files, holes included
+	maxXattrs  = 64 << 10  // bytes of one file's extended attributes
+	maxText    = 256 << 20 // bytes of all names, links and extended attributes
+	maxLinks   = 40        // symbolic links followed for one name, as the kernel does
 )
 
 // ErrInvalid is wrapped by errors about layers that cannot be applied.
@@ -47,8 +48,9 @@ type Tree struct {
 	// leave them. The first layer has nothing to white out.
 	touched map[place]struct{}
 
-	entries int
+	entries int // that layers have, and directories that they imply
 	data    int64
+	text    int
 }
 
 // place is a name in a directory.
@@ -126,8 +128,8 @@ func shorten(name string) string {
 }
 
 func (t *Tree) apply(h *tar.Header, r io.Reader) error {
-	if t.entries++; t.entries > maxEntries {
-		return fmt.Errorf("%w: more than %d entries", ErrInvalid, maxEntries)
+	if err := t.count(len(h.Name) + len(h.Linkname)); err != nil {
+		return err
 	}
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
@@ -156,6 +158,23 @@ func (t *Tree) apply(h *tar.Header, r io.Reader) error {
 	return t.add(dir, base, h, r)
 }
 
+// count counts an entry and its text. What is removed later still counts: the
+// limits are far from what images need.
+func (t *Tree) count(text int) error {
+	if t.entries++; t.entries > maxEntries {
+		return fmt.Errorf("%w: more than %d entries", ErrInvalid, maxEntries)
+	}
+	return t.keep(text)
+}
+
+// keep counts bytes that the tree keeps in memory.
+func (t *Tree) keep(text int) error {
+	if t.text += text; t.text > maxText {
+		return fmt.Errorf("%w: more than %d bytes of names, links and extended attributes", ErrInvalid, maxText)
+	}
+	return nil
+}
+
 // cleanName makes a name relative to the root: "" is the root itself. A
 // leading slash means the root of the image, which some builders write.
 func cleanName(name string) (string, error) {
@@ -176,16 +195,16 @@ func cleanName(name string) (string, error) {
 // makeDirs finds the directory of a name, making what is missing. Symbolic
 // links on the way are followed inside the image.
 func (t *Tree) makeDirs(name string) (*erofs.Inode, error) {
-	return t.walk(name, func(dir *erofs.Inode, base string) *erofs.Inode {
+	return t.walk(name, func(dir *erofs.Inode, base string) (*erofs.Inode, error) {
 		d := newDir()
 		d.Links = 1
 		dir.Entries[base] = d
-		return d
+		return d, t.count(0)
 	})
 }
 
 // walk resolves a directory. missing, when given, makes what does not exist.
-func (t *Tree) walk(name string, missing func(dir *erofs.Inode, base string) *erofs.Inode) (*erofs.Inode, error) {
+func (t *Tree) walk(name string, missing func(dir *erofs.Inode, base string) (*erofs.Inode, error)) (*erofs.Inode, error) {
 	stack := []*erofs.Inode{t.root}
 	rest := strings.Split(name, "/")
 	for links := 0; len(rest) > 0; {
@@ -206,7 +225,10 @@ func (t *Tree) walk(name string, missing func(dir *erofs.Inode, base string) *er
 			if missing == nil {
 				return nil, fmt.Errorf("%w: directory %q does not exist", ErrInvalid, part)
 			}
-			next = missing(dir, part)
+			var err error
+			if next, err = missing(dir, part); err != nil {
+				return nil, err
+			}
 		}
 		t.touch(dir, part)
 		switch {
@@ -264,9 +286,11 @@ func (t *Tree) add(dir *erofs.Inode, base string, h *tar.Header, r io.Reader) er
 		return err
 	}
 	if i.Type() == erofs.TypeRegular {
-		if t.data += h.Size; h.Size < 0 || t.data > maxData {
+		// A sparse entry says any size, in few bytes.
+		if h.Size < 0 || h.Size > maxData-t.data {
 			return fmt.Errorf("%w: files of more than %d bytes", ErrInvalid, int64(maxData))
 		}
+		t.data += h.Size
 		if err := t.w.AddFile(i, r, h.Size); err != nil {
 			return err
 		}
@@ -354,7 +378,7 @@ func (t *Tree) describe(i *erofs.Inode, h *tar.Header) error {
 		}
 		i.Xattrs[name] = value
 	}
-	return nil
+	return t.keep(size)
 }
 
 // whiteout removes what lower layers have under a name.

@@ -17,6 +17,7 @@ const templateOptions = `{"Image":"debian"}`
 // and returns its directory.
 func makeTestTemplate(t *testing.T) string {
 	t.Helper()
+	lumina(t, "clean", "--templates").succeeded(t)
 	lumina(t, templateCommand, templateOptions).succeeded(t)
 	found, err := filepath.Glob(filepath.Join(home, "cache/templates/*/template.json"))
 	if err != nil || len(found) != 1 {
@@ -38,7 +39,7 @@ func runThawed(t testing.TB, args ...string) (result, string) {
 
 func TestThawedVMsAreNobodysTwins(t *testing.T) {
 	t.Cleanup(func() { nothingLeft(t) })
-	makeTestTemplate(t)
+	lumina(t, templateCommand, `{"Image":"debian","Network":"nat"}`).succeeded(t)
 	const script = `head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n'; echo
 		hostname; cat /etc/machine-id /sys/class/net/eth0/address /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
 		mktemp -u; grep -c "$(hostname)" /etc/hosts; date +%s.%N`
@@ -47,7 +48,7 @@ func TestThawedVMsAreNobodysTwins(t *testing.T) {
 	seen := map[string]int{}
 	for range 20 {
 		wg.Go(func() {
-			r, trace := runThawed(t, script)
+			r, trace := runThawed(t, "--network", "nat", script)
 			lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
 			if trace != "boot: from a template" || r.code != 0 || len(lines) != 9 {
 				t.Errorf("%s: %s %s", trace, r.stdout, r.stderr)
@@ -155,7 +156,11 @@ func TestTemplateIsMadeOnce(t *testing.T) {
 		wg.Go(func() { lumina(t, templateCommand, templateOptions).succeeded(t) })
 	}
 	wg.Wait()
-	dir := makeTestTemplate(t)
+	found, _ := filepath.Glob(filepath.Join(home, "cache/templates/*"))
+	if len(found) != 1 {
+		t.Fatalf("templates: %v, want one", found)
+	}
+	dir := found[0]
 	for _, name := range []string{".", "memory", "state", "scratch"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %v, %v", name, info.Mode(), err)

@@ -28,7 +28,7 @@ func (f *vmFlags) register(c *cobra.Command) {
 	flags.Var(&f.memory, "memory", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
 	flags.IntVar(&f.cpus, "cpus", 0, "processors of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
-	flags.StringVar(&f.network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat or none")
+	flags.StringVar(&f.network, "network", string(runtime.NetworkNone), "what the VM can reach: none, or nat for outbound connections")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
 }
 

@@ -153,6 +153,17 @@ func (f *finisher) writeData(i *Inode, xattrs, data []byte) error {
 	return f.w.meta.write(i.position, append(i.encode(), body...))
 }
 
+// sortedNames is the order of a directory's entries on disk.
+func sortedNames(d *Inode) []string {
+	names := make([]string, 0, len(d.Entries)+2)
+	names = append(names, ".", "..")
+	for name := range d.Entries {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
 // dirSize is the length of a directory's data: full blocks, and as much of the
 // last one as is used.
 func dirSize(names []string) int64 {

@@ -22,7 +22,6 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
-	"sort"
 )
 
 const (
@@ -151,7 +150,11 @@ func (w *Writer) writeBlocks(i *Inode, r io.Reader, size int64) ([]uint32, error
 	}
 	if e, ok := w.reuse(blocks); ok {
 		i.data = e
-		return nil, w.copyTo(int64(e.start)*blockSize, r, size)
+		if err := w.copyTo(int64(e.start)*blockSize, r, size); err != nil {
+			return nil, err
+		}
+		// The rest of the last block is the old file's; mmap would show it.
+		return nil, w.write(int64(e.start)*blockSize+size, zeros[:-size&(blockSize-1)])
 	}
 	i.data.start = w.next
 	chunk := int64(1) << i.chunkBits
@@ -484,15 +487,4 @@ func (m *metaAllocator) flush() error {
 	}
 	_, err := m.w.f.WriteAt(m.chunk[:int(m.used)*blockSize], int64(m.start)*blockSize)
 	return err
-}
-
-// sortedNames is the order of a directory's entries on disk.
-func sortedNames(d *Inode) []string {
-	names := make([]string, 0, len(d.Entries)+2)
-	names = append(names, ".", "..")
-	for name := range d.Entries {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
 }

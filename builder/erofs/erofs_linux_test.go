@@ -224,3 +224,54 @@ func TestShortFile(t *testing.T) {
 		}
 	}
 }
+
+// Nothing of a removed file stays in the image, however many there are.
+func TestRemovedFilesLeaveNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "image")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := erofs.NewWriter(f)
+	root := &erofs.Inode{Mode: erofs.TypeDir | 0o755, Entries: map[string]*erofs.Inode{}}
+	add := func(name, content string, size int) *erofs.Inode {
+		i := &erofs.Inode{Mode: erofs.TypeRegular | 0o644, Links: 1}
+		if err := w.AddFile(i, strings.NewReader(strings.Repeat(content, size/len(content))), int64(size)); err != nil {
+			t.Fatal(err)
+		}
+		root.Entries[name] = i
+		return i
+	}
+	// More gaps between files that stay than the list of free blocks has room for.
+	var removed []*erofs.Inode
+	for n := range 6000 {
+		add(fmt.Sprint("kept", n), "keep", 5000)
+		removed = append(removed, add("removed", "secret ", 7*1170)) // its tail does not fit behind its inode
+	}
+	delete(root.Entries, "removed")
+	for _, i := range removed {
+		if err := w.Discard(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 3000 {
+		add(fmt.Sprint("new", n), "new!", 4096+4*(n%1024))
+	}
+	if err := w.Close(root, [16]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	buildertest.Run(t, "fsck.erofs", path)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b, []byte("secret")); n > 0 {
+		t.Errorf("the image has %d pieces of removed files", n)
+	}
+	// The new files are where removed ones were: it has 21564 blocks, and would
+	// have 24594.
+	if blocks := len(b) / 4096; blocks > 22000 {
+		t.Errorf("the image has %d blocks", blocks)
+	}
+}

@@ -39,6 +39,8 @@ const (
 	holeUnit = 64 << 10
 	// maxChunks bounds the map of a file with holes.
 	maxChunks = 64 << 10
+	// maxFree bounds the list of free extents, which is searched for each file.
+	maxFree = 4096
 )
 
 // Layouts of an inode's data.
@@ -289,13 +291,29 @@ func (w *Writer) reuse(blocks uint32) (extent, bool) {
 	return e, true
 }
 
+// release makes blocks free for other files. What the list has no room for
+// stays a hole.
+func (w *Writer) release(e extent) error {
+	last := len(w.free) - 1
+	switch {
+	case e.blocks == 0:
+	case last >= 0 && w.free[last].start+w.free[last].blocks == e.start:
+		w.free[last].blocks += e.blocks // as the files of a removed directory
+	case len(w.free) == maxFree:
+		return w.clear(e)
+	default:
+		w.free = append(w.free, e)
+	}
+	return nil
+}
+
 // Discard gives up a file that AddFile added and nothing names any more.
 func (w *Writer) Discard(i *Inode) error {
 	if w.err != nil || i.position == 0 {
 		return w.err
 	}
-	if i.data.blocks > 0 {
-		w.free = append(w.free, i.data)
+	if w.err = w.release(i.data); w.err != nil {
+		return w.err
 	}
 	// Nothing of a removed file stays readable in the image.
 	w.err = w.meta.write(i.position, make([]byte, inodeSize+i.bodySize))

@@ -336,21 +336,59 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestCancelledCreateLeavesNothing(t *testing.T) {
-	o := options(t, "oci:"+buildertest.DebianFor(t, "amd64")+":latest")
-	home := t.TempDir()
-	o.Store = image.NewStore(filepath.Join(home, "images"))
-	ctx, cancel := context.WithCancelCause(context.Background())
-	stopped := errors.New("stopped by the user")
-	o.Progress = func(p Progress) {
-		if p.Done > 1<<20 {
-			cancel(stopped)
-		}
+	debian := "oci:" + buildertest.DebianFor(t, "amd64") + ":latest"
+	ref := buildertest.Registry(t) + "/debian:12"
+	dir := t.TempDir()
+	buildertest.Run(t, "skopeo", "copy", "--quiet", "--dest-tls-verify=false", debian, "docker://"+ref)
+	buildertest.Run(t, "skopeo", "copy", "--quiet", debian, "docker-archive:"+dir+"/docker.tar:debian:12")
+	buildertest.Run(t, "gzip", "--fast", dir+"/docker.tar")
+	tests := []struct {
+		name, reference, step string // in which to cancel; "": before
+	}{
+		{"before", debian, ""},
+		{"unpacking a layout", debian, "unpack"},
+		{"fetching", ref, "fetch"},
+		{"unpacking what was fetched", ref, "unpack"},
+		{"uncompressing an archive", "docker-archive:" + dir + "/docker.tar.gz", ""},
+		{"unpacking an archive", "docker-archive:" + dir + "/docker.tar.gz", "unpack"},
+		{"trying", debian, "verify"},
 	}
-	if _, err := Create(ctx, o); !errors.Is(err, stopped) {
-		t.Errorf("Create() = %v, want the cause of its end", err)
-	}
-	if left := files(filepath.Join(home, "images")); left != "" {
-		t.Errorf("left behind: %s", left)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := options(t, tt.reference)
+			home := t.TempDir()
+			o.Store, o.CacheDir = image.NewStore(filepath.Join(home, "images")), filepath.Join(home, "cache")
+			o.Verify = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+			ctx, cancel := context.WithCancelCause(context.Background())
+			stopped := errors.New("stopped by the user")
+			if tt.step == "" {
+				cancel(stopped)
+			}
+			var last Progress // of the step, which one goroutine reports
+			o.Progress = func(p Progress) {
+				if p.Step == tt.step {
+					if last = p; p.Done > 1<<20 || p.Step == "verify" {
+						cancel(stopped)
+					}
+				}
+			}
+			if _, err := Create(ctx, o); !errors.Is(err, stopped) {
+				t.Errorf("Create() = %v, want the cause of its end", err)
+			}
+			if last.Total > 0 && last.Done == last.Total {
+				t.Errorf("all %d bytes were read all the same", last.Total)
+			}
+			left := files(filepath.Join(home, "images"))
+			for _, path := range strings.Fields(files(filepath.Join(home, "cache"))) {
+				// A blob that was fetched stays: it is whole.
+				if path != "/blobs" && path != "/blobs/sha256" && (tt.step == "fetch" || len(filepath.Base(path)) != 64) {
+					left += path
+				}
+			}
+			if left != "" {
+				t.Errorf("left behind: %s", left)
+			}
+		})
 	}
 }
 
@@ -365,19 +403,47 @@ func TestIndexPicksThePlatform(t *testing.T) {
 	buildertest.Run(t, "buildah", "manifest", "create", "--tls-verify=false", list, "docker://"+ref+":amd64", "docker://"+ref+":arm64")
 	t.Cleanup(func() { buildertest.Run(t, "buildah", "manifest", "rm", list) })
 	buildertest.Run(t, "buildah", "manifest", "push", "--all", "--tls-verify=false", list, "docker://"+ref+":all")
-	for _, arch := range []string{"amd64", "arm64"} {
-		o := options(t, ref+":all")
-		o.Architecture = arch
-		out := buildertest.Run(t, "dump.erofs", "--path=/"+arch, create(t, o))
-		if !strings.Contains(out, "/"+arch) {
-			t.Errorf("the image for %s has no file %s:\n%s", arch, arch, out)
-		}
+	// The same as a layout: an index in its index, and its index alone.
+	nested, flat := t.TempDir(), t.TempDir()
+	buildertest.Run(t, "skopeo", "copy", "--quiet", "--all", "--src-tls-verify=false", "docker://"+ref+":all", "oci:"+nested+":latest")
+	buildertest.Run(t, "cp", "-a", nested+"/.", flat)
+	buildertest.Run(t, "cp", flat+"/blobs/sha256/"+onlyDigest(t, flat), flat+"/index.json")
+	buildertest.Run(t, "tar", "-C", flat, "-cf", flat+".tar", ".")
+	for _, reference := range []string{ref + ":all", "oci:" + nested, "oci:" + nested + ":latest", "oci:" + flat, "oci-archive:" + flat + ".tar"} {
+		t.Run(strings.ReplaceAll(reference, "/", "_"), func(t *testing.T) {
+			for _, arch := range []string{"amd64", "arm64"} {
+				o := options(t, reference)
+				o.Architecture = arch
+				out := buildertest.Run(t, "dump.erofs", "--path=/"+arch, create(t, o))
+				if !strings.Contains(out, "/"+arch) {
+					t.Errorf("the image for %s has no file %s:\n%s", arch, arch, out)
+				}
+			}
+			o := options(t, reference)
+			o.Architecture = "riscv64"
+			_, err := Create(context.Background(), o)
+			for _, want := range []string{"linux/riscv64", "linux/amd64", "linux/arm64"} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("Create() for another platform = %v, want an error with %s", err, want)
+				}
+			}
+		})
 	}
-	o := options(t, ref+":all")
-	o.Architecture = "riscv64"
-	if _, err := Create(context.Background(), o); err == nil || !strings.Contains(err.Error(), "linux/arm64") {
-		t.Errorf("Create() for another platform = %v, want what there is", err)
+}
+
+// onlyDigest is the digest of what a layout's index has one of.
+func onlyDigest(t testing.TB, layout string) string {
+	t.Helper()
+	f, err := os.Open(filepath.Join(layout, "index.json"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer f.Close()
+	index, err := v1.ParseIndexManifest(f)
+	if err != nil || len(index.Manifests) != 1 {
+		t.Fatalf("index of %s: %v, %v", layout, index, err)
+	}
+	return index.Manifests[0].Digest.Hex
 }
 
 func BenchmarkCreateDebian(b *testing.B) {

@@ -12,6 +12,7 @@ package runtime
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
 	"github.com/abdul-abdi/lumina/runtime/vm"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // Options configures a Runtime. Zero values mean the defaults.
@@ -36,6 +38,7 @@ type Runtime struct {
 	Driver vm.Driver
 	// Templates are the frozen VMs that starts go on from.
 	Templates *template.Store
+	Volumes   *volume.Store
 	home      string
 }
 
@@ -72,6 +75,7 @@ func Open(options Options) (*Runtime, error) {
 		Images:    image.NewStore(filepath.Join(home, "images")),
 		Driver:    driver,
 		Templates: template.NewStore(filepath.Join(home, "cache", "templates")),
+		Volumes:   volume.NewStore(filepath.Join(home, "volumes")),
 		home:      home,
 	}, nil
 }
@@ -103,8 +107,8 @@ type Result struct {
 
 // Run boots a VM, runs one command in it and ends the VM. The result is never
 // nil: on an error it holds what there was.
-func (r *Runtime) Run(ctx context.Context, options RunOptions) (*Result, error) {
-	result := &Result{}
+func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, err error) {
+	result = &Result{}
 	var stdout, stderr bytes.Buffer
 	if options.Command.Stdout == nil {
 		options.Command.Stdout = &stdout
@@ -116,7 +120,7 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (*Result, error) 
 	if err != nil {
 		return result, err
 	}
-	defer v.Close()
+	defer func() { err = errors.Join(err, v.finish(ctx)) }()
 	result.Trace = v.Trace()
 	for _, c := range options.Copies {
 		if _, err := v.CopyIn(ctx, c.From, c.To, nil); err != nil {

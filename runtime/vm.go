@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -51,6 +52,7 @@ type VMOptions struct {
 	Memory   int64 // bytes
 	DiskSize int64 // bytes of the scratch disk
 	Network  NetworkMode
+	Volumes  []Volume
 	// NoTemplate boots even if there is a frozen VM to go on from.
 	NoTemplate bool
 }
@@ -69,6 +71,15 @@ func (o VMOptions) withDefaults() VMOptions {
 		o.Network = NetworkNone
 	}
 	return o
+}
+
+// Volume is something of the host's that the VM has at Path: the volume of a
+// name, or a directory.
+type Volume struct {
+	Name     string // in the volume store, or
+	Dir      string // on the host, absolute
+	Path     string // in the guest, absolute
+	ReadOnly bool
 }
 
 // VM is a running virtual machine whose agent answers.
@@ -140,7 +151,7 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 
 // plan is a VM that is about to start: all of it but the scratch disk.
 type plan struct {
-	spec      vm.Spec
+	spec      vm.Spec // without the root's and the scratch disk
 	root      *os.File
 	configure *protocol.Configure
 }
@@ -162,6 +173,10 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		p.close()
 		return nil, err
 	}
+	if err := r.addVolumes(p, options.Volumes); err != nil {
+		p.close()
+		return nil, err
+	}
 	if options.Network == NetworkNAT {
 		mac := newMAC()
 		p.spec.Network = &vm.Network{MAC: mac}
@@ -170,15 +185,50 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 	return p, nil
 }
 
-func (p *plan) close() { closeFiles([]*os.File{p.spec.Kernel, p.spec.Initramfs, p.root}) }
+// addVolumes opens volumes: each for this VM alone, as long as it runs.
+func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
+	for i, v := range volumes {
+		if !path.IsAbs(v.Path) {
+			return fmt.Errorf("volume at %q: the path in the VM is not absolute", v.Path)
+		}
+		m := protocol.Mount{Path: v.Path, ReadOnly: v.ReadOnly}
+		if v.Dir != "" {
+			info, err := os.Stat(v.Dir)
+			if err != nil {
+				return fmt.Errorf("sharing a directory: %w", err)
+			}
+			if !info.IsDir() {
+				return fmt.Errorf("sharing %s: it is not a directory", v.Dir)
+			}
+			m.Share = fmt.Sprintf("share%d", i)
+			p.spec.Shares = append(p.spec.Shares, vm.Share{Dir: v.Dir, Tag: m.Share, ReadOnly: v.ReadOnly})
+		} else {
+			f, err := r.Volumes.Open(v.Name)
+			if err != nil {
+				return err
+			}
+			m.Disk = fmt.Sprintf("%s%d", protocol.DiskVolume, i)
+			p.spec.Disks = append(p.spec.Disks, vm.Disk{File: f, Serial: m.Disk, ReadOnly: v.ReadOnly})
+		}
+		p.configure.Mounts = append(p.configure.Mounts, m)
+	}
+	return nil
+}
+
+func (p *plan) close() {
+	closeFiles([]*os.File{p.spec.Kernel, p.spec.Initramfs, p.root})
+	for _, d := range p.spec.Disks {
+		d.File.Close()
+	}
+}
 
 // with is the whole machine.
 func (p *plan) with(scratch *os.File) vm.Spec {
 	spec := p.spec
-	spec.Disks = []vm.Disk{
+	spec.Disks = append([]vm.Disk{
 		{File: p.root, Serial: protocol.DiskRoot, ReadOnly: true},
 		{File: scratch, Serial: protocol.DiskScratch, Ephemeral: true},
-	}
+	}, p.spec.Disks...)
 	return spec
 }
 
@@ -236,6 +286,19 @@ func (v *VM) Done() <-chan struct{} { return v.machine.Done() }
 
 // Dial opens a stream to the agent, for package agent.
 func (v *VM) Dial(ctx context.Context) (net.Conn, error) { return v.machine.Dial(ctx) }
+
+// finish ends a VM whose work is done: at once, unless something outlives it.
+func (v *VM) finish(ctx context.Context) error {
+	if len(v.options.Volumes) == 0 {
+		return v.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	return v.Shutdown(ctx)
+}
+
+// shutdownTimeout bounds the orderly end of a VM with volumes.
+const shutdownTimeout = 30 * time.Second
 
 // Close ends the VM at once and waits for its end. What it wrote is lost.
 func (v *VM) Close() error {

@@ -35,7 +35,7 @@ type part struct {
 
 // openArchive indexes a tar file. A compressed one is uncompressed first, into
 // a file without a name.
-func openArchive(file, cacheDir string) (*archive, error) {
+func openArchive(ctx context.Context, file, cacheDir string) (*archive, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("archive %q: %w", file, ErrNotFound)
@@ -45,7 +45,7 @@ func openArchive(file, cacheDir string) (*archive, error) {
 	}
 	var magic [2]byte
 	if _, err := f.ReadAt(magic[:], 0); err == nil && magic == [2]byte{0x1f, 0x8b} {
-		plain, err := gunzip(f, cacheDir)
+		plain, err := gunzip(ctx, f, cacheDir)
 		f.Close()
 		if err != nil {
 			return nil, fmt.Errorf("uncompressing archive %q: %w", file, err)
@@ -60,7 +60,7 @@ func openArchive(file, cacheDir string) (*archive, error) {
 	return a, nil
 }
 
-func gunzip(f *os.File, cacheDir string) (*os.File, error) {
+func gunzip(ctx context.Context, f *os.File, cacheDir string) (*os.File, error) {
 	if err := os.MkdirAll(cacheDir, 0o700); err != nil {
 		return nil, err
 	}
@@ -72,7 +72,11 @@ func gunzip(f *os.File, cacheDir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer context.AfterFunc(ctx, func() { f.Close() })()
 	_, err = io.Copy(plain, z)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
 	if err = errors.Join(os.Remove(plain.Name()), err); err != nil {
 		plain.Close()
 		return nil, err
@@ -134,9 +138,9 @@ type dockerManifest struct {
 	Layers   []string
 }
 
-func openDockerArchive(s string, o Options) (_ *Image, err error) {
+func openDockerArchive(ctx context.Context, s string, o Options) (_ *Image, err error) {
 	file, tag := splitTag(s)
-	a, err := openArchive(file, o.CacheDir)
+	a, err := openArchive(ctx, file, o.CacheDir)
 	if err != nil {
 		return nil, err
 	}

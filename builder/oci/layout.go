@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -48,9 +50,9 @@ func openLayout(s string, o Options) (*Image, error) {
 	return readLayout(dirFiles{root}, tag, o)
 }
 
-func openLayoutArchive(s string, o Options) (*Image, error) {
+func openLayoutArchive(ctx context.Context, s string, o Options) (*Image, error) {
 	path, tag := splitTag(s)
-	archive, err := openArchive(path, o.CacheDir)
+	archive, err := openArchive(ctx, path, o.CacheDir)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func readLayout(f files, tag string, o Options) (_ *Image, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: index.json: %w", ErrInvalid, err)
 	}
-	d, err := byTag(index, tag)
+	d, err := byTag(index, tag, o.Platform)
 	if err != nil {
 		return nil, err
 	}
@@ -100,19 +102,29 @@ func readLayout(f files, tag string, o Options) (_ *Image, err error) {
 	return readManifest(f, d)
 }
 
-// byTag finds a tag in a layout's index. Without a tag the index must leave no
-// choice, or have "latest".
-func byTag(index *v1.IndexManifest, tag string) (v1.Descriptor, error) {
-	var tags []string
+// byTag finds a tag in a layout's index, and the platform where several
+// manifests have it. Without a tag the index must have "latest" or one tag
+// only; no tag at all is one.
+func byTag(index *v1.IndexManifest, tag string, want v1.Platform) (v1.Descriptor, error) {
+	byName := map[string][]v1.Descriptor{}
 	for _, m := range index.Manifests {
 		name := m.Annotations[refName]
-		if name == tag && tag != "" || tag == "" && (name == "latest" || len(index.Manifests) == 1) {
-			return m, nil
-		}
-		tags = append(tags, name)
+		byName[name] = append(byName[name], m)
 	}
+	tags := slices.Sorted(maps.Keys(byName))
+	found := byName[tag]
 	if tag == "" {
-		return v1.Descriptor{}, fmt.Errorf("it has %d images; name one of the tags: %s", len(tags), strings.Join(tags, ", "))
+		if found = byName["latest"]; len(tags) == 1 {
+			found = index.Manifests
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return pick(&v1.IndexManifest{Manifests: found}, want)
+	case tag == "":
+		return v1.Descriptor{}, fmt.Errorf("it has %d images; name one of the tags: %s", len(index.Manifests), strings.Join(tags, ", "))
 	}
 	return v1.Descriptor{}, fmt.Errorf("tag %q: %w; it has: %s", tag, ErrNotFound, strings.Join(tags, ", "))
 }

@@ -76,9 +76,9 @@ func Open(ctx context.Context, reference string, o Options) (*Image, error) {
 	case "oci":
 		img, err = openLayout(rest, o)
 	case "oci-archive":
-		img, err = openLayoutArchive(rest, o)
+		img, err = openLayoutArchive(ctx, rest, o)
 	case "docker-archive":
-		img, err = openDockerArchive(rest, o)
+		img, err = openDockerArchive(ctx, rest, o)
 	default:
 		img, err = openRegistry(ctx, strings.TrimPrefix(reference, "docker://"), o)
 	}

@@ -104,6 +104,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newLogsCommand(env),
 		newKillCommand(env),
 		newImagesCommand(env),
+		newVolumeCommand(env),
 		newSuperviseCommand(env),
 		newTemplateCommand(env),
 		newCleanCommand(env),

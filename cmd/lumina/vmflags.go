@@ -2,13 +2,16 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // vmFlags are the flags of every command that starts a VM.
@@ -18,6 +21,7 @@ type vmFlags struct {
 	disk    byteSize
 	cpus    int
 	network string
+	volumes []string
 	// noTemplate also comes from LUMINA_TEMPLATE=0.
 	noTemplate bool
 }
@@ -29,6 +33,7 @@ func (f *vmFlags) register(c *cobra.Command) {
 	flags.IntVar(&f.cpus, "cpus", 0, "processors of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
 	flags.StringVar(&f.network, "network", string(runtime.NetworkNone), "what the VM can reach: none, or nat for outbound connections")
+	flags.StringArrayVar(&f.volumes, "volume", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
 }
 
@@ -39,6 +44,13 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	modes := []runtime.NetworkMode{runtime.NetworkNAT, runtime.NetworkNone}
 	if !slices.Contains(modes, o.Network) {
 		return o, usageError{fmt.Errorf("--network %q: want one of %v", f.network, modes)}
+	}
+	for _, v := range f.volumes {
+		parsed, err := parseVolume(v)
+		if err != nil {
+			return o, usageError{err}
+		}
+		o.Volumes = append(o.Volumes, parsed)
 	}
 	for _, size := range []struct {
 		name string
@@ -64,6 +76,25 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 		return o, usageError{fmt.Errorf("%d cpus: want 1 to %d", o.CPUs, maxCPUs)}
 	}
 	return o, nil
+}
+
+// parseVolume reads NAME:PATH or DIR:PATH[:ro]; a directory is written with a
+// slash.
+func parseVolume(s string) (runtime.Volume, error) {
+	rest, readOnly := strings.CutSuffix(s, ":ro")
+	i := strings.LastIndexByte(rest, ':')
+	if i <= 0 || !strings.HasPrefix(rest[i+1:], "/") {
+		return runtime.Volume{}, fmt.Errorf("--volume %q is not NAME:PATH or DIR:PATH[:ro], with an absolute PATH in the VM", s)
+	}
+	v := runtime.Volume{Path: rest[i+1:], ReadOnly: readOnly}
+	from := rest[:i]
+	if !strings.Contains(from, "/") {
+		v.Name = from
+		return v, volume.CheckName(from)
+	}
+	var err error
+	v.Dir, err = filepath.Abs(from)
+	return v, err
 }
 
 // timeoutOf is the --timeout flag or LUMINA_TIMEOUT; 0 for none.

@@ -34,6 +34,7 @@ type System struct {
 	// network is what the interface has; nil before it is configured.
 	network *protocol.Network
 	names   names
+	mounts  []protocol.Mount
 	entered bool // the root file system is the root directory
 }
 

@@ -29,6 +29,7 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 		action{"configuring the network", func() error { return s.configureNetwork(c.Network) }},
 		action{"entering the root", s.enterRoot},
 		action{"writing the guest's names", func() error { return s.names.write(c) }},
+		action{"mounting volumes", func() error { return s.mountVolumes(c.Mounts) }},
 		action{"setting the clock", func() error { return setClock(clock) }},
 	}); err != nil {
 		return nil, err
@@ -144,6 +145,31 @@ func (s *System) enterRoot() error {
 	}
 	s.entered = true
 	return unix.Chdir("/")
+}
+
+// mountVolumes mounts what the host gave beside the root.
+func (s *System) mountVolumes(mounts []protocol.Mount) error {
+	for _, m := range mounts {
+		step := mount{target: m.Path, flags: unix.MS_NOATIME}
+		if m.ReadOnly {
+			step.flags |= unix.MS_RDONLY
+		}
+		if m.Share != "" {
+			// Nothing is cached: the host may change the files, too.
+			step.source, step.fstype, step.data = m.Share, "9p", "trans=virtio,version=9p2000.L,msize=262144,access=any,cache=none"
+		} else {
+			disk, err := findDisk(m.Disk)
+			if err != nil {
+				return err
+			}
+			step.source, step.fstype = disk, "ext4"
+		}
+		if err := step.apply(); err != nil {
+			return fmt.Errorf("%s: %w", step, err)
+		}
+		s.mounts = append(s.mounts, m)
+	}
+	return nil
 }
 
 func linkStandardFiles() error {

@@ -3,6 +3,7 @@
 package boot
 
 import (
+	"fmt"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,14 @@ import (
 func (s *System) Sync() error {
 	if err := syscall.Kill(-1, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
 		return err
+	}
+	unix.Sync()
+	for _, m := range s.mounts {
+		// Detached, since a process that was killed may not be gone yet; what
+		// it wrote is on disk by now.
+		if err := unix.Unmount(m.Path, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmounting %s: %w", m.Path, err)
+		}
 	}
 	unix.Sync()
 	return nil

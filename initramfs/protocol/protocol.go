@@ -66,6 +66,15 @@ type Configure struct {
 	// Seed is entropy for the kernel's pool; all of it is credited.
 	Seed    []byte   `json:"seed"`
 	Network *Network `json:"network,omitempty"` // nil: loopback only
+	Mounts  []Mount  `json:"mounts,omitempty"`
+}
+
+// Mount is a file system of the host's: a volume's disk or a shared directory.
+type Mount struct {
+	Disk     string `json:"disk,omitempty"`  // its serial number, or
+	Share    string `json:"share,omitempty"` // its 9p tag
+	Path     string `json:"path"`
+	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
 // Configured is the reply to Configure.

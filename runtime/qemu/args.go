@@ -114,6 +114,9 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 	for i, d := range spec.Disks {
 		c.addDisk(i, d)
 	}
+	for i, share := range spec.Shares {
+		c.addShare(i, share)
+	}
 	if n := spec.Network; n != nil {
 		c.add("-netdev", "user,id=net0", "-device", "virtio-net-device,netdev=net0,mac="+n.MAC.String())
 	}
@@ -149,6 +152,17 @@ func (c *command) addDisk(i int, d vm.Disk) {
 		blockdev += ",cache.no-flush=on"
 	}
 	c.add("-blockdev", blockdev, "-device", fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s", node, d.Serial))
+}
+
+// addShare adds a directory over 9p. QEMU follows no link of the guest's making
+// out of it.
+func (c *command) addShare(i int, s vm.Share) {
+	// A comma in a value is doubled.
+	dev := fmt.Sprintf("local,id=share%d,path=%s,security_model=none", i, strings.ReplaceAll(s.Dir, ",", ",,"))
+	if s.ReadOnly {
+		dev += ",readonly=on"
+	}
+	c.add("-fsdev", dev, "-device", fmt.Sprintf("virtio-9p-device,fsdev=share%d,mount_tag=%s", i, s.Tag))
 }
 
 func devFD(fd int) string { return fmt.Sprintf("/dev/fd/%d", fd) }

@@ -30,6 +30,7 @@ type Spec struct {
 	CPUs        int
 	Memory      int64 // bytes
 	Disks       []Disk
+	Shares      []Share
 	// Network is the guest's network device; nil for none.
 	Network *Network
 	// ConsoleTail is how many bytes of the console's end are kept for
@@ -45,6 +46,13 @@ type Disk struct {
 	ReadOnly bool
 	// Ephemeral: the disk ends with the VM, so that flushes may be ignored.
 	Ephemeral bool
+}
+
+// Share is a directory of the host that the guest can mount.
+type Share struct {
+	Dir      string
+	Tag      string // the guest tells its shares apart by it
+	ReadOnly bool
 }
 
 // Network is an Ethernet device.

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+)
+
+func TestNamedVolume(t *testing.T) {
+	lumina(t, "volume", "create", "data", "--size", "1GB").succeeded(t)
+	t.Cleanup(func() {
+		lumina(t, "volume", "remove", "data").succeeded(t)
+		nothingLeft(t)
+	})
+	if r := lumina(t, "volume", "create", "data"); r.code != 125 || !strings.Contains(r.stderr, "there is one already") {
+		t.Errorf("creating it twice: exit code %d, %q", r.code, r.stderr)
+	}
+	run(t, "--volume", "data:/data", "echo kept > /data/file; df -BM --output=size /data | tail -1").succeeded(t)
+	if r := run(t, "--volume", "data:/elsewhere/deep", "cat /elsewhere/deep/file").succeeded(t); r.Stdout != "kept\n" {
+		t.Errorf("the volume holds %q", r.Stdout)
+	}
+	// One writer at a time; what a crash interrupts is mended by the journal.
+	sid := lumina(t, "session", "start", "--image", "debian", "--volume", "data:/data").succeeded(t).SID
+	if r := run(t, "--volume", "data:/data", "true"); r.code != 125 || !strings.Contains(r.Message, "in use by another VM") {
+		t.Errorf("a second VM: exit code %d, %s", r.code, r.stdout)
+	}
+	if r := lumina(t, "volume", "remove", "data"); r.code != 125 {
+		t.Errorf("removing it in use: exit code %d", r.code)
+	}
+	lumina(t, "exec", sid, "for i in $(seq 200); do echo $i > /data/$i; done; sync; echo unsynced > /data/last").succeeded(t)
+	if err := syscall.Kill(childOf(t, sessionPID(t, sid)), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t)
+	if r := run(t, "--volume", "data:/data", "ls /data | grep -c '^[0-9]'; cat /data/200 /data/file").succeeded(t); r.Stdout != "200\n200\nkept\n" {
+		t.Errorf("after a crash: %q", r.Stdout)
+	}
+	buildertest.Run(t, "e2fsck", "-fn", filepath.Join(home, "volumes/data.img"))
+	var rows []struct {
+		Name string
+		Used int64 `json:"used_bytes"`
+	}
+	if err := json.Unmarshal([]byte(lumina(t, "volume", "list").succeeded(t).stdout), &rows); err != nil || len(rows) != 1 || rows[0].Used > 100<<20 {
+		t.Errorf("volume list = %v, %v", rows, err)
+	}
+	if r := run(t, "--volume", "nope:/x", "true"); r.code != 125 || !strings.Contains(r.Message, "lumina volume create nope") {
+		t.Errorf("a volume that is not there: exit code %d, %s", r.code, r.stdout)
+	}
+}
+
+// A directory of the host is shared only when asked for, and byte by byte.
+func TestSharedDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "in"), []byte("from the host\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/hostname", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, "--volume", dir+":/share", `cat /share/in; mkdir -p /share/d
+		head -c 20000000 /dev/urandom > /share/d/big; sha256sum < /share/d/big; cat /share/link; ln -s / /share/out; ls /share/../share | sort | tr '\n' ' '`).succeeded(t)
+	lines := strings.Split(r.Stdout, "\n")
+	if lines[0] != "from the host" || !strings.HasPrefix(lines[2], "lumina-") || lines[3] != "d in link out " {
+		t.Errorf("in the guest: %q", r.Stdout)
+	}
+	if sum := buildertest.Run(t, "sha256sum", filepath.Join(dir, "d/big")); strings.Fields(sum)[0] != strings.Fields(lines[1])[0] {
+		t.Errorf("the file is %q here, %q in the guest", sum, lines[1])
+	}
+	r = run(t, "--volume", dir+":/share:ro", "cat /share/in; echo x > /share/new")
+	if r.Stdout != "from the host\n" || r.code == 0 {
+		t.Errorf("read-only: exit code %d, %s", r.code, r.stdout)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new")); err == nil {
+		t.Error("a read-only share was written to")
+	}
+	if r := run(t, "--volume", dir+"/none:/share", "true"); r.code != 125 || !strings.Contains(r.Message, "no such file") {
+		t.Errorf("a directory that is not there: exit code %d, %s", r.code, r.stdout)
+	}
+}

@@ -1,0 +1,152 @@
+// Package volume keeps named disks that outlive VMs: each is one sparse file
+// with a journaled file system, used by one VM at a time.
+package volume
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/abdul-abdi/lumina/runtime/ext4"
+)
+
+// DefaultSize is a new volume's, in bytes. Only what is written takes room.
+const DefaultSize = 10 << 30
+
+const extension = ".img"
+
+var (
+	// ErrNotFound is wrapped when there is no volume of a name.
+	ErrNotFound = errors.New("no such volume")
+	// ErrInUse is wrapped when another VM has the volume.
+	ErrInUse = errors.New("in use by another VM")
+	// ErrExists is wrapped when there is a volume of the name already.
+	ErrExists = errors.New("there is one already")
+)
+
+// Store is a directory of volumes.
+type Store struct{ dir string }
+
+// NewStore makes a store of a directory, which need not exist yet.
+func NewStore(dir string) *Store { return &Store{dir: dir} }
+
+var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
+
+// CheckName returns an error when a volume cannot have this name.
+func CheckName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("volume name %q: want lower-case letters, digits, '.', '_' and '-', at most 128, beginning with a letter or digit", name)
+	}
+	return nil
+}
+
+func (s *Store) path(name string) string { return filepath.Join(s.dir, name+extension) }
+
+// Create makes an empty volume of size bytes.
+func (s *Store) Create(name string, size int64) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("making the volume store: %w", err)
+	}
+	f, err := os.CreateTemp(s.dir, ".new-*")
+	if err != nil {
+		return fmt.Errorf("creating volume %q: %w", name, err)
+	}
+	defer f.Close()
+	defer os.Remove(f.Name())
+	o := ext4.Options{Label: name[:min(len(name), 16)]}
+	_, _ = rand.Read(o.UUID[:]) // never fails, see crypto/rand
+	if err := errors.Join(ext4.Format(f, size, o), f.Sync()); err != nil {
+		return fmt.Errorf("creating volume %q: %w", name, err)
+	}
+	// Unlike a rename, a link does not replace what is there.
+	if err := os.Link(f.Name(), s.path(name)); errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("creating volume %q: %w", name, ErrExists)
+	} else if err != nil {
+		return fmt.Errorf("creating volume %q: %w", name, err)
+	}
+	return nil
+}
+
+// Open opens a volume for the one VM that may use it. Closing the file ends
+// that.
+func (s *Store) Open(name string) (*os.File, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(s.path(name), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("volume %q: %w; make it with: lumina volume create %s", name, ErrNotFound, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening volume %q: %w", name, err)
+	}
+	busy, err := tryLock(f)
+	if err == nil && busy {
+		err = ErrInUse
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("opening volume %q: %w", name, err)
+	}
+	return f, nil
+}
+
+// Info describes a volume.
+type Info struct {
+	Name  string `json:"name"`
+	Size  int64  `json:"size_bytes"`
+	Used  int64  `json:"used_bytes"` // on the host
+	InUse bool   `json:"in_use"`
+}
+
+// Inspect describes a volume.
+func (s *Store) Inspect(name string) (Info, error) {
+	i := Info{Name: name}
+	f, err := s.Open(name)
+	switch {
+	case errors.Is(err, ErrInUse):
+		i.InUse = true
+	case err != nil:
+		return i, err
+	default:
+		defer f.Close()
+	}
+	i.Size, i.Used, err = sizes(s.path(name))
+	return i, err
+}
+
+// List returns the names of all volumes, sorted.
+func (s *Store) List() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing volumes: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), extension); ok && CheckName(name) == nil {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// Remove removes a volume that no VM uses, and all it holds.
+func (s *Store) Remove(name string) error {
+	f, err := s.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return os.Remove(s.path(name))
+}

@@ -108,6 +108,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newSuperviseCommand(env),
 		newTemplateCommand(env),
 		newCleanCommand(env),
+		newDoctorCommand(env),
 		newBenchCommand(env),
 		newVersionCommand(env),
 	)

@@ -216,33 +216,53 @@ func (t *temp) remove() {
 
 // Clean removes what crashed installations left and returns how many there were.
 func (s *Store) Clean() (int, error) {
+	removed := 0
+	err := s.eachStale(func(dir string) error {
+		removed++
+		return os.RemoveAll(dir)
+	})
+	if err != nil {
+		return removed, fmt.Errorf("cleaning the image store: %w", err)
+	}
+	return removed, nil
+}
+
+// Stale is how many directories crashed installations have left.
+func (s *Store) Stale() int {
+	n := 0
+	_ = s.eachStale(func(string) error { n++; return nil }) // what cannot be read is not counted
+	return n
+}
+
+// eachStale calls do for each temporary directory whose maker is dead.
+func (s *Store) eachStale(do func(dir string) error) error {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("cleaning the image store: %w", err)
+		return err
 	}
-	removed := 0
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), tempPrefix) {
 			continue
 		}
-		dir := filepath.Join(s.dir, e.Name())
-		lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
-		if err == nil {
-			busy, lockErr := lockExclusive(lock)
-			defer lock.Close()
-			if busy || lockErr != nil {
-				continue
-			}
+		if err := ifDead(filepath.Join(s.dir, e.Name()), do); err != nil {
+			return err
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			return removed, fmt.Errorf("cleaning the image store: %w", err)
-		}
-		removed++
 	}
-	return removed, nil
+	return nil
+}
+
+func ifDead(dir string, do func(dir string) error) error {
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+	if err == nil {
+		defer lock.Close()
+		if busy, err := lockExclusive(lock); busy || err != nil {
+			return err
+		}
+	}
+	return do(dir)
 }
 
 // Verify reads an image's files and compares their digests.

@@ -149,6 +149,19 @@ func Clean(home string) error {
 	return nil
 }
 
+// Stale is how many directories dead supervisors have left.
+func Stale(home string) int {
+	sids, _ := list(home)
+	n := 0
+	for _, sid := range sids {
+		if lock, err := tryLock(filepath.Join(sessionsDir(home), sid)); err == nil && lock != nil {
+			lock.Close()
+			n++
+		}
+	}
+	return n
+}
+
 // cleanDir removes a session's directory if its supervisor has died.
 func cleanDir(dir string) error {
 	lock, err := tryLock(dir)

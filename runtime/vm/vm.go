@@ -88,6 +88,31 @@ type Snapshot struct {
 	State  *os.File // of everything else; read from its start
 }
 
+// Checker is a [Driver] that can tell whether its host is fit for it.
+type Checker interface {
+	// Check looks at the host. spec has a kernel and an initramfs to try an
+	// accelerator with, or none.
+	Check(ctx context.Context, spec Spec) []Check
+}
+
+// Check is something that was looked at.
+type Check struct {
+	Name   string      `json:"name"`
+	Status CheckStatus `json:"status"`
+	Detail string      `json:"detail"`
+	Remedy string      `json:"remedy,omitempty"`
+}
+
+// CheckStatus is how good what was found is.
+type CheckStatus string
+
+// The statuses.
+const (
+	CheckOK   CheckStatus = "ok"
+	CheckWarn CheckStatus = "warning" // it works, worse than it could
+	CheckFail CheckStatus = "failure" // VMs do not run
+)
+
 // Machine is a started virtual machine.
 type Machine interface {
 	// Dial opens a stream to the guest's agent. It does not wait for the

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/session"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+func newDoctorCommand(env *environment) *cobra.Command {
+	var fix bool
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look whether VMs run here, and what slows them",
+		Long:  "Look whether VMs run here, and what slows them. The exit code is 0 when all is well, 1 when something could be better, 2 when VMs do not run.",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			if err != nil {
+				return err
+			}
+			checks := examine(c.Context(), r, fix)
+			if err := printChecks(env, checks); err != nil {
+				return err
+			}
+			worst := 0
+			for _, check := range checks {
+				switch check.Status {
+				case vm.CheckWarn:
+					worst = max(worst, 1)
+				case vm.CheckFail:
+					worst = 2
+				}
+			}
+			if worst > 0 {
+				return exitCode(worst)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&fix, "fix", false, "repair what can be repaired safely")
+	return c
+}
+
+func printChecks(env *environment, checks []vm.Check) error {
+	f, err := outputFormat(env)
+	if err != nil {
+		return err
+	}
+	if f != formatText {
+		return printJSON(env.stdout, map[string]any{"checks": checks})
+	}
+	for _, check := range checks {
+		fmt.Fprintf(env.stdout, "%-8s %-12s %s\n", check.Status, check.Name, check.Detail)
+		if check.Remedy != "" {
+			fmt.Fprintf(env.stdout, "%-21s → %s\n", "", check.Remedy)
+		}
+	}
+	return nil
+}
+
+func examine(ctx context.Context, r *runtime.Runtime, fix bool) []vm.Check {
+	checks := examineDriver(ctx, r)
+	checks = append(checks, examineMemory(), examineDisk(r.Home()), examineState(ctx, r, fix))
+	return append(checks, examineImages(ctx, r)...)
+}
+
+// examineDriver tries the accelerator with the kernel of an image, if there is
+// one for this host.
+func examineDriver(ctx context.Context, r *runtime.Runtime) []vm.Check {
+	checker, ok := r.Driver.(vm.Checker)
+	if !ok {
+		return nil
+	}
+	spec := vm.Spec{Arch: goruntime.GOARCH}
+	names, _ := r.Images.List()
+	for _, name := range names {
+		h, err := r.Images.Open(name)
+		if err != nil {
+			continue
+		}
+		defer h.Close()
+		if h.Architecture != spec.Arch {
+			continue
+		}
+		kernel, kernelErr := os.Open(h.Path(image.Kernel))
+		initramfs, initramfsErr := os.Open(h.Path(image.Initramfs))
+		if kernelErr == nil && initramfsErr == nil {
+			defer kernel.Close()
+			defer initramfs.Close()
+			spec.Kernel, spec.Initramfs, spec.CommandLine = kernel, initramfs, h.Image.Kernel.CommandLine
+			break
+		}
+	}
+	return checker.Check(ctx, spec)
+}
+
+func examineMemory() vm.Check {
+	free, err := availableMemory()
+	check := vm.Check{Name: "memory", Status: vm.CheckOK, Detail: formatSize(free) + " available"}
+	switch {
+	case err != nil:
+		check.Status, check.Detail = vm.CheckWarn, err.Error()
+	case free < runtime.DefaultMemory:
+		check.Status, check.Remedy = vm.CheckWarn, "end other programs, or give VMs less with --memory"
+	}
+	return check
+}
+
+// lowDisk is how much room the state directory should have, in bytes.
+const lowDisk = 5 << 30
+
+func examineDisk(home string) vm.Check {
+	check := vm.Check{Name: "disk", Status: vm.CheckOK}
+	var st unix.Statfs_t
+	dir := home
+	for unix.Statfs(dir, &st) != nil && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir) // not made yet
+	}
+	free := int64(st.Bavail) * int64(st.Bsize)
+	check.Detail = fmt.Sprintf("%s free for %s", formatSize(free), home)
+	if free < lowDisk {
+		check.Status, check.Remedy = vm.CheckWarn, "remove images, or set LUMINA_HOME to a larger disk"
+	}
+	return check
+}
+
+// examineState finds what processes left that were killed.
+func examineState(ctx context.Context, r *runtime.Runtime, fix bool) vm.Check {
+	check := vm.Check{Name: "state", Status: vm.CheckOK, Detail: "nothing was left behind"}
+	stale := session.Stale(r.Home()) + r.Images.Stale()
+	if stale == 0 {
+		return check
+	}
+	check.Status, check.Detail, check.Remedy = vm.CheckWarn, fmt.Sprintf("%d directories of processes that were killed", stale), "lumina doctor --fix, or lumina clean"
+	if !fix {
+		return check
+	}
+	err := session.Clean(r.Home())
+	if err == nil {
+		err = r.Clean(ctx)
+	}
+	if err != nil {
+		check.Detail = err.Error()
+		return check
+	}
+	return vm.Check{Name: "state", Status: vm.CheckOK, Detail: fmt.Sprintf("%d directories of processes that were killed: removed", stale)}
+}
+
+func examineImages(ctx context.Context, r *runtime.Runtime) []vm.Check {
+	names, err := r.Images.List()
+	if err != nil {
+		return []vm.Check{{Name: "images", Status: vm.CheckFail, Detail: err.Error()}}
+	}
+	if len(names) == 0 {
+		return []vm.Check{{Name: "images", Status: vm.CheckWarn, Detail: "there is none", Remedy: "lumina images create NAME --from REF"}}
+	}
+	checks := []vm.Check{{Name: "images", Status: vm.CheckOK, Detail: fmt.Sprintf("%d", len(names))}}
+	for _, name := range names {
+		h, err := r.Images.Open(name)
+		if err == nil {
+			err = h.Verify(ctx)
+			h.Close()
+		}
+		if err != nil {
+			checks = append(checks, vm.Check{Name: "image", Status: vm.CheckWarn, Detail: err.Error(), Remedy: "make it again: lumina images create " + name})
+		}
+	}
+	return checks
+}

@@ -1,0 +1,44 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+var _ vm.Checker = (*Driver)(nil)
+
+// Check is part of [vm.Checker].
+func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
+	path, err := find(spec.Arch)
+	if err != nil {
+		return []vm.Check{{Name: "qemu", Status: vm.CheckFail, Detail: err.Error(), Remedy: "install it"}}
+	}
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return []vm.Check{{Name: "qemu", Status: vm.CheckFail, Detail: fmt.Sprintf("%s does not run: %v", path, err)}}
+	}
+	version, _, _ := strings.Cut(string(out), "\n")
+	checks := []vm.Check{
+		{Name: "qemu", Status: vm.CheckOK, Detail: version},
+		{Name: "transport", Status: vm.CheckOK, Detail: "virtio-serial"},
+	}
+	if spec.Kernel == nil {
+		return checks
+	}
+	verdict, err := Probe(ctx, spec, d.cacheDir)
+	switch {
+	case err != nil:
+		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckFail, Detail: err.Error()})
+	case verdict.Accelerator == TCG:
+		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckWarn,
+			Detail: "software emulation, several times slower: " + verdict.Reason,
+			Remedy: "use a host whose KVM runs guests"})
+	default:
+		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckOK, Detail: string(verdict.Accelerator)})
+	}
+	return checks
+}

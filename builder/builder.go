@@ -121,6 +121,9 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 		if err != nil {
 			return nil, err
 		}
+		if want, known := img.Files[name]; known && file != want {
+			return nil, fmt.Errorf("%w: %s of image %q is not what it was made as", image.ErrInvalid, name, o.Reference)
+		}
 		img.Files[name] = file
 	}
 	if err := img.Write(dir); err != nil {
@@ -234,6 +237,7 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 	}
 	img.Config, img.History, img.Layers = l.Config, l.History, l.Layers
 	img.Source = l.Source
+	img.Files[image.Rootfs] = l.Files[image.Rootfs] // to compare the copy with
 	return nil
 }
 

@@ -32,7 +32,7 @@ func applyLayer(ctx context.Context, tree *flatten.Tree, l oci.Layer, progress f
 		return err
 	}
 	defer r.Close()
-	ctx, cancel := context.WithCancelCause(ctx)
+	reading, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
 	stored := &digester{r: r, hash: sha256.New()}
@@ -45,7 +45,7 @@ func applyLayer(ctx context.Context, tree *flatten.Tree, l oci.Layer, progress f
 	}
 	defer plain.Close()
 	// One goroutine reads and uncompresses, this one hashes and writes.
-	ahead := readAhead(ctx, plain)
+	ahead := readAhead(reading, plain)
 	content := &digester{r: ahead, hash: sha256.New()}
 	err = tree.Apply(ctx, content)
 	if err == nil {
@@ -54,6 +54,9 @@ func applyLayer(ctx context.Context, tree *flatten.Tree, l oci.Layer, progress f
 	}
 	cancel(err)
 	<-ahead.done
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // what is left to read may be gigabytes
+	}
 	if _, drainErr := io.Copy(io.Discard, stored); err == nil {
 		err = drainErr
 	}

@@ -28,7 +28,7 @@ func TestResolveUser(t *testing.T) {
 		want account
 		err  bool
 	}{
-		{"", account{home: "/root"}, false},
+		{"", account{}, true},
 		{"root", account{home: "/root"}, false},
 		{"me", account{uid: 1000, gid: 1001, groups: []uint32{50}, home: "/home/me"}, false},
 		{"1000", account{uid: 1000, gid: 1001, groups: []uint32{50}, home: "/home/me"}, false},

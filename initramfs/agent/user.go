@@ -29,6 +29,9 @@ type account struct {
 // lookupUser resolves NAME, UID, NAME:GROUP or UID:GID as container tools do:
 // a number needs no entry in /etc/passwd, a name does.
 func lookupUser(spec string) (account, error) {
+	if spec == "" {
+		return account{home: "/root"}, nil // no file is read for every exec
+	}
 	passwd, err := readAccounts("/etc/passwd")
 	if err != nil {
 		return account{}, err
@@ -41,9 +44,6 @@ func lookupUser(spec string) (account, error) {
 }
 
 func resolveUser(spec string, passwd, group [][]string) (account, error) {
-	if spec == "" {
-		spec = "0"
-	}
 	name, groupName, hasGroup := strings.Cut(spec, ":")
 	a := account{home: "/"}
 	entry := findAccount(passwd, name, 7)

@@ -64,10 +64,11 @@ func Start() (*System, error) {
 	return s, nil
 }
 
-// raiseFileLimit sets what children get: the values that systemd gives.
-// syscall's Setrlimit also stops the Go runtime from restoring the old ones.
+// raiseFileLimit makes room for the pipes of thousands of processes at once.
+// The processes inherit it; syscall's Setrlimit also stops the Go runtime from
+// giving them the limit of before.
 func raiseFileLimit() error {
-	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1024, Max: 524288})
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 65536, Max: 524288})
 }
 
 // findDisk finds a virtio-blk device by its serial number.

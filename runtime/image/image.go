@@ -8,13 +8,15 @@
 package image
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"time"
 )
 
@@ -97,7 +99,11 @@ type File struct {
 // ErrInvalid is wrapped by errors about image directories that break the format.
 var ErrInvalid = errors.New("not a valid image")
 
-var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+// isSHA256 says whether s is a digest, in lower-case hexadecimal digits.
+func isSHA256(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == sha256.Size && s == strings.ToLower(s)
+}
 
 // Parse reads image.json and checks it.
 func Parse(r io.Reader) (*Image, error) {
@@ -134,7 +140,7 @@ func (img *Image) check() error {
 	}
 	for _, name := range []string{Kernel, Initramfs, Rootfs} {
 		f, ok := img.Files[name]
-		if !ok || f.Size <= 0 || !sha256Pattern.MatchString(f.SHA256) {
+		if !ok || f.Size <= 0 || !isSHA256(f.SHA256) {
 			return fmt.Errorf("%w: its entry of %s is missing or malformed", ErrInvalid, name)
 		}
 	}

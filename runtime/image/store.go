@@ -9,9 +9,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sort"
 	"strings"
+
+	"github.com/abdul-abdi/lumina/runtime/name"
 )
 
 // Store is a directory of images.
@@ -27,15 +28,8 @@ var (
 	ErrInUse = errors.New("in use")
 )
 
-var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
-
 // CheckName returns an error when an image cannot have this name.
-func CheckName(name string) error {
-	if !namePattern.MatchString(name) {
-		return fmt.Errorf("image name %q: want lower-case letters, digits, '.', '_' and '-', at most 128, beginning with a letter or digit", name)
-	}
-	return nil
-}
+func CheckName(s string) error { return name.Check("image", s) }
 
 // Handle is an image that is being used: it cannot be removed until it is
 // closed.
@@ -70,20 +64,36 @@ func (s *Store) Open(name string) (*Handle, error) {
 
 // OpenDir opens an image that is not in a store.
 func OpenDir(dir string) (*Handle, error) {
-	lock, err := os.Open(filepath.Join(dir, metadata))
+	for {
+		lock, err := os.Open(filepath.Join(dir, metadata))
+		if err != nil {
+			return nil, err
+		}
+		if err := lockShared(lock); err != nil {
+			lock.Close()
+			return nil, err
+		}
+		img, err := Read(dir)
+		if !isAt(lock, filepath.Join(dir, metadata)) {
+			lock.Close() // replaced or removed meanwhile: what was read is not what is locked
+			continue
+		}
+		if err != nil {
+			lock.Close()
+			return nil, err
+		}
+		return &Handle{Image: img, dir: dir, lock: lock}, nil
+	}
+}
+
+// isAt says whether path still names f.
+func isAt(f *os.File, path string) bool {
+	opened, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return false
 	}
-	if err := lockShared(lock); err != nil {
-		lock.Close()
-		return nil, err
-	}
-	img, err := Read(dir)
-	if err != nil {
-		lock.Close()
-		return nil, err
-	}
-	return &Handle{Image: img, dir: dir, lock: lock}, nil
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(opened, named)
 }
 
 // List returns the names of all images, sorted.
@@ -193,6 +203,15 @@ type temp struct {
 func (s *Store) makeTemp(name string) (*temp, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the image store: %w", err)
+	}
+	// A directory that has no lock yet is not to be taken for one of the dead.
+	store, err := os.Open(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the image store: %w", err)
+	}
+	defer store.Close()
+	if err := lockShared(store); err != nil {
+		return nil, fmt.Errorf("locking the image store: %w", err)
 	}
 	dir, err := os.MkdirTemp(s.dir, tempPrefix+name+"-")
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/abdul-abdi/lumina/runtime/ext4"
+	"github.com/abdul-abdi/lumina/runtime/name"
 )
 
 // DefaultSize is a new volume's, in bytes. Only what is written takes room.
@@ -35,15 +35,8 @@ type Store struct{ dir string }
 // NewStore makes a store of a directory, which need not exist yet.
 func NewStore(dir string) *Store { return &Store{dir: dir} }
 
-var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
-
 // CheckName returns an error when a volume cannot have this name.
-func CheckName(name string) error {
-	if !namePattern.MatchString(name) {
-		return fmt.Errorf("volume name %q: want lower-case letters, digits, '.', '_' and '-', at most 128, beginning with a letter or digit", name)
-	}
-	return nil
-}
+func CheckName(s string) error { return name.Check("volume", s) }
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name+extension) }
 

@@ -57,5 +57,19 @@ lint:
 typecheck-darwin:
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 
+# Every parser of what guests and images send, for FUZZTIME each.
+FUZZTIME ?= 60s
+fuzz:
+	@set -e; grep -rlE '^func Fuzz' --include=*_test.go . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for target in $$(grep -rhoE '^func Fuzz[A-Za-z]+' "$$dir"/*_test.go | cut -d' ' -f2); do \
+			go test -run xxx -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$dir"; \
+		done; \
+	done
+
+# The figures of README.md, on this machine. Needs the image that quickstart makes.
+bench: build
+	bin/lumina bench run --image debian
+	bin/lumina bench exec --image debian
+
 clean:
 	rm -rf bin initramfs/out/*.zst

@@ -38,13 +38,21 @@ func (p *progress) update(u builder.Progress) {
 		if len(u.Item) > 19 {
 			name += " " + u.Item[7:19]
 		}
-		bar = p.bars.AddBar(u.Total,
-			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+		label := mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR))
+		switch {
+		case u.Total > 0:
+			bar = p.bars.AddBar(u.Total, label, mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+		case u.Done > 0:
+			bar = p.bars.AddSpinner(0, label, mpb.AppendDecorators(decor.CurrentKibiByte("% .1f")))
+		default:
+			bar = p.bars.AddSpinner(0, label)
+		}
 		p.step[key] = bar
 	}
 	if u.Total > 0 {
 		bar.SetCurrent(min(u.Done, u.Total))
+	} else {
+		bar.SetCurrent(u.Done)
 	}
 }
 

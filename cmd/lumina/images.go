@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	goruntime "runtime"
@@ -21,7 +20,9 @@ import (
 
 func newImagesCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{Use: "images", Short: "Make, list and remove images"}
-	c.AddCommand(newImagesCreateCommand(env), newImagesListCommand(env), newImagesInspectCommand(env), newImagesRemoveCommand(env))
+	c.AddCommand(newImagesCreateCommand(env), newImagesListCommand(env),
+		newInspectCommand(env, "Print all that is known of an image, as JSON", imageStore, describeImage),
+		newRemoveCommand(env, "Remove images that nothing uses", imageStore))
 	return c
 }
 
@@ -188,58 +189,15 @@ func imageStore(env *environment) (*image.Store, error) {
 	return image.NewStore(filepath.Join(home, "images")), nil
 }
 
-func newImagesInspectCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect NAME",
-		Short: "Print all that is known of an image, as JSON",
-		Args:  usageArgs(cobra.ExactArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := imageStore(env)
-			if err != nil {
-				return err
-			}
-			h, err := store.Open(args[0])
-			if err != nil {
-				return err
-			}
-			defer h.Close()
-			return printJSON(env.stdout, struct {
-				Name string `json:"name"`
-				*image.Image
-			}{args[0], h.Image})
-		},
-		ValidArgsFunction: completeImages(env),
+// describeImage is image.json with the image's name.
+func describeImage(store *image.Store, name string) (any, error) {
+	h, err := store.Open(name)
+	if err != nil {
+		return nil, err
 	}
-}
-
-func newImagesRemoveCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:   "remove NAME…",
-		Short: "Remove images that nothing uses",
-		Args:  usageArgs(cobra.MinimumNArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := imageStore(env)
-			if err != nil {
-				return err
-			}
-			var errs []error
-			for _, name := range args {
-				errs = append(errs, store.Remove(name))
-			}
-			return errors.Join(errs...)
-		},
-		ValidArgsFunction: completeImages(env),
-	}
-}
-
-// completeImages completes arguments with the names of images.
-func completeImages(env *environment) cobra.CompletionFunc {
-	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		store, err := imageStore(env)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		names, _ := store.List()
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
+	defer h.Close()
+	return struct {
+		Name string `json:"name"`
+		*image.Image
+	}{name, h.Image}, nil
 }

@@ -47,7 +47,7 @@ runs' were, else 1.`,
 	c.Flags().SortFlags = false
 	c.Flags().IntVar(&size, "size", 2, "how many VMs at once")
 	c.Flags().IntVar(&count, "count", 1, "how many runs")
-	vm.register(c)
+	vm.register(c, env)
 	flags.register(c)
 	return c
 }

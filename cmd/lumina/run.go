@@ -90,7 +90,7 @@ func newRunCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().SortFlags = false
-	vm.register(c)
+	vm.register(c, env)
 	flags.register(c)
 	c.Flags().StringArrayVar(&copies, "copy", nil, "copy a file or directory in before the command, LOCAL:REMOTE (repeatable)")
 	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")

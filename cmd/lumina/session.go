@@ -49,7 +49,7 @@ func newSessionStartCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().SortFlags = false
-	vm.register(c)
+	vm.register(c, env)
 	c.Flags().StringArrayVar(&forwards, "forward", nil, "make a TCP port of the VM reachable on 127.0.0.1, HOSTPORT:GUESTPORT (repeatable)")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "end the session when it was not used for this long, such as 30m")
 	return c

@@ -26,7 +26,7 @@ type vmFlags struct {
 	noTemplate bool
 }
 
-func (f *vmFlags) register(c *cobra.Command) {
+func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags := c.Flags()
 	flags.StringVar(&f.image, "image", "default", "image to boot")
 	flags.Var(&f.memory, "memory", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
@@ -35,6 +35,14 @@ func (f *vmFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.network, "network", string(runtime.NetworkNone), "what the VM can reach: none, or nat for outbound connections")
 	flags.StringArrayVar(&f.volumes, "volume", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
+	for name, complete := range map[string]cobra.CompletionFunc{
+		"image":   completeNames(env, imageStore),
+		"volume":  completeNames(env, volumeStore),
+		"network": cobra.FixedCompletions([]string{string(runtime.NetworkNone), string(runtime.NetworkNAT)}, cobra.ShellCompDirectiveNoFileComp),
+	} {
+		// It fails for flags that do not exist only.
+		_ = c.RegisterFlagCompletionFunc(name, complete)
+	}
 }
 
 // options joins flags and environment; flags win.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"text/tabwriter"
@@ -14,7 +13,9 @@ import (
 
 func newVolumeCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{Use: "volume", Short: "Keep disks that outlive VMs"}
-	c.AddCommand(newVolumeCreateCommand(env), newVolumeListCommand(env), newVolumeInspectCommand(env), newVolumeRemoveCommand(env))
+	c.AddCommand(newVolumeCreateCommand(env), newVolumeListCommand(env),
+		newInspectCommand(env, "Print what is known of a volume, as JSON", volumeStore, func(s *volume.Store, name string) (any, error) { return s.Inspect(name) }),
+		newRemoveCommand(env, "Remove volumes that no VM uses, and all they hold", volumeStore))
 	return c
 }
 
@@ -88,56 +89,4 @@ func printVolumes(env *environment, store *volume.Store, names ...string) error 
 		fmt.Fprintf(w, "%s\t%s\t%s\t%v\n", r.Name, formatSize(r.Size), formatSize(r.Used), r.InUse)
 	}
 	return w.Flush()
-}
-
-func newVolumeInspectCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect NAME",
-		Short: "Print what is known of a volume, as JSON",
-		Args:  usageArgs(cobra.ExactArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := volumeStore(env)
-			if err != nil {
-				return err
-			}
-			info, err := store.Inspect(args[0])
-			if err != nil {
-				return err
-			}
-			return printJSON(env.stdout, info)
-		},
-		ValidArgsFunction: completeVolumes(env),
-	}
-}
-
-func newVolumeRemoveCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:   "remove NAME…",
-		Short: "Remove volumes that no VM uses, and all they hold",
-		Args:  usageArgs(cobra.MinimumNArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := volumeStore(env)
-			if err != nil {
-				return err
-			}
-			var errs []error
-			for _, name := range args {
-				errs = append(errs, store.Remove(name))
-			}
-			return errors.Join(errs...)
-		},
-		ValidArgsFunction: completeVolumes(env),
-	}
-}
-
-// completeVolumes completes arguments with the names of volumes.
-func completeVolumes(env *environment) cobra.CompletionFunc {
-	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		store, err := volumeStore(env)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		names, _ := store.List()
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
 }

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
+
+// store is what keeps things by name: images, volumes.
+type store interface {
+	List() ([]string, error)
+	Remove(name string) error
+}
+
+// newRemoveCommand is the remove command of a kind of things.
+func newRemoveCommand[S store](env *environment, short string, open func(*environment) (S, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME…",
+		Short: short,
+		Args:  usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := open(env)
+			if err != nil {
+				return err
+			}
+			var errs []error
+			for _, name := range args {
+				errs = append(errs, s.Remove(name))
+			}
+			return errors.Join(errs...)
+		},
+		ValidArgsFunction: completeNames(env, open),
+	}
+}
+
+// newInspectCommand is the inspect command of a kind of things: it prints what
+// describe returns.
+func newInspectCommand[S store](env *environment, short string, open func(*environment) (S, error), describe func(S, string) (any, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect NAME",
+		Short: short,
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := open(env)
+			if err != nil {
+				return err
+			}
+			v, err := describe(s, args[0])
+			if err != nil {
+				return err
+			}
+			return printJSON(env.stdout, v)
+		},
+		ValidArgsFunction: completeNames(env, open),
+	}
+}
+
+// completeNames completes arguments with the names of things.
+func completeNames[S store](env *environment, open func(*environment) (S, error)) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		s, err := open(env)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		names, _ := s.List()
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

@@ -201,8 +201,8 @@ func TestCancelledCreateLeavesNothing(t *testing.T) {
 	ref := buildertest.Registry(t) + "/debian:12"
 	dir := t.TempDir()
 	buildertest.Run(t, "skopeo", "copy", "--quiet", "--dest-tls-verify=false", debian, "docker://"+ref)
-	buildertest.Run(t, "skopeo", "copy", "--quiet", debian, "docker-archive:"+dir+"/docker.tar:debian:12")
-	buildertest.Run(t, "gzip", "--fast", dir+"/docker.tar")
+	buildertest.Run(t, "skopeo", "copy", "--quiet", debian, "oci-archive:"+dir+"/oci.tar:latest")
+	buildertest.Run(t, "gzip", "--fast", dir+"/oci.tar")
 	tests := []struct {
 		name, reference, step string // in which to cancel; "": before
 	}{
@@ -210,8 +210,8 @@ func TestCancelledCreateLeavesNothing(t *testing.T) {
 		{"unpacking a layout", debian, "unpack"},
 		{"fetching", ref, "fetch"},
 		{"unpacking what was fetched", ref, "unpack"},
-		{"uncompressing an archive", "docker-archive:" + dir + "/docker.tar.gz", ""},
-		{"unpacking an archive", "docker-archive:" + dir + "/docker.tar.gz", "unpack"},
+		{"uncompressing an archive", "oci-archive:" + dir + "/oci.tar.gz", ""},
+		{"unpacking an archive", "oci-archive:" + dir + "/oci.tar.gz", "unpack"},
 		{"trying", debian, "verify"},
 	}
 	for _, tt := range tests {

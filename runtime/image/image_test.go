@@ -1,13 +1,17 @@
 package image
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const goodJSON = `{"schema":1,"architecture":"amd64","kernel":{"version":"6","cmdline":"quiet"},"config":{"env":["A=b"]},
@@ -162,6 +166,19 @@ func TestRemoveRefusesWhatIsInUse(t *testing.T) {
 	}
 }
 
+// TestMain is also a process that makes an image and never ends.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("TEST_STORE"); dir != "" {
+		err := NewStore(dir).Install(context.Background(), "dead", func(string) error {
+			fmt.Println("making")
+			select {}
+		})
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
 func TestCleanRemovesWhatTheDeadLeft(t *testing.T) {
 	s := NewStore(t.TempDir())
 	install(t, s, "a", "x")
@@ -170,19 +187,82 @@ func TestCleanRemovesWhatTheDeadLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer alive.remove()
-	dead, err := s.makeTemp("dead")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "TEST_STORE="+s.dir)
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead.lock.Close() // as the kernel does at a process's end
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "making\n" {
+		t.Fatalf("the other process says %q, %v", line, err)
+	}
+	if n, err := s.Clean(); n != 0 || err != nil {
+		t.Errorf("Clean() = %d, %v while both makers live, want 0", n, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
 	if n, err := s.Clean(); n != 1 || err != nil {
 		t.Errorf("Clean() = %d, %v, want 1", n, err)
 	}
-	if !exists(alive.dir) || exists(dead.dir) {
-		t.Error("Clean removed the wrong one")
+	if !exists(alive.dir) {
+		t.Error("Clean removed what a process is making")
 	}
 	if names, _ := s.List(); len(names) != 1 {
 		t.Errorf("List() = %v, want the image", names)
+	}
+	if _, err := NewStore(filepath.Join(s.dir, "none")).Clean(); err != nil {
+		t.Errorf("Clean() of no store = %v", err)
+	}
+}
+
+// What Open reads is what it locks, also while the image is being replaced and
+// removed.
+func TestOpenBesideInstall(t *testing.T) {
+	s := NewStore(t.TempDir())
+	install(t, s, "a", "0")
+	done := make(chan error, 1)
+	go func() {
+		for n := range 40 {
+			if err := s.Install(context.Background(), "a", fill(strings.Repeat("x", 1+n%7))); err != nil {
+				done <- err
+				return
+			}
+			if n%10 == 0 {
+				if err := s.Remove("a"); err != nil && !errors.Is(err, ErrInUse) {
+					done <- err
+					return
+				}
+			}
+		}
+		done <- nil
+	}()
+	for {
+		h, err := s.Open("a")
+		if err == nil {
+			locked, err := Parse(h.lock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(locked, h.Image); diff != "" {
+				t.Fatalf("the image that is locked is not the one read (-locked +read):\n%s", diff)
+			}
+			h.Close()
+		} else if !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
 	}
 }
 

@@ -69,9 +69,18 @@ func nastyLayers(t testing.TB) [][]byte {
 		// Sizes around the limits of what is inline.
 		add(file(fmt.Sprintf("sizes/%d", 3990+n), strings.Repeat("i", 3990+n)), file(fmt.Sprintf("sizes/%d", 8150+n), strings.Repeat("j", 8150+n)))
 	}
+	seconds := int64(1e9)
+	stamped := func(entries ...tar.Header) []byte {
+		for n := range entries {
+			if seconds++; entries[n].ModTime.IsZero() {
+				entries[n].ModTime = time.Unix(seconds, 0) // every entry's own
+			}
+		}
+		return layer(t, entries...)
+	}
 	return [][]byte{
-		layer(t, bottom...),
-		layer(t,
+		stamped(bottom...),
+		stamped(
 			dir("etc", 0o711), file("etc/.wh.gone", ""),
 			link("hard/across", "hard/a"), link("lower/kept", "lower/first"), file("lower/.wh.first", ""),
 			file("lower/second", "replaced"),
@@ -85,7 +94,7 @@ func nastyLayers(t testing.TB) [][]byte {
 			file("made", "before its whiteout"), file(".wh.made", ""),
 			file(".wh.never-was", ""), file("large", "small now"),
 		),
-		layer(t,
+		stamped(
 			file("back-and-forth", "3"), file("usr/bin/.wh.tool", ""), file("hard/.wh.a", ""),
 			file("many/.wh.entry-0007", ""), file("fills-the-gap", strings.Repeat("g", 300000)),
 			with(file("etc/passwd", "root\nme"), func(h *tar.Header) { h.Uid, h.Gid, h.Mode = 1, 2, 0o600 }),
@@ -140,7 +149,8 @@ func tree(t testing.TB, root string) []string {
 		case unix.S_IFCHR, unix.S_IFBLK:
 			line += fmt.Sprintf(" device %d:%d", unix.Major(f.st.Rdev), unix.Minor(f.st.Rdev))
 		}
-		if f.path != "" && !implicit[strings.SplitN(f.path, "/", 2)[0]] {
+		isDir := f.st.Mode&unix.S_IFMT == unix.S_IFDIR
+		if f.path != "" && !(isDir && implicit[strings.SplitN(f.path, "/", 2)[0]]) {
 			line += fmt.Sprintf(" mtime %d.%09d", f.st.Mtim.Sec, f.st.Mtim.Nsec)
 		}
 		if group := names[f.st.Ino]; len(group) > 1 {

@@ -2,6 +2,7 @@ package erofs_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -221,6 +222,28 @@ func TestShortFile(t *testing.T) {
 	} {
 		if err == nil || !strings.Contains(err.Error(), io.ErrUnexpectedEOF.Error()) {
 			t.Errorf("error %v, want %v", err, io.ErrUnexpectedEOF)
+		}
+	}
+}
+
+// An error says what it is about, in few words however deep that is.
+func TestErrorNamesTheEntry(t *testing.T) {
+	for _, tt := range []struct {
+		depth int
+		want  string
+	}{{0, `"/"`}, {2, `"/dddd`}, {2000, `"…`}} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		d := &erofs.Inode{Mode: erofs.TypeDir | 0o755, Entries: map[string]*erofs.Inode{}, Xattrs: map[string]string{"user." + strings.Repeat("n", 256): ""}}
+		for range tt.depth {
+			d = &erofs.Inode{Mode: erofs.TypeDir | 0o755, Entries: map[string]*erofs.Inode{strings.Repeat("d", 50): d}}
+		}
+		err = erofs.NewWriter(f).Close(d, [16]byte{})
+		if !errors.Is(err, erofs.ErrTooLarge) || !strings.HasPrefix(err.Error(), tt.want) || len(err.Error()) > 1000 {
+			t.Errorf("Close() = %.200v, %d bytes; want ErrTooLarge of %s", err, len(fmt.Sprint(err)), tt.want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sort"
+	"strings"
 )
 
 // finisher places and writes what is known at the end only: directories, whose
@@ -12,6 +13,7 @@ type finisher struct {
 	w     *Writer
 	seen  map[*Inode]bool // inodes with several names
 	count uint32
+	path  []string // of what is being placed
 }
 
 const direntSize = 12
@@ -62,11 +64,23 @@ func (f *finisher) allocate(i *Inode) error {
 		if len(name) > maxName {
 			return fmt.Errorf("name of %d bytes: %w", len(name), ErrTooLarge)
 		}
+		f.path = append(f.path, name)
 		if err := f.allocate(i.Entries[name]); err != nil {
-			return fmt.Errorf("%s/%w", name, err)
+			return err // the path stays as it is, for where
 		}
+		f.path = f.path[:len(f.path)-1]
 	}
 	return nil
+}
+
+// where names what allocate was about when it failed. It is put together once:
+// wrapped at each level, the message of a deep tree takes gigabytes.
+func (f *finisher) where() string {
+	path := "/" + strings.Join(f.path, "/")
+	if len(path) > maxName {
+		path = "…" + path[len(path)-maxName:]
+	}
+	return path
 }
 
 // position decides where the data of a directory or link goes, inline where it

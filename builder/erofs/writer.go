@@ -348,7 +348,7 @@ func (w *Writer) close(root *Inode, uuid [16]byte) error {
 	root.position = rootOffset
 	f := finisher{w: w, seen: map[*Inode]bool{}}
 	if err := f.allocate(root); err != nil {
-		return err
+		return fmt.Errorf("%q: %w", f.where(), err)
 	}
 	if err := f.writeTree(root, root); err != nil {
 		return err

@@ -24,11 +24,12 @@ import (
 // Limits on what layers may hold.
 const (
 	maxEntries = 4 << 20
-	maxPath    = 4096      // bytes of a name
-	maxData    = 1 << 40   // bytes of all files, holes included
-	maxXattrs  = 64 << 10  // bytes of one file's extended attributes
-	maxText    = 256 << 20 // bytes of all names, links and extended attributes
-	maxLinks   = 40        // symbolic links followed for one name, as the kernel does
+	maxPath    = 4096        // bytes of a name
+	maxData    = 1 << 40     // bytes of all files, holes included
+	maxXattrs  = 64 << 10    // bytes of one file's extended attributes
+	maxText    = 256 << 20   // bytes of all names, links and extended attributes
+	maxLinks   = 40          // symbolic links followed for one name, as the kernel does
+	maxDepth   = maxPath / 2 // directories in each other: no path names deeper ones
 )
 
 // ErrInvalid is wrapped by errors about layers that cannot be applied.
@@ -47,6 +48,9 @@ type Tree struct {
 	// touched are the names that this layer set or went through: its whiteouts
 	// leave them. The first layer has nothing to white out.
 	touched map[place]struct{}
+	// pruned are the directories in which this layer has left nothing of the
+	// lower ones: markers can be many, and what they look through large.
+	pruned map[*erofs.Inode]struct{}
 
 	entries int // that layers have, and directories that they imply
 	data    int64
@@ -74,7 +78,7 @@ func (t *Tree) isTouched(dir *erofs.Inode, name string) bool {
 func New(w *erofs.Writer) *Tree {
 	root := newDir()
 	root.Links = 1
-	return &Tree{w: w, root: root, touched: map[place]struct{}{}}
+	return &Tree{w: w, root: root, touched: map[place]struct{}{}, pruned: map[*erofs.Inode]struct{}{}}
 }
 
 func newDir() *erofs.Inode {
@@ -88,6 +92,7 @@ func (t *Tree) Root() *erofs.Inode { return t.root }
 func (t *Tree) Apply(ctx context.Context, layer io.Reader) error {
 	t.layer++
 	clear(t.touched)
+	clear(t.pruned)
 	r := tar.NewReader(layer)
 	for {
 		if err := context.Cause(ctx); err != nil {
@@ -233,7 +238,9 @@ func (t *Tree) walk(name string, missing func(dir *erofs.Inode, base string) (*e
 		t.touch(dir, part)
 		switch {
 		case next.IsDir():
-			stack = append(stack, next)
+			if stack = append(stack, next); len(stack) > maxDepth {
+				return nil, fmt.Errorf("%w: more than %d directories in each other", ErrInvalid, maxDepth)
+			}
 		case next.Type() == erofs.TypeSymlink:
 			if links++; links > maxLinks {
 				return nil, fmt.Errorf("%w: too many symbolic links on the way", ErrInvalid)
@@ -400,6 +407,10 @@ func (t *Tree) whiteout(dir *erofs.Inode, base string) error {
 
 // prune removes what lower layers have in a directory.
 func (t *Tree) prune(dir *erofs.Inode) error {
+	if _, done := t.pruned[dir]; done {
+		return nil
+	}
+	t.pruned[dir] = struct{}{}
 	for _, name := range slices.Sorted(maps.Keys(dir.Entries)) {
 		var err error
 		switch i := dir.Entries[name]; {

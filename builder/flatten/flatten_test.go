@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,6 +84,13 @@ func TestApplyBounds(t *testing.T) {
 		}
 		return b.Bytes() // without an end
 	}
+	// Each link leads on from where the one before it ended, so that no name is
+	// long.
+	var deep []tar.Header
+	for n := range 3 {
+		at, down := strings.Repeat("l/", n), strings.Repeat("d/", 1000)+"e"
+		deep = append(deep, tar.Header{Name: at + down, Typeflag: tar.TypeDir}, tar.Header{Name: at + "l", Typeflag: tar.TypeSymlink, Linkname: down})
+	}
 	const room = 1000 // what a tree that is nearly full still takes
 	tests := []struct {
 		name  string
@@ -91,6 +100,7 @@ func TestApplyBounds(t *testing.T) {
 		{"file of 8 EiB", append(sparseEntry("b", 1), sparseEntry("c", math.MaxInt64)...), "files of more than"},
 		{"files of more than 1 TiB together", append(sparseEntry("b", 1<<20), sparseEntry("c", 1<<40)...), "files of more than"},
 		{"directories that no entry is of", archive(tar.Header{Name: strings.Repeat("d/", room) + "f", Typeflag: tar.TypeReg}), "entries"},
+		{"directories in directories without end", archive(deep...), "in each other"},
 		{"long names", archive(tar.Header{Name: strings.Repeat("n/", 400) + strings.Repeat("n", 201)}), "names, links"},
 		{"long symbolic link", archive(tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: strings.Repeat("t", room)}), "names, links"},
 		{"long extended attributes", archive(tar.Header{Name: "d", Typeflag: tar.TypeDir, PAXRecords: map[string]string{"SCHILY.xattr.user.x": strings.Repeat("v", room)}}), "names, links"},
@@ -103,8 +113,11 @@ func TestApplyBounds(t *testing.T) {
 			}
 			defer f.Close()
 			tree := New(erofs.NewWriter(f))
-			if tree.text = maxText - room; tt.want == "entries" {
-				tree.entries, tree.text = maxEntries-room, 0
+			switch tt.want {
+			case "entries":
+				tree.entries = maxEntries - room
+			case "names, links":
+				tree.text = maxText - room
 			}
 			err = tree.Apply(context.Background(), bytes.NewReader(tt.layer))
 			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
@@ -112,6 +125,76 @@ func TestApplyBounds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A marker leaves what its own layer has, however often it comes and whatever
+// comes in between.
+func TestOpaqueMarkers(t *testing.T) {
+	archive := func(names ...string) *bytes.Buffer {
+		b := new(bytes.Buffer)
+		w := tar.NewWriter(b)
+		for _, name := range names {
+			h := tar.Header{Name: name, Typeflag: tar.TypeReg}
+			if strings.HasSuffix(name, "/") {
+				h.Typeflag = tar.TypeDir
+			}
+			if err := w.WriteHeader(&h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	lower := []string{"d/a", "d/b", "d/s/c", "d/t/e"}
+	tests := []struct {
+		name  string
+		upper []string
+		want  []string
+	}{
+		{"alone", []string{"d/.wh..wh..opq"}, nil},
+		{"first", []string{"d/.wh..wh..opq", "d/a", "d/s/new"}, []string{"a", "s", "s/new"}},
+		{"last", []string{"d/a", "d/s/new", "d/.wh..wh..opq"}, []string{"a", "s", "s/new"}},
+		{"several", []string{"d/a", "d/.wh..wh..opq", "d/new", "d/.wh..wh..opq", "d/s/new", "d/.wh..wh..opq"}, []string{"a", "new", "s", "s/new"}},
+		{"of a directory and one in it", []string{"d/s/.wh..wh..opq", "d/t/new", "d/.wh..wh..opq"}, []string{"s", "t", "t/new"}},
+		{"of a directory that is replaced", []string{"d/.wh..wh..opq", "d", "d/", "d/new", "d/.wh..wh..opq"}, []string{"new"}},
+		{"and a whiteout of the same", []string{"d/new", ".wh.d", "d/.wh..wh..opq", ".wh.d"}, []string{"new"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			tree := New(erofs.NewWriter(f))
+			// In a third layer again: what one layer pruned the next one has again.
+			for n, l := range [][]string{lower, tt.upper, {"d/later"}, {"d/.wh..wh..opq"}} {
+				if err := tree.Apply(context.Background(), archive(l...)); err != nil {
+					t.Fatal(err)
+				}
+				got := names(tree.Root().Entries["d"], "")
+				switch {
+				case n == 1 && !slices.Equal(got, tt.want):
+					t.Errorf("d holds %q, want %q", got, tt.want)
+				case n == 3 && len(got) > 0:
+					t.Errorf("d holds %q after a layer that empties it", got)
+				}
+			}
+		})
+	}
+}
+
+func names(d *erofs.Inode, at string) []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(d.Entries)) {
+		all = append(all, at+name)
+		if e := d.Entries[name]; e.IsDir() {
+			all = append(all, names(e, at+name+"/")...)
+		}
+	}
+	return all
 }
 
 // FuzzApply applies any bytes as two layers. Whatever they are, the image is

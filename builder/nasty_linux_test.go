@@ -60,6 +60,8 @@ func nastyLayers(t testing.TB) [][]byte {
 		dir("pruned", 0o755), file("pruned/a", "x"), dir("pruned/d", 0o755), file("pruned/d/e", "x"),
 		file("becomes-dir", "file"), dir("becomes-file", 0o755), file("becomes-file/child", "x"),
 		symlink("becomes-dir-too", "usr"), file("back-and-forth", "1"),
+		// The lowest layer has nothing to white out.
+		file("own", "x"), file(".wh.own", ""), dir("own-dir", 0o755), file("own-dir/x", "x"), file("own-dir/.wh..wh..opq", ""),
 		file("twice", "first"), file("twice", "second"),
 	)
 	for n := range 5000 {

@@ -72,12 +72,16 @@ func gunzip(ctx context.Context, f *os.File, cacheDir string) (*os.File, error) 
 	if err != nil {
 		return nil, err
 	}
+	// Without a name it ends with this process, however that ends.
+	err = os.Remove(plain.Name())
 	defer context.AfterFunc(ctx, func() { f.Close() })()
-	_, err = io.Copy(plain, z)
+	if err == nil {
+		_, err = io.Copy(plain, z)
+	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	if err = errors.Join(os.Remove(plain.Name()), err); err != nil {
+	if err != nil {
 		plain.Close()
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -30,21 +29,7 @@ func openRegistry(ctx context.Context, reference string, o Options) (*Image, err
 	if err != nil {
 		return nil, explain(err)
 	}
-	if d.MediaType.IsIndex() {
-		// Chosen here, so that what there is can be told.
-		index, err := d.ImageIndex()
-		if err != nil {
-			return nil, explain(err)
-		}
-		m, err := index.IndexManifest()
-		if err != nil {
-			return nil, explain(err)
-		}
-		if _, err := pick(m, o.Platform); err != nil {
-			return nil, err
-		}
-	}
-	image, err := d.Image()
+	image, err := choose(d, o.Platform)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -73,6 +58,27 @@ func openRegistry(ctx context.Context, reference string, o Options) (*Image, err
 	return img, nil
 }
 
+// choose is the image of a platform. The library would choose from an index
+// too, but not say what there is.
+func choose(d *remote.Descriptor, want v1.Platform) (v1.Image, error) {
+	if !d.MediaType.IsIndex() {
+		return d.Image()
+	}
+	index, err := d.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := pick(m, want)
+	if err != nil {
+		return nil, err
+	}
+	return index.Image(chosen.Digest)
+}
+
 // explain adds what an error of a registry means.
 func explain(err error) error {
 	var refused *transport.Error
@@ -97,6 +103,9 @@ type fetcher struct {
 	begin  sync.Once
 	starts []func()
 	wait   sync.WaitGroup
+	// Set by begin.
+	cache    *cache
+	cacheErr error
 }
 
 func newFetcher(ctx context.Context, o Options) *fetcher {
@@ -109,7 +118,20 @@ func newFetcher(ctx context.Context, o Options) *fetcher {
 func (f *fetcher) close() error {
 	f.cancel()
 	f.wait.Wait()
-	return nil
+	if f.cache == nil {
+		return nil
+	}
+	return f.cache.close()
+}
+
+// start starts all fetches.
+func (f *fetcher) start() {
+	if f.cache, f.cacheErr = openCache(f.o.CacheDir); f.cacheErr != nil {
+		return
+	}
+	for _, start := range f.starts {
+		f.wait.Go(start)
+	}
 }
 
 func (f *fetcher) layer(l v1.Layer) (Layer, error) {
@@ -125,7 +147,6 @@ func (f *fetcher) layer(l v1.Layer) (Layer, error) {
 	if err != nil {
 		return Layer{}, err
 	}
-	path := filepath.Join(f.o.CacheDir, "blobs", "sha256", digest.Hex)
 	done := make(chan struct{})
 	var fetchErr error
 	f.starts = append(f.starts, func() {
@@ -133,17 +154,15 @@ func (f *fetcher) layer(l v1.Layer) (Layer, error) {
 		select {
 		case f.slots <- struct{}{}:
 			defer func() { <-f.slots }()
-			fetchErr = f.fetch(l, digest, size, path)
+			fetchErr = f.fetch(l, digest, size)
 		case <-f.ctx.Done():
 			fetchErr = context.Cause(f.ctx)
 		}
 	})
 	return Layer{MediaType: string(mediaType), Digest: digest, Size: size, Open: func(ctx context.Context) (io.ReadCloser, error) {
-		f.begin.Do(func() {
-			for _, start := range f.starts {
-				f.wait.Go(start)
-			}
-		})
+		if f.begin.Do(f.start); f.cacheErr != nil {
+			return nil, f.cacheErr
+		}
 		select {
 		case <-done:
 		case <-ctx.Done():
@@ -152,19 +171,16 @@ func (f *fetcher) layer(l v1.Layer) (Layer, error) {
 		if fetchErr != nil {
 			return nil, fetchErr
 		}
-		return os.Open(path)
+		return os.Open(f.cache.path(digest))
 	}}, nil
 }
 
-// fetch makes sure that a blob is in the cache. The reader of what is there
-// compares its digest; what is not it is removed and fetched again.
-func (f *fetcher) fetch(l v1.Layer, digest v1.Hash, size int64, path string) error {
-	if cached, err := digestOf(path); err == nil && cached == digest {
+// fetch makes sure that a whole blob is in the cache. One that is not is
+// replaced.
+func (f *fetcher) fetch(l v1.Layer, digest v1.Hash, size int64) error {
+	if f.cache.has(f.ctx, digest) {
 		f.progress(digest, size, size)
 		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("making the cache: %w", err)
 	}
 	body, err := l.Compressed() // verifies digest and size as it is read
 	if err != nil {
@@ -172,21 +188,12 @@ func (f *fetcher) fetch(l v1.Layer, digest v1.Hash, size int64, path string) err
 	}
 	defer body.Close()
 	defer context.AfterFunc(f.ctx, func() { body.Close() })()
-	tmp, err := os.CreateTemp(filepath.Dir(path), "fetch-*")
-	if err != nil {
-		return fmt.Errorf("caching layer %s: %w", digest, err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = io.Copy(tmp, &progressReader{r: body, report: func(done int64) { f.progress(digest, done, size) }})
-	err = errors.Join(err, tmp.Close())
+	err = f.cache.add(digest, &progressReader{r: body, report: func(done int64) { f.progress(digest, done, size) }})
 	if cause := context.Cause(f.ctx); cause != nil {
 		return cause
 	}
 	if err != nil {
 		return fmt.Errorf("fetching layer %s: %w", digest, err)
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return fmt.Errorf("caching layer %s: %w", digest, err)
 	}
 	return nil
 }
@@ -195,16 +202,6 @@ func (f *fetcher) progress(digest v1.Hash, done, total int64) {
 	if f.o.Progress != nil {
 		f.o.Progress(digest.String(), done, total)
 	}
-}
-
-func digestOf(path string) (v1.Hash, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return v1.Hash{}, err
-	}
-	defer f.Close()
-	h, _, err := v1.SHA256(f)
-	return h, err
 }
 
 type progressReader struct {

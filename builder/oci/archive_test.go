@@ -1,0 +1,218 @@
+package oci
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+func sha(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
+
+// entry is a file of an archive, or a link.
+func entry(name, content string) tar.Header {
+	return tar.Header{Name: name, Typeflag: tar.TypeReg, Size: int64(len(content)), PAXRecords: map[string]string{"content": content}}
+}
+
+func archiveOf(entries ...tar.Header) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range entries {
+		content := h.PAXRecords["content"]
+		h.PAXRecords = nil
+		_ = w.WriteHeader(&h)
+		_, _ = io.WriteString(w, content)
+	}
+	w.Close()
+	return b.Bytes()
+}
+
+// ociArchive is an archive of a layout with one layer.
+func ociArchive(layer string, more ...tar.Header) []byte {
+	config := fmt.Sprintf(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}`, sha(layer))
+	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:%s","size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:%s","size":%d}]}`,
+		sha(config), len(config), sha(layer), len(layer))
+	index := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%d}]}`, sha(manifest), len(manifest))
+	return archiveOf(append(more, entry("index.json", index), entry("blobs/sha256/"+sha(config), config), entry("blobs/sha256/"+sha(manifest), manifest), entry("blobs/sha256/"+sha(layer), layer))...)
+}
+
+// dockerArchive is one of docker save, whose layer has this name.
+func dockerArchive(name string, more ...tar.Header) []byte {
+	config := `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:` + sha("layer") + `"]}}`
+	return archiveOf(append(more, entry("manifest.json", fmt.Sprintf(`[{"Config":"c.json","RepoTags":["debian:12"],"Layers":[%q]}]`, name)), entry("c.json", config))...)
+}
+
+// openBytes opens an archive of a kind.
+func openBytes(t *testing.T, kind string, b []byte) (*Image, error) {
+	file := filepath.Join(t.TempDir(), "x.tar")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	img, err := Open(context.Background(), kind+":"+file, Options{Platform: amd64, CacheDir: filepath.Join(t.TempDir(), "cache")})
+	if err == nil {
+		t.Cleanup(func() { img.Close() })
+	}
+	return img, err
+}
+
+func TestArchives(t *testing.T) {
+	link := func(name, target string, kind byte) tar.Header {
+		return tar.Header{Name: name, Linkname: target, Typeflag: kind}
+	}
+	zipped := func(b []byte) []byte {
+		var z bytes.Buffer
+		w := gzip.NewWriter(&z)
+		_, _ = w.Write(b)
+		w.Close()
+		return z.Bytes()
+	}
+	tests := []struct {
+		name, kind string
+		archive    []byte
+		want       string // part of the error; "" for none
+	}{
+		{"layout", "oci-archive", ociArchive("layer"), ""},
+		{"compressed layout", "oci-archive", zipped(ociArchive("layer")), ""},
+		{"layer of docker", "docker-archive", dockerArchive("l.tar", entry("l.tar", "layer")), ""},
+		{"name with a dot", "docker-archive", dockerArchive("./l.tar", entry("./l.tar", "layer")), ""},
+		{"layer that is a link", "docker-archive", dockerArchive("d/l.tar", link("d/l.tar", "../e/l.tar", tar.TypeSymlink), entry("e/l.tar", "layer")), ""},
+		{"layer that is a hard link", "docker-archive", dockerArchive("d/l.tar", entry("e/l.tar", "layer"), link("d/l.tar", "e/l.tar", tar.TypeLink)), ""},
+		// The archive is all there is: no name leads out of it.
+		{"layer of the host", "docker-archive", dockerArchive("/etc/passwd"), "not found"},
+		{"layer above", "docker-archive", dockerArchive("../../../../../../etc/passwd"), "not found"},
+		{"link to the host", "docker-archive", dockerArchive("l.tar", link("l.tar", "/etc/passwd", tar.TypeSymlink)), "not found"},
+		{"link to itself", "docker-archive", dockerArchive("l.tar", link("l.tar", "l.tar", tar.TypeSymlink)), "not found"},
+		{"links in a circle", "docker-archive", dockerArchive("a", link("a", "b", tar.TypeSymlink), link("b", "a", tar.TypeSymlink)), "not found"},
+		{"layer that is a directory", "docker-archive", dockerArchive("l", link("l", "", tar.TypeDir)), "not found"},
+		{"layer with no name", "docker-archive", dockerArchive(""), "not found"},
+		{"no manifest", "docker-archive", archiveOf(entry("x", "")), "not an archive of docker save"},
+		{"no image", "docker-archive", archiveOf(entry("manifest.json", "[]")), "0 images"},
+		{"manifest that is none", "docker-archive", archiveOf(entry("manifest.json", "{")), "manifest.json"},
+		{"no configuration", "docker-archive", archiveOf(entry("manifest.json", `[{"Config":"c"}]`)), `configuration "c"`},
+		{"no index", "oci-archive", archiveOf(entry("x", "")), "not an OCI layout"},
+		{"index of nothing", "oci-archive", archiveOf(entry("index.json", "{}")), "0 images"},
+		{"index that is no JSON", "oci-archive", archiveOf(entry("index.json", "]")), "index.json"},
+		{"index that is long", "oci-archive", archiveOf(entry("index.json", strings.Repeat(" ", maxManifest+1))), "longer than"},
+		{"no blob", "oci-archive", archiveOf(entry("index.json", `{"manifests":[{"digest":"sha256:`+sha("")+`"}]}`)), "not found"},
+		{"blob of another digest", "oci-archive", archiveOf(entry("index.json", `{"manifests":[{"digest":"sha256:`+sha("")+`"}]}`), entry("blobs/sha256/"+sha(""), "{}")), "has digest"},
+		{"digest that is a path", "oci-archive", archiveOf(entry("index.json", `{"manifests":[{"digest":"sha256:../../../etc/passwd"}]}`)), "invalid image"},
+		{"digest of another kind", "oci-archive", archiveOf(entry("index.json", `{"manifests":[{"digest":"md5:`+sha("")+`"}]}`)), "invalid image"},
+		{"archive that is none", "oci-archive", []byte(strings.Repeat("no archive", 1000)), "archive"},
+		{"compressed archive that is cut off", "oci-archive", zipped(ociArchive("layer"))[:200], "unexpected EOF"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			img, err := openBytes(t, tt.kind, tt.archive)
+			var got []byte
+			if err == nil {
+				var r io.ReadCloser
+				if r, err = img.Layers[0].Open(context.Background()); err == nil {
+					defer r.Close()
+					got, err = io.ReadAll(r)
+				}
+			}
+			switch {
+			case tt.want == "" && (err != nil || string(got) != "layer"):
+				t.Errorf("the layer is %q, %v", got, err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("Open() = %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// One manifest each, of what the specification calls artifacts and attestations.
+func TestPick(t *testing.T) {
+	arm := v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}
+	index := func(platforms ...*v1.Platform) *v1.IndexManifest {
+		m := &v1.IndexManifest{}
+		for n, p := range platforms {
+			m.Manifests = append(m.Manifests, v1.Descriptor{Size: int64(n), Platform: p})
+		}
+		return m
+	}
+	tests := []struct {
+		name  string
+		index *v1.IndexManifest
+		want  int64 // which; -1 for none
+	}{
+		{"first", index(&amd64, &arm), 0},
+		{"second", index(&arm, &amd64), 1},
+		{"none", index(&arm), -1},
+		{"empty", index(), -1},
+		{"the only one does not say", index(nil), 0},
+		{"several do not say", index(nil, nil), -1},
+		{"beside one that does not say", index(nil, &amd64), 1},
+		{"beside an attestation", index(&v1.Platform{OS: "unknown", Architecture: "unknown"}, &amd64), 1},
+		{"of another system", index(&v1.Platform{OS: "windows", Architecture: "amd64"}), -1},
+		{"twice", index(&amd64, &amd64), 0},
+	}
+	for _, tt := range tests {
+		d, err := pick(tt.index, amd64)
+		if (err == nil) != (tt.want >= 0) || err == nil && d.Size != tt.want {
+			t.Errorf("%s: pick() = number %d, %v, want %d", tt.name, d.Size, err, tt.want)
+		}
+	}
+}
+
+// FuzzArchive opens any bytes as an archive of either kind and reads all that
+// it says it has.
+func FuzzArchive(f *testing.F) {
+	f.Add(ociArchive("layer"))
+	f.Add(dockerArchive("d/l.tar", tar.Header{Name: "d/l.tar", Linkname: "../e", Typeflag: tar.TypeSymlink}, entry("e", "layer")))
+	f.Add(archiveOf(entry("index.json", `{"manifests":[null,{"platform":null},{"mediaType":"application/vnd.oci.image.index.v1+json"}]}`)))
+	f.Add(archiveOf(entry("manifest.json", `[null]`)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
+			t.Skip("a few bytes can be a disk full of zeros")
+		}
+		for _, kind := range []string{"oci-archive", "docker-archive"} {
+			img, err := openBytes(t, kind, b)
+			if err != nil {
+				continue
+			}
+			for _, l := range img.Layers {
+				if l.DiffID.Algorithm != "sha256" || len(l.DiffID.Hex) != 64 {
+					t.Fatalf("layer named %q", l.DiffID)
+				}
+				if r, err := l.Open(context.Background()); err == nil {
+					n, err := io.Copy(io.Discard, r)
+					if err != nil || n > int64(len(b)) {
+						t.Fatalf("a layer has %d bytes, %v; its archive has %d", n, err, len(b))
+					}
+					r.Close()
+				}
+			}
+		}
+	})
+}
+
+// FuzzLayout reads any three texts as the index, manifest and configuration of
+// a layout. Digests are those of the texts, so that they are read.
+func FuzzLayout(f *testing.F) {
+	f.Add(`{"manifests":[{"digest":"MANIFEST","platform":{"os":"linux","architecture":"amd64"}}]}`,
+		`{"config":{"digest":"CONFIG"},"layers":[{"digest":"CONFIG","mediaType":"application/vnd.oci.image.layer.v1.tar"}]}`,
+		`{"architecture":"amd64","rootfs":{"diff_ids":["sha256:`+sha("")+`"]}}`)
+	f.Add(`{"manifests":[{"digest":"MANIFEST","mediaType":"application/vnd.oci.image.index.v1+json"}]}`, `{"manifests":[{"digest":"CONFIG"}]}`, `{}`)
+	f.Add(`{"manifests":[{"digest":"MANIFEST","annotations":{"org.opencontainers.image.ref.name":"x"}},null]}`, `null`, `null`)
+	f.Fuzz(func(t *testing.T, index, manifest, config string) {
+		manifest = strings.ReplaceAll(manifest, "CONFIG", "sha256:"+sha(config))
+		index = strings.ReplaceAll(strings.ReplaceAll(index, "MANIFEST", "sha256:"+sha(manifest)), "CONFIG", "sha256:"+sha(config))
+		img, err := openBytes(t, "oci-archive", archiveOf(entry("index.json", index), entry("blobs/sha256/"+sha(manifest), manifest), entry("blobs/sha256/"+sha(config), config)))
+		if err != nil {
+			return
+		}
+		if len(img.Layers) != len(img.Config.RootFS.DiffIDs) || img.Config.Architecture != amd64.Architecture {
+			t.Fatalf("%d layers, %d of them named, for %s", len(img.Layers), len(img.Config.RootFS.DiffIDs), img.Config.Architecture)
+		}
+	})
+}

@@ -1,0 +1,116 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
+)
+
+// tempPrefix begins the names of blobs that are being fetched.
+const tempPrefix = "fetch-"
+
+// cache keeps blobs as DIR/blobs/sha256/HEX. What is in it is not trusted: its
+// readers compare digests. Whoever writes to it holds a shared lock on the
+// directory, which ends with the process, however that ends.
+type cache struct {
+	dir  string
+	lock *os.File
+}
+
+func blobDir(cacheDir string) string { return filepath.Join(cacheDir, "blobs", "sha256") }
+
+// openCache opens the cache for writing and removes what killed processes left.
+func openCache(cacheDir string) (*cache, error) {
+	dir := blobDir(cacheDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the cache: %w", err)
+	}
+	if _, err := CleanCache(cacheDir); err != nil {
+		return nil, err
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the cache: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("locking the cache: %w", err)
+	}
+	return &cache{dir: dir, lock: lock}, nil
+}
+
+func (c *cache) close() error { return c.lock.Close() }
+
+func (c *cache) path(h v1.Hash) string { return filepath.Join(c.dir, h.Hex) }
+
+// has says whether a blob is there and whole.
+func (c *cache) has(ctx context.Context, h v1.Hash) bool {
+	f, err := os.Open(c.path(h))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { f.Close() })()
+	got, _, err := v1.SHA256(f)
+	return err == nil && got == h
+}
+
+// add puts a blob there when r has ended without an error, else nothing.
+func (c *cache) add(h v1.Hash, r io.Reader) (err error) {
+	tmp, err := os.CreateTemp(c.dir, tempPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp.Name())
+		}
+	}()
+	_, err = io.Copy(tmp, r)
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), c.path(h))
+}
+
+// CleanCache removes from a cache what killed processes were fetching, and
+// returns how many blobs that were. While another process fetches it leaves
+// all as it is.
+func CleanCache(cacheDir string) (int, error) {
+	dir, err := os.Open(blobDir(cacheDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cleaning the cache: %w", err)
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return 0, nil
+	} else if err != nil {
+		return 0, fmt.Errorf("locking the cache: %w", err)
+	}
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return 0, fmt.Errorf("cleaning the cache: %w", err)
+	}
+	removed := 0
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), tempPrefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir.Name(), e.Name())); err != nil {
+			return removed, fmt.Errorf("cleaning the cache: %w", err)
+		}
+		removed++
+	}
+	return removed, nil
+}

@@ -3,17 +3,16 @@
 package buildertest
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // debianRecipe makes the layout; it is part of the cache's key.
@@ -104,39 +103,75 @@ func Run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
+// Login is the user and the password that RegistryWithLogin asks for.
+const Login = "lumina:lumina-test"
+
+// loginFile is Login as htpasswd(1) writes it, with bcrypt.
+const loginFile = "lumina:$2b$04$eXOrh1iYVXkgfeLn3H3bpOGD2TaHyanpLg2LgOte93bmqVWWy3An.\n"
+
 // Registry starts a real registry on the loopback and returns its HOST:PORT.
 func Registry(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
+	address, _ := startRegistry(t, "")
+	return address
+}
+
+// RegistryData is Registry with the directory in which it keeps its data.
+func RegistryData(t testing.TB) (address, data string) {
+	t.Helper()
+	return startRegistry(t, "")
+}
+
+// RegistryWithLogin is Registry for those who log in.
+func RegistryWithLogin(t testing.TB) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(file, []byte(loginFile), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
+	address, _ := startRegistry(t, fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", file))
+	return address
+}
+
+func startRegistry(t testing.TB, more string) (address, data string) {
+	t.Helper()
 	dir := t.TempDir()
+	data = filepath.Join(dir, "data")
 	config := filepath.Join(dir, "config.yml")
 	if err := os.WriteFile(config, fmt.Appendf(nil,
-		"version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n", dir, address), 0o644); err != nil {
+		"version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: \"127.0.0.1:0\"}\n%s", data, more), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("docker-registry", "serve", config)
+	logged, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	read := make(chan struct{})
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
+		<-read
 		_ = cmd.Wait()
 	})
-	// It has no way to tell that it listens.
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		c, err := net.Dial("tcp4", address)
-		if err == nil {
-			c.Close()
-			return address
+	listening := make(chan string, 1)
+	go func() {
+		defer close(read)
+		defer close(listening)
+		lines := bufio.NewScanner(logged)
+		for told := false; lines.Scan(); { // to the end, so that it never waits for us
+			if _, after, ok := strings.Cut(lines.Text(), `msg="listening on `); ok && !told {
+				address, _, _ := strings.Cut(after, `"`)
+				listening <- address
+				told = true
+			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the registry does not answer: %v", err)
-		}
-		time.Sleep(20 * time.Millisecond)
+	}()
+	address, ok := <-listening
+	if !ok {
+		t.Fatal("the registry ended before it listened")
 	}
+	return address, data
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -217,6 +218,40 @@ func TestCleanRemovesWhatTheDeadLeft(t *testing.T) {
 	}
 	if _, err := NewStore(filepath.Join(s.dir, "none")).Clean(); err != nil {
 		t.Errorf("Clean() of no store = %v", err)
+	}
+}
+
+// Clean takes no directory that is only just being made.
+func TestCleanBesideMakers(t *testing.T) {
+	s := NewStore(t.TempDir())
+	var makers sync.WaitGroup
+	for range 4 {
+		makers.Go(func() {
+			for range 200 {
+				tmp, err := s.makeTemp("a")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !exists(filepath.Join(tmp.dir, "lock")) {
+					t.Error("Clean removed what a process is making")
+				}
+				tmp.remove()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { makers.Wait(); close(done) }()
+	for {
+		// It may well help to remove what its maker is removing.
+		if _, err := s.Clean(); err != nil {
+			t.Errorf("Clean() = %v", err)
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
 	}
 }
 

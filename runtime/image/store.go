@@ -254,11 +254,20 @@ func (s *Store) Stale() int {
 }
 
 // eachStale calls do for each temporary directory whose maker is dead.
+// While another process begins an installation there is none.
 func (s *Store) eachStale(do func(dir string) error) error {
-	entries, err := os.ReadDir(s.dir)
+	store, err := os.Open(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if busy, err := lockExclusive(store); busy || err != nil {
+		return err
+	}
+	entries, err := store.ReadDir(-1)
 	if err != nil {
 		return err
 	}

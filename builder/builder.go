@@ -221,9 +221,9 @@ func openSource(ctx context.Context, o Options) (source, error) {
 type localImage struct{ *image.Handle }
 
 func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
-	from, err := os.Open(l.Path(image.Rootfs))
+	from, err := l.Open(image.Rootfs)
 	if err != nil {
-		return fmt.Errorf("opening the root of image %q: %w", l.Name, err)
+		return err
 	}
 	defer from.Close()
 	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)

@@ -21,7 +21,7 @@ func (r *Runtime) BootBare(ctx context.Context, name string) error {
 		return err
 	}
 	defer img.Close()
-	kernel, err := os.Open(img.Path(image.Kernel))
+	kernel, err := img.Open(image.Kernel)
 	if err != nil {
 		return err
 	}

@@ -309,10 +309,10 @@ func (v *VM) Close() error {
 func openFiles(img *image.Handle, names ...string) ([]*os.File, error) {
 	var files []*os.File
 	for _, name := range names {
-		f, err := os.Open(img.Path(name))
+		f, err := img.Open(name)
 		if err != nil {
 			closeFiles(files)
-			return nil, fmt.Errorf("opening the image's %s: %w", name, err)
+			return nil, err
 		}
 		files = append(files, f)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	goruntime "runtime"
 
@@ -92,8 +91,8 @@ func examineDriver(ctx context.Context, r *runtime.Runtime) []vm.Check {
 		if h.Architecture != spec.Arch {
 			continue
 		}
-		kernel, kernelErr := os.Open(h.Path(image.Kernel))
-		initramfs, initramfsErr := os.Open(h.Path(image.Initramfs))
+		kernel, kernelErr := h.Open(image.Kernel)
+		initramfs, initramfsErr := h.Open(image.Initramfs)
 		if kernelErr == nil && initramfsErr == nil {
 			defer kernel.Close()
 			defer initramfs.Close()

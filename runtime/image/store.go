@@ -37,14 +37,25 @@ type Handle struct {
 	*Image
 	Name string
 	dir  string
+	root *os.Root // the directory itself, whatever takes its place
 	lock *os.File
+}
+
+// Open opens a file of the image for reading: of this one, also when another
+// has taken its name since.
+func (h *Handle) Open(name string) (*os.File, error) {
+	f, err := h.root.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s of image %q: %w", name, h.Name, err)
+	}
+	return f, nil
 }
 
 // Path is where a file of the image is.
 func (h *Handle) Path(name string) string { return filepath.Join(h.dir, name) }
 
 // Close ends the use.
-func (h *Handle) Close() error { return h.lock.Close() }
+func (h *Handle) Close() error { return errors.Join(h.root.Close(), h.lock.Close()) }
 
 // Open opens an image for use.
 func (s *Store) Open(name string) (*Handle, error) {
@@ -65,25 +76,36 @@ func (s *Store) Open(name string) (*Handle, error) {
 // OpenDir opens an image that is not in a store.
 func OpenDir(dir string) (*Handle, error) {
 	for {
-		lock, err := os.Open(filepath.Join(dir, metadata))
-		if err != nil {
-			return nil, err
-		}
-		if err := lockShared(lock); err != nil {
-			lock.Close()
-			return nil, err
-		}
-		img, err := Read(dir)
-		if !isAt(lock, filepath.Join(dir, metadata)) {
-			lock.Close() // replaced or removed meanwhile: what was read is not what is locked
+		h, err := openDir(dir)
+		if h != nil && !isAt(h.lock, filepath.Join(dir, metadata)) {
+			h.Close() // replaced or removed meanwhile: what was read is not what is locked
 			continue
 		}
-		if err != nil {
-			lock.Close()
-			return nil, err
+		if err != nil && h != nil {
+			h.Close()
+			h = nil
 		}
-		return &Handle{Image: img, dir: dir, lock: lock}, nil
+		return h, err
 	}
+}
+
+// openDir returns a handle, to be closed, also when the image is none.
+func openDir(dir string) (*Handle, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := root.Open(metadata)
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	h := &Handle{dir: dir, root: root, lock: lock}
+	if err := lockShared(lock); err != nil {
+		return h, err
+	}
+	h.Image, err = Read(dir)
+	return h, err
 }
 
 // isAt says whether path still names f.

@@ -337,6 +337,12 @@ func TestSessionDeaths(t *testing.T) {
 			if code != 125 || got.Error != tt.kind || got.PartialStdout == nil || *got.PartialStdout != "part\n" {
 				t.Errorf("exit code %d, %s; want 125, %s with partials", code, stdout.String(), tt.kind)
 			}
+			// A supervisor whose VM ended stays until its clients know why.
+			for deadline := time.Now().Add(10 * time.Second); strings.Contains(lumina(t, "ps").stdout, r.SID); time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the session is still listed")
+				}
+			}
 			if got := lumina(t, "exec", r.SID, "true"); got.code != 125 || got.Error != "connection_failed" {
 				t.Errorf("exec afterwards: exit code %d, %s", got.code, got.stdout)
 			}

@@ -22,11 +22,14 @@ const (
 
 // Inode is a file of any type. An inode that several directories name is a
 // hard link.
+//
+// There is one in memory for each file of an image: its fields are ordered and
+// sized to take 112 bytes.
 type Inode struct {
 	Mode     uint32 // type and permissions, as st_mode
 	UID, GID uint32
-	Seconds  int64  // modification time
-	Nanos    uint32 // below the second
+	Nanos    uint32 // of the modification time, below the second
+	Seconds  int64  // of the modification time
 	Xattrs   map[string]string
 	Target   string            // of a symbolic link
 	Major    uint32            // of a device
@@ -34,14 +37,14 @@ type Inode struct {
 	Entries  map[string]*Inode // of a directory, without "." and ".."
 	Links    uint32            // names of anything but a directory
 
-	layout    int
-	size      int64
-	xattrSize int
-	bodySize  int    // of what follows the inode: xattrs, inline data, chunk map
-	data      extent // file or directory blocks
-	chunkBits uint
-	position  int64 // in the file; 0 until placed
 	number    uint32
+	size      int64
+	position  int64  // in the file; 0 until placed
+	data      extent // file or directory blocks
+	xattrSize int32
+	bodySize  int32 // of what follows the inode: xattrs, inline data, chunk map
+	layout    uint8
+	chunkBits uint8
 }
 
 // Type is the type part of Mode.
@@ -72,7 +75,7 @@ func (i *Inode) links() uint32 {
 func (i *Inode) encode() []byte {
 	b := make([]byte, inodeSize)
 	le := binary.LittleEndian
-	le.PutUint16(b[0:], uint16(1|i.layout<<1))
+	le.PutUint16(b[0:], 1|uint16(i.layout)<<1)
 	if i.xattrSize > 0 {
 		le.PutUint16(b[2:], uint16((i.xattrSize-xattrHeader)/4+1))
 	}
@@ -82,7 +85,7 @@ func (i *Inode) encode() []byte {
 	case i.Type() == TypeChar || i.Type() == TypeBlock:
 		le.PutUint32(b[16:], encodeDevice(i.Major, i.Minor))
 	case i.layout == chunkBased:
-		le.PutUint16(b[16:], uint16(i.chunkBits-blockBits))
+		le.PutUint16(b[16:], uint16(i.chunkBits)-blockBits)
 	default:
 		le.PutUint32(b[16:], i.data.start)
 	}

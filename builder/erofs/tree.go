@@ -35,7 +35,7 @@ func (f *finisher) allocate(i *Inode) error {
 	if err != nil {
 		return err
 	}
-	i.xattrSize = len(xattrs)
+	i.xattrSize = int32(len(xattrs))
 	switch i.Type() {
 	case TypeRegular:
 		if i.position == 0 { // AddFile was not called: an empty file
@@ -102,7 +102,7 @@ func (f *finisher) position(i *Inode, xattrs int) error {
 		i.data = extent{w.next, blocks}
 		w.next += blocks
 	}
-	i.bodySize = xattrs + tail
+	i.bodySize = int32(xattrs + tail)
 	if i.position == rootOffset {
 		if inodeSize+xattrs > room {
 			return fmt.Errorf("extended attributes of the root: %w", ErrTooLarge)
@@ -110,7 +110,7 @@ func (f *finisher) position(i *Inode, xattrs int) error {
 		return nil
 	}
 	var err error
-	i.position, err = w.meta.allocate(inodeSize + i.bodySize)
+	i.position, err = w.meta.allocate(inodeSize + int(i.bodySize))
 	return err
 }
 
@@ -152,7 +152,7 @@ func (f *finisher) writeTree(i, parent *Inode) error {
 }
 
 func (f *finisher) writeData(i *Inode, xattrs, data []byte) error {
-	inline := i.bodySize - len(xattrs)
+	inline := int(i.bodySize) - len(xattrs)
 	body := append(xattrs, data[len(data)-inline:]...)
 	if whole := data[:len(data)-inline]; len(whole) > 0 {
 		if err := f.w.write(int64(i.data.start)*blockSize, whole); err != nil {

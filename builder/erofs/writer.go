@@ -107,7 +107,7 @@ func (w *Writer) addFile(i *Inode, r io.Reader, size int64) error {
 	if err != nil {
 		return err
 	}
-	i.size, i.xattrSize = size, len(xattrs)
+	i.size, i.xattrSize = size, int32(len(xattrs))
 	tail := int(size % blockSize)
 	// A file that may have holes is not worth a second place for its tail.
 	if inodeSize+len(xattrs)+tail > blockSize || size >= 2*holeUnit {
@@ -316,7 +316,7 @@ func (w *Writer) Discard(i *Inode) error {
 		return w.err
 	}
 	// Nothing of a removed file stays readable in the image.
-	w.err = w.meta.write(i.position, make([]byte, inodeSize+i.bodySize))
+	w.err = w.meta.write(i.position, make([]byte, inodeSize+int(i.bodySize)))
 	i.position = 0
 	return w.err
 }
@@ -331,7 +331,7 @@ func (w *Writer) place(i *Inode, body []byte) error {
 		}
 	}
 	w.count++
-	i.number, i.bodySize = w.count, len(body)
+	i.number, i.bodySize = w.count, int32(len(body))
 	return w.meta.write(i.position, append(i.encode(), body...))
 }
 

@@ -150,6 +150,7 @@ func (t *Tree) apply(h *tar.Header, r io.Reader) error {
 		return t.describe(t.root, h)
 	}
 	dirName, base := path.Split(name)
+	base = strings.Clone(base) // the tree would keep the whole name
 	dir, err := t.makeDirs(dirName)
 	if err != nil {
 		return err
@@ -203,7 +204,7 @@ func (t *Tree) makeDirs(name string) (*erofs.Inode, error) {
 	return t.walk(name, func(dir *erofs.Inode, base string) (*erofs.Inode, error) {
 		d := newDir()
 		d.Links = 1
-		dir.Entries[base] = d
+		dir.Entries[strings.Clone(base)] = d
 		return d, t.count(0)
 	})
 }

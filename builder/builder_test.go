@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -33,8 +34,9 @@ func fakeKernel(arch string) (Kernel, error) {
 	return Kernel{Version: "test", Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(head)), nil }}, nil
 }
 
-func options(t testing.TB, reference string) Options {
-	home := t.TempDir()
+func options(t testing.TB, reference string) Options { return optionsIn(t.TempDir(), reference) }
+
+func optionsIn(home, reference string) Options {
 	return Options{
 		Name: "test", Reference: reference, Architecture: "amd64",
 		Store: image.NewStore(filepath.Join(home, "images")), CacheDir: filepath.Join(home, "cache"),
@@ -177,6 +179,20 @@ func xattr(h tar.Header, name, value string) tar.Header {
 // writeLayout writes an OCI layout of gzipped layers.
 func writeLayout(t testing.TB, arch string, layers ...[]byte) string {
 	t.Helper()
+	return writeLayoutAs(t, arch, "application/vnd.oci.image.layer.v1.tar+gzip", gzipped, layers...)
+}
+
+func gzipped(b []byte) []byte {
+	var z bytes.Buffer
+	w := gzip.NewWriter(&z)
+	_, _ = w.Write(b)
+	w.Close()
+	return z.Bytes()
+}
+
+// writeLayoutAs is writeLayout with layers of another type.
+func writeLayoutAs(t testing.TB, arch string, mediaType types.MediaType, compress func([]byte) []byte, layers ...[]byte) string {
+	t.Helper()
 	dir := t.TempDir()
 	blob := func(b []byte) v1.Descriptor {
 		sum := fmt.Sprintf("%x", sha256.Sum256(b))
@@ -196,12 +212,8 @@ func writeLayout(t testing.TB, arch string, layers ...[]byte) string {
 	config := v1.ConfigFile{Architecture: arch, OS: "linux", RootFS: v1.RootFS{Type: "layers"}}
 	manifest := v1.Manifest{SchemaVersion: 2, MediaType: "application/vnd.oci.image.manifest.v1+json"}
 	for _, l := range layers {
-		var z bytes.Buffer
-		w := gzip.NewWriter(&z)
-		_, _ = w.Write(l)
-		w.Close()
-		d := blob(z.Bytes())
-		d.MediaType = "application/vnd.oci.image.layer.v1.tar+gzip"
+		d := blob(compress(l))
+		d.MediaType = mediaType
 		manifest.Layers = append(manifest.Layers, d)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", sha256.Sum256(l))})
 	}

@@ -1,8 +1,8 @@
 // Package erofs writes EROFS file systems, uncompressed, as the data arrives.
 //
 // Why not an existing writer: github.com/erofs/go-erofs v0.3.1 collects all
-// file data in a spool file first and gives each path an inode of its own, so
-// that hard links are lost. Here file data goes straight to its place and
+// file data in a spool file first, writing it twice, and gives each path an
+// inode of its own, so that hard links are lost. Here file data goes straight to its place and
 // memory holds the tree only.
 //
 // The format is that of the kernel's fs/erofs/erofs_fs.h. The metadata area

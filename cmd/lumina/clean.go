@@ -1,8 +1,11 @@
 package main
 
 import (
+	"path/filepath"
+
 	"github.com/spf13/cobra"
 
+	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
@@ -19,6 +22,9 @@ func newCleanCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := session.Clean(r.Home()); err != nil {
+				return err
+			}
+			if _, err := oci.CleanCache(filepath.Join(r.Home(), "cache")); err != nil {
 				return err
 			}
 			if err := r.Clean(c.Context()); err != nil || !templates {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # build.sh amd64|arm64: build the guest kernel and leave it, compressed, in out/.
 #
-# Input: the fragments beside this script, the pinned source (file "version"), the compiler.
+# Input: the fragments and patches beside this script, the pinned source (file "version"), the compiler.
 # Output: out/kernel-ARCH.zst, out/ARCH.json and, for amd64, out/bzimage-amd64.zst.
 # The same input gives the same kernel bytes, in whatever folder it is built. What was built is kept in
 # ${LUMINA_CACHE:-~/.cache/lumina}/kernel/DIGEST, DIGEST being that of the inputs.
@@ -45,7 +45,7 @@ setup() {
 # install_packages: the Debian packages that are missing; root installs them, others are told how to.
 install_packages() {
 	local missing=() need
-	for need in bc:bc bison:bison flex:flex gcc:gcc make:make perl:perl xz:xz-utils zstd:zstd flock:util-linux \
+	for need in bc:bc bison:bison flex:flex gcc:gcc make:make patch:patch perl:perl xz:xz-utils zstd:zstd flock:util-linux \
 		"${cross}gcc:$cross_package"; do
 		command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
 	done
@@ -76,7 +76,7 @@ input_digest() {
 	command -v "${cross}gcc" >/dev/null && compiler=$("${cross}gcc" --version | head -n1; "${cross}ld" --version | head -n1)
 	{
 		printf '%s\n' "$arch" "$source_digest" "$compiler"
-		cat "$here/build.sh" "$here/version" "$here/common.config" "$here/$arch.config"
+		cat "$here/build.sh" "$here/version" "$here/common.config" "$here/$arch.config" "$here"/patches/*.patch
 	} | sha256sum | cut -d' ' -f1
 }
 
@@ -125,6 +125,10 @@ compile() {
 		rm -rf "$dir/unpack"
 		mkdir "$dir/unpack"
 		tar -C "$dir/unpack" --strip-components=1 --no-same-owner -xf "$source" || die "unpacking \"$source\" failed"
+		local patch
+		for patch in "$here"/patches/*.patch; do
+			patch -s -d "$dir/unpack" -p1 <"$patch" || die "applying $(basename "$patch") failed"
+		done
 		mv "$dir/unpack" "$dir/source"
 	fi
 	cd "$dir/source"

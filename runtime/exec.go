@@ -98,15 +98,20 @@ func NewGuest(config image.Config, dial func(context.Context) (net.Conn, error),
 // code, ctx's cause when that ended, and another when an output could not be
 // written.
 func (g *Guest) Exec(ctx context.Context, c Command) (protocol.Exit, error) {
+	return g.execFrom(ctx, c, nil)
+}
+
+// execFrom is Exec whose time runs from when begin is closed; nil: from now.
+func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) (protocol.Exit, error) {
 	req, err := c.request(g.config)
 	if err != nil {
 		return protocol.Exit{}, &Error{Kind: ConnectionFailed, Err: err}
 	}
 	if c.Timeout > 0 {
-		var cancel context.CancelFunc
-		timeout := &Error{Kind: Timeout, Err: fmt.Errorf("the command ran longer than %v", c.Timeout)}
-		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout, timeout)
-		defer cancel()
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		go expire(ctx, begin, c.Timeout, cancel)
 	}
 	conn, err := g.dial(ctx)
 	if err != nil {
@@ -116,6 +121,24 @@ func (g *Guest) Exec(ctx context.Context, c Command) (protocol.Exit, error) {
 	defer conn.Close()
 	exit, err := agent.Exec(ctx, w, req, c.Stdio, c.Terminal)
 	return exit, g.failure(ctx, w, err)
+}
+
+// expire cancels ctx when it has lasted for timeout since begin.
+func expire(ctx context.Context, begin <-chan struct{}, timeout time.Duration, cancel context.CancelCauseFunc) {
+	if begin != nil {
+		select {
+		case <-begin:
+		case <-ctx.Done():
+			return
+		}
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		cancel(&Error{Kind: Timeout, Err: fmt.Errorf("the command ran longer than %v", timeout)})
+	case <-ctx.Done():
+	}
 }
 
 // Detach starts a command that outlives the call and returns its id.

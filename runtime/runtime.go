@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -116,7 +117,15 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 	if options.Command.Stderr == nil {
 		options.Command.Stderr = &stderr
 	}
-	v, err := r.Start(ctx, options.VM)
+	var early *early
+	begin := func(v *VM) func() {
+		early = v.execEarly(ctx, options.Command)
+		return early.over
+	}
+	if len(options.Copies) > 0 {
+		begin = nil // they come before the command
+	}
+	v, err := r.startBegin(ctx, options.VM, begin)
 	if err != nil {
 		return result, err
 	}
@@ -128,7 +137,12 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 		}
 	}
 	start := time.Now()
-	exit, err := v.Exec(ctx, options.Command)
+	var exit protocol.Exit
+	if early != nil {
+		exit, err = early.wait()
+	} else {
+		exit, err = v.Exec(ctx, options.Command)
+	}
 	result.ExitCode, result.Duration = exit.Code, time.Since(start)
 	result.Stdout, result.Stderr = stdout.Bytes(), stderr.Bytes()
 	if err != nil {

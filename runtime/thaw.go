@@ -66,7 +66,6 @@ func (r *Runtime) restore(ctx context.Context, driver vm.Snapshotter, v *VM, p *
 	}
 	v.trace.mark("started")
 	if err := v.configure(ctx, p.configure); err != nil {
-		v.end()
 		return fmt.Errorf("thawing the template: %w", err)
 	}
 	return nil
@@ -153,5 +152,5 @@ func warmUp(ctx context.Context, m vm.Machine, c *protocol.Configure) error {
 	if conn, err = m.Dial(ctx); err != nil {
 		return err
 	}
-	return agent.Quiesce(ctx, conn)
+	return agent.Freeze(ctx, conn)
 }

@@ -89,16 +89,27 @@ type VM struct {
 	image   *image.Handle
 	options VMOptions
 	trace   Trace
+	// ready is closed when the agent has answered. begin, unless nil, is called
+	// before that, once the guest can be dialled; what it returns is called when
+	// the VM has ended instead.
+	ready chan struct{}
+	begin func(*VM) (over func())
 }
 
 // Start boots a VM and returns when its agent has answered. The VM ends with
 // ctx, or with Close.
 func (r *Runtime) Start(ctx context.Context, options VMOptions) (*VM, error) {
+	return r.startBegin(ctx, options, nil)
+}
+
+// startBegin is Start with a VM's begin. A guest that was thawed and does not
+// answer is followed by one that boots: begin is then called again.
+func (r *Runtime) startBegin(ctx context.Context, options VMOptions, begin func(*VM) func()) (*VM, error) {
 	img, err := r.Images.Open(options.Image)
 	if err != nil {
 		return nil, &Error{Kind: ConnectionFailed, Err: err}
 	}
-	v, err := r.StartImage(ctx, img, options)
+	v, err := r.startImage(ctx, img, options, begin)
 	if err != nil {
 		return nil, kindOf(ConnectionFailed, fmt.Errorf("starting a VM of image %q: %w", options.Image, err))
 	}
@@ -108,7 +119,11 @@ func (r *Runtime) Start(ctx context.Context, options VMOptions) (*VM, error) {
 // StartImage boots an image that is open already. The VM takes it over; it is
 // closed when the start fails.
 func (r *Runtime) StartImage(ctx context.Context, img *image.Handle, options VMOptions) (*VM, error) {
-	v, err := r.start(ctx, img, options.withDefaults())
+	return r.startImage(ctx, img, options, nil)
+}
+
+func (r *Runtime) startImage(ctx context.Context, img *image.Handle, options VMOptions, begin func(*VM) func()) (*VM, error) {
+	v, err := r.start(ctx, img, options.withDefaults(), begin)
 	if err != nil {
 		img.Close()
 		return nil, err
@@ -116,8 +131,8 @@ func (r *Runtime) StartImage(ctx context.Context, img *image.Handle, options VMO
 	return v, nil
 }
 
-func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOptions) (*VM, error) {
-	v := &VM{image: img, options: options, trace: Trace{start: time.Now()}}
+func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOptions, begin func(*VM) func()) (*VM, error) {
+	v := &VM{image: img, options: options, trace: Trace{start: time.Now()}, ready: make(chan struct{}), begin: begin}
 	v.Guest = NewGuest(img.Config, v.dial, func(err error) error { return v.ended(VMCrashed, err) })
 	p, err := r.plan(img, options)
 	if err != nil {
@@ -143,7 +158,6 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 	}
 	v.trace.mark("started")
 	if err := v.configure(ctx, p.configure); err != nil {
-		v.end()
 		return nil, err
 	}
 	return v, nil
@@ -241,18 +255,28 @@ func (v *VM) end() {
 }
 
 // configure waits for the agent. It ends when the agent has answered, the VM
-// has ended, ctx has, or it takes too long.
+// has ended, ctx has, or it takes too long; in all but the first case the VM has
+// ended.
 func (v *VM) configure(ctx context.Context, c *protocol.Configure) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("its agent did not answer within %v", bootTimeout))
 	defer cancel()
 	conn, err := v.machine.Dial(ctx)
 	if err != nil {
+		v.end()
 		return err
+	}
+	over := func() {}
+	if v.begin != nil {
+		over = v.begin(v)
 	}
 	reply, err := agent.Configure(ctx, conn, c)
 	if err != nil {
-		return v.ended(ConnectionFailed, err)
+		err = v.ended(ConnectionFailed, err)
+		v.end()
+		over()
+		return err
 	}
+	close(v.ready)
 	v.trace.booted(reply.Marks)
 	return nil
 }
@@ -288,9 +312,11 @@ func (v *VM) Done() <-chan struct{} { return v.machine.Done() }
 func (v *VM) Dial(ctx context.Context) (net.Conn, error) { return v.machine.Dial(ctx) }
 
 // finish ends a VM whose work is done: at once, unless something outlives it.
+// It does not wait for the memory of a killed one to be freed.
 func (v *VM) finish(ctx context.Context) error {
 	if len(v.options.Volumes) == 0 {
-		return v.Close()
+		v.machine.Kill()
+		return v.image.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()

@@ -17,7 +17,7 @@ import (
 
 // debianRecipe makes the layout; it is part of the cache's key.
 const debianRecipe = `set -eu
-mmdebstrap --quiet --architectures="$ARCH" --variant=minbase bookworm "$DIR/root.tar"
+mmdebstrap --quiet --architectures="$ARCH" --variant=minbase --include="$PACKAGES" bookworm "$DIR/root.tar"
 umoci init --layout "$DIR/layout"
 umoci new --image "$DIR/layout:latest"
 umoci raw add-layer --image "$DIR/layout:latest" "$DIR/root.tar"
@@ -44,9 +44,11 @@ func Cache() string {
 	return filepath.Join(dir, "lumina", "test")
 }
 
-// Debian returns the path of an OCI layout, tag latest, of a real Debian 12.
-func Debian(arch string) (string, error) {
-	sum := sha256.Sum256([]byte(arch + debianRecipe))
+// Debian returns the path of an OCI layout, tag latest, of a real Debian 12 with
+// these packages beside the essential ones.
+func Debian(arch string, packages ...string) (string, error) {
+	include := strings.Join(packages, ",")
+	sum := sha256.Sum256([]byte(arch + include + debianRecipe))
 	dir := filepath.Join(Cache(), "debian-"+arch+"-"+hex.EncodeToString(sum[:8]))
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
@@ -76,7 +78,7 @@ func Debian(arch string) (string, error) {
 		script = foreignRecipe + debianRecipe
 	}
 	cmd := exec.Command("sh", "-c", script)
-	cmd.Env = append(os.Environ(), "ARCH="+arch, "DIR="+work)
+	cmd.Env = append(os.Environ(), "ARCH="+arch, "DIR="+work, "PACKAGES="+include)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("making a Debian image: %w\n%s", err, out)
 	}

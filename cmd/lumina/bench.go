@@ -26,7 +26,8 @@ type sample struct {
 	Min    float64 `json:"min_ms"`
 	StdDev float64 `json:"stddev_ms"`
 	// PeakMemory is the most that one of the processes held, in bytes.
-	PeakMemory int64 `json:"peak_memory_bytes,omitempty"`
+	PeakMemory int64     `json:"peak_memory_bytes,omitempty"`
+	times      []float64 // all of them, sorted
 }
 
 // measure calls do count times.
@@ -42,7 +43,13 @@ func measure(ctx context.Context, name string, count int, do func() error) (samp
 		}
 		times = append(times, ms(time.Since(start)))
 	}
+	return summarize(name, times), nil
+}
+
+// summarize makes a sample of times in milliseconds.
+func summarize(name string, times []float64) sample {
 	slices.Sort(times)
+	count := len(times)
 	s := sample{Name: name, Count: count, Min: times[0], P50: times[count/2], P95: times[count*95/100]}
 	mean, square := 0.0, 0.0
 	for _, t := range times {
@@ -52,7 +59,8 @@ func measure(ctx context.Context, name string, count int, do func() error) (samp
 		square += (t - mean) * (t - mean) / float64(count)
 	}
 	s.StdDev = math.Round(math.Sqrt(square)*100) / 100
-	return s, nil
+	s.times = times
+	return s
 }
 
 // self is this program as another process, as its users call it.
@@ -74,7 +82,7 @@ func (s *self) run(ctx context.Context, args ...string) error {
 
 func newBenchCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure this machine"}
-	c.AddCommand(newBenchRunCommand(env), newBenchExecCommand(env), newBenchCreateCommand(env))
+	c.AddCommand(newBenchBootCommand(env), newBenchRunCommand(env), newBenchExecCommand(env), newBenchCreateCommand(env))
 	return c
 }
 

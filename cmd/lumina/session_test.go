@@ -24,6 +24,7 @@ import (
 // startSession starts a session that the test ends with.
 func startTestSession(t testing.TB, args ...string) string {
 	t.Helper()
+	// The last flag of a name wins.
 	r := lumina(t, append([]string{"session", "start", "--image", "debian"}, args...)...).succeeded(t)
 	if r.SID == "" {
 		t.Fatalf("no sid in %q", r.stdout)
@@ -410,39 +411,4 @@ func TestSessionStartThatFails(t *testing.T) {
 func TestSessionEndsAfterItsTTL(t *testing.T) {
 	lumina(t, "session", "start", "--image", "debian", "--ttl", "1s").succeeded(t)
 	nothingLeft(t)
-}
-
-// Programs that want a terminal, in one: tmux is the terminal's owner.
-func TestTerminal(t *testing.T) {
-	sid := startTestSession(t)
-	socket := filepath.Join(t.TempDir(), "tmux")
-	tmux := func(args ...string) string {
-		t.Helper()
-		return buildertest.Run(t, "tmux", append([]string{"-S", socket, "-f", "/dev/null"}, args...)...)
-	}
-	shell := fmt.Sprintf("LUMINA_HOME=%s %s exec --pty %s bash; echo ended $?; stty -a | grep -o ' echo '; exec cat", home, program, sid)
-	tmux("new-session", "-d", "-x", "100", "-y", "30", shell)
-	t.Cleanup(func() { tmux("kill-server") })
-	screen := func(want string) {
-		t.Helper()
-		var last string
-		for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-			if last = tmux("capture-pane", "-p"); strings.Contains(last, want) {
-				return
-			}
-		}
-		t.Fatalf("the screen never showed %q:\n%s", want, last)
-	}
-	screen("/#")
-	tmux("send-keys", "tty; stty size; echo $((6*7))", "Enter")
-	screen("/dev/pts/0\n30 100\n42")
-	tmux("resize-window", "-x", "80", "-y", "20")
-	tmux("send-keys", "stty size", "Enter")
-	screen("20 80")
-	tmux("send-keys", "sleep 100", "Enter")
-	screen("sleep 100")
-	tmux("send-keys", "C-c", "echo interrupted $?", "Enter")
-	screen("interrupted 130")
-	tmux("send-keys", "exit 3", "Enter")
-	screen("ended 3\n echo") // and the terminal is itself again
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -26,19 +27,46 @@ type System interface {
 
 // Server answers operations.
 type Server struct {
-	system     System
-	reaper     *Reaper
-	processes  processes
-	configured chan struct{} // closed by the first successful Configure
-	configure  chan bool     // holds the right to configure: true for the first time
+	system    System
+	reaper    *Reaper
+	processes processes
+	gate      gate
+	template  bool          // the guest may be frozen; set before the gate opens
+	configure chan struct{} // holds the right to configure
 }
 
 // NewServer makes a server. Operations wait until the host has configured the
 // guest, so that a host can send both at once.
 func NewServer(system System, reaper *Reaper) *Server {
-	s := &Server{system: system, reaper: reaper, configured: make(chan struct{}), configure: make(chan bool, 1)}
-	s.configure <- true
+	s := &Server{system: system, reaper: reaper, configure: make(chan struct{}, 1)}
+	s.gate.shut()
+	s.configure <- struct{}{}
 	return s
+}
+
+// gate holds operations up until the guest is configured: a guest that will be
+// frozen has it shut again, for the time it is thawed.
+type gate struct {
+	mu   sync.Mutex
+	open chan struct{} // closed when operations may pass
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = make(chan struct{})
+}
+
+func (g *gate) unlock() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.open)
+}
+
+func (g *gate) passed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
 }
 
 // Serve answers the streams of one listener until it fails.
@@ -86,7 +114,7 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 	if req.Op == protocol.OpConfigure && req.Configure != nil {
 		return s.configureOnce(req.Configure, r, w)
 	}
-	<-s.configured
+	<-s.gate.passed()
 	switch {
 	case req.Op == protocol.OpExec && req.Exec != nil:
 		return s.exec(req.Exec, r, w)
@@ -102,18 +130,19 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 		return copyIn(req.CopyIn, r, w)
 	case req.Op == protocol.OpCopyOut && req.CopyOut != nil:
 		return copyOut(conn, req.CopyOut)
+	case req.Op == protocol.OpFreeze:
+		return s.freeze(w)
 	case req.Op == protocol.OpShutdown:
 		return s.shutdown(w)
 	}
 	return &protocol.Error{Code: protocol.CodeRequest, Message: fmt.Sprintf("unknown or incomplete operation %q", req.Op)}
 }
 
-// configureOnce configures the guest once and, when it is a template, once more
-// for each time that it is thawed.
+// configureOnce configures the guest once and, when it has been frozen, once
+// more for each time that it is thawed.
 func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *protocol.Writer) error {
-	var first bool
 	select {
-	case first = <-s.configure:
+	case <-s.configure:
 	default:
 		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest is configured already"}
 	}
@@ -130,13 +159,20 @@ func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *pro
 	if err != nil {
 		return fmt.Errorf("configuring the guest: %w", err)
 	}
-	if first {
-		close(s.configured)
-	}
-	if c.Template {
-		s.configure <- false
-	}
+	s.template = c.Template
+	s.gate.unlock()
 	return w.Message(protocol.FrameReply, reply)
+}
+
+// freeze makes operations wait for the Configure that comes when the guest has
+// been frozen and thawed.
+func (s *Server) freeze(w *protocol.Writer) error {
+	if !s.template {
+		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest was not configured as a template"}
+	}
+	s.gate.shut()
+	s.configure <- struct{}{}
+	return w.Message(protocol.FrameReply, struct{}{})
 }
 
 func (s *Server) shutdown(w *protocol.Writer) error {

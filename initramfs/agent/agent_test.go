@@ -96,7 +96,7 @@ func serve(t *testing.T, configured bool) *mux.Session {
 	t.Cleanup(func() { client.Close() })
 	s := NewServer(fakeSystem{}, reaper())
 	if configured {
-		close(s.configured)
+		s.gate.unlock()
 	}
 	go func() { _ = s.Serve(server) }()
 	return client

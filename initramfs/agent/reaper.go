@@ -3,10 +3,11 @@
 package agent
 
 import (
-	"os"
-	"os/signal"
 	"sync"
 	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Reaper starts processes and collects every child that ends, its own and the
@@ -17,19 +18,27 @@ type Reaper struct {
 	// ends at once is not taken for an orphan.
 	mu      sync.Mutex
 	waiting map[int]chan syscall.WaitStatus
+	started chan struct{} // capacity 1: there may be children
 }
 
-// NewReaper starts collecting.
+// NewReaper starts collecting. A thread waits for the children: a signal for
+// each of them would be delivered, handled and passed on by the Go runtime.
 func NewReaper() *Reaper {
-	r := &Reaper{waiting: make(map[int]chan syscall.WaitStatus)}
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGCHLD)
+	r := &Reaper{waiting: make(map[int]chan syscall.WaitStatus), started: make(chan struct{}, 1)}
+	ignoreSIGCHLD()
 	go func() {
-		for range ended {
+		for range r.started {
 			r.reap()
 		}
 	}()
 	return r
+}
+
+// ignoreSIGCHLD takes the Go runtime's handler away. The default action ignores
+// the signal; children remain to be waited for, as they would not with SIG_IGN.
+func ignoreSIGCHLD() {
+	var byDefault [32]byte // struct sigaction, with a mask of 8 bytes
+	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
 }
 
 // Start forks and executes; the channel gives the process's end, once.
@@ -42,17 +51,22 @@ func (r *Reaper) Start(path string, args []string, attr *syscall.ProcAttr) (pid 
 	}
 	c := make(chan syscall.WaitStatus, 1)
 	r.waiting[pid] = c
+	select {
+	case r.started <- struct{}{}:
+	default:
+	}
 	return pid, c, nil
 }
 
+// reap collects until there are no children. Orphans descend from children.
 func (r *Reaper) reap() {
 	for {
 		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
 		if err == syscall.EINTR {
 			continue
 		}
-		if err != nil || pid <= 0 {
+		if err != nil {
 			return
 		}
 		r.mu.Lock()

@@ -33,6 +33,8 @@ type System struct {
 	mounted func() (marks, error)
 	// network is what the interface has; nil before it is configured.
 	network *protocol.Network
+	loUp    bool
+	random  int // /dev/urandom; 0 before it is open
 	names   names
 	mounts  []protocol.Mount
 	entered bool // the root file system is the root directory

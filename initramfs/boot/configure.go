@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -24,7 +23,7 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 	}
 	s.marks.add("asked to configure")
 	if err := s.marks.run([]step{
-		action{"seeding the entropy pool", func() error { return seed(c.Seed) }},
+		action{"seeding the entropy pool", func() error { return s.seed(c.Seed) }},
 		action{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		action{"configuring the network", func() error { return s.configureNetwork(c.Network) }},
 		action{"entering the root", s.enterRoot},
@@ -69,24 +68,26 @@ func mountRoot() (marks, error) {
 }
 
 // seed adds entropy, credits it, and makes the kernel use it at once.
-func seed(b []byte) error {
+func (s *System) seed(b []byte) error {
 	if len(b) == 0 || len(b) > 512 {
 		return fmt.Errorf("seed of %d bytes, want 1 to 512", len(b))
 	}
-	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
-	if err != nil {
-		return err
+	if s.random == 0 {
+		fd, err := unix.Open("/dev/urandom", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		s.random = fd // open for when a thawed guest is seeded
 	}
-	defer f.Close()
 	// struct rand_pool_info of linux/random.h: bits, bytes, data.
 	info := make([]byte, 8, 8+len(b))
 	*(*int32)(unsafe.Pointer(&info[0])) = int32(len(b) * 8)
 	*(*int32)(unsafe.Pointer(&info[4])) = int32(len(b))
 	info = append(info, b...)
-	if err := ioctl(f.Fd(), unix.RNDADDENTROPY, unsafe.Pointer(&info[0])); err != nil {
+	if err := ioctl(uintptr(s.random), unix.RNDADDENTROPY, unsafe.Pointer(&info[0])); err != nil {
 		return err
 	}
-	return ioctl(f.Fd(), unix.RNDRESEEDCRNG, nil)
+	return ioctl(uintptr(s.random), unix.RNDRESEEDCRNG, nil)
 }
 
 func ioctl(fd uintptr, request uint, arg unsafe.Pointer) error {
@@ -183,74 +184,6 @@ func linkStandardFiles() error {
 		if err := os.Symlink(l.target, l.name); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
-	}
-	return nil
-}
-
-// names are the files in /etc that every container tool provides. They stay
-// open: a thawed guest, in which nothing has run yet, writes over what they
-// hold.
-type names struct {
-	files   map[string]*os.File
-	content map[string]string
-}
-
-func (n *names) write(c *protocol.Configure) error {
-	var resolv strings.Builder
-	if c.Network != nil {
-		for _, server := range c.Network.DNS {
-			fmt.Fprintf(&resolv, "nameserver %s\n", server)
-		}
-	}
-	if n.files == nil {
-		n.files, n.content = map[string]*os.File{}, map[string]string{}
-		if err := os.MkdirAll("/etc", 0o755); err != nil {
-			return err
-		}
-	}
-	for _, f := range []struct{ path, content string }{
-		{"/etc/hostname", c.Hostname + "\n"},
-		{"/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"},
-		{"/etc/resolv.conf", resolv.String()},
-		{"/etc/machine-id", c.MachineID + "\n"},
-	} {
-		if err := n.writeFile(f.path, f.content); err != nil {
-			return err
-		}
-	}
-	if c.Template {
-		return nil
-	}
-	for _, f := range n.files {
-		f.Close()
-	}
-	n.files, n.content = nil, nil
-	return nil
-}
-
-func (n *names) writeFile(path, content string) error {
-	f := n.files[path]
-	if f == nil {
-		// The image may have a link there, to a place that does not exist yet.
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		var err error
-		if f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
-			return err
-		}
-		n.files[path] = f
-	}
-	old := n.content[path]
-	n.content[path] = content
-	if old == content {
-		return nil
-	}
-	if _, err := f.WriteAt([]byte(content), 0); err != nil {
-		return err
-	}
-	if len(old) > len(content) {
-		return f.Truncate(int64(len(content)))
 	}
 	return nil
 }

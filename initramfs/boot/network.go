@@ -20,6 +20,9 @@ const interfaceName = "eth0"
 // it has one, the addresses that the host chose: no DHCP round trip. A thawed
 // guest keeps what has not changed.
 func (s *System) configureNetwork(n *protocol.Network) error {
+	if n == nil && s.loUp {
+		return nil
+	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -28,6 +31,7 @@ func (s *System) configureNetwork(n *protocol.Network) error {
 	if err := linkUp(fd, "lo"); err != nil {
 		return fmt.Errorf("bringing up lo: %w", err)
 	}
+	s.loUp = true
 	if n == nil {
 		return nil
 	}

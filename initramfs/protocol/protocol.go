@@ -10,7 +10,7 @@ import "time"
 
 // Version is the version of everything in this package. Host and guest must
 // agree on it: an image carries the agent that it was made with.
-const Version = 1
+const Version = 2
 
 // PortName is the name of the virtio-serial port that the agent listens on.
 const PortName = "org.lumina.agent.0"
@@ -39,6 +39,7 @@ const (
 	OpDial      Op = "dial"      // Dial → Reply, then the connection's bytes both ways
 	OpCopyIn    Op = "copy_in"   // CopyIn, a tree of files → Copied
 	OpCopyOut   Op = "copy_out"  // CopyOut → a tree of files
+	OpFreeze    Op = "freeze"    // → Reply; a template then waits to be thawed and configured
 	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
 )
 

@@ -64,15 +64,16 @@ func configure(conn net.Conn, c *protocol.Configure) (*protocol.Configured, erro
 	return reply, err
 }
 
-// Quiesce returns when the guest has read everything that was sent before, and
-// nothing is under way in either direction. conn is closed.
-func Quiesce(ctx context.Context, conn net.Conn) error {
+// Freeze returns when the guest is ready to be frozen: it has read everything
+// that was sent before, nothing is under way in either direction, and the first
+// operation that it does next is Configure. conn is closed.
+func Freeze(ctx context.Context, conn net.Conn) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	r := protocol.NewReader(conn)
-	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpProcesses})
+	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpFreeze})
 	if err == nil {
-		err = r.Expect(protocol.FrameReply, new(protocol.Processes))
+		err = r.Expect(protocol.FrameReply, new(struct{}))
 	}
 	if err == nil {
 		// The agent drops the stream as its last word; there is no answer to that.

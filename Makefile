@@ -68,8 +68,8 @@ fuzz:
 
 # The figures of README.md, on this machine. Needs the image that quickstart makes.
 bench: build
-	bin/lumina bench run --image debian
-	bin/lumina bench exec --image debian
+	bin/lumina bench boot --image debian
+	bin/lumina bench session --image debian
 
 clean:
 	rm -rf bin initramfs/out/*.zst

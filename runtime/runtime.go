@@ -104,6 +104,8 @@ type Result struct {
 	// its own for it.
 	Stdout, Stderr []byte
 	Trace          Trace
+	// Network is what the guest did with its network; nil when it has none.
+	Network *NetworkReport
 }
 
 // Run boots a VM, runs one command in it and ends the VM. The result is never
@@ -129,7 +131,10 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 	if err != nil {
 		return result, err
 	}
-	defer func() { err = errors.Join(err, v.finish(ctx)) }()
+	defer func() {
+		result.Network = v.Network()
+		err = errors.Join(err, v.finish(ctx))
+	}()
 	result.Trace = v.Trace()
 	for _, c := range options.Copies {
 		if _, err := v.CopyIn(ctx, c.From, c.To, nil); err != nil {

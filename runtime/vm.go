@@ -16,6 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -34,17 +35,6 @@ const bootTimeout = 60 * time.Second
 // that its end can be told.
 const crashGrace = 2 * time.Second
 
-// NetworkMode is what the guest can reach.
-type NetworkMode string
-
-// The network modes.
-const (
-	// NetworkNone is nothing: the default, since a VM is sealed.
-	NetworkNone NetworkMode = "none"
-	// NetworkNAT is outbound connections, to the host's loopback among them.
-	NetworkNAT NetworkMode = "nat"
-)
-
 // VMOptions says which VM to start. Zero values mean the defaults.
 type VMOptions struct {
 	Image    string // a name in the image store
@@ -52,6 +42,8 @@ type VMOptions struct {
 	Memory   int64 // bytes
 	DiskSize int64 // bytes of the scratch disk
 	Network  NetworkMode
+	// AllowLAN lets the network reach private addresses, too.
+	AllowLAN bool
 	Volumes  []Volume
 	// NoTemplate boots even if there is a frozen VM to go on from.
 	NoTemplate bool
@@ -68,7 +60,7 @@ func (o VMOptions) withDefaults() VMOptions {
 		o.DiskSize = DefaultDiskSize
 	}
 	if o.Network == "" {
-		o.Network = NetworkNone
+		o.Network = NetworkNAT
 	}
 	return o
 }
@@ -86,6 +78,7 @@ type Volume struct {
 type VM struct {
 	Guest
 	machine vm.Machine
+	network *network.Network // nil for none
 	image   *image.Handle
 	options VMOptions
 	trace   Trace
@@ -142,6 +135,7 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 	thawed, reason := r.thaw(ctx, v, p)
 	v.trace.Cold = reason
 	if thawed {
+		v.network, p.network = p.network, nil
 		return v, nil
 	}
 	if err := context.Cause(ctx); err != nil {
@@ -160,6 +154,7 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 	if err := v.configure(ctx, p.configure); err != nil {
 		return nil, err
 	}
+	v.network, p.network = p.network, nil
 	return v, nil
 }
 
@@ -167,6 +162,7 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 type plan struct {
 	spec      vm.Spec // without the root's and the scratch disk
 	root      *os.File
+	network   *network.Network // nil for none, and when a VM has taken it over
 	configure *protocol.Configure
 }
 
@@ -191,10 +187,9 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		p.close()
 		return nil, err
 	}
-	if options.Network == NetworkNAT {
-		mac := newMAC()
-		p.spec.Network = &vm.Network{MAC: mac}
-		p.configure.Network = &protocol.Network{MAC: mac.String(), Address: "10.0.2.15/24", Gateway: "10.0.2.2", DNS: []string{"10.0.2.3"}}
+	if err := p.addNetwork(options); err != nil {
+		p.close()
+		return nil, err
 	}
 	return p, nil
 }
@@ -231,6 +226,9 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 
 func (p *plan) close() {
 	closeFiles([]*os.File{p.spec.Kernel, p.spec.Initramfs, p.root})
+	if p.network != nil {
+		p.network.Close()
+	}
 	for _, d := range p.spec.Disks {
 		d.File.Close()
 	}
@@ -316,7 +314,7 @@ func (v *VM) Dial(ctx context.Context) (net.Conn, error) { return v.machine.Dial
 func (v *VM) finish(ctx context.Context) error {
 	if len(v.options.Volumes) == 0 {
 		v.machine.Kill()
-		return v.image.Close()
+		return v.free()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
@@ -329,7 +327,16 @@ const shutdownTimeout = 30 * time.Second
 // Close ends the VM at once and waits for its end. What it wrote is lost.
 func (v *VM) Close() error {
 	v.end()
-	return v.image.Close()
+	return v.free()
+}
+
+// free gives back what the machine does not need any more.
+func (v *VM) free() error {
+	err := v.image.Close()
+	if v.network != nil {
+		err = errors.Join(err, v.network.Close())
+	}
+	return err
 }
 
 func openFiles(img *image.Handle, names ...string) ([]*os.File, error) {

@@ -17,7 +17,7 @@ import (
 
 // debianRecipe makes the layout; it is part of the cache's key.
 const debianRecipe = `set -eu
-mmdebstrap --quiet --architectures="$ARCH" --variant=minbase --include="$PACKAGES" bookworm "$DIR/root.tar"
+mmdebstrap --quiet --architectures="$ARCH" --variant=minbase ${PACKAGES:+--include="$PACKAGES"} bookworm "$DIR/root.tar"
 umoci init --layout "$DIR/layout"
 umoci new --image "$DIR/layout:latest"
 umoci raw add-layer --image "$DIR/layout:latest" "$DIR/root.tar"

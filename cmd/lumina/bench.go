@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
 // sample is how long one thing took, many times, in milliseconds.
@@ -82,7 +81,7 @@ func (s *self) run(ctx context.Context, args ...string) error {
 
 func newBenchCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure this machine"}
-	c.AddCommand(newBenchBootCommand(env), newBenchRunCommand(env), newBenchExecCommand(env), newBenchCreateCommand(env))
+	c.AddCommand(newBenchBootCommand(env), newBenchRunCommand(env), newBenchSessionCommand(env), newBenchCreateCommand(env))
 	return c
 }
 
@@ -143,71 +142,6 @@ func newBenchRunCommand(env *environment) *cobra.Command {
 func thisProgram() (*self, error) {
 	path, err := os.Executable()
 	return &self{path: path}, err
-}
-
-func newBenchExecCommand(env *environment) *cobra.Command {
-	var image string
-	var count int
-	c := &cobra.Command{
-		Use:   "exec",
-		Short: "An exec of true in a session: whole process, and within it",
-		Args:  usageArgs(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			ctx := c.Context()
-			me, err := thisProgram()
-			if err != nil {
-				return err
-			}
-			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
-			if err != nil {
-				return err
-			}
-			s, err := session.Start(ctx, me.path, []string{superviseCommand}, session.Options{Home: home, VM: runtime.VMOptions{Image: image}})
-			if err != nil {
-				return err
-			}
-			// Also when ctx has ended.
-			defer func() { _ = s.Stop(context.WithoutCancel(ctx)) }()
-			samples, err := measureExec(ctx, me, s, count)
-			if err != nil {
-				return err
-			}
-			return printSamples(env, samples...)
-		},
-	}
-	c.Flags().StringVar(&image, "image", "default", "image to boot")
-	c.Flags().IntVar(&count, "count", 200, "how often")
-	return c
-}
-
-func measureExec(ctx context.Context, me *self, s *session.Session, count int) ([]sample, error) {
-	execute := func(c runtime.Command) func() error {
-		return func() error {
-			_, err := s.Exec(ctx, c)
-			return err
-		}
-	}
-	var samples []sample
-	for _, m := range []struct {
-		name string
-		do   func() error
-	}{
-		{"lumina exec SID true", func() error { return me.run(ctx, "exec", s.Info.SID, "true") }},
-		{"exec true, shell", execute(runtime.Command{Shell: "true"})},
-		{"exec true, no shell", execute(runtime.Command{Args: []string{"true"}})},
-		{"agent round trip", func() error {
-			_, err := s.Processes(ctx)
-			return err
-		}},
-	} {
-		one, err := measure(ctx, m.name, count, m.do)
-		if err != nil {
-			return nil, err
-		}
-		samples = append(samples, one)
-	}
-	samples[0].PeakMemory = me.peak
-	return samples, nil
 }
 
 func newBenchCreateCommand(env *environment) *cobra.Command {

@@ -19,6 +19,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -158,22 +159,57 @@ func execTerminal(ctx context.Context, env *environment, s *session.Session, com
 }
 
 func newPsCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:   "ps [SID]",
-		Short: "List sessions, or the processes of one",
+	var denied bool
+	c := &cobra.Command{
+		Use:   "ps [SID] | ps --denied SID",
+		Short: "List sessions, or the processes of one, or what its network denied it",
 		Args:  usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
+				if denied {
+					return usageError{errors.New("--denied needs a session")}
+				}
 				return printSessions(c.Context(), env)
 			}
 			s, err := openSession(env, args[0])
 			if err != nil {
 				return err
 			}
+			if denied {
+				return printDenied(c.Context(), env, s)
+			}
 			return printProcesses(c.Context(), env, s)
 		},
 		ValidArgsFunction: completeSIDs(env),
 	}
+	c.Flags().BoolVar(&denied, "denied", false, "list what the session's network denied it")
+	return c
+}
+
+func printDenied(ctx context.Context, env *environment, s *session.Session) error {
+	report, err := newReport(env)
+	if err != nil {
+		return err
+	}
+	traffic, err := s.Network(ctx)
+	if err != nil {
+		return report.fail(err)
+	}
+	if traffic == nil {
+		traffic = &runtime.NetworkReport{}
+	}
+	if report.format != formatText {
+		if traffic.Denied == nil {
+			traffic.Denied = []network.Denied{}
+		}
+		return printJSON(env.stdout, traffic)
+	}
+	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PROTOCOL\tDESTINATION\tNAME\tCOUNT\tREASON")
+	for _, d := range traffic.Denied {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", d.Protocol, d.Destination, d.Name, d.Count, d.Reason)
+	}
+	return w.Flush()
 }
 
 // processRow is one line of ps SID.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 // format is how results are printed.
@@ -94,6 +95,20 @@ type success struct {
 	StderrTruncated bool   `json:"stderr_truncated,omitempty"`
 	ExitCode        int    `json:"exit_code"`
 	DurationMS      int64  `json:"duration_ms"`
+	networkEnvelope
+}
+
+// networkEnvelope is what the command did with the VM's network.
+type networkEnvelope struct {
+	Metrics map[string]network.Metrics `json:"network_metrics,omitempty"` // by interface
+	Denied  []network.Denied           `json:"network_denied,omitempty"`
+}
+
+func envelopeOf(r *runtime.NetworkReport) networkEnvelope {
+	if r == nil {
+		return networkEnvelope{}
+	}
+	return networkEnvelope{map[string]network.Metrics{"eth0": r.Metrics}, r.Denied}
 }
 
 // failure is the envelope of a command that has no exit code.
@@ -105,6 +120,7 @@ type failure struct {
 	PartialStderr      *string           `json:"partial_stderr,omitempty"`
 	PartialStdoutBytes string            `json:"partial_stdout_bytes,omitempty"`
 	PartialStderrBytes string            `json:"partial_stderr_bytes,omitempty"`
+	networkEnvelope
 }
 
 // report prints how a command ended, in one format.
@@ -113,6 +129,7 @@ type report struct {
 	format         format
 	start          time.Time
 	stdout, stderr capture // formatJSON
+	network        networkEnvelope
 	lines          lineWriter
 }
 
@@ -181,6 +198,7 @@ func (r *report) success(code int, duration time.Duration) *success {
 		StdoutTruncated: r.stdout.truncated, StderrTruncated: r.stderr.truncated}
 	s.Stdout, s.StdoutBytes = r.stdout.text()
 	s.Stderr, s.StderrBytes = r.stderr.text()
+	s.networkEnvelope = r.network
 	return s
 }
 
@@ -199,6 +217,7 @@ func (r *report) failure(err error) *failure {
 		errOut, f.PartialStderrBytes = r.stderr.text()
 		f.PartialStdout, f.PartialStderr = &out, &errOut
 	}
+	f.networkEnvelope = r.network
 	return f
 }
 

@@ -105,6 +105,7 @@ func poolRun(ctx context.Context, env *environment, r *runtime.Runtime, options 
 	options.Command.Stdio = agent.Stdio{Stdout: &report.stdout, Stderr: &report.stderr}
 	options.Command.Env = append(options.Command.Env[:len(options.Command.Env):len(options.Command.Env)], fmt.Sprintf("LUMINA_RUN=%d", n))
 	result, err := r.Run(ctx, options)
+	report.network = envelopeOf(result.Network)
 	row := poolRow{Run: n}
 	if err != nil {
 		row.failure = report.failure(err)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ type vmFlags struct {
 	disk    byteSize
 	cpus    int
 	network string
+	lan     bool
 	volumes []string
 	// noTemplate also comes from LUMINA_TEMPLATE=0.
 	noTemplate bool
@@ -32,13 +32,15 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.Var(&f.memory, "memory", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
 	flags.IntVar(&f.cpus, "cpus", 0, "processors of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
-	flags.StringVar(&f.network, "network", string(runtime.NetworkNone), "what the VM can reach: none, or nat for outbound connections")
+	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,… (default $LUMINA_NETWORK or nat)")
+	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
+	flags.Bool("no-wait-network", false, "do not wait for the network: it is there with the boot, so this changes nothing")
 	flags.StringArrayVar(&f.volumes, "volume", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"image":   completeNames(env, imageStore),
 		"volume":  completeNames(env, volumeStore),
-		"network": cobra.FixedCompletions([]string{string(runtime.NetworkNone), string(runtime.NetworkNAT)}, cobra.ShellCompDirectiveNoFileComp),
+		"network": cobra.FixedCompletions([]string{string(runtime.NetworkNAT), string(runtime.NetworkNone), "allow="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace),
 	} {
 		// It fails for flags that do not exist only.
 		_ = c.RegisterFlagCompletionFunc(name, complete)
@@ -48,10 +50,15 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 // options joins flags and environment; flags win.
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: f.cpus, Memory: int64(f.memory), DiskSize: int64(f.disk),
-		Network: runtime.NetworkMode(f.network), NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
-	modes := []runtime.NetworkMode{runtime.NetworkNAT, runtime.NetworkNone}
-	if !slices.Contains(modes, o.Network) {
-		return o, usageError{fmt.Errorf("--network %q: want one of %v", f.network, modes)}
+		Network: runtime.NetworkMode(f.network), AllowLAN: f.lan, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
+	if o.Network == "" {
+		o.Network = runtime.NetworkMode(env.getenv("LUMINA_NETWORK"))
+	}
+	if o.Network == "" {
+		o.Network = runtime.NetworkNAT
+	}
+	if err := o.Network.Check(); err != nil {
+		return o, usageError{err}
 	}
 	for _, v := range f.volumes {
 		parsed, err := parseVolume(v)

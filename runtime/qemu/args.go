@@ -124,7 +124,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 		c.addShare(i, share)
 	}
 	if n := spec.Network; n != nil {
-		c.add("-netdev", "user,id=net0", "-device", "virtio-net-device,netdev=net0,mac="+n.MAC.String())
+		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Wire)), "-device", "virtio-net-device,netdev=net0,mac="+n.MAC.String())
 	}
 	return c, port, nil
 }

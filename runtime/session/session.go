@@ -216,6 +216,16 @@ func (s *Session) Status(ctx context.Context) (*Status, error) {
 	return reply.Status, nil
 }
 
+// Network reports what the guest has done with its network; nil when it has
+// none.
+func (s *Session) Network(ctx context.Context) (*runtime.NetworkReport, error) {
+	reply, err := s.control(ctx, controlRequest{Op: opNetwork})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Network, nil
+}
+
 // Stop ends the session and returns when its VM and directory are gone. What
 // runs in it is killed; volumes are brought to disk first.
 func (s *Session) Stop(ctx context.Context) error {

@@ -257,6 +257,8 @@ func (s *supervisor) answer(conn net.Conn) {
 	case opStop:
 		s.askStop()
 		<-s.gone
+	case opNetwork:
+		reply.Network = s.vm.Network()
 	case opWhy:
 		limit := time.NewTimer(explainTimeout)
 		defer limit.Stop()

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/abdul-abdi/lumina/runtime"
 )
 
 // A connection to a supervisor's socket begins with one byte, its kind.
@@ -36,9 +38,10 @@ const (
 type controlOp string
 
 const (
-	opStatus controlOp = "status"
-	opStop   controlOp = "stop"
-	opWhy    controlOp = "why" // why the VM ended; waits for its end
+	opStatus  controlOp = "status"
+	opStop    controlOp = "stop"
+	opNetwork controlOp = "network"
+	opWhy     controlOp = "why" // why the VM ended; waits for its end
 )
 
 type controlRequest struct {
@@ -46,9 +49,10 @@ type controlRequest struct {
 }
 
 type controlReply struct {
-	Error  string  `json:"error,omitempty"`
-	Status *Status `json:"status,omitempty"`
-	Crash  *crash  `json:"crash,omitempty"`
+	Error   string                 `json:"error,omitempty"`
+	Status  *Status                `json:"status,omitempty"`
+	Crash   *crash                 `json:"crash,omitempty"`
+	Network *runtime.NetworkReport `json:"network,omitempty"`
 }
 
 // crash is how a VM ended that nobody stopped.

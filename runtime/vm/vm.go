@@ -58,6 +58,8 @@ type Share struct {
 // Network is an Ethernet device.
 type Network struct {
 	MAC net.HardwareAddr
+	// Wire is a datagram socket that carries one Ethernet frame a datagram.
+	Wire *os.File
 }
 
 // Driver runs virtual machines with one hypervisor.

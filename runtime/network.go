@@ -1,0 +1,82 @@
+package runtime
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// NetworkMode is what the guest can reach: NetworkNone, NetworkNAT, or
+// "allow=LIST" for what package network's Allow takes.
+type NetworkMode string
+
+// The network modes.
+const (
+	// NetworkNone is nothing: the guest has its loopback.
+	NetworkNone NetworkMode = "none"
+	// NetworkNAT is outbound connections to the internet: the default.
+	NetworkNAT NetworkMode = "nat"
+)
+
+const allowPrefix = "allow="
+
+// Check says what is wrong with a mode.
+func (m NetworkMode) Check() error {
+	_, err := m.policy(false)
+	return err
+}
+
+// policy is what the mode allows; nil for no network.
+func (m NetworkMode) policy(allowLAN bool) (*network.Policy, error) {
+	var p network.Policy
+	var err error
+	switch list, allow := strings.CutPrefix(string(m), allowPrefix); {
+	case m == NetworkNone:
+		return nil, nil
+	case m == NetworkNAT:
+		p = network.NAT(allowLAN)
+	case allow:
+		p, err = network.Allow(list, allowLAN)
+	default:
+		err = fmt.Errorf("network %q: want %s, %s, or %sHOST[:PORT],…", m, NetworkNAT, NetworkNone, allowPrefix)
+	}
+	return &p, err
+}
+
+// addNetwork makes the network of a VM.
+func (p *plan) addNetwork(o VMOptions) error {
+	policy, err := o.Network.policy(o.AllowLAN)
+	if err != nil || policy == nil {
+		return err
+	}
+	mac := newMAC()
+	if p.network, err = network.New(*policy, mac); err != nil {
+		return err
+	}
+	p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device()}
+	p.configure.Network = &protocol.Network{MAC: mac.String(), Address: network.Address, Gateway: network.Gateway,
+		DNS: []string{network.Gateway}, MTU: network.MTU}
+	return nil
+}
+
+// NetworkReport is what a guest did with its network.
+type NetworkReport struct {
+	Metrics network.Metrics  `json:"metrics"`
+	Denied  []network.Denied `json:"denied"`
+	// More is how many further attempts were denied that Denied does not list.
+	More int64 `json:"more,omitempty"`
+}
+
+// Network reports what the guest has done with its network; nil when it has
+// none.
+func (v *VM) Network() *NetworkReport {
+	if v.network == nil {
+		return nil
+	}
+	r := &NetworkReport{Metrics: v.network.Metrics()}
+	r.Denied, r.More = v.network.Denied()
+	return r
+}

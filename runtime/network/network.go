@@ -1,0 +1,176 @@
+// Package network is a network of one guest, in user space: a TCP/IP stack that
+// takes the guest's connections and makes them anew from the host, as far as a
+// [Policy] lets it. It needs no rights and knows no driver: frames come and go
+// over a socket.
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+// What the guest's interface has.
+const (
+	// Address is the guest's, with the length of its network's prefix.
+	Address = "10.0.2.15/24"
+	// Gateway is the only other machine in it; it resolves names, too.
+	Gateway = "10.0.2.2"
+	// MTU is in bytes. Long frames cost an emulated guest least.
+	MTU = 65520
+)
+
+var (
+	gatewayAddress = tcpip.AddrFrom4(netip.MustParseAddr(Gateway).As4())
+	guestAddress   = tcpip.AddrFrom4(netip.MustParsePrefix(Address).Addr().As4())
+	gatewayMAC     = tcpip.LinkAddress("\x02lumin")
+)
+
+const nic tcpip.NICID = 1
+
+// Network is the network of a guest.
+type Network struct {
+	policy   Policy
+	resolver resolver
+	stack    *stack.Stack
+	link     *link
+	device   *os.File
+	ctx      context.Context
+	cancel   context.CancelFunc
+	counters counters
+	denied   deniedLog
+	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	names    names
+	flows    chan struct{} // a token for each connection
+}
+
+// maxFlows is how many connections a guest may have at once.
+const maxFlows = 4096
+
+// New makes a network for the guest with this MAC address.
+func New(policy Policy, mac net.HardwareAddr) (*Network, error) {
+	n := &Network{policy: policy, resolver: net.DefaultResolver, dial: new(net.Dialer).DialContext, flows: make(chan struct{}, maxFlows)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	var err error
+	if n.link, n.device, err = newLink(&n.counters); err != nil {
+		return nil, fmt.Errorf("making the network: %w", err)
+	}
+	n.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+	})
+	if err := n.configure(mac); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("making the network: %w", err)
+	}
+	return n, nil
+}
+
+func (n *Network) configure(mac net.HardwareAddr) error {
+	s := n.stack
+	subnet, err := tcpip.NewSubnet(tcpip.AddrFrom4([4]byte{10, 0, 2, 0}), tcpip.MaskFrom("\xff\xff\xff\x00"))
+	if err != nil {
+		return err
+	}
+	s.SetRouteTable([]tcpip.Route{{Destination: subnet, NIC: nic}})
+	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, 1024, n.forwardTCP).HandlePacket)
+	s.SetTransportProtocolHandler(udp.ProtocolNumber, n.udpHandler())
+	sack := tcpip.TCPSACKEnabled(true)
+	window := tcpip.TCPModerateReceiveBufferOption(true)
+	sendBuffer := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: 1 << 20, Max: 4 << 20}
+	receiveBuffer := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: 1 << 20, Max: 4 << 20}
+	for _, e := range []tcpip.Error{
+		s.SetTransportProtocolOption(tcp.ProtocolNumber, &sack),
+		s.SetTransportProtocolOption(tcp.ProtocolNumber, &window),
+		s.SetTransportProtocolOption(tcp.ProtocolNumber, &sendBuffer),
+		s.SetTransportProtocolOption(tcp.ProtocolNumber, &receiveBuffer),
+		s.CreateNIC(nic, n.link),
+		s.AddProtocolAddress(nic, tcpip.ProtocolAddress{
+			Protocol:          header.IPv4ProtocolNumber,
+			AddressWithPrefix: gatewayAddress.WithPrefix(),
+		}, stack.AddressProperties{}),
+		// Whomever the guest calls, the stack answers.
+		s.SetSpoofing(nic, true),
+		s.SetPromiscuousMode(nic, true),
+		s.AddStaticNeighbor(nic, ipv4.ProtocolNumber, guestAddress, tcpip.LinkAddress(mac)),
+	} {
+		if e != nil {
+			return errors.New(e.String())
+		}
+	}
+	return n.serveDNS()
+}
+
+// Device is the driver's end of the wire: a socket that carries one Ethernet
+// frame a datagram. It stays open until Close.
+func (n *Network) Device() *os.File { return n.device }
+
+// Close ends the network and its connections.
+func (n *Network) Close() error {
+	n.cancel()
+	err := errors.Join(n.link.conn.Close(), n.device.Close())
+	n.stack.Close()
+	return err
+}
+
+// Denied lists what the guest tried in vain, and how many further attempts are
+// not listed.
+func (n *Network) Denied() (list []Denied, more int64) {
+	n.denied.mu.Lock()
+	defer n.denied.mu.Unlock()
+	return append(list, n.denied.list...), n.denied.more
+}
+
+// Metrics counts the guest's traffic.
+func (n *Network) Metrics() Metrics {
+	c := &n.counters
+	return Metrics{
+		ReceivedBytes: c.rxBytes.Load(), ReceivedPackets: c.rxPackets.Load(),
+		SentBytes: c.txBytes.Load(), SentPackets: c.txPackets.Load(),
+		Connections: c.connections.Load(), Denied: c.denied.Load(),
+	}
+}
+
+func (n *Network) deny(protocol string, to netip.AddrPort, name, reason string) {
+	n.counters.denied.Add(1)
+	n.denied.add(Denied{Protocol: protocol, Destination: to.String(), Name: name, Reason: reason})
+}
+
+// admits says whether a connection may be tried. byName: it may if what the
+// guest says first names a destination that the policy allows.
+func (n *Network) admits(protocol string, to netip.AddrPort) (byName, ok bool) {
+	reason := n.policy.refuses(to.Addr())
+	if to.Addr() == netip.MustParseAddr(Gateway) {
+		reason = "the gateway resolves names, and nothing else"
+	}
+	switch {
+	case reason != "":
+	case n.policy.allowsAddress(to):
+		return false, true
+	case protocol == "tcp" && n.names.allowed(&n.policy, to):
+		return true, true
+	case n.policy.names():
+		reason = "no allowed name was resolved to the address"
+	default:
+		reason = "the address is not allowed"
+	}
+	n.deny(protocol, to, n.names.one(to.Addr()), reason)
+	return false, false
+}
+
+func destination(id stack.TransportEndpointID) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(id.LocalAddress.AsSlice())
+	return netip.AddrPortFrom(a.Unmap(), id.LocalPort)
+}

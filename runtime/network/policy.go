@@ -1,0 +1,196 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Policy says what a guest may reach. The zero value lets nothing through.
+//
+// Whatever it says, a guest never reaches an address of its host, the host's
+// loopback, a link-local address (the cloud's metadata among them), or one that
+// is not a unicast address of the network.
+type Policy struct {
+	any   bool // everything that is not forbidden
+	lan   bool // private addresses, too
+	rules []rule
+}
+
+// rule allows one destination.
+type rule struct {
+	prefix netip.Prefix // or
+	name   string       // a host name in lower case; ".example.test" for all below it
+	port   uint16       // 0: all
+}
+
+// NAT is the policy that allows every address of the internet.
+func NAT(allowLAN bool) Policy { return Policy{any: true, lan: allowLAN} }
+
+// maxRules bounds a policy.
+const maxRules = 1000
+
+// Allow parses a comma-separated list of host names, "*." and a host name for
+// all below it, IP addresses and CIDRs, each with ":PORT" or without.
+func Allow(list string, allowLAN bool) (Policy, error) {
+	p := Policy{lan: allowLAN}
+	for _, entry := range strings.Split(list, ",") {
+		r, err := parseRule(strings.TrimSpace(entry))
+		if err != nil {
+			return Policy{}, fmt.Errorf("allowing %q: %w", entry, err)
+		}
+		p.rules = append(p.rules, r)
+	}
+	if len(p.rules) > maxRules {
+		return Policy{}, fmt.Errorf("allowing %d destinations: at most %d", len(p.rules), maxRules)
+	}
+	return p, nil
+}
+
+func parseRule(s string) (rule, error) {
+	if s == "" {
+		return rule{}, errors.New("it is empty; want HOST, *.HOST, ADDRESS or CIDR, with :PORT or without")
+	}
+	host, r := s, rule{}
+	if h, port, ok := strings.Cut(s, ":"); ok {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return rule{}, fmt.Errorf("%q is no port", port)
+		}
+		host, r.port = h, uint16(n)
+	}
+	if prefix, err := netip.ParsePrefix(host); err == nil {
+		r.prefix = prefix.Masked()
+	} else if a, err := netip.ParseAddr(host); err == nil {
+		r.prefix = netip.PrefixFrom(a, a.BitLen())
+	} else {
+		name, below := strings.CutPrefix(host, "*.")
+		if name = canonicalName(name); !validName(name) {
+			return rule{}, fmt.Errorf("%q is neither a host name nor an address", host)
+		}
+		if r.name = name; below {
+			r.name = "." + name
+		}
+	}
+	if r.prefix.IsValid() && !r.prefix.Addr().Is4() {
+		return rule{}, fmt.Errorf("%s is not IPv4, and a guest has no IPv6", host)
+	}
+	return r, nil
+}
+
+func canonicalName(name string) string {
+	return strings.ToLower(strings.TrimSuffix(name, "."))
+}
+
+func validName(name string) bool {
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	for _, label := range strings.Split(name, ".") {
+		if label == "" || len(label) > 63 {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+				return false
+			}
+		}
+	}
+	// 1.2.3.4 and 0x7f.1 are addresses to some.
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	return !('0' <= last[0] && last[0] <= '9')
+}
+
+// allowsName says whether a rule lets a name through: on one port, or, with
+// port 0, on any.
+func (p *Policy) allowsName(name string, port uint16) bool {
+	if p.any {
+		return true
+	}
+	name = canonicalName(name)
+	return slices.ContainsFunc(p.rules, func(r rule) bool {
+		if r.name == "" || port != 0 && r.port != 0 && r.port != port {
+			return false
+		}
+		return r.name == name || r.name[0] == '.' && strings.HasSuffix(name, r.name)
+	})
+}
+
+// allowsAddress says whether an address may be reached whatever its name.
+func (p *Policy) allowsAddress(a netip.AddrPort) bool {
+	return p.any || slices.ContainsFunc(p.rules, func(r rule) bool {
+		return r.prefix.IsValid() && r.prefix.Contains(a.Addr()) && (r.port == 0 || r.port == a.Port())
+	})
+}
+
+// names says whether the policy knows destinations by name.
+func (p *Policy) names() bool {
+	return slices.ContainsFunc(p.rules, func(r rule) bool { return r.name != "" })
+}
+
+// forbidden are the addresses that no policy opens; private those that need to
+// be asked for. The first are the special-purpose registry's (RFC 6890), but for
+// the documentation networks: where those are used, they are the internet.
+var (
+	forbidden = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/4", "240.0.0.0/4")
+	private   = prefixes("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")
+)
+
+func prefixes(list ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range list {
+		all = append(all, netip.MustParsePrefix(s))
+	}
+	return all
+}
+
+// refuses says why an address is never reached under this policy; "" when it is
+// up to the rules. The host's addresses are looked up anew: they change.
+func (p *Policy) refuses(a netip.Addr) string {
+	in := func(list []netip.Prefix) bool {
+		return slices.ContainsFunc(list, func(x netip.Prefix) bool { return x.Contains(a) })
+	}
+	switch {
+	case !a.Is4():
+		return "a guest has no IPv6"
+	case in(forbidden):
+		return "the address is the host's own, link-local or not of one machine"
+	case in(private) && !p.lan:
+		return "the address is private"
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return "the host's own addresses are not known"
+	}
+	for _, n := range own {
+		if ip, ok := n.(*net.IPNet); ok {
+			if h, ok := netip.AddrFromSlice(ip.IP); ok && h.Unmap() == a {
+				return "the address is the host's own"
+			}
+			// The broadcast address of a network that the host is in.
+			if b := broadcast(ip); b == a && b.IsValid() {
+				return "the address is not of one machine"
+			}
+		}
+	}
+	return ""
+}
+
+// broadcast is a network's last address; invalid where there is none.
+func broadcast(n *net.IPNet) netip.Addr {
+	ip := n.IP.To4()
+	ones, bits := n.Mask.Size()
+	if ip == nil || bits != 32 || ones > 30 {
+		return netip.Addr{}
+	}
+	last := make(net.IP, 4)
+	for i := range last {
+		last[i] = ip[i] | ^n.Mask[i]
+	}
+	a, _ := netip.AddrFromSlice(last)
+	return a
+}

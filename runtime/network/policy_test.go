@@ -1,0 +1,86 @@
+package network
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestAllow(t *testing.T) {
+	tests := []struct {
+		list    string
+		wantErr string
+	}{
+		{"example.test", ""},
+		{"Example.test.:443, *.b.test ,198.51.100.0/24:80,198.51.100.1", ""},
+		{"", "it is empty"},
+		{"a.test,,b.test", "it is empty"},
+		{"a.test:0", `"0" is no port`},
+		{"a.test:99999", "is no port"},
+		{"a_b.test", ""},
+		{"http://a.test", `"//a.test" is no port`},
+		{"*", "neither a host name nor an address"},
+		{"*.*.test", "neither"},
+		{"a..test", "neither"},
+		{"1.2.3", "neither"},
+		{"[::1]:80", "is no port"},
+		{strings.Repeat("a", 64) + ".test", "neither"},
+	}
+	for _, tt := range tests {
+		_, err := Allow(tt.list, false)
+		if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
+			t.Errorf("Allow(%q): %v, want %q", tt.list, err, tt.wantErr)
+		}
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		address      string
+		nat, withLAN bool // refused
+	}{
+		{"198.51.100.1", false, false},
+		{"8.8.8.8", false, false},
+		{"127.0.0.1", true, true},
+		{"127.255.0.9", true, true},
+		{"0.0.0.0", true, true},
+		{"169.254.169.254", true, true},
+		{"224.0.0.1", true, true},
+		{"255.255.255.255", true, true},
+		{"10.0.0.1", true, false},
+		{"172.31.255.255", true, false},
+		{"172.32.0.1", false, false},
+		{"192.168.1.1", true, false},
+		{"100.64.0.1", true, false},
+		{"::1", true, true},
+		{"fd00:ec2::254", true, true},
+		{"::ffff:198.51.100.1", true, true},
+		{"64:ff9b::7f00:1", true, true},
+	} {
+		for _, lan := range []bool{false, true} {
+			p := NAT(lan)
+			want := tt.nat
+			if lan {
+				want = tt.withLAN
+			}
+			if reason := p.refuses(netip.MustParseAddr(tt.address)); (reason != "") != want {
+				t.Errorf("%s, private addresses allowed: %v: refused for %q, want refused: %v", tt.address, lan, reason, want)
+			}
+		}
+	}
+}
+
+func FuzzAllow(f *testing.F) {
+	f.Add("example.test:443,*.b.test,198.51.100.0/24:80")
+	f.Fuzz(func(t *testing.T, list string) {
+		p, err := Allow(list, false)
+		if err != nil {
+			return
+		}
+		for _, r := range p.rules {
+			if (r.name == "") == !r.prefix.IsValid() {
+				t.Errorf("rule %+v of %q", r, list)
+			}
+		}
+	})
+}

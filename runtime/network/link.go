@@ -75,8 +75,9 @@ func (l *link) receive() {
 }
 
 // wanted says whether the stack may see a frame. It takes every address for its
-// own, and must not answer pings in the name of others, nor say that an address
-// is taken.
+// own: it must not answer pings in the name of others, nor say that the guest's
+// address is taken. That it answers for the rest of the guest's network lets
+// connections there be refused at once.
 func (l *link) wanted(frame []byte) bool {
 	if len(frame) < header.EthernetMinimumSize {
 		return false
@@ -85,7 +86,7 @@ func (l *link) wanted(frame []byte) bool {
 	switch header.Ethernet(frame).Type() {
 	case header.ARPProtocolNumber:
 		h := header.ARP(payload)
-		return h.IsValid() && tcpip.AddrFromSlice(h.ProtocolAddressTarget()) == l.gateway
+		return h.IsValid() && tcpip.AddrFromSlice(h.ProtocolAddressTarget()) != guestAddress
 	case header.IPv4ProtocolNumber:
 		h := header.IPv4(payload)
 		if len(payload) < header.IPv4MinimumSize {

@@ -196,7 +196,7 @@ func (n *Network) lookup(ctx context.Context, t dnsmessage.Type, name string) ([
 		for _, a := range all[:min(len(all), maxAnswers)] {
 			a = a.Unmap()
 			// A public name with a private address is a way to the inside.
-			if reason := n.policy.refuses(a); reason != "" {
+			if reason := n.refuses(a); reason != "" {
 				n.deny("dns", netip.AddrPortFrom(a, 0), name, reason)
 				continue
 			}

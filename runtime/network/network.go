@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -52,6 +53,8 @@ type Network struct {
 	counters counters
 	denied   deniedLog
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	toItself bool // tests reach servers of their own process
+	host     hostAddresses
 	names    names
 	flows    chan struct{} // a token for each connection
 }
@@ -87,11 +90,15 @@ func (n *Network) configure(mac net.HardwareAddr) error {
 	s.SetRouteTable([]tcpip.Route{{Destination: subnet, NIC: nic}})
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, 1024, n.forwardTCP).HandlePacket)
 	s.SetTransportProtocolHandler(udp.ProtocolNumber, n.udpHandler())
+	// The wire loses and reorders nothing: no late segment is to be waited for,
+	// while the guest may use a port again at once.
+	timeWait := tcpip.TCPTimeWaitTimeoutOption(time.Millisecond)
 	sack := tcpip.TCPSACKEnabled(true)
 	window := tcpip.TCPModerateReceiveBufferOption(true)
 	sendBuffer := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: 1 << 20, Max: 4 << 20}
 	receiveBuffer := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: 1 << 20, Max: 4 << 20}
 	for _, e := range []tcpip.Error{
+		s.SetTransportProtocolOption(tcp.ProtocolNumber, &timeWait),
 		s.SetTransportProtocolOption(tcp.ProtocolNumber, &sack),
 		s.SetTransportProtocolOption(tcp.ProtocolNumber, &window),
 		s.SetTransportProtocolOption(tcp.ProtocolNumber, &sendBuffer),
@@ -151,7 +158,7 @@ func (n *Network) deny(protocol string, to netip.AddrPort, name, reason string) 
 // admits says whether a connection may be tried. byName: it may if what the
 // guest says first names a destination that the policy allows.
 func (n *Network) admits(protocol string, to netip.AddrPort) (byName, ok bool) {
-	reason := n.policy.refuses(to.Addr())
+	reason := n.refuses(to.Addr())
 	if to.Addr() == netip.MustParseAddr(Gateway) {
 		reason = "the gateway resolves names, and nothing else"
 	}
@@ -168,6 +175,37 @@ func (n *Network) admits(protocol string, to netip.AddrPort) (byName, ok bool) {
 	}
 	n.deny(protocol, to, n.names.one(to.Addr()), reason)
 	return false, false
+}
+
+// refuses says why an address is never reached; "" when it is up to the rules.
+func (n *Network) refuses(a netip.Addr) string {
+	if reason := n.policy.refuses(a); reason != "" {
+		return reason
+	}
+	own, err := n.host.has(a)
+	switch {
+	case err != nil:
+		return "the host's own addresses are not known"
+	case own:
+		return "the address is the host's own"
+	}
+	return ""
+}
+
+// open makes a connection from the host. One that turns out to lead to the host
+// itself, which has been given that address in the last second, is dropped.
+func (n *Network) open(ctx context.Context, protocol, address string) (net.Conn, error) {
+	c, err := n.dial(ctx, protocol, address)
+	if err != nil {
+		return nil, err
+	}
+	local, _ := netip.ParseAddrPort(c.LocalAddr().String())
+	remote, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	if local.Addr() == remote.Addr() && !n.toItself {
+		c.Close()
+		return nil, errors.New("the address is the host's own")
+	}
+	return c, nil
 }
 
 func destination(id stack.TransportEndpointID) netip.AddrPort {

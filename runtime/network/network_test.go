@@ -143,7 +143,7 @@ func newGuest(t *testing.T, policy Policy) *guest {
 	}
 	t.Cleanup(func() { n.Close() })
 	g := &guest{t: t, net: n, site: newSite(t)}
-	n.resolver, n.dial = testZone, g.site.dial
+	n.resolver, n.dial, n.toItself = testZone, g.site.dial, true
 	g.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // Policy says what a guest may reach. The zero value lets nothing through.
@@ -149,7 +151,7 @@ func prefixes(list ...string) []netip.Prefix {
 }
 
 // refuses says why an address is never reached under this policy; "" when it is
-// up to the rules. The host's addresses are looked up anew: they change.
+// up to the rules, and to the host's own addresses.
 func (p *Policy) refuses(a netip.Addr) string {
 	in := func(list []netip.Prefix) bool {
 		return slices.ContainsFunc(list, func(x netip.Prefix) bool { return x.Contains(a) })
@@ -162,22 +164,37 @@ func (p *Policy) refuses(a netip.Addr) string {
 	case in(private) && !p.lan:
 		return "the address is private"
 	}
+	return ""
+}
+
+// hostAddresses are the addresses of the host and the broadcast addresses of its
+// networks. They change: what is known is good for a second.
+type hostAddresses struct {
+	mu   sync.Mutex
+	at   time.Time
+	list map[netip.Addr]bool
+}
+
+func (h *hostAddresses) has(a netip.Addr) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.at) < time.Second {
+		return h.list[a], nil
+	}
 	own, err := net.InterfaceAddrs()
 	if err != nil {
-		return "the host's own addresses are not known"
+		return false, err
 	}
+	h.list, h.at = map[netip.Addr]bool{}, time.Now()
 	for _, n := range own {
 		if ip, ok := n.(*net.IPNet); ok {
-			if h, ok := netip.AddrFromSlice(ip.IP); ok && h.Unmap() == a {
-				return "the address is the host's own"
+			if a, ok := netip.AddrFromSlice(ip.IP); ok {
+				h.list[a.Unmap()] = true
 			}
-			// The broadcast address of a network that the host is in.
-			if b := broadcast(ip); b == a && b.IsValid() {
-				return "the address is not of one machine"
-			}
+			h.list[broadcast(ip)] = true
 		}
 	}
-	return ""
+	return h.list[a], nil
 }
 
 // broadcast is a network's last address; invalid where there is none.

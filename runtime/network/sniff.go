@@ -148,7 +148,7 @@ func (n *Network) proxyHTTP(guest net.Conn, r io.Reader, to netip.AddrPort) {
 	quiet := log.New(io.Discard, "", 0)
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return n.dial(ctx, "tcp4", to.String())
+			return n.open(ctx, "tcp4", to.String())
 		},
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 1 << 20,

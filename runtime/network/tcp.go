@@ -37,7 +37,7 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
 	defer cancel()
-	upstream, err := n.dial(ctx, "tcp4", to.String())
+	upstream, err := n.open(ctx, "tcp4", to.String())
 	if err != nil {
 		r.Complete(true)
 		return
@@ -75,7 +75,7 @@ type halfCloser interface {
 	CloseWrite() error
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
 // pump copies until the end, and passes that on.
 func pump(to, from net.Conn, first io.Reader) {

@@ -44,7 +44,7 @@ func (n *Network) forwardUDP(r *udp.ForwarderRequest) {
 		defer func() { <-n.flows }()
 		guest := gonet.NewUDPConn(&queue, endpoint)
 		defer guest.Close()
-		upstream, err := n.dial(n.ctx, "udp4", to.String())
+		upstream, err := n.open(n.ctx, "udp4", to.String())
 		if err != nil {
 			return
 		}

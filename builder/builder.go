@@ -50,11 +50,17 @@ type Options struct {
 	// several goroutines.
 	Progress func(Progress)
 	Rosetta  bool
+	// Steps are commands for the image's shell, run by RunStep one after the
+	// other; each makes one more layer. What a step made before is taken from
+	// the cache, unless NoCache.
+	Steps   []string
+	RunStep StepRunner
+	NoCache bool
 }
 
 // Progress is how far a step is.
 type Progress struct {
-	Step        string // "fetch", "unpack", "verify"
+	Step        string // "fetch", "unpack", "cached", "verify"
 	Item        string // what of: a digest
 	Done, Total int64  // bytes; Total is 0 where unknown
 }
@@ -84,6 +90,9 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 		return nil, err
 	}
 	defer source.Close()
+	if len(o.Steps) > 0 {
+		source = stepped{source, o}
+	}
 	var made *image.Image
 	err = o.Store.Install(ctx, o.Name, func(dir string) error {
 		made, err = build(ctx, dir, o, source, kernel, initramfs)
@@ -185,6 +194,9 @@ func CheckKernel(f io.ReaderAt, arch string) error {
 // source is what a root file system comes from.
 type source interface {
 	writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error
+	// layers describes the source in img and returns its layers, which the
+	// cache keeps from then on.
+	layers(ctx context.Context, img *image.Image) ([]oci.Layer, error)
 	Close() error
 }
 
@@ -198,7 +210,7 @@ func openSource(ctx context.Context, o Options) (source, error) {
 				h.Close()
 				return nil, fmt.Errorf("image %q is for %s, %s was asked for", o.Reference, h.Architecture, o.Architecture)
 			}
-			return localImage{h}, nil
+			return localImage{h, o.CacheDir}, nil
 		}
 		if !errors.Is(err, image.ErrNotFound) {
 			return nil, err
@@ -214,11 +226,47 @@ func openSource(ctx context.Context, o Options) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return containerImage{img}, nil
+	return containerImage{img, o.CacheDir}, nil
 }
 
 // localImage is an image of the store: its root is taken as it is.
-type localImage struct{ *image.Handle }
+type localImage struct {
+	*image.Handle
+	cacheDir string
+}
+
+// layers are those of the image if the cache has them all, else one of all that
+// is in its root.
+func (l localImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
+	img.Config, img.History, img.Layers, img.Source = l.Config, l.History, l.Layers, l.Source
+	var layers []oci.Layer
+	for _, known := range l.Layers {
+		layer, err := layerOf(known)
+		if err == nil {
+			layer, err = oci.CachedLayer(ctx, l.cacheDir, layer)
+		}
+		if err != nil {
+			layers = nil
+			break
+		}
+		layers = append(layers, layer)
+	}
+	if layers != nil {
+		return layers, nil
+	}
+	root, err := l.Open(image.Rootfs)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	all, err := oci.AddLayer(l.cacheDir, func(w io.Writer) error { return writeRootTar(ctx, root, w) })
+	if err != nil {
+		return nil, err
+	}
+	img.Layers = []image.Layer{describeLayer(all)}
+	img.History = []image.History{{Created: l.Created, CreatedBy: "lumina images create", Comment: "all of " + l.Source.Reference}}
+	return []oci.Layer{all}, nil
+}
 
 func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
 	from, err := l.Open(image.Rootfs)
@@ -242,9 +290,67 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 }
 
 // containerImage is flattened.
-type containerImage struct{ *oci.Image }
+type containerImage struct {
+	*oci.Image
+	cacheDir string
+}
+
+func (c containerImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
+	c.describe(img)
+	var layers []oci.Layer
+	for i, l := range c.Layers {
+		if l.Digest != (v1.Hash{}) {
+			var err error
+			if l, err = oci.KeepLayer(ctx, c.cacheDir, l); err != nil {
+				return nil, err
+			}
+		} else {
+			kept, err := oci.AddLayer(c.cacheDir, func(w io.Writer) error { return copyLayer(ctx, l, w) })
+			if err != nil {
+				return nil, err
+			}
+			l = kept
+			img.Layers[i] = describeLayer(l)
+		}
+		layers = append(layers, l)
+	}
+	return layers, nil
+}
+
+// copyLayer writes a layer uncompressed.
+func copyLayer(ctx context.Context, l oci.Layer, w io.Writer) error {
+	r, err := l.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	plain, err := uncompress(r)
+	if err != nil {
+		return unexpected(err)
+	}
+	defer plain.Close()
+	_, err = io.Copy(w, plain)
+	return err
+}
+
+func (c containerImage) describe(img *image.Image) {
+	for _, l := range c.Layers {
+		img.Layers = append(img.Layers, describeLayer(l))
+	}
+	img.Config = configOf(c.Config)
+	img.Source = image.Source{Reference: c.Reference, Digest: c.Digest}
+	for _, h := range c.Config.History {
+		img.History = append(img.History, image.History{Created: h.Created.Time, CreatedBy: h.CreatedBy, Comment: h.Comment, EmptyLayer: h.EmptyLayer})
+	}
+}
 
 func (c containerImage) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+	c.describe(img)
+	return writeLayers(ctx, path, c.Layers, progress)
+}
+
+// writeLayers makes a root file system of layers, the lowest first.
+func writeLayers(ctx context.Context, path string, layers []oci.Layer, progress func(Progress)) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
@@ -253,21 +359,15 @@ func (c containerImage) writeRoot(ctx context.Context, path string, img *image.I
 	w := erofs.NewWriter(f)
 	tree := flatten.New(w)
 	names := sha256.New()
-	for n, l := range c.Layers {
+	for n, l := range layers {
 		if err := applyLayer(ctx, tree, l, progress); err != nil {
-			return fmt.Errorf("layer %d of %d (%s): %w", n+1, len(c.Layers), l.DiffID, err)
+			return fmt.Errorf("layer %d of %d (%s): %w", n+1, len(layers), l.DiffID, err)
 		}
 		fmt.Fprintln(names, l.DiffID)
-		img.Layers = append(img.Layers, image.Layer{MediaType: l.MediaType, Digest: hashString(l.Digest), DiffID: l.DiffID.String(), Size: l.Size})
 	}
 	// The layers name the file system.
 	if err := w.Close(tree.Root(), [16]byte(names.Sum(nil))); err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
-	}
-	img.Config = configOf(c.Config)
-	img.Source = image.Source{Reference: c.Reference, Digest: c.Digest}
-	for _, h := range c.Config.History {
-		img.History = append(img.History, image.History{Created: h.Created.Time, CreatedBy: h.CreatedBy, Comment: h.Comment, EmptyLayer: h.EmptyLayer})
 	}
 	return f.Close()
 }

@@ -1,108 +1,23 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
-	goruntime "runtime"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/abdul-abdi/lumina/builder"
-	"github.com/abdul-abdi/lumina/initramfs"
-	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 func newImagesCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{Use: "images", Short: "Make, list and remove images"}
-	c.AddCommand(newImagesCreateCommand(env), newImagesListCommand(env),
+	c.AddCommand(newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesListCommand(env),
 		newInspectCommand(env, "Print all that is known of an image, as JSON", imageStore, describeImage),
 		newRemoveCommand(env, "Remove images that nothing uses", imageStore))
 	return c
-}
-
-func newImagesCreateCommand(env *environment) *cobra.Command {
-	var from, platform, kernel string
-	var timeout time.Duration
-	var noVerify, rosetta bool
-	c := &cobra.Command{
-		Use:   "create NAME --from REF",
-		Short: "Make an image from a container image",
-		Long: `Make an image from a container image.
-
-REF is the name of a local image, a reference in a registry, oci:DIR[:TAG],
-oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG].`,
-		Args: usageArgs(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			if from == "" {
-				return usageError{fmt.Errorf("--from is missing; see %s --help", c.CommandPath())}
-			}
-			arch, err := parsePlatform(platform)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeoutCause(c.Context(), timeout, fmt.Errorf("creating image %q took longer than %v (--timeout)", args[0], timeout))
-			defer cancel()
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
-			if err != nil {
-				return err
-			}
-			o := builder.Options{
-				Name: args[0], Reference: from, Architecture: arch, Rosetta: rosetta,
-				Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
-				Kernel: kernelOf(kernel), Initramfs: initramfs.Read,
-			}
-			if !noVerify {
-				o.Verify = r.TryImage
-			}
-			bars := newProgress(env)
-			o.Progress = bars.update
-			img, err := builder.Create(ctx, o)
-			bars.close(err == nil)
-			if err != nil {
-				return err
-			}
-			return printImage(env, args[0], img)
-		},
-	}
-	flags := c.Flags()
-	flags.SortFlags = false
-	flags.StringVar(&from, "from", "", "what to make it from (required)")
-	flags.StringVar(&platform, "platform", "linux/"+goruntime.GOARCH, "linux/amd64 or linux/arm64")
-	flags.DurationVar(&timeout, "timeout", 30*time.Minute, "give up after this time")
-	flags.BoolVar(&noVerify, "no-verify", false, "do not boot the image once before it is installed")
-	flags.BoolVar(&rosetta, "rosetta", false, "run amd64 programs in the arm64 VM, on macOS")
-	flags.StringVar(&kernel, "kernel", "", "kernel to use instead of Lumina's own (arm64: Image, amd64: vmlinux)")
-	return c
-}
-
-func parsePlatform(s string) (arch string, err error) {
-	arch, ok := strings.CutPrefix(s, "linux/")
-	if !ok || (arch != "amd64" && arch != "arm64") {
-		return "", usageError{fmt.Errorf("--platform %q: want linux/amd64 or linux/arm64", s)}
-	}
-	return arch, nil
-}
-
-// kernelOf is the kernel of images: a file, or the one built into this program.
-func kernelOf(path string) func(arch string) (builder.Kernel, error) {
-	if path != "" {
-		return func(arch string) (builder.Kernel, error) {
-			return builder.KernelFile(path, kernelconfig.CommandLine(arch))
-		}
-	}
-	return func(arch string) (builder.Kernel, error) {
-		k, err := kernelconfig.Open(arch)
-		if err != nil {
-			return builder.Kernel{}, err
-		}
-		return builder.Kernel{Version: k.Version, CommandLine: kernelconfig.CommandLine(arch), Open: k.Open}, nil
-	}
 }
 
 // imageRow is an image as list prints it.

@@ -49,8 +49,8 @@ func TestRun(t *testing.T) {
 			fmt.Sprintf("^%x", sumOf('x', 1<<30)), "^$"},
 		{"init is beyond reach", []string{"for s in KILL TERM HUP INT QUIT SEGV ABRT USR1 STOP; do kill -$s 1; done; sleep 0.1; echo alive"}, "", 0, "^alive\n$", "^$"},
 		{"orphans are reaped", []string{"for i in 1 2 3 4 5; do (sh -c 'sleep 0.05 &'); done; sleep 0.5; ps -eo stat 2>/dev/null | grep -c Z; grep -l 'State:.Z' /proc/[0-9]*/status"}, "", 1, "^0?\n?$", ""},
-		{"no network", []string{"ls /sys/class/net | grep -e eth -e enp; wc -l < /proc/net/route; cat /etc/resolv.conf"}, "", 0, "^1\n$", "^$"},
-		{"network is up at once", []string{"--network", "nat", "cat /proc/net/route | awk '$2==\"00000000\"{print $1}'; cat /etc/resolv.conf"}, "", 0, "^eth0\nnameserver ", "^$"},
+		{"no network", []string{"--network", "none", "ls /sys/class/net | grep -e eth -e enp; wc -l < /proc/net/route; cat /etc/resolv.conf"}, "", 0, "^1\n$", "^$"},
+		{"network is up at once", []string{"cat /proc/net/route | awk '$2==\"00000000\"{print $1}'; cat /etc/resolv.conf"}, "", 0, "^eth0\nnameserver ", "^$"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,8 +5,10 @@
 package agent
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -19,6 +21,9 @@ type System interface {
 	// Configure gives the guest its name, addresses and time. clock waits for
 	// the host's.
 	Configure(c *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error)
+	// Changes ends every process and writes what they changed of the image, as
+	// a tar archive.
+	Changes(w io.Writer) error
 	// Sync stops every process and brings all file systems to disk.
 	Sync() error
 	// PowerOff ends the VM; it does not return.
@@ -130,6 +135,8 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 		return copyIn(req.CopyIn, r, w)
 	case req.Op == protocol.OpCopyOut && req.CopyOut != nil:
 		return copyOut(conn, req.CopyOut)
+	case req.Op == protocol.OpChanges:
+		return s.changes(w)
 	case req.Op == protocol.OpFreeze:
 		return s.freeze(w)
 	case req.Op == protocol.OpShutdown:
@@ -162,6 +169,35 @@ func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *pro
 	s.template = c.Template
 	s.gate.unlock()
 	return w.Message(protocol.FrameReply, reply)
+}
+
+func (s *Server) changes(w *protocol.Writer) error {
+	out := bufio.NewWriterSize(&stdoutWriter{w, make([]byte, protocol.HeaderSize, protocol.HeaderSize+protocol.MaxData)}, protocol.MaxData)
+	if err := s.system.Changes(out); err != nil {
+		return fmt.Errorf("reading what was changed: %w", err)
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	return w.Message(protocol.FrameReply, struct{}{})
+}
+
+// stdoutWriter writes Stdout frames.
+type stdoutWriter struct {
+	w     *protocol.Writer
+	frame []byte
+}
+
+func (s *stdoutWriter) Write(p []byte) (int, error) {
+	total := len(p)
+	for len(p) > 0 {
+		n := min(len(p), protocol.MaxData)
+		if err := s.w.Data(protocol.FrameStdout, append(s.frame[:protocol.HeaderSize], p[:n]...)); err != nil {
+			return 0, err
+		}
+		p = p[n:]
+	}
+	return total, nil
 }
 
 // freeze makes operations wait for the Configure that comes when the guest has

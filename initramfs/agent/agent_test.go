@@ -82,8 +82,9 @@ type fakeSystem struct{}
 func (fakeSystem) Configure(*protocol.Configure, func() (time.Time, error)) (*protocol.Configured, error) {
 	return &protocol.Configured{}, nil
 }
-func (fakeSystem) Sync() error { return nil }
-func (fakeSystem) PowerOff()   {}
+func (fakeSystem) Sync() error               { return nil }
+func (fakeSystem) Changes(w io.Writer) error { return nil }
+func (fakeSystem) PowerOff()                 {}
 
 // The reaper takes every child of a process: one for all tests.
 var reaper = sync.OnceValue(NewReaper)

@@ -37,7 +37,9 @@ type System struct {
 	random  int // /dev/urandom; 0 before it is open
 	names   names
 	mounts  []protocol.Mount
-	entered bool // the root file system is the root directory
+	// upper is what the guest has changed of lower, its image.
+	upper, lower *os.Root
+	entered      bool // the root file system is the root directory
 }
 
 var _ agent.System = (*System)(nil)

@@ -135,6 +135,13 @@ func (s *System) enterRoot() error {
 	}
 	s.marks = append(s.marks, root...)
 	slices.SortStableFunc(s.marks, func(a, b protocol.Mark) int { return cmp.Compare(a.At, b.At) })
+	// Out of reach later, when what was changed is asked for.
+	if s.lower, err = os.OpenRoot(lowerDir); err != nil {
+		return err
+	}
+	if s.upper, err = os.OpenRoot(scratchDir + "/upper"); err != nil {
+		return err
+	}
 	if err := unix.Chdir(rootDir); err != nil {
 		return err
 	}

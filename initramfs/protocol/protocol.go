@@ -39,6 +39,7 @@ const (
 	OpDial      Op = "dial"      // Dial → Reply, then the connection's bytes both ways
 	OpCopyIn    Op = "copy_in"   // CopyIn, a tree of files → Copied
 	OpCopyOut   Op = "copy_out"  // CopyOut → a tree of files
+	OpChanges   Op = "changes"   // → Stdout frames: a tar archive of what changed, then Reply
 	OpFreeze    Op = "freeze"    // → Reply; a template then waits to be thawed and configured
 	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
 )

@@ -109,16 +109,25 @@ func Kill(ctx context.Context, conn net.Conn, id string, signal int) error {
 	return call(ctx, conn, &protocol.Request{Op: protocol.OpKill, Kill: &protocol.Kill{ID: id, Signal: signal}}, new(struct{}))
 }
 
+// Changes ends every process of the guest and writes what they changed of its
+// image, as a tar archive. conn is closed.
+func Changes(ctx context.Context, conn net.Conn, w io.Writer) error {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return withCause(ctx, output(conn, &protocol.Request{Op: protocol.OpChanges}, Stdio{Stdout: w}))
+}
+
 // Logs writes the output of a detached process. conn is closed.
 func Logs(ctx context.Context, conn net.Conn, id string, follow bool, std Stdio) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	return withCause(ctx, logs(conn, &protocol.Logs{ID: id, Follow: follow}, std))
+	return withCause(ctx, output(conn, &protocol.Request{Op: protocol.OpLogs, Logs: &protocol.Logs{ID: id, Follow: follow}}, std))
 }
 
-func logs(conn net.Conn, req *protocol.Logs, std Stdio) error {
-	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{
-		Version: protocol.Version, Op: protocol.OpLogs, Logs: req})
+// output sends a request that is answered by output and, after it, a Reply.
+func output(conn net.Conn, req *protocol.Request, std Stdio) error {
+	req.Version = protocol.Version
+	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, req)
 	for r := protocol.NewReader(conn); err == nil; {
 		var t protocol.FrameType
 		var payload []byte

@@ -1,0 +1,89 @@
+package builder
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	goerofs "github.com/erofs/go-erofs"
+)
+
+// writeRootTar writes a root file system as a layer's tar archive.
+func writeRootTar(ctx context.Context, root io.ReaderAt, w io.Writer) error {
+	fsys, err := goerofs.Open(root)
+	if err != nil {
+		return fmt.Errorf("reading the root file system: %w", err)
+	}
+	t := tar.NewWriter(w)
+	links := map[int64]string{}
+	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		return addToTar(t, fsys, name, d, links)
+	})
+	if err != nil {
+		return fmt.Errorf("reading the root file system: %w", err)
+	}
+	return t.Close()
+}
+
+func addToTar(t *tar.Writer, fsys fs.FS, name string, d fs.DirEntry, links map[int64]string) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*goerofs.Stat)
+	if !ok {
+		return errors.New("its attributes are not known")
+	}
+	link := ""
+	if info.Mode()&fs.ModeSymlink != 0 {
+		if link, err = fs.ReadLink(fsys, name); err != nil {
+			return err
+		}
+	}
+	h, err := tar.FileInfoHeader(info, link)
+	if err != nil {
+		return err
+	}
+	h.Name, h.Uid, h.Gid, h.Uname, h.Gname, h.Format = name, int(st.UID), int(st.GID), "", "", tar.FormatPAX
+	h.ModTime, h.AccessTime, h.ChangeTime = time.Unix(int64(st.Mtime), int64(st.MtimeNs)), time.Time{}, time.Time{}
+	if h.Typeflag == tar.TypeDir {
+		h.Name += "/"
+	}
+	if h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock {
+		// The encoding of the kernel's new_encode_dev.
+		h.Devmajor, h.Devminor = int64(st.Rdev>>8&0xfff), int64(st.Rdev&0xff|st.Rdev>>12&0xfff00)
+	}
+	for k, v := range st.Xattrs {
+		if h.PAXRecords == nil {
+			h.PAXRecords = map[string]string{}
+		}
+		h.PAXRecords["SCHILY.xattr."+k] = v
+	}
+	if st.Nlink > 1 && h.Typeflag == tar.TypeReg {
+		if first, ok := links[st.Ino]; ok {
+			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
+			return t.WriteHeader(h)
+		}
+		links[st.Ino] = name
+	}
+	if err := t.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg {
+		return err
+	}
+	f, err := fsys.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(t, f)
+	return err
+}

@@ -1,0 +1,193 @@
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// Step is a command that changes an image: what it changes is one more layer.
+type Step struct {
+	Number, Total int // from 1
+	Command       string
+	// Dir is the image that the command runs in a VM of.
+	Dir string
+}
+
+// StepRunner runs a step and writes what it changed as a layer's tar archive.
+type StepRunner func(ctx context.Context, s Step, changes io.Writer) error
+
+// stepped is a source with steps on top.
+type stepped struct {
+	source
+	o Options
+}
+
+func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+	layers, err := s.layers(ctx, img)
+	if err != nil {
+		return err
+	}
+	for n, command := range s.o.Steps {
+		step := Step{Number: n + 1, Total: len(s.o.Steps), Command: command}
+		layer, err := s.step(ctx, filepath.Dir(path), step, img, layers, progress)
+		if err != nil {
+			return fmt.Errorf("step %d of %d (%s): %w", step.Number, step.Total, shorten(command), err)
+		}
+		layers = append(layers, layer)
+		img.Layers = append(img.Layers, describeLayer(layer))
+		img.History = append(img.History, image.History{Created: img.Created, CreatedBy: "/bin/sh -c " + command, Comment: "lumina"})
+	}
+	return writeLayers(ctx, path, layers, progress)
+}
+
+func shorten(command string) string {
+	line, _, more := strings.Cut(command, "\n")
+	if len(line) > 60 {
+		line, more = line[:60], true
+	}
+	if more {
+		line += "…"
+	}
+	return line
+}
+
+// step makes the layer of a step, or takes it from the cache.
+func (s stepped) step(ctx context.Context, dir string, step Step, img *image.Image, layers []oci.Layer, progress func(Progress)) (oci.Layer, error) {
+	key, err := stepKey(dir, img, layers, step.Command)
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	if !s.o.NoCache {
+		if l, err := s.cached(ctx, key); err == nil {
+			progress(Progress{Step: "cached", Item: step.Command})
+			return l, nil
+		}
+	}
+	step.Dir = filepath.Join(dir, "step")
+	if err := assemble(ctx, dir, step.Dir, img, layers, progress); err != nil {
+		return oci.Layer{}, err
+	}
+	defer os.RemoveAll(step.Dir)
+	layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return s.o.RunStep(ctx, step, w) })
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	return layer, s.remember(key, layer)
+}
+
+// assemble makes the image of some layers in a directory below that of the
+// image that is being made.
+func assemble(ctx context.Context, from, dir string, img *image.Image, layers []oci.Layer, progress func(Progress)) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	part := *img
+	part.Files = map[string]image.File{}
+	err := writeLayers(ctx, filepath.Join(dir, image.Rootfs), layers, progress)
+	for _, name := range []string{image.Kernel, image.Initramfs} {
+		err = errors.Join(err, os.Link(filepath.Join(from, name), filepath.Join(dir, name)))
+	}
+	for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
+		if err == nil {
+			part.Files[name], err = image.Digest(ctx, filepath.Join(dir, name))
+		}
+	}
+	if err == nil {
+		err = part.Write(dir)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	return nil
+}
+
+// stepKey names what a step's result depends on.
+func stepKey(dir string, img *image.Image, layers []oci.Layer, command string) (string, error) {
+	h := sha256.New()
+	var diffs []string
+	for _, l := range layers {
+		diffs = append(diffs, l.DiffID.String())
+	}
+	for _, name := range []string{image.Kernel, image.Initramfs} {
+		file, err := image.Digest(context.Background(), filepath.Join(dir, name))
+		if err != nil {
+			return "", err
+		}
+		diffs = append(diffs, file.SHA256)
+	}
+	err := json.NewEncoder(h).Encode([]any{"step 1", img.Architecture, diffs, img.Config, command})
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+func (s stepped) stepFile(key string) string {
+	return filepath.Join(s.o.CacheDir, "steps", key+".json")
+}
+
+func (s stepped) cached(ctx context.Context, key string) (oci.Layer, error) {
+	path := s.stepFile(key)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	var l image.Layer
+	if err := json.Unmarshal(b, &l); err != nil {
+		return oci.Layer{}, err
+	}
+	layer, err := layerOf(l)
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	if layer, err = oci.CachedLayer(ctx, s.o.CacheDir, layer); err != nil {
+		return oci.Layer{}, err
+	}
+	now := time.Now()
+	_ = os.Chtimes(path, now, now) // for pruning by age
+	return layer, nil
+}
+
+func (s stepped) remember(key string, l oci.Layer) error {
+	path := s.stepFile(key)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	b, err := json.Marshal(describeLayer(l))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+func describeLayer(l oci.Layer) image.Layer {
+	return image.Layer{MediaType: l.MediaType, Digest: hashString(l.Digest), DiffID: l.DiffID.String(), Size: l.Size}
+}
+
+func layerOf(l image.Layer) (oci.Layer, error) {
+	diffID, err := v1.NewHash(l.DiffID)
+	if err != nil {
+		return oci.Layer{}, fmt.Errorf("layer %q: %w", l.DiffID, err)
+	}
+	layer := oci.Layer{MediaType: l.MediaType, DiffID: diffID, Size: l.Size}
+	if l.Digest != "" {
+		if layer.Digest, err = v1.NewHash(l.Digest); err != nil {
+			return oci.Layer{}, fmt.Errorf("layer %q: %w", l.Digest, err)
+		}
+	}
+	return layer, nil
+}

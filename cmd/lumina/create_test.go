@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+)
+
+// Steps in VMs become layers, which every container tool can read.
+func TestCreateWithSteps(t *testing.T) {
+	t.Cleanup(func() {
+		lumina(t, "images", "remove", "stepped", "again").succeeded(t)
+		nothingLeft(t)
+	})
+	const first = `set -e
+		echo one > /made; mkdir -p /srv/deep/er; ln /made /srv/hard; ln -s ../made /srv/soft; mkfifo /srv/pipe; mknod /srv/null c 1 3
+		chown 65534:70000 /made; chmod 4755 /made; touch -d 2001-02-03T04:05:06Z /srv/old
+		rm /etc/debian_version; rm -r /usr/share/doc/apt; mkdir /usr/share/doc/apt; touch /usr/share/doc/apt/new
+		sleep 1000 & hostname > /etc/hostname`
+	create := []string{"images", "create", "stepped", "--from", "debian", "--no-verify", "--network", "none", "--run", first, "--run", "cat /made; chmod 700 /srv; rm /srv/old"}
+	r := lumina(t, create...).succeeded(t)
+	if !strings.Contains(r.stderr, "step 1 of 2") || !strings.Contains(r.stderr, "step 2 of 2: cat /made") || !strings.Contains(r.stderr, "\none\n") {
+		t.Errorf("stderr: %s", r.stderr)
+	}
+	check := func(name string) {
+		t.Helper()
+		r := lumina(t, "run", "--image", name, `stat -c '%u %g %a %h %n' /made /srv; stat -c '%F %t %T' /srv/null /srv/pipe; readlink /srv/soft; ls /usr/share/doc/apt
+			ls /etc/debian_version /srv/old 2>&1 | grep -c 'No such'; ls /srv; cat /etc/machine-id | wc -c`).succeeded(t)
+		want := "65534 70000 4755 2 /made\n0 0 700 3 /srv\ncharacter special file 1 3\nfifo 0 0\n../made\nnew\n2\ndeep\nhard\nnull\npipe\nsoft\n33\n"
+		if r.Stdout != want {
+			t.Errorf("%s has %q, want %q", name, r.Stdout, want)
+		}
+	}
+	check("stepped")
+
+	t.Run("what is known is not done again", func(t *testing.T) {
+		if r := lumina(t, create...).succeeded(t); strings.Contains(r.stderr, "step") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		other := append([]string{}, create...)
+		other[len(other)-1] = "chmod 750 /srv"
+		if r := lumina(t, other...).succeeded(t); strings.Contains(r.stderr, "step 1") || !strings.Contains(r.stderr, "step 2") {
+			t.Errorf("another second step: %s", r.stderr)
+		}
+		if r := lumina(t, append(create, "--no-cache")...).succeeded(t); !strings.Contains(r.stderr, "step 1") {
+			t.Errorf("--no-cache: %s", r.stderr)
+		}
+	})
+	t.Run("a step that fails", func(t *testing.T) {
+		before := lumina(t, "images", "inspect", "stepped").succeeded(t).stdout
+		r := lumina(t, "images", "create", "stepped", "--from", "debian", "--run", "true", "--run", "echo it is broken >&2; exit 7")
+		if r.code != 125 || !strings.Contains(r.stderr, "step 2 of 2 (echo it is broken >&2; exit 7): the command ended with exit code 7; it said last:\nit is broken") {
+			t.Errorf("exit code %d, %s", r.code, r.stderr)
+		}
+		if after := lumina(t, "images", "inspect", "stepped").succeeded(t).stdout; after != before {
+			t.Error("the image is another")
+		}
+		nothingLeft(t)
+	})
+	t.Run("pushed, it is anybody's container image", func(t *testing.T) {
+		registry := buildertest.Registry(t)
+		ref := registry + "/team/stepped:v1"
+		lumina(t, "images", "push", "stepped", ref).succeeded(t)
+		var config struct {
+			Architecture string
+			History      []struct {
+				CreatedBy string `json:"created_by"`
+			}
+		}
+		out := buildertest.Run(t, "skopeo", "inspect", "--tls-verify=false", "--config", "docker://"+ref)
+		if err := json.Unmarshal([]byte(out), &config); err != nil || config.Architecture != "amd64" || !strings.HasSuffix(config.History[len(config.History)-1].CreatedBy, "rm /srv/old") {
+			t.Errorf("skopeo: %s, %v", out, err)
+		}
+		layout := filepath.Join(t.TempDir(), "layout")
+		buildertest.Run(t, "skopeo", "copy", "--src-tls-verify=false", "docker://"+ref, "oci:"+layout+":v1")
+		bundle := filepath.Join(t.TempDir(), "bundle")
+		buildertest.Run(t, "umoci", "unpack", "--image", layout+":v1", bundle)
+		if b, err := os.ReadFile(filepath.Join(bundle, "rootfs/srv/hard")); string(b) != "one\n" {
+			t.Errorf("umoci unpacked %q, %v", b, err)
+		}
+		if _, err := os.Lstat(filepath.Join(bundle, "rootfs/etc/debian_version")); !os.IsNotExist(err) {
+			t.Errorf("what the step removed is there: %v", err)
+		}
+		lumina(t, "images", "pull", ref, "again", "--no-verify").succeeded(t)
+		check("again")
+	})
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/initramfs"
+	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
+	"github.com/abdul-abdi/lumina/runtime"
+)
+
+// createFlags are the flags of every command that makes an image.
+type createFlags struct {
+	platform, kernel string
+	timeout          time.Duration
+	noVerify         bool
+	rosetta          bool
+	steps            []string
+	noCache          bool
+	network          string
+}
+
+func (f *createFlags) register(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.platform, "platform", "linux/"+goruntime.GOARCH, "linux/amd64 or linux/arm64")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up after this time")
+	flags.BoolVar(&f.noVerify, "no-verify", false, "do not boot the image once before it is installed")
+	flags.BoolVar(&f.rosetta, "rosetta", false, "run amd64 programs in the arm64 VM, on macOS")
+	flags.StringVar(&f.kernel, "kernel", "", "kernel to use instead of Lumina's own (arm64: Image, amd64: vmlinux)")
+}
+
+// create makes an image and prints it.
+func (f *createFlags) create(ctx context.Context, env *environment, name, from string) error {
+	arch, err := parsePlatform(f.platform)
+	if err != nil {
+		return err
+	}
+	network := runtime.NetworkMode(f.network)
+	if network == "" {
+		network = runtime.NetworkNAT
+	}
+	if err := network.Check(); err != nil {
+		return usageError{err}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("creating image %q took longer than %v (--timeout)", name, f.timeout))
+	defer cancel()
+	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	if err != nil {
+		return err
+	}
+	o := builder.Options{
+		Name: name, Reference: from, Architecture: arch, Rosetta: f.rosetta,
+		Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
+		Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read,
+		Steps: f.steps, NoCache: f.noCache,
+	}
+	if !f.noVerify {
+		o.Verify = r.TryImage
+	}
+	bars := newProgress(env)
+	o.Progress = bars.update
+	o.RunStep = func(ctx context.Context, s builder.Step, changes io.Writer) error {
+		fmt.Fprintf(env.stderr, "step %d of %d: %s\n", s.Number, s.Total, s.Command)
+		var last tailWriter
+		err := r.RunStep(ctx, s.Dir, runtime.VMOptions{Network: network}, s.Command, io.MultiWriter(env.stderr, &last), changes)
+		if err != nil && len(last.b) > 0 {
+			err = fmt.Errorf("%w; it said last:\n%s", err, strings.TrimSpace(string(last.b)))
+		}
+		return err
+	}
+	img, err := builder.Create(ctx, o)
+	bars.close(err == nil)
+	if err != nil {
+		return err
+	}
+	return printImage(env, name, img)
+}
+
+// tailWriter keeps the end of what is written.
+type tailWriter struct{ b []byte }
+
+func (t *tailWriter) Write(p []byte) (int, error) {
+	const size = 2 << 10
+	t.b = append(t.b, p...)
+	t.b = t.b[max(0, len(t.b)-size):]
+	return len(p), nil
+}
+
+func newImagesCreateCommand(env *environment) *cobra.Command {
+	var from string
+	var flags createFlags
+	c := &cobra.Command{
+		Use:   "create NAME --from REF [--run CMD]…",
+		Short: "Make an image from a container image or another image",
+		Long: `Make an image from a container image or another image.
+
+REF is the name of a local image, a reference in a registry, oci:DIR[:TAG],
+oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG].
+
+Each --run is a command for the shell of the image so far, run in a VM of it;
+what it changes is one more layer. A layer that was made before from the same
+image by the same command is taken from the cache.`,
+		Example: `  lumina images create debian --from debian:12
+  lumina images create tools --from debian --run 'apt-get update && apt-get install -y git'`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if from == "" {
+				return usageError{fmt.Errorf("--from is missing; see %s --help", c.CommandPath())}
+			}
+			return flags.create(c.Context(), env, args[0], from)
+		},
+	}
+	c.Flags().SortFlags = false
+	c.Flags().StringVar(&from, "from", "", "what to make it from (required)")
+	c.Flags().StringArrayVar(&flags.steps, "run", nil, "run a command in a VM of the image, and keep what it changes (repeatable)")
+	c.Flags().BoolVar(&flags.noCache, "no-cache", false, "run every --run, even if its result is known")
+	c.Flags().StringVar(&flags.network, "network", "", "what --run can reach: nat, none or allow=… (default nat)")
+	flags.register(c)
+	return c
+}
+
+func newImagesPullCommand(env *environment) *cobra.Command {
+	var flags createFlags
+	c := &cobra.Command{
+		Use:   "pull REF [NAME]",
+		Short: "Make an image from one of a registry",
+		Long: `Make an image from one of a registry: create NAME --from REF. Without NAME it is
+the last part of REF, without the tag.`,
+		Args: usageArgs(cobra.RangeArgs(1, 2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			name := nameOf(args[0])
+			if len(args) == 2 {
+				name = args[1]
+			}
+			return flags.create(c.Context(), env, name, args[0])
+		},
+	}
+	c.Flags().SortFlags = false
+	flags.register(c)
+	return c
+}
+
+// nameOf is the name of the image that a reference is pulled as.
+func nameOf(reference string) string {
+	name := path.Base(reference)
+	name, _, _ = strings.Cut(name, "@")
+	name, _, _ = strings.Cut(name, ":")
+	return name
+}
+
+func newImagesPushCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "push NAME REF",
+		Short: "Send an image to a registry as a container image",
+		Args:  usageArgs(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			if err != nil {
+				return err
+			}
+			bars := newProgress(env)
+			digest, err := builder.Push(c.Context(), builder.PushOptions{
+				Name: args[0], Reference: args[1], Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
+				Progress: func(done, total int64) {
+					bars.update(builder.Progress{Step: "push", Done: done, Total: total})
+				},
+			})
+			bars.close(err == nil)
+			if err != nil {
+				return err
+			}
+			f, err := outputFormat(env)
+			if err != nil {
+				return err
+			}
+			if f == formatText {
+				_, err = fmt.Fprintf(env.stdout, "%s: %s\n", args[1], digest)
+				return err
+			}
+			return printJSON(env.stdout, map[string]string{"name": args[0], "reference": args[1], "digest": digest})
+		},
+		ValidArgsFunction: completeNames(env, imageStore),
+	}
+}
+
+func parsePlatform(s string) (arch string, err error) {
+	arch, ok := strings.CutPrefix(s, "linux/")
+	if !ok || (arch != "amd64" && arch != "arm64") {
+		return "", usageError{fmt.Errorf("--platform %q: want linux/amd64 or linux/arm64", s)}
+	}
+	return arch, nil
+}
+
+// kernelOf is the kernel of images: a file, or the one built into this program.
+func kernelOf(path string) func(arch string) (builder.Kernel, error) {
+	if path != "" {
+		return func(arch string) (builder.Kernel, error) {
+			return builder.KernelFile(path, kernelconfig.CommandLine(arch))
+		}
+	}
+	return func(arch string) (builder.Kernel, error) {
+		k, err := kernelconfig.Open(arch)
+		if err != nil {
+			return builder.Kernel{}, err
+		}
+		return builder.Kernel{Version: k.Version, CommandLine: kernelconfig.CommandLine(arch), Open: k.Open}, nil
+	}
+}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-const templateOptions = `{"Image":"debian"}`
+const templateOptions = `{"Image":"debian","Network":"nat"}`
 
 // makeTestTemplate makes the template that a run with default options uses,
 // and returns its directory.
@@ -39,30 +39,33 @@ func runThawed(t testing.TB, args ...string) (result, string) {
 
 func TestThawedVMsAreNobodysTwins(t *testing.T) {
 	t.Cleanup(func() { nothingLeft(t) })
-	lumina(t, templateCommand, `{"Image":"debian","Network":"nat"}`).succeeded(t)
+	if err := tools(); err != nil {
+		t.Fatal(err)
+	}
+	lumina(t, templateCommand, `{"Image":"tools","Network":"nat"}`).succeeded(t)
 	const script = `head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n'; echo
 		hostname; cat /etc/machine-id /sys/class/net/eth0/address /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
-		mktemp -u; grep -c "$(hostname)" /etc/hosts; date +%s.%N`
+		mktemp -u; ssh-keygen -q -t ed25519 -N '' -f /root/host_key && cut -d' ' -f2 /root/host_key.pub; grep -c "$(hostname)" /etc/hosts; date +%s.%N`
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	seen := map[string]int{}
 	for range 20 {
 		wg.Go(func() {
-			r, trace := runThawed(t, "--network", "nat", script)
+			r, trace := runThawed(t, "--image", "tools", "--timeout", "60s", script)
 			lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
-			if trace != "boot: from a template" || r.code != 0 || len(lines) != 9 {
+			if trace != "boot: from a template" || r.code != 0 || len(lines) != 10 {
 				t.Errorf("%s: %s %s", trace, r.stdout, r.stderr)
 				return
 			}
-			if at, err := strconv.ParseFloat(lines[8], 64); err != nil || time.Since(time.UnixMicro(int64(at*1e6))).Abs() > 20*time.Second {
-				t.Errorf("the guest's clock says %s", lines[8])
+			if at, err := strconv.ParseFloat(lines[9], 64); err != nil || time.Since(time.UnixMicro(int64(at*1e6))).Abs() > 20*time.Second {
+				t.Errorf("the guest's clock says %s", lines[9])
 			}
-			if lines[7] != "1" {
+			if lines[8] != "1" {
 				t.Errorf("/etc/hosts does not know the host name %s", lines[1])
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			for i, line := range lines[:7] {
+			for i, line := range lines[:8] {
 				seen[strconv.Itoa(i)+" "+line]++
 			}
 		})
@@ -166,6 +169,17 @@ func TestTemplateIsMadeOnce(t *testing.T) {
 			t.Errorf("%s has mode %v, %v", name, info.Mode(), err)
 		}
 	}
+}
+
+func TestFiftyAtOnce(t *testing.T) {
+	makeTestTemplate(t)
+	cmd := command("pool", "run", "--image", "debian", "--size", "50", "--count", "50", "sleep 3; echo $LUMINA_RUN")
+	cmd.Env = append(cmd.Env, "LUMINA_TEMPLATE=1")
+	r := finish(t, cmd)
+	if n := strings.Count(r.stdout, `"exit_code":0`); r.code != 0 || n != 50 {
+		t.Errorf("exit code %d, %d runs ended well: %.2000s", r.code, n, r.stdout)
+	}
+	nothingLeft(t)
 }
 
 func TestPool(t *testing.T) {

@@ -8,7 +8,7 @@ GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
-.PHONY: all quickstart setup kernel kernels guest build install test lint typecheck-darwin fuzz bench clean
+.PHONY: all quickstart setup kernel kernels guest build install test lint typecheck-darwin fuzz recipes bench clean
 all: build
 
 # The main job from nothing: packages, kernel, CLI, an image of a real Debian, a command run in it.
@@ -52,7 +52,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	shellcheck kernel-config/build.sh setup.sh quickstart.sh .ci/run
+	shellcheck kernel-config/build.sh setup.sh quickstart.sh recipes/build.sh .ci/run
 
 typecheck-darwin:
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...
@@ -65,6 +65,10 @@ fuzz:
 			go test -run xxx -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$dir"; \
 		done; \
 	done
+
+# Each shipped image, built, booted and tested.
+recipes: build
+	recipes/build.sh
 
 # The figures of README.md, on this machine. Needs the image that quickstart makes.
 bench: build

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -23,6 +24,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/erofs"
 	"github.com/abdul-abdi/lumina/builder/flatten"
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -56,6 +58,12 @@ type Options struct {
 	Steps   []string
 	RunStep StepRunner
 	NoCache bool
+	// Files are one layer, below the steps'.
+	Files []recipe.File
+	// Packages are those of a root that is made from packages.
+	Packages []string
+	// Configure changes what the source says of the image; nil: nothing.
+	Configure func(*image.Image)
 }
 
 // Progress is how far a step is.
@@ -90,7 +98,7 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 		return nil, err
 	}
 	defer source.Close()
-	if len(o.Steps) > 0 {
+	if len(o.Steps)+len(o.Files) > 0 || o.Configure != nil {
 		source = stepped{source, o}
 	}
 	var made *image.Image
@@ -203,6 +211,9 @@ type source interface {
 // openSource finds what a reference names: an image of the store, if there is
 // one of that name, else a container image.
 func openSource(ctx context.Context, o Options) (source, error) {
+	if strings.HasPrefix(o.Reference, debianPrefix) {
+		return newDebianRoot(o)
+	}
 	if image.CheckName(o.Reference) == nil {
 		h, err := o.Store.Open(o.Reference)
 		if err == nil {

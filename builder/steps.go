@@ -41,6 +41,18 @@ func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, p
 	if err != nil {
 		return err
 	}
+	if s.o.Configure != nil {
+		s.o.Configure(img)
+	}
+	if len(s.o.Files) > 0 {
+		layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return writeFiles(s.o.Files, w) })
+		if err != nil {
+			return err
+		}
+		layers = append(layers, layer)
+		img.Layers = append(img.Layers, describeLayer(layer))
+		img.History = append(img.History, image.History{Created: img.Created, CreatedBy: "files of the recipe", Comment: "lumina"})
+	}
 	for n, command := range s.o.Steps {
 		step := Step{Number: n + 1, Total: len(s.o.Steps), Command: command}
 		layer, err := s.step(ctx, filepath.Dir(path), step, img, layers, progress)

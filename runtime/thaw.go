@@ -87,7 +87,6 @@ func (t Trace) WantsTemplate() bool { return t.Cold == noTemplate }
 // MakeTemplate freezes a VM of its own for later starts with the same options
 // to go on from. It does nothing when there is one, or one is being made.
 func (r *Runtime) MakeTemplate(ctx context.Context, options VMOptions) error {
-	options = options.withDefaults()
 	driver, ok := r.Driver.(vm.Snapshotter)
 	if !ok {
 		return fmt.Errorf("making a template: %w", vm.ErrUnsupported)
@@ -97,6 +96,7 @@ func (r *Runtime) MakeTemplate(ctx context.Context, options VMOptions) error {
 		return err
 	}
 	defer img.Close()
+	options = options.withDefaults(img.Image)
 	p, err := r.plan(img, options)
 	if err != nil {
 		return err

@@ -49,7 +49,11 @@ type VMOptions struct {
 	NoTemplate bool
 }
 
-func (o VMOptions) withDefaults() VMOptions {
+// withDefaults fills in what an image and the runtime say.
+func (o VMOptions) withDefaults(img *image.Image) VMOptions {
+	if o.DiskSize == 0 {
+		o.DiskSize = img.DiskSize
+	}
 	if o.CPUs == 0 {
 		o.CPUs = DefaultCPUs
 	}
@@ -116,7 +120,7 @@ func (r *Runtime) StartImage(ctx context.Context, img *image.Handle, options VMO
 }
 
 func (r *Runtime) startImage(ctx context.Context, img *image.Handle, options VMOptions, begin func(*VM) func()) (*VM, error) {
-	v, err := r.start(ctx, img, options.withDefaults(), begin)
+	v, err := r.start(ctx, img, options.withDefaults(img.Image), begin)
 	if err != nil {
 		img.Close()
 		return nil, err

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"path/filepath"
 	goruntime "runtime"
@@ -13,9 +15,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 // createFlags are the flags of every command that makes an image.
@@ -39,7 +43,7 @@ func (f *createFlags) register(c *cobra.Command) {
 }
 
 // create makes an image and prints it.
-func (f *createFlags) create(ctx context.Context, env *environment, name, from string) error {
+func (f *createFlags) create(ctx context.Context, env *environment, name, from string, r *recipe.Recipe) error {
 	arch, err := parsePlatform(f.platform)
 	if err != nil {
 		return err
@@ -53,25 +57,31 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("creating image %q took longer than %v (--timeout)", name, f.timeout))
 	defer cancel()
-	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 	if err != nil {
 		return err
 	}
 	o := builder.Options{
 		Name: name, Reference: from, Architecture: arch, Rosetta: f.rosetta,
-		Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
+		Store: rt.Images, CacheDir: filepath.Join(rt.Home(), "cache"),
 		Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read,
 		Steps: f.steps, NoCache: f.noCache,
 	}
+	verify := rt.TryImage
+	if r != nil {
+		if verify, err = applyRecipe(&o, r, rt); err != nil {
+			return err
+		}
+	}
 	if !f.noVerify {
-		o.Verify = r.TryImage
+		o.Verify = verify
 	}
 	bars := newProgress(env)
 	o.Progress = bars.update
 	o.RunStep = func(ctx context.Context, s builder.Step, changes io.Writer) error {
 		fmt.Fprintf(env.stderr, "step %d of %d: %s\n", s.Number, s.Total, s.Command)
 		var last tailWriter
-		err := r.RunStep(ctx, s.Dir, runtime.VMOptions{Network: network}, s.Command, io.MultiWriter(env.stderr, &last), changes)
+		err := rt.RunStep(ctx, s.Dir, runtime.VMOptions{Network: network}, s.Command, io.MultiWriter(env.stderr, &last), changes)
 		if err != nil && len(last.b) > 0 {
 			err = fmt.Errorf("%w; it said last:\n%s", err, strings.TrimSpace(string(last.b)))
 		}
@@ -85,6 +95,36 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	return printImage(env, name, img)
 }
 
+// applyRecipe adds what a recipe says to o and returns its tests.
+func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (verify func(context.Context, string) error, err error) {
+	o.Apply(r)
+	if r.DiskSize != "" {
+		size, err := parseSize(r.DiskSize)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("the recipe's disk_size: %w", err)}
+		}
+		configure := o.Configure
+		o.Configure = func(img *image.Image) {
+			configure(img)
+			img.DiskSize = size
+		}
+	}
+	var tests []runtime.ImageTest
+	for _, t := range r.Tests {
+		tests = append(tests, runtime.ImageTest{Command: t.Command, User: t.User, Exit: t.Exit, Stdout: t.Stdout})
+	}
+	return func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir, tests) }, nil
+}
+
+func readRecipe(name string) (*recipe.Recipe, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("opening the recipe: %w", err)
+	}
+	defer f.Close()
+	return recipe.Parse(f, name)
+}
+
 // tailWriter keeps the end of what is written.
 type tailWriter struct{ b []byte }
 
@@ -96,15 +136,19 @@ func (t *tailWriter) Write(p []byte) (int, error) {
 }
 
 func newImagesCreateCommand(env *environment) *cobra.Command {
-	var from string
+	var from, file string
 	var flags createFlags
 	c := &cobra.Command{
-		Use:   "create NAME --from REF [--run CMD]…",
+		Use:   "create NAME --from REF [--run CMD]… | create NAME --recipe FILE",
 		Short: "Make an image from a container image or another image",
 		Long: `Make an image from a container image or another image.
 
 REF is the name of a local image, a reference in a registry, oci:DIR[:TAG],
-oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG].
+oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], or mmdebstrap:SUITE[,VARIANT]
+for a root of Debian's packages, made on this host.
+
+A recipe is a YAML file with all of that and more, and with tests that the image
+must pass; see recipes/ and recipes/schema.json.
 
 Each --run is a command for the shell of the image so far, run in a VM of it;
 what it changes is one more layer. A layer that was made before from the same
@@ -113,14 +157,24 @@ image by the same command is taken from the cache.`,
   lumina images create tools --from debian --run 'apt-get update && apt-get install -y git'`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if from == "" {
-				return usageError{fmt.Errorf("--from is missing; see %s --help", c.CommandPath())}
+			switch {
+			case from != "" && file != "":
+				return usageError{errors.New("--from and --recipe exclude each other")}
+			case file != "":
+				r, err := readRecipe(file)
+				if err != nil {
+					return err
+				}
+				return flags.create(c.Context(), env, args[0], "", r)
+			case from == "":
+				return usageError{fmt.Errorf("--from or --recipe is missing; see %s --help", c.CommandPath())}
 			}
-			return flags.create(c.Context(), env, args[0], from)
+			return flags.create(c.Context(), env, args[0], from, nil)
 		},
 	}
 	c.Flags().SortFlags = false
-	c.Flags().StringVar(&from, "from", "", "what to make it from (required)")
+	c.Flags().StringVar(&from, "from", "", "what to make it from")
+	c.Flags().StringVar(&file, "recipe", "", "recipe to make it from")
 	c.Flags().StringArrayVar(&flags.steps, "run", nil, "run a command in a VM of the image, and keep what it changes (repeatable)")
 	c.Flags().BoolVar(&flags.noCache, "no-cache", false, "run every --run, even if its result is known")
 	c.Flags().StringVar(&flags.network, "network", "", "what --run can reach: nat, none or allow=… (default nat)")
@@ -141,7 +195,7 @@ the last part of REF, without the tag.`,
 			if len(args) == 2 {
 				name = args[1]
 			}
-			return flags.create(c.Context(), env, name, args[0])
+			return flags.create(c.Context(), env, name, args[0], nil)
 		},
 	}
 	c.Flags().SortFlags = false

@@ -47,6 +47,11 @@ type Image struct {
 	Layers       []Layer         `json:"layers,omitempty"`
 	Files        map[string]File `json:"files"`
 	Rosetta      bool            `json:"rosetta,omitempty"`
+	Description  string          `json:"description,omitempty"`
+	Tags         []string        `json:"tags,omitempty"`
+	// DiskSize is the default size of a VM's own disk, in bytes; 0: the
+	// runtime's.
+	DiskSize int64 `json:"disk_size,omitempty"`
 }
 
 // KernelInfo describes the kernel.
@@ -134,6 +139,9 @@ func Parse(r io.Reader) (*Image, error) {
 func (img *Image) check() error {
 	if img.Architecture != "amd64" && img.Architecture != "arm64" {
 		return fmt.Errorf("%w: architecture %q", ErrInvalid, img.Architecture)
+	}
+	if img.DiskSize < 0 {
+		return fmt.Errorf("%w: disk size %d", ErrInvalid, img.DiskSize)
 	}
 	if len(img.Files) != 3 {
 		return fmt.Errorf("%w: it lists %d files, want 3", ErrInvalid, len(img.Files))

@@ -1,0 +1,107 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"regexp"
+	"strings"
+
+	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// debianPrefix begins references of roots that are made from Debian's packages
+// on this host: mmdebstrap:SUITE[,VARIANT].
+const debianPrefix = "mmdebstrap:"
+
+// debianRoot is a root that mmdebstrap(1) makes.
+type debianRoot struct {
+	stepped  // for its cache
+	suite    string
+	variant  string
+	packages []string
+}
+
+var debianWord = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+
+func newDebianRoot(o Options) (*debianRoot, error) {
+	suite, variant, _ := strings.Cut(strings.TrimPrefix(o.Reference, debianPrefix), ",")
+	if variant == "" {
+		variant = "minbase"
+	}
+	if !debianWord.MatchString(suite) || !debianWord.MatchString(variant) {
+		return nil, fmt.Errorf("reference %q is not %sSUITE[,VARIANT], such as %sbookworm", o.Reference, debianPrefix, debianPrefix)
+	}
+	if _, err := exec.LookPath("mmdebstrap"); err != nil {
+		return nil, errors.New("mmdebstrap is not installed; on Debian: apt-get install mmdebstrap")
+	}
+	return &debianRoot{stepped: stepped{o: o}, suite: suite, variant: variant, packages: o.Packages}, nil
+}
+
+// leftOut are parts of packages that no image needs.
+var leftOut = []string{
+	"path-exclude=/usr/share/man/*", "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*",
+	"path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright",
+}
+
+func (d *debianRoot) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
+	args := []string{"--quiet", "--architectures=" + d.o.Architecture, "--variant=" + d.variant, "--format=tar"}
+	for _, o := range leftOut {
+		args = append(args, "--dpkgopt="+o)
+	}
+	if len(d.packages) > 0 {
+		args = append(args, "--include="+strings.Join(d.packages, ","))
+	}
+	args = append(args, d.suite, "-")
+	sum := sha256.New()
+	if err := json.NewEncoder(sum).Encode([]any{"mmdebstrap 1", args}); err != nil {
+		return nil, err
+	}
+	key := hex.EncodeToString(sum.Sum(nil))
+	layer, err := d.cached(ctx, key)
+	if err != nil || d.o.NoCache {
+		d.o.Progress(Progress{Step: "mmdebstrap", Item: d.suite})
+		if layer, err = oci.AddLayer(d.o.CacheDir, func(w io.Writer) error { return mmdebstrap(ctx, args, w) }); err != nil {
+			return nil, err
+		}
+		if err := d.remember(key, layer); err != nil {
+			return nil, err
+		}
+	}
+	img.Source = image.Source{Reference: d.o.Reference}
+	img.Config = image.Config{Cmd: []string{"/bin/sh"}}
+	img.Layers = []image.Layer{describeLayer(layer)}
+	img.History = []image.History{{Created: img.Created, CreatedBy: "mmdebstrap " + strings.Join(args, " ")}}
+	return []oci.Layer{layer}, nil
+}
+
+func mmdebstrap(ctx context.Context, args []string, w io.Writer) error {
+	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = w, &stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+		return fmt.Errorf("mmdebstrap: %w; it said last:\n%s", err, strings.Join(lines[max(0, len(lines)-8):], "\n"))
+	}
+	return nil
+}
+
+func (d *debianRoot) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+	layers, err := d.layers(ctx, img)
+	if err != nil {
+		return err
+	}
+	return writeLayers(ctx, path, layers, progress)
+}
+
+func (d *debianRoot) Close() error { return nil }

@@ -1,0 +1,212 @@
+// Package recipe reads descriptions of images: recipes/*.yaml. recipes/schema.json
+// is the same in JSON Schema.
+package recipe
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Recipe describes an image.
+type Recipe struct {
+	Description string   `yaml:"description"`
+	Tags        []string `yaml:"tags"`
+	// Base is what images create --from takes.
+	Base string `yaml:"base"`
+	// Packages are the base's distribution's.
+	Packages []string          `yaml:"packages"`
+	Files    []File            `yaml:"files"`
+	Env      map[string]string `yaml:"env"`
+	User     string            `yaml:"user"`
+	Workdir  string            `yaml:"workdir"`
+	Cmd      []string          `yaml:"cmd"`
+	// Run are commands for the image's shell, each a step.
+	Run []string `yaml:"run"`
+	// DiskSize is the default of a VM's own disk, such as 16GB.
+	DiskSize string `yaml:"disk_size"`
+	// Tests are run in one VM of the finished image, in order, before it is
+	// installed.
+	Tests []Test `yaml:"tests"`
+}
+
+// File is a file of the image: it has Content, or is a symbolic link to Link.
+type File struct {
+	Path    string `yaml:"path"`
+	Content string `yaml:"content"`
+	Link    string `yaml:"link"`
+	Mode    string `yaml:"mode"` // octal; 0644 when empty
+	UID     int    `yaml:"uid"`
+	GID     int    `yaml:"gid"`
+}
+
+// Test is a command with what it should do.
+type Test struct {
+	Command string `yaml:"command"`
+	Exit    int    `yaml:"exit"`
+	// Stdout is a regular expression that the output must match; "" for any.
+	Stdout string `yaml:"stdout"`
+	User   string `yaml:"user"`
+}
+
+// maxSize bounds a recipe, in bytes.
+const maxSize = 1 << 20
+
+// Parse reads a recipe; name is how errors call it.
+func Parse(r io.Reader, name string) (*Recipe, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading recipe %s: %w", name, err)
+	}
+	if len(b) > maxSize {
+		return nil, fmt.Errorf("recipe %s: it is longer than %d bytes", name, maxSize)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	recipe := new(Recipe)
+	if err := d.Decode(recipe); err != nil {
+		return nil, located(name, err)
+	}
+	if err := recipe.check(); err != nil {
+		var at *fieldError
+		if errors.As(err, &at) {
+			return nil, fmt.Errorf("%s:%d: %w", name, lineOf(b, at.path), err)
+		}
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return recipe, nil
+}
+
+var yamlLine = regexp.MustCompile(`line (\d+): `)
+
+// located turns the decoder's "line N:" into "FILE:N:", the first one.
+func located(name string, err error) error {
+	text := err.Error()
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s:1: the recipe is empty", name)
+	}
+	m := yamlLine.FindStringSubmatchIndex(text)
+	if m == nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	rest, _, _ := strings.Cut(text[m[1]:], "\n")
+	rest = strings.ReplaceAll(rest, " in type recipe.Recipe", "; see recipes/schema.json")
+	return fmt.Errorf("%s:%s: %s", name, text[m[2]:m[3]], rest)
+}
+
+// fieldError is what is wrong with a field.
+type fieldError struct {
+	path []any // keys and indices
+	what string
+}
+
+func (e *fieldError) Error() string {
+	var b strings.Builder
+	for _, p := range e.path {
+		if n, ok := p.(int); ok {
+			fmt.Fprintf(&b, "[%d]", n)
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('.')
+		}
+		fmt.Fprint(&b, p)
+	}
+	return b.String() + ": " + e.what
+}
+
+// lineOf is the line of a field, or of the nearest thing around it.
+func lineOf(b []byte, at []any) int {
+	var doc yaml.Node
+	if yaml.Unmarshal(b, &doc) != nil || len(doc.Content) == 0 {
+		return 1
+	}
+	node := doc.Content[0]
+	line := node.Line
+	for _, p := range at {
+		var next *yaml.Node
+		switch p := p.(type) {
+		case string:
+			for i := 0; i+1 < len(node.Content); i += 2 {
+				if node.Content[i].Value == p {
+					next = node.Content[i+1]
+					line = node.Content[i].Line
+				}
+			}
+		case int:
+			if p < len(node.Content) {
+				next = node.Content[p]
+				line = next.Line
+			}
+		}
+		if next == nil {
+			break
+		}
+		node = next
+	}
+	return line
+}
+
+var packageName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.+:~=_-]*$`)
+
+func (r *Recipe) check() error {
+	if r.Base == "" {
+		return &fieldError{[]any{"base"}, "it is missing: what is the image made from?"}
+	}
+	for i, p := range r.Packages {
+		if !packageName.MatchString(p) {
+			return &fieldError{[]any{"packages", i}, fmt.Sprintf("%q is no package's name", p)}
+		}
+	}
+	for i, f := range r.Files {
+		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" {
+			return &fieldError{[]any{"files", i, "path"}, fmt.Sprintf("%q is not an absolute, clean path", f.Path)}
+		}
+		if f.Link != "" && (f.Content != "" || f.Mode != "") {
+			return &fieldError{[]any{"files", i}, "a link has neither content nor mode"}
+		}
+		if _, err := f.Permissions(); err != nil {
+			return &fieldError{[]any{"files", i, "mode"}, err.Error()}
+		}
+		if f.UID < 0 || f.GID < 0 {
+			return &fieldError{[]any{"files", i}, "uid and gid are not negative"}
+		}
+	}
+	for name := range r.Env {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			return &fieldError{[]any{"env"}, fmt.Sprintf("%q is no variable's name", name)}
+		}
+	}
+	for i, s := range r.Run {
+		if strings.TrimSpace(s) == "" {
+			return &fieldError{[]any{"run", i}, "it is empty"}
+		}
+	}
+	for i, t := range r.Tests {
+		if t.Command == "" {
+			return &fieldError{[]any{"tests", i}, "it has no command"}
+		}
+		if _, err := regexp.Compile(t.Stdout); err != nil {
+			return &fieldError{[]any{"tests", i, "stdout"}, err.Error()}
+		}
+	}
+	return nil
+}
+
+// Permissions are a file's mode bits.
+func (f File) Permissions() (int64, error) {
+	if f.Mode == "" {
+		return 0o644, nil
+	}
+	var mode int64
+	if _, err := fmt.Sscanf(f.Mode, "%o", &mode); err != nil || mode < 0 || mode > 0o7777 {
+		return 0, fmt.Errorf("%q is no mode such as \"0755\"", f.Mode)
+	}
+	return mode, nil
+}

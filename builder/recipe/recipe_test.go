@@ -1,0 +1,111 @@
+package recipe
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestParseErrorsSayWhere(t *testing.T) {
+	tests := []struct{ name, yaml, want string }{
+		{"empty", "", "r.yaml:1: the recipe is empty"},
+		{"no base", "description: x\n", "r.yaml:1: base: it is missing"},
+		{"unknown field", "base: a\n\npackage: [git]\n", "r.yaml:3: field package not found; see recipes/schema.json"},
+		{"wrong type", "base: a\npackages: git\n", "r.yaml:2: cannot unmarshal"},
+		{"no YAML", "base: [\n", "r.yaml:"},
+		{"package", "base: a\npackages:\n  - git\n  - 'x; rm -rf /'\n", `r.yaml:4: packages[1]: "x; rm -rf /" is no package's name`},
+		{"relative file", "base: a\nfiles:\n  - path: etc/x\n", `r.yaml:3: files[0].path: "etc/x" is not an absolute, clean path`},
+		{"file above the root", "base: a\nfiles:\n  - path: /../x\n", "is not an absolute, clean path"},
+		{"mode", "base: a\nfiles:\n  - path: /x\n    mode: rwx\n", `r.yaml:4: files[0].mode: "rwx" is no mode`},
+		{"link with content", "base: a\nfiles:\n  - {path: /x, link: y, content: z}\n", "r.yaml:3: files[0]: a link has neither"},
+		{"empty step", "base: a\nrun: [' ']\n", "r.yaml:2: run[0]: it is empty"},
+		{"test", "base: a\ntests:\n  - exit: 1\n", "r.yaml:3: tests[0]: it has no command"},
+		{"expression", "base: a\ntests:\n  - command: x\n    stdout: '('\n", "r.yaml:4: tests[0].stdout: "},
+		{"duplicate", "base: a\nbase: b\n", "r.yaml:2: mapping key \"base\" already defined"},
+	}
+	for _, tt := range tests {
+		if _, err := Parse(strings.NewReader(tt.yaml), "r.yaml"); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+// What is shipped can be read.
+func TestShippedRecipes(t *testing.T) {
+	files, err := filepath.Glob("../../recipes/*.yaml")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("recipes: %v, %v", files, err)
+	}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := Parse(f, filepath.Base(name))
+		f.Close()
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if r.Description == "" || len(r.Tests) == 0 {
+			t.Errorf("%s has no description or no tests", name)
+		}
+	}
+}
+
+// The published schema knows the fields that this package reads, and no others.
+func TestSchema(t *testing.T) {
+	b, err := os.ReadFile("../../recipes/schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Properties           map[string]json.RawMessage
+		AdditionalProperties *bool
+	}
+	if err := json.Unmarshal(b, &schema); err != nil {
+		t.Fatal(err)
+	}
+	compare := func(where string, typ reflect.Type, properties map[string]json.RawMessage) {
+		fields := map[string]bool{}
+		for i := range typ.NumField() {
+			fields[typ.Field(i).Tag.Get("yaml")] = true
+		}
+		for name := range fields {
+			if properties[name] == nil {
+				t.Errorf("the schema has no %s%s", where, name)
+			}
+		}
+		for name := range properties {
+			if !fields[name] {
+				t.Errorf("the schema has %s%s, which no recipe may have", where, name)
+			}
+		}
+	}
+	compare("", reflect.TypeFor[Recipe](), schema.Properties)
+	for name, typ := range map[string]reflect.Type{"files": reflect.TypeFor[File](), "tests": reflect.TypeFor[Test]()} {
+		var list struct {
+			Items struct{ Properties map[string]json.RawMessage }
+		}
+		if err := json.Unmarshal(schema.Properties[name], &list); err != nil {
+			t.Fatal(err)
+		}
+		compare(name+"[].", typ, list.Items.Properties)
+	}
+	if schema.AdditionalProperties == nil || *schema.AdditionalProperties {
+		t.Error("the schema allows unknown fields")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("base: a\npackages: [git]\ntests:\n  - command: x\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := Parse(strings.NewReader(text), "r.yaml")
+		if err == nil && r.Base == "" {
+			t.Error("a recipe without a base")
+		}
+	})
+}

@@ -1,0 +1,16 @@
+#!/bin/sh
+# build.sh [NAME…]: make the image of each recipe, run its tests, and print how
+# long that took and how large it is.
+set -eu
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || set -- $(cd recipes && ls -- *.yaml | sed 's/\.yaml$//')
+printf '%-10s %8s %10s %12s\n' RECIPE SECONDS ROOT COMPRESSED
+for name in "$@"; do
+	begin=$(date +%s)
+	bin/lumina images create "$name" --recipe "recipes/$name.yaml" >/dev/null
+	end=$(date +%s)
+	dir=${LUMINA_HOME:-$HOME/.lumina}/images/$name
+	root=$(($(stat -c %s "$dir/rootfs.erofs") / 1000000))
+	all=$(($(tar -C "$dir" -c . | zstd -q -10 -T0 | wc -c) / 1000000))
+	printf '%-10s %8d %7d MB %9d MB\n' "$name" $((end - begin)) "$root" "$all"
+done

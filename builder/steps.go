@@ -42,7 +42,13 @@ func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, p
 		return err
 	}
 	if s.o.Configure != nil {
+		// The steps run where and as whom the base says: the image's own user
+		// may not do much, and its directory not be there yet.
+		base := img.Config
 		s.o.Configure(img)
+		last := img.Config
+		defer func() { img.Config.User, img.Config.WorkingDir = last.User, last.WorkingDir }()
+		img.Config.User, img.Config.WorkingDir = base.User, base.WorkingDir
 	}
 	if len(s.o.Files) > 0 {
 		layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return writeFiles(s.o.Files, w) })

@@ -3,9 +3,10 @@
 # long that took and how large it is.
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- $(cd recipes && ls -- *.yaml | sed 's/\.yaml$//')
+names=$*
+[ -n "$names" ] || for f in recipes/*.yaml; do names="$names $(basename "$f" .yaml)"; done
 printf '%-10s %8s %10s %12s\n' RECIPE SECONDS ROOT COMPRESSED
-for name in "$@"; do
+for name in $names; do
 	begin=$(date +%s)
 	bin/lumina images create "$name" --recipe "recipes/$name.yaml" >/dev/null
 	end=$(date +%s)

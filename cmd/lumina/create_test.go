@@ -89,3 +89,44 @@ func TestCreateWithSteps(t *testing.T) {
 		check("again")
 	})
 }
+
+func TestRecipe(t *testing.T) {
+	recipe := filepath.Join(t.TempDir(), "r.yaml")
+	const text = `base: debian
+description: A recipe of a test
+files:
+  - {path: /usr/local/bin/hello, content: "#!/bin/sh\necho hello $WHO\n", mode: "0755"}
+  - {path: /opt/link, link: ../usr/local/bin/hello}
+env: {WHO: world, PATH: /usr/local/bin:/usr/bin:/bin}
+workdir: /opt
+user: "65534:65534"
+run: [echo built > /opt/built]
+disk_size: 3GB
+tests:
+  - {command: hello; pwd; id -u, stdout: '^hello world\n/opt\n65534\n$'}
+  - {command: exit 3, exit: 3}
+`
+	write(t, recipe, text)
+	t.Cleanup(func() {
+		lumina(t, "images", "remove", "made").succeeded(t)
+		nothingLeft(t)
+	})
+	write(t, recipe, strings.Replace(text, "user: \"65534:65534\"\n", "", 1))
+	r := lumina(t, "images", "create", "made", "--recipe", recipe)
+	if r.code != 125 || !strings.Contains(r.stderr, `test 1 of 2 (hello; pwd; id -u): it printed "hello world\n/opt\n0\n", want a match of`) {
+		t.Errorf("a test that fails: exit code %d, %s", r.code, r.stderr)
+	}
+	if r := lumina(t, "images", "inspect", "made"); r.code == 0 {
+		t.Error("an image whose test failed is installed")
+	}
+	// The step is root's, whatever the image's user.
+	write(t, recipe, text)
+	lumina(t, "images", "create", "made", "--recipe", recipe).succeeded(t)
+	if r := lumina(t, "run", "--image", "made", "/opt/link; cat built; df -BG --output=size / | tail -1").succeeded(t); strings.Join(strings.Fields(r.Stdout), " ") != "hello world built 3G" {
+		t.Errorf("stdout = %q", r.Stdout)
+	}
+	write(t, recipe, text+"packages_: [x]\n")
+	if r := lumina(t, "images", "create", "made", "--recipe", recipe); r.code != 125 || !strings.Contains(r.stderr, "r.yaml:14: field packages_ not found") {
+		t.Errorf("an unknown field: exit code %d, %s", r.code, r.stderr)
+	}
+}

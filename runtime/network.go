@@ -56,7 +56,7 @@ func (p *plan) addNetwork(o VMOptions) error {
 	if p.network, err = network.New(*policy, mac); err != nil {
 		return err
 	}
-	p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device()}
+	p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device(), MTU: network.MTU}
 	p.configure.Network = &protocol.Network{MAC: mac.String(), Address: network.Address, Gateway: network.Gateway,
 		DNS: []string{network.Gateway}, MTU: network.MTU}
 	return nil

@@ -56,7 +56,7 @@ func (r *Runtime) restore(ctx context.Context, driver vm.Snapshotter, v *VM, p *
 	if err != nil {
 		return err
 	}
-	defer scratch.Close()
+	defer r.release(scratch)
 	if err := template.CopySparse(scratch, files.Scratch); err != nil {
 		return fmt.Errorf("copying the template's disk: %w", err)
 	}

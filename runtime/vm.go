@@ -149,7 +149,7 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 	if err != nil {
 		return nil, err
 	}
-	defer scratch.Close()
+	defer r.release(scratch)
 	v.trace.mark("prepared")
 	if v.machine, err = r.Driver.Start(ctx, p.with(scratch)); err != nil {
 		return nil, err
@@ -370,7 +370,7 @@ func (r *Runtime) makeScratch(size int64) (*os.File, error) {
 		return nil, err
 	}
 	if err := formatScratch(f, size); err != nil {
-		f.Close()
+		r.release(f)
 		return nil, err
 	}
 	return f, nil
@@ -383,7 +383,21 @@ func formatScratch(f *os.File, size int64) error {
 	return nil
 }
 
-// unnamed makes a file without a name.
+// release closes a file of unnamed's, and takes its name if it has one.
+func (r *Runtime) release(f *os.File) {
+	f.Close()
+	if r.namesDisks() {
+		os.Remove(f.Name())
+	}
+}
+
+func (r *Runtime) namesDisks() bool {
+	d, ok := r.Driver.(vm.NamedDisks)
+	return ok && d.NamesDisks()
+}
+
+// unnamed makes a file without a name, or with one that release takes, where the
+// driver needs it.
 func (r *Runtime) unnamed() (*os.File, error) {
 	dir := filepath.Join(r.home, "runs")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -392,6 +406,9 @@ func (r *Runtime) unnamed() (*os.File, error) {
 	f, err := os.CreateTemp(dir, "scratch-*")
 	if err != nil {
 		return nil, fmt.Errorf("making the scratch disk: %w", err)
+	}
+	if r.namesDisks() {
+		return f, nil
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		f.Close()

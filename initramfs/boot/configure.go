@@ -172,7 +172,13 @@ func (s *System) mountVolumes(mounts []protocol.Mount) error {
 			}
 			step.source, step.fstype = disk, "ext4"
 		}
-		if err := step.apply(); err != nil {
+		err := step.apply()
+		if m.Share != "" && err == unix.ENOENT {
+			// Not over 9p: the host's driver has virtiofs.
+			step.fstype, step.data = "virtiofs", ""
+			err = step.apply()
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", step, err)
 		}
 		s.mounts = append(s.mounts, m)

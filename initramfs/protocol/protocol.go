@@ -18,6 +18,10 @@ const PortName = "org.lumina.agent.0"
 // VsockPort is the vsock port that the agent listens on.
 const VsockPort = 1024
 
+// VsockReadyPort is the host's vsock port that the agent connects to, once and
+// for nothing else, when it listens: nobody has to try again and again.
+const VsockReadyPort = 1025
+
 // DiskRoot and DiskScratch are the virtio-blk serial numbers by which the guest
 // tells its disks apart. A volume's disk is DiskVolume followed by its number.
 const (

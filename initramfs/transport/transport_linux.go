@@ -23,6 +23,10 @@ func ListenVsock() (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on vsock port %d: %w", protocol.VsockPort, err)
 	}
+	// A host that does not want to know does not listen.
+	if c, err := vsock.Dial(vsock.Host, protocol.VsockReadyPort, nil); err == nil {
+		c.Close()
+	}
 	return l, nil
 }
 

@@ -60,6 +60,7 @@ type Network struct {
 	MAC net.HardwareAddr
 	// Wire is a datagram socket that carries one Ethernet frame a datagram.
 	Wire *os.File
+	MTU  int // bytes
 }
 
 // Driver runs virtual machines with one hypervisor.
@@ -67,6 +68,12 @@ type Driver interface {
 	// Start starts a machine. The machine ends when ctx does. The files of
 	// spec may be closed once Start has returned.
 	Start(ctx context.Context, spec Spec) (Machine, error)
+}
+
+// NamedDisks is a [Driver] whose hypervisor opens disks by name: they keep theirs
+// until Start has returned.
+type NamedDisks interface {
+	NamesDisks() bool
 }
 
 // Snapshotter is a [Driver] that can freeze a machine and thaw it, many times.
@@ -117,8 +124,8 @@ const (
 
 // Machine is a started virtual machine.
 type Machine interface {
-	// Dial opens a stream to the guest's agent. It does not wait for the
-	// guest: what is written before the agent is up waits for it.
+	// Dial opens a stream to the guest's agent. Before the agent is up, it
+	// waits for it, or what is written to the stream does.
 	Dial(ctx context.Context) (net.Conn, error)
 	// Kill ends the machine at once. It does not wait; see Done.
 	Kill()

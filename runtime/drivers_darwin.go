@@ -1,0 +1,3 @@
+package runtime
+
+import _ "github.com/abdul-abdi/lumina/runtime/vz" // this system's VM driver

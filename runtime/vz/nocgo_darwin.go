@@ -1,0 +1,15 @@
+//go:build darwin && !cgo
+
+package vz
+
+import (
+	"errors"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+func init() {
+	vm.Register(Name, func() (vm.Driver, error) {
+		return nil, errors.New("this lumina was built without cgo, which Virtualization.framework needs: build it on a Mac with make build")
+	})
+}

@@ -1,0 +1,94 @@
+// Package vz runs virtual machines with Apple's Virtualization.framework, on
+// macOS 14 or newer. This file needs no macOS: what a machine is made
+// of. The driver itself, driver_darwin.go, translates that for the framework.
+package vz
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// Name is the driver's name in [vm.Register].
+const Name = "vz"
+
+// minimumMacOS is the first release with all that the driver uses.
+const minimumMacOS = 14
+
+// ErrMacOS is wrapped when this macOS is too old.
+var ErrMacOS = fmt.Errorf("macOS %d or newer is needed", minimumMacOS)
+
+// checkMacOS compares a release, such as "14.2.1", as numbers.
+func checkMacOS(release string) error {
+	var major int
+	if _, err := fmt.Sscanf(release, "%d", &major); err != nil {
+		return fmt.Errorf("%w: this one says it is %q", ErrMacOS, release)
+	}
+	if major < minimumMacOS {
+		return fmt.Errorf("%w: this is %s", ErrMacOS, release)
+	}
+	return nil
+}
+
+// commandLine is the kernel's: the console is a virtio one, the agent is reached
+// by vsock.
+func commandLine(spec vm.Spec) string {
+	return spec.CommandLine + " console=hvc0 lumina.transport=vsock"
+}
+
+// checkSpec says what of a spec the framework cannot do.
+func checkSpec(spec vm.Spec) error {
+	if spec.Arch != runtime.GOARCH {
+		return fmt.Errorf("%w: the image is for %s and this Mac is %s; the framework does not emulate", vm.ErrUnsupported, spec.Arch, runtime.GOARCH)
+	}
+	if spec.CPUs < 1 || spec.Memory < 32<<20 {
+		return fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 32 MiB are needed", spec.CPUs, spec.Memory)
+	}
+	if spec.Memory%(1<<20) != 0 {
+		return fmt.Errorf("%d bytes of memory: the framework takes whole mebibytes", spec.Memory)
+	}
+	for _, d := range spec.Disks {
+		if len(d.Serial) > 20 {
+			return fmt.Errorf("disk %q: its serial number is longer than 20 bytes", d.Serial)
+		}
+	}
+	if spec.Arch == "arm64" {
+		return checkKernel(spec.Kernel)
+	}
+	return nil
+}
+
+// checkKernel looks whether f is what the framework boots: it says nothing but
+// "internal error" of anything else (the kernel's booting.rst).
+func checkKernel(f io.ReaderAt) error {
+	head := make([]byte, 64)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return fmt.Errorf("reading the kernel: %w", err)
+	}
+	switch {
+	case string(head[56:60]) == "ARM\x64":
+		return nil
+	case head[0] == 0x1f && head[1] == 0x8b:
+		return errors.New("the kernel is compressed with gzip: an uncompressed arm64 Image is needed")
+	case string(head[:2]) == "MZ" && string(head[4:8]) == "zimg":
+		return errors.New("the kernel is a compressed EFI image (vmlinuz.efi): an uncompressed arm64 Image is needed")
+	}
+	return errors.New("the kernel is no arm64 Image")
+}
+
+// paths are the names of open files, which the framework opens by itself.
+func paths(path func(*os.File) (string, error), files ...*os.File) ([]string, error) {
+	var all []string
+	for _, f := range files {
+		p, err := path(f)
+		if err != nil {
+			return nil, fmt.Errorf("finding the name of %s: %w", f.Name(), err)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}

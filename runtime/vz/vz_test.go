@@ -1,0 +1,54 @@
+package vz
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+func TestCheckMacOS(t *testing.T) {
+	for release, ok := range map[string]bool{
+		"14": true, "14.0": true, "15.2.1": true, "26.0": true, "13.6.9": false, "9.1": false, "12.10": false, "": false, "x": false,
+	} {
+		if err := checkMacOS(release); (err == nil) != ok || err != nil && !errors.Is(err, ErrMacOS) {
+			t.Errorf("%q: %v", release, err)
+		}
+	}
+}
+
+func TestCheckKernel(t *testing.T) {
+	image := make([]byte, 64)
+	copy(image[56:], "ARM\x64")
+	tests := []struct {
+		name, want string
+		kernel     []byte
+	}{
+		{"Image", "", image},
+		{"gzip", "compressed with gzip", append([]byte{0x1f, 0x8b}, make([]byte, 100)...)},
+		{"zboot", "compressed EFI image", append([]byte("MZ\x00\x00zimg"), make([]byte, 100)...)},
+		{"ELF", "no arm64 Image", append([]byte("\x7fELF"), make([]byte, 100)...)},
+		{"short", "reading the kernel", []byte("MZ")},
+	}
+	for _, tt := range tests {
+		err := checkKernel(bytes.NewReader(tt.kernel))
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestCheckSpec(t *testing.T) {
+	for _, spec := range []vm.Spec{
+		{Arch: "riscv64", CPUs: 1, Memory: 1 << 30},
+		{Arch: "amd64", CPUs: 0, Memory: 1 << 30},
+		{Arch: "amd64", CPUs: 1, Memory: 1<<30 + 4096},
+		{Arch: "amd64", CPUs: 1, Memory: 1 << 30, Disks: []vm.Disk{{Serial: strings.Repeat("x", 21)}}},
+	} {
+		if err := checkSpec(spec); err == nil {
+			t.Errorf("%+v is let through", spec)
+		}
+	}
+}

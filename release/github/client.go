@@ -68,7 +68,7 @@ func New(o Options) (*Client, error) {
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		ForceAttemptHTTP2:     true,
 		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: o.Idle,
+		ResponseHeaderTimeout: 5 * time.Minute, // GitHub thinks about large uploads
 		IdleConnTimeout:       time.Minute,
 	}
 	c := &Client{options: o}

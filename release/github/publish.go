@@ -127,7 +127,6 @@ func (c *Client) Publish(ctx context.Context, repo Repo, tag string, files []Fil
 	return done, nil
 }
 
-
 // find finds the release of a tag; nil when there is none. A draft is in the
 // list only.
 func (c *Client) find(ctx context.Context, repo Repo, tag string) (*gh.RepositoryRelease, error) {
@@ -217,36 +216,47 @@ func (c *Client) isSame(ctx context.Context, repo Repo, tag string, a *gh.Releas
 // put uploads a file in place of old, which may be nil. An upload whose end is
 // not known is looked for before it is made again.
 func (c *Client) put(ctx context.Context, repo Repo, release *gh.RepositoryRelease, f File, old *gh.ReleaseAsset, progress func(name string, done, total int64)) error {
+	replaced := old.GetID()
 	for attempt := 1; ; attempt++ {
 		err := c.replace(ctx, repo, release, f, old, progress)
 		if err == nil {
 			return nil
 		}
-		// What is known to be refused is so again; but a name that is taken may
-		// be by an upload of ours.
-		if _, code := headerOf(err); code == http.StatusUnprocessableEntity && attempt < attempts {
-			err = fmt.Errorf("%w: %w", errTaken, err)
-		} else if err := c.pause(ctx, err, attempt); err != nil {
-			return err
+		// A name that is taken may be so by an upload of ours.
+		taken := isTaken(err)
+		if !taken || attempt >= attempts {
+			if err := c.pause(ctx, err, attempt); err != nil {
+				return err
+			}
 		}
 		assets, listErr := c.assets(ctx, repo, release.GetID())
 		if listErr != nil {
 			return listErr
 		}
 		old = assets[f.Name]
-		if old != nil && old.GetState() == "uploaded" {
-			same, sameErr := c.isSame(ctx, repo, release.GetTagName(), old, f)
-			if sameErr != nil || same {
-				return sameErr
-			}
+		if taken && old == nil {
+			return err // GitHub wants another name, or none at all
 		}
-		if errors.Is(err, errTaken) && (old == nil || old.GetState() == "uploaded") {
-			return err // not ours
+		if old == nil || old.GetState() != "uploaded" {
+			continue
+		}
+		same, sameErr := c.isSame(ctx, repo, release.GetTagName(), old, f)
+		if sameErr != nil || same {
+			return sameErr
+		}
+		if !errors.Is(err, errStored) && old.GetID() != replaced {
+			return fmt.Errorf("somebody else has just published another file of this name: %w", err)
 		}
 	}
 }
 
-var errTaken = errors.New("the server does not take the file")
+func isTaken(err error) bool {
+	_, code := headerOf(err)
+	return code == http.StatusUnprocessableEntity
+}
+
+// errStored is wrapped when the server has stored something else than was sent.
+var errStored = errors.New("the server stored another file")
 
 // replace uploads a file once.
 func (c *Client) replace(ctx context.Context, repo Repo, release *gh.RepositoryRelease, f File, old *gh.ReleaseAsset, progress func(name string, done, total int64)) error {
@@ -275,7 +285,7 @@ func (c *Client) replace(ctx context.Context, repo Repo, release *gh.RepositoryR
 	}
 	if asset.GetState() != "uploaded" || int64(asset.GetSize()) != f.Size || asset.GetName() != f.Name ||
 		asset.GetDigest() != "" && asset.GetDigest() != "sha256:"+f.SHA256 {
-		return fmt.Errorf("%w: the server has %q, %d bytes, %s, %s in place of %d bytes, sha256:%s", errBroken,
+		return fmt.Errorf("%w: %w: %q, %d bytes, %s, %s in place of %d bytes, sha256:%s", errBroken, errStored,
 			asset.GetName(), asset.GetSize(), asset.GetState(), asset.GetDigest(), f.Size, f.SHA256)
 	}
 	return nil

@@ -30,6 +30,9 @@ func (f From) Catalog(ctx context.Context) (*catalog.Catalog, error) {
 }
 
 func (f From) open(ctx context.Context) (*catalog.Catalog, *github.Release, error) {
+	if err := f.Keys.Check(); err != nil {
+		return nil, nil, err
+	}
 	if f.Tag != "" {
 		if err := catalog.CheckTag(f.Tag); err != nil {
 			return nil, nil, err
@@ -236,7 +239,7 @@ func (c *cache) fetch(ctx context.Context, client *github.Client, r *github.Rele
 		}
 		files = append(files, f)
 		err = c.fetchPart(ctx, client, r, p, f, func(n int64) { progress("fetch", entry.ID, done+n, entry.DownloadSize) })
-		if errors.Is(err, ErrDigest) {
+		if errors.Is(err, ErrDigest) || errors.Is(err, github.ErrRefused) || errors.Is(err, github.ErrNotFound) {
 			c.remove(entry)
 		}
 		if err != nil {

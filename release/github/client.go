@@ -114,7 +114,7 @@ func (c *Client) isServer(u *url.URL) bool {
 
 func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
-		return fmt.Errorf("%w: the server redirects without end", errPermanent)
+		return fmt.Errorf("%w: the server redirects without end", ErrRefused)
 	}
 	if req.URL.Host != via[0].URL.Host {
 		req.Header.Del("Authorization") // another port is another server
@@ -127,7 +127,7 @@ func (c *Client) checkURL(u *url.URL) error {
 	if u.Scheme == "https" || u.Scheme == "http" && c.api.BaseURL.Scheme == "http" {
 		return nil
 	}
-	return fmt.Errorf("%w: the server leads to %s://%s, which is not https", errPermanent, u.Scheme, u.Host)
+	return fmt.Errorf("%w: the server leads to %s://%s, which is not https", ErrRefused, u.Scheme, u.Host)
 }
 
 // Repo names a repository.
@@ -232,7 +232,7 @@ func (c *Client) verdict(err error) (wait time.Duration, again bool) {
 		return 0, false
 	}
 	var certificate *tls.CertificateVerificationError
-	if errors.Is(err, errPermanent) || errors.As(err, &certificate) {
+	if errors.Is(err, ErrRefused) || errors.As(err, &certificate) {
 		return 0, false
 	}
 	var dial *net.OpError
@@ -244,12 +244,11 @@ func (c *Client) verdict(err error) (wait time.Duration, again bool) {
 	return -1, errors.As(err, &network) || errors.Is(err, errBroken)
 }
 
-// errBroken is wrapped when a transfer ended before its end, errPermanent when
-// another attempt would fail too.
-var (
-	errBroken    = errors.New("the connection broke")
-	errPermanent = errors.New("refused")
-)
+// ErrRefused is wrapped when what a server sends or asks for is not acceptable.
+var ErrRefused = errors.New("refused")
+
+// errBroken is wrapped when a transfer ended before its end.
+var errBroken = errors.New("the connection broke")
 
 // headerOf returns the answer that err is about; code 0 when there was none.
 func headerOf(err error) (http.Header, int) {

@@ -113,7 +113,7 @@ func (c *Client) Read(ctx context.Context, r *Release, name string, limit int64)
 	}
 	size := int64(a.GetSize())
 	if size <= 0 || size > limit {
-		return nil, fmt.Errorf("asset %s of release %s has %d bytes, want 1 to %d", name, r.Tag, size, limit)
+		return nil, fmt.Errorf("%w: asset %s of release %s has %d bytes, want 1 to %d", ErrRefused, name, r.Tag, size, limit)
 	}
 	var s memorySink
 	if err := c.fetch(ctx, r, name, size, &s, func(int64) {}); err != nil {
@@ -137,7 +137,7 @@ func (c *Client) fetch(ctx context.Context, r *Release, name string, size int64,
 		return fail(ErrNotFound)
 	}
 	if got := int64(a.GetSize()); got != size || a.GetState() != "uploaded" {
-		return fail(fmt.Errorf("the asset has %d bytes and is %q, want %d bytes", got, a.GetState(), size))
+		return fail(fmt.Errorf("%w: the asset has %d bytes and is %q, want %d bytes", ErrRefused, got, a.GetState(), size))
 	}
 	attempt, last := 0, int64(0)
 	for {
@@ -175,7 +175,7 @@ func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size
 	}
 	u, err := url.Parse(address)
 	if err != nil {
-		return fmt.Errorf("%w: the server gives no address: %w", errPermanent, err)
+		return fmt.Errorf("%w: the server gives no address: %w", ErrRefused, err)
 	}
 	if err := c.checkURL(u); err != nil {
 		return err
@@ -189,7 +189,7 @@ func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size
 	defer idle.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errPermanent, err)
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	req.Header.Set("Accept", "application/octet-stream")
 	req.Header.Set("Accept-Encoding", "identity")
@@ -215,12 +215,12 @@ func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size
 		}
 	case http.StatusPartialContent:
 		if !startsAt(resp.Header.Get("Content-Range"), offset, size) {
-			return fmt.Errorf("%w: the server sends the range %.80q, asked for was %d- of %d", errPermanent, resp.Header.Get("Content-Range"), offset, size)
+			return fmt.Errorf("%w: the server sends the range %.80q, asked for was %d- of %d", ErrRefused, resp.Header.Get("Content-Range"), offset, size)
 		}
 	case http.StatusRequestedRangeNotSatisfiable:
 		drain(resp.Body)
 		if offset == 0 {
-			return fmt.Errorf("%w: the server has no such range", errPermanent)
+			return fmt.Errorf("%w: the server has no such range", ErrRefused)
 		}
 		if err := to.Restart(); err != nil {
 			return err
@@ -236,10 +236,10 @@ func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size
 		n, err := resp.Body.Read(buf)
 		idle.Reset(c.options.Idle)
 		if int64(n) > size-offset {
-			return fmt.Errorf("%w: the server sends more than the %d bytes of the asset", errPermanent, size)
+			return fmt.Errorf("%w: the server sends more than the %d bytes of the asset", ErrRefused, size)
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return fmt.Errorf("%w: writing: %w", errPermanent, err)
+			return fmt.Errorf("%w: writing: %w", ErrRefused, err)
 		}
 		offset += int64(n)
 		report(offset)

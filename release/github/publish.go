@@ -268,7 +268,7 @@ func (c *Client) replace(ctx context.Context, repo Repo, release *gh.RepositoryR
 	}
 	file, err := os.Open(f.Path)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errPermanent, err)
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	defer file.Close()
 	// Relative to the client's address: the token goes nowhere else, whatever
@@ -277,7 +277,7 @@ func (c *Client) replace(ctx context.Context, repo Repo, release *gh.RepositoryR
 	body := &countingReader{r: io.LimitReader(file, f.Size), report: func(n int64) { progress(f.Name, n, f.Size) }}
 	req, err := c.api.NewUploadRequest(address, body, f.Size, "application/octet-stream")
 	if err != nil {
-		return fmt.Errorf("%w: %w", errPermanent, err)
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	asset := new(gh.ReleaseAsset)
 	if _, err := c.api.Do(ctx, req, asset); err != nil {

@@ -86,6 +86,14 @@ func (k Keys) Trust(key PrivateKey) bool {
 	return false
 }
 
+// Check returns an error when there is no key.
+func (k Keys) Check() error {
+	if len(k) == 0 {
+		return errors.New("no public key is trusted: give the publisher's with --public-key or LUMINA_PUBLIC_KEY")
+	}
+	return nil
+}
+
 // ErrSignature is wrapped when a signature does not verify.
 var ErrSignature = errors.New("the signature is not valid")
 
@@ -93,8 +101,8 @@ var ErrSignature = errors.New("the signature is not valid")
 // it is the wanted one, which keeps the message of one release from being taken
 // for that of another.
 func (k Keys) Verify(message, signature []byte, comment string) error {
-	if len(k) == 0 {
-		return errors.New("no public key is trusted: give the publisher's with --public-key or LUMINA_PUBLIC_KEY")
+	if err := k.Check(); err != nil {
+		return err
 	}
 	var s minisign.Signature
 	if len(signature) > MaxSignature || s.UnmarshalText(signature) != nil {

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	goruntime "runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/release"
+	"github.com/abdul-abdi/lumina/release/github"
+	"github.com/abdul-abdi/lumina/release/sign"
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+const (
+	defaultImage = "default"
+	defaultRepo  = "abdul-abdi/lumina"
+)
+
+// fromFlags are the flags of every command that reads a release.
+type fromFlags struct{ repo, tag, keys, baseURL string }
+
+func (f *fromFlags) register(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.repo, "repo", defaultRepo, "repository whose release it is")
+	flags.StringVar(&f.tag, "tag", "", "tag of the release (default the latest)")
+	flags.StringVar(&f.keys, "public-key", "", "also trust this minisign key, or file of keys (default $LUMINA_PUBLIC_KEY)")
+	flags.StringVar(&f.baseURL, "base-url", "", "address of a GitHub Enterprise server (default $LUMINA_GITHUB_URL or GitHub)")
+}
+
+// from joins flags and environment; flags win, keys add up.
+func (f *fromFlags) from(env *environment) (release.From, error) {
+	var from release.From
+	var err error
+	if from.Repo, err = github.ParseRepo(f.repo); err != nil {
+		return from, usageError{err}
+	}
+	if from.Client, err = githubClient(env, f.baseURL, github.Options{}); err != nil {
+		return from, err
+	}
+	from.Tag = f.tag
+	if from.Keys, err = sign.Default(); err != nil {
+		return from, err
+	}
+	for _, s := range []string{env.getenv("LUMINA_PUBLIC_KEY"), f.keys} {
+		more, err := sign.ReadKeys(s)
+		if err != nil {
+			return from, usageError{err}
+		}
+		from.Keys = append(from.Keys, more...)
+	}
+	return from, nil
+}
+
+func githubClient(env *environment, baseURL string, o github.Options) (*github.Client, error) {
+	if o.BaseURL = baseURL; baseURL == "" {
+		o.BaseURL = env.getenv("LUMINA_GITHUB_URL")
+	}
+	o.Token = env.getenv("GITHUB_TOKEN")
+	c, err := github.New(o)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
+}
+
+// pullCache is where downloads are kept until they are complete.
+func pullCache(home string) string { return filepath.Join(home, "cache", "pull") }
+
+func newPullCommand(env *environment) *cobra.Command {
+	c := newImagesPullCommand(env)
+	c.Use = "pull"
+	c.Short = "Fetch the default image from the latest release"
+	c.Args = usageArgs(cobra.NoArgs)
+	return c
+}
+
+func newImagesPullCommand(env *environment) *cobra.Command {
+	var flags fromFlags
+	var platform, as string
+	var force bool
+	c := &cobra.Command{
+		Use:   "pull ID",
+		Short: "Fetch an image from a release",
+		Long: `Fetch an image from a release, by its id or name in the release's catalog.
+
+All that is fetched is verified against the catalog's signature before it is
+unpacked. An interrupted download goes on where it was.`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			id := defaultImage
+			if len(args) > 0 {
+				id = args[0]
+			}
+			arch, err := parsePlatform(platform)
+			if err != nil {
+				return err
+			}
+			from, err := flags.from(env)
+			if err != nil {
+				return err
+			}
+			if as != "" {
+				if err := image.CheckName(as); err != nil {
+					return usageError{err}
+				}
+			}
+			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+			if err != nil {
+				return err
+			}
+			pulled, err := pull(c.Context(), env, from, home, release.PullOptions{ID: id, Architecture: arch, As: as, Force: force})
+			if err != nil {
+				return err
+			}
+			if !pulled.Fresh {
+				fmt.Fprintf(env.stderr, "lumina: image %q is there already\n", pulled.Name)
+			}
+			return printImage(env, pulled.Name, pulled.Image)
+		},
+	}
+	c.Flags().SortFlags = false
+	c.Flags().BoolVar(&force, "force", false, "replace another image of the same name")
+	c.Flags().StringVar(&as, "as", "", "name of the image here (default the one in the catalog)")
+	c.Flags().StringVar(&platform, "platform", "linux/"+goruntime.GOARCH, "linux/amd64 or linux/arm64, of an image given by name")
+	flags.register(c)
+	return c
+}
+
+func pull(ctx context.Context, env *environment, from release.From, home string, o release.PullOptions) (release.Pulled, error) {
+	o.Store, o.CacheDir = image.NewStore(filepath.Join(home, "images")), pullCache(home)
+	bars := newProgress(env)
+	o.Progress = func(step, item string, done, total int64) {
+		bars.update(builder.Progress{Step: step + " " + item, Done: done, Total: total})
+	}
+	pulled, err := from.Pull(ctx, o)
+	bars.close(err == nil)
+	return pulled, err
+}
+
+// pullDefault pulls the default image when it is the one to run and there is
+// none.
+func pullDefault(ctx context.Context, env *environment, r *runtime.Runtime, name string) error {
+	if name != defaultImage {
+		return nil
+	}
+	h, err := r.Images.Open(name)
+	if err == nil {
+		return h.Close()
+	}
+	if !errors.Is(err, image.ErrNotFound) {
+		return nil // for who starts the VM to tell
+	}
+	flags := fromFlags{repo: defaultRepo}
+	from, err := flags.from(env)
+	if err == nil {
+		_, err = pull(ctx, env, from, r.Home(), release.PullOptions{ID: name, Architecture: goruntime.GOARCH})
+	}
+	if err != nil && ctx.Err() == nil {
+		err = &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf(
+			"image %q: %w, and it cannot be pulled (%w); make it with: lumina images create %s --from REF", name, image.ErrNotFound, err, name)}
+	}
+	return err
+}

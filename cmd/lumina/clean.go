@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/release"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
@@ -25,6 +26,9 @@ func newCleanCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if _, err := oci.CleanCache(filepath.Join(r.Home(), "cache")); err != nil {
+				return err
+			}
+			if err := release.CleanCache(pullCache(r.Home())); err != nil {
 				return err
 			}
 			if err := r.Clean(c.Context()); err != nil || !templates {

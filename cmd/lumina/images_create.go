@@ -182,27 +182,6 @@ image by the same command is taken from the cache.`,
 	return c
 }
 
-func newImagesPullCommand(env *environment) *cobra.Command {
-	var flags createFlags
-	c := &cobra.Command{
-		Use:   "pull REF [NAME]",
-		Short: "Make an image from one of a registry",
-		Long: `Make an image from one of a registry: create NAME --from REF. Without NAME it is
-the last part of REF, without the tag.`,
-		Args: usageArgs(cobra.RangeArgs(1, 2)),
-		RunE: func(c *cobra.Command, args []string) error {
-			name := nameOf(args[0])
-			if len(args) == 2 {
-				name = args[1]
-			}
-			return flags.create(c.Context(), env, name, args[0], nil)
-		},
-	}
-	c.Flags().SortFlags = false
-	flags.register(c)
-	return c
-}
-
 // nameOf is the name of the image that a reference is pulled as.
 func nameOf(reference string) string {
 	name := path.Base(reference)

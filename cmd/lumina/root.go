@@ -104,6 +104,8 @@ func newRootCommand(env *environment) *cobra.Command {
 		newLogsCommand(env),
 		newKillCommand(env),
 		newImagesCommand(env),
+		newPullCommand(env),
+		newReleaseCommand(env),
 		newVolumeCommand(env),
 		newSuperviseCommand(env),
 		newTemplateCommand(env),

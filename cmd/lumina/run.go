@@ -119,6 +119,9 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 	if err != nil {
 		return err
 	}
+	if err := pullDefault(ctx, env, r, options.VM.Image); err != nil {
+		return report.finish(0, 0, err)
+	}
 	stdout, stderr := report.writers()
 	options.Command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
 	result, err := r.Run(ctx, options)

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/release"
+	"github.com/abdul-abdi/lumina/release/github"
+	"github.com/abdul-abdi/lumina/release/sign"
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+const (
+	defaultImage = "default"
+	defaultRepo  = "abdul-abdi/lumina"
+)
+
+// fromFlags are the flags of every command that reads a release.
+type fromFlags struct{ repo, tag, keys, baseURL string }
+
+func (f *fromFlags) register(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.repo, "repo", defaultRepo, "repository whose release it is")
+	flags.StringVar(&f.tag, "tag", "", "tag of the release (default the latest)")
+	flags.StringVar(&f.keys, "public-key", "", "also trust this minisign key, or file of keys (default $LUMINA_PUBLIC_KEY)")
+	flags.StringVar(&f.baseURL, "base-url", "", "address of a GitHub Enterprise server (default $LUMINA_GITHUB_URL or GitHub)")
+}
+
+// from joins flags and environment; flags win, keys add up.
+func (f *fromFlags) from(env *environment) (release.From, error) {
+	var from release.From
+	var err error
+	if from.Repo, err = github.ParseRepo(f.repo); err != nil {
+		return from, usageError{err}
+	}
+	if from.Client, err = githubClient(env, f.baseURL, github.Options{}); err != nil {
+		return from, err
+	}
+	from.Tag = f.tag
+	if from.Keys, err = sign.Default(); err != nil {
+		return from, err
+	}
+	for _, s := range []string{env.getenv("LUMINA_PUBLIC_KEY"), f.keys} {
+		more, err := sign.ReadKeys(s)
+		if err != nil {
+			return from, usageError{err}
+		}
+		from.Keys = append(from.Keys, more...)
+	}
+	return from, nil
+}
+
+func githubClient(env *environment, baseURL string, o github.Options) (*github.Client, error) {
+	if o.BaseURL = baseURL; baseURL == "" {
+		o.BaseURL = env.getenv("LUMINA_GITHUB_URL")
+	}
+	o.Token = env.getenv("GITHUB_TOKEN")
+	c, err := github.New(o)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
+}
+
+// pullCache is where downloads are kept until they are complete.
+func pullCache(home string) string { return filepath.Join(home, "cache", "pull") }
+
+// releaseFlags are the flags of a pull from a release.
+type releaseFlags struct {
+	from  fromFlags
+	force bool
+}
+
+func (f *releaseFlags) register(c *cobra.Command) {
+	c.Flags().BoolVar(&f.force, "force", false, "replace another image of the same name")
+	f.from.register(c)
+}
+
+// pull fetches an image of a release and prints it.
+func (f *releaseFlags) pull(ctx context.Context, env *environment, id, platform, as string) error {
+	arch, err := parsePlatform(platform)
+	if err != nil {
+		return err
+	}
+	from, err := f.from.from(env)
+	if err != nil {
+		return err
+	}
+	if as != "" {
+		if err := image.CheckName(as); err != nil {
+			return usageError{err}
+		}
+	}
+	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+	if err != nil {
+		return err
+	}
+	pulled, err := pull(ctx, env, from, home, release.PullOptions{ID: id, Architecture: arch, As: as, Force: f.force})
+	if err != nil {
+		return err
+	}
+	if !pulled.Fresh {
+		fmt.Fprintf(env.stderr, "lumina: image %q is there already\n", pulled.Name)
+	}
+	return printImage(env, pulled.Name, pulled.Image)
+}
+
+func newPullCommand(env *environment) *cobra.Command {
+	var flags releaseFlags
+	c := &cobra.Command{
+		Use:   "pull",
+		Short: "Fetch the default image from the latest release",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return flags.pull(c.Context(), env, defaultImage, "linux/"+goruntime.GOARCH, "")
+		},
+	}
+	c.Flags().SortFlags = false
+	flags.register(c)
+	return c
+}
+
+func newImagesPullCommand(env *environment) *cobra.Command {
+	var fromRelease releaseFlags
+	var fromRegistry createFlags
+	c := &cobra.Command{
+		Use:   "pull ID [NAME] | pull REF [NAME]",
+		Short: "Fetch an image from a release, or make one from an image of a registry",
+		Long: `Fetch an image from a release, by its id or name in the release's catalog: all
+that is fetched is verified against the catalog's signature before it is
+unpacked, and an interrupted download goes on where it was.
+
+What has a "/" or a ":" is a reference in a registry; an image is made of it, as
+images create NAME --from REF does. Without NAME it is the last part of REF,
+without the tag.`,
+		Example: `  lumina images pull python
+  lumina images pull debian:12
+  lumina images pull ghcr.io/team/tools:v1 tools`,
+		Args: usageArgs(cobra.RangeArgs(1, 2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			from, name := args[0], ""
+			if len(args) == 2 {
+				name = args[1]
+			}
+			if !strings.ContainsAny(from, "/:") {
+				return fromRelease.pull(c.Context(), env, from, fromRegistry.platform, name)
+			}
+			if name == "" {
+				name = nameOf(from)
+			}
+			return fromRegistry.create(c.Context(), env, name, from, nil)
+		},
+	}
+	c.Flags().SortFlags = false
+	fromRegistry.register(c)
+	fromRelease.register(c)
+	return c
+}
+
+func pull(ctx context.Context, env *environment, from release.From, home string, o release.PullOptions) (release.Pulled, error) {
+	o.Store, o.CacheDir = image.NewStore(filepath.Join(home, "images")), pullCache(home)
+	bars := newProgress(env)
+	o.Progress = func(step, item string, done, total int64) {
+		bars.update(builder.Progress{Step: step + " " + item, Done: done, Total: total})
+	}
+	pulled, err := from.Pull(ctx, o)
+	bars.close(err == nil)
+	return pulled, err
+}
+
+// pullDefault pulls the default image when it is the one to run and there is
+// none.
+func pullDefault(ctx context.Context, env *environment, r *runtime.Runtime, name string) error {
+	if name != defaultImage {
+		return nil
+	}
+	h, err := r.Images.Open(name)
+	if err == nil {
+		return h.Close()
+	}
+	if !errors.Is(err, image.ErrNotFound) {
+		return nil // for who starts the VM to tell
+	}
+	flags := fromFlags{repo: defaultRepo}
+	from, err := flags.from(env)
+	if err == nil {
+		_, err = pull(ctx, env, from, r.Home(), release.PullOptions{ID: name, Architecture: goruntime.GOARCH})
+	}
+	if err != nil && ctx.Err() == nil {
+		err = &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf(
+			"image %q: %w, and it cannot be pulled (%w); make it with: lumina images create %s --from REF", name, image.ErrNotFound, err, name)}
+	}
+	return err
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/release"
+	"github.com/abdul-abdi/lumina/release/attest"
+	"github.com/abdul-abdi/lumina/release/github"
+	"github.com/abdul-abdi/lumina/release/sign"
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+func newReleaseCommand(env *environment) *cobra.Command {
+	c := &cobra.Command{Use: "release", Short: "Publish images as a GitHub release"}
+	c.AddCommand(newPublishCommand(env), newKeygenCommand(env))
+	return c
+}
+
+// publishFlags are the flags of release publish.
+type publishFlags struct {
+	repo, tag, key, out, baseURL string
+	files                        []string
+	partSize                     byteSize
+	dryRun, replace, draft       bool
+}
+
+func newPublishCommand(env *environment) *cobra.Command {
+	var flags publishFlags
+	c := &cobra.Command{
+		Use:   "publish IMAGE[=NAME]… --repo OWNER/REPO --tag TAG",
+		Short: "Pack, sign and upload images",
+		Long: `Pack, sign and upload images as a release of a GitHub repository.
+
+Each image becomes NAME-ARCHITECTURE, with an SBOM and its provenance; the
+signed catalog lists them all, so name all images of a release in one call. The
+release is a draft until everything is there. A call that failed can be
+repeated: what is there already is kept. The token is GITHUB_TOKEN.`,
+		Example: `  lumina release keygen lumina.key
+  lumina release publish default default-arm64=default --repo me/images --tag v1 --key lumina.key`,
+		Args: usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			return publish(c.Context(), env, &flags, args)
+		},
+		ValidArgsFunction: completeNames(env, imageStore),
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&flags.repo, "repo", "", "repository, OWNER/REPO (required)")
+	f.StringVar(&flags.tag, "tag", "", "tag of the release, such as v1.2.0 (required)")
+	f.StringVar(&flags.key, "key", "", "private key that signs (default $LUMINA_KEY); LUMINA_KEY_PASSWORD decrypts it")
+	f.StringArrayVar(&flags.files, "file", nil, "also publish this file, such as a program (repeatable)")
+	f.BoolVar(&flags.replace, "replace", false, "replace files of the release that are other ones")
+	f.BoolVar(&flags.draft, "draft", false, "leave a new release a draft")
+	f.BoolVar(&flags.dryRun, "dry-run", false, "make the files and say what would be uploaded; without GITHUB_TOKEN, GitHub is not asked")
+	f.StringVar(&flags.out, "out", "", "keep the release's files in this directory, which must be empty or missing")
+	f.Var(&flags.partSize, "part-size", "size of an archive's largest part (default just under 2GB, GitHub's limit)")
+	f.StringVar(&flags.baseURL, "base-url", "", "address of a GitHub Enterprise server (default $LUMINA_GITHUB_URL or GitHub)")
+	return c
+}
+
+// publishResult is what publish prints.
+type publishResult struct {
+	Repo   string `json:"repo"`
+	Tag    string `json:"tag"`
+	DryRun bool   `json:"dry_run,omitempty"`
+	github.Published
+	Files []publishedFile `json:"files"`
+}
+
+type publishedFile struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+func publish(ctx context.Context, env *environment, flags *publishFlags, args []string) error {
+	if flags.repo == "" || flags.tag == "" {
+		return usageError{errors.New("--repo and --tag are required; see lumina release publish --help")}
+	}
+	repo, err := github.ParseRepo(flags.repo)
+	if err != nil {
+		return usageError{err}
+	}
+	var sources []release.Source
+	for _, a := range args {
+		s, err := release.ParseSource(a)
+		if err != nil {
+			return usageError{err}
+		}
+		sources = append(sources, s)
+	}
+	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+	if err != nil {
+		return err
+	}
+	// What fails soonest comes first: packing takes its time.
+	token := env.getenv("GITHUB_TOKEN")
+	if token == "" && !flags.dryRun {
+		return errors.New("GITHUB_TOKEN is not set: publishing needs a token with the permission contents: write (or --dry-run)")
+	}
+	// Publishing waits for GitHub as long as it wants: a release is long.
+	client, err := githubClient(env, flags.baseURL, github.Options{MaxWait: 15 * time.Minute})
+	if err != nil {
+		return err
+	}
+	key, err := signingKey(env, flags)
+	if err != nil {
+		return err
+	}
+	dir, remove, err := outDir(flags.out, home)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	bars := newProgress(env)
+	progress := func(step, item string, done, total int64) {
+		bars.update(builder.Progress{Step: step + " " + item, Done: done, Total: total})
+	}
+	result := publishResult{Repo: repo.String(), Tag: flags.tag, DryRun: flags.dryRun,
+		Published: github.Published{Uploaded: []string{}, Replaced: []string{}, Kept: []string{}}}
+	files, err := release.Build(ctx, release.BuildOptions{
+		Store: image.NewStore(filepath.Join(home, "images")), Images: sources, Files: flags.files, Tag: flags.tag, Dir: dir,
+		Key: key, PartSize: int64(flags.partSize), Builder: releaseBuilder(env), Progress: progress,
+	})
+	if err == nil && token != "" {
+		result.Published, err = client.Publish(ctx, repo, flags.tag, files, github.PublishOptions{
+			Replace: flags.replace, Draft: flags.draft, DryRun: flags.dryRun,
+			Progress: func(name string, done, total int64) { progress("upload", name, done, total) },
+		})
+	}
+	bars.close(err == nil)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		result.Files = append(result.Files, publishedFile{f.Name, f.Size, f.SHA256})
+		if token == "" {
+			result.Uploaded = append(result.Uploaded, f.Name)
+		}
+	}
+	return printPublished(env, result)
+}
+
+func printPublished(env *environment, r publishResult) error {
+	f, err := outputFormat(env)
+	if err != nil {
+		return err
+	}
+	if f != formatText {
+		return printJSON(env.stdout, r)
+	}
+	did := map[string]string{}
+	for _, x := range []struct {
+		names []string
+		what  string
+	}{{r.Uploaded, "uploaded"}, {r.Replaced, "replaced"}, {r.Kept, "kept"}} {
+		for _, name := range x.names {
+			did[name] = x.what
+		}
+	}
+	for _, file := range r.Files {
+		fmt.Fprintf(env.stdout, "%-9s %9s  %s\n", did[file.Name], formatSize(file.Size), file.Name)
+	}
+	if r.DryRun {
+		_, err = fmt.Fprintln(env.stdout, "nothing was uploaded (--dry-run)")
+	} else {
+		_, err = fmt.Fprintln(env.stdout, r.URL)
+	}
+	return err
+}
+
+// signingKey reads the key that signs; nil in a dry run without one.
+func signingKey(env *environment, flags *publishFlags) (*sign.PrivateKey, error) {
+	path := flags.key
+	if path == "" {
+		path = env.getenv("LUMINA_KEY")
+	}
+	if path == "" {
+		if flags.dryRun {
+			fmt.Fprintln(env.stderr, "lumina: no --key: what is made is not signed, and would be refused")
+			return nil, nil
+		}
+		return nil, usageError{errors.New("--key is missing: releases are signed; make a key with: lumina release keygen FILE")}
+	}
+	key, err := sign.ReadPrivateKey(path, env.getenv("LUMINA_KEY_PASSWORD"))
+	if err != nil {
+		return nil, err
+	}
+	trusted, err := sign.Default()
+	if err != nil {
+		return nil, err
+	}
+	if !trusted.Trust(key) {
+		fmt.Fprintf(env.stderr, "lumina: lumina does not trust this key by itself; who pulls needs LUMINA_PUBLIC_KEY=%s\n", key.Public())
+	}
+	return &key, nil
+}
+
+// outDir makes the directory for the release's files: the user's, which stays,
+// or one that remove removes.
+func outDir(path, home string) (dir string, remove func(), err error) {
+	if path == "" {
+		cache := filepath.Join(home, "cache")
+		if err := os.MkdirAll(cache, 0o700); err != nil {
+			return "", nil, fmt.Errorf("making the cache: %w", err)
+		}
+		dir, err := os.MkdirTemp(cache, "publish-")
+		if err != nil {
+			return "", nil, fmt.Errorf("making a temporary directory: %w", err)
+		}
+		return dir, func() { os.RemoveAll(dir) }, nil
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return "", nil, fmt.Errorf("--out: %w", err)
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", nil, fmt.Errorf("--out: %w", err)
+	}
+	if len(entries) > 0 {
+		return "", nil, usageError{fmt.Errorf("--out %q is not empty; remove it first", path)}
+	}
+	return path, func() {}, nil
+}
+
+// releaseBuilder is who publishes: a workflow's run, or somebody's machine.
+func releaseBuilder(env *environment) attest.Builder {
+	b := attest.Builder{ID: "https://github.com/abdul-abdi/lumina/release/local", Version: version}
+	server, repo := env.getenv("GITHUB_SERVER_URL"), env.getenv("GITHUB_REPOSITORY")
+	if env.getenv("GITHUB_ACTIONS") == "true" && server != "" && repo != "" {
+		b.ID = server + "/" + env.getenv("GITHUB_WORKFLOW_REF")
+		b.Invocation = server + "/" + repo + "/actions/runs/" + env.getenv("GITHUB_RUN_ID")
+	}
+	return b
+}
+
+func newKeygenCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "keygen FILE",
+		Short: "Make a key that signs releases",
+		Long: `Make a key that signs releases: FILE, which is to be kept secret, and FILE.pub,
+for those who pull. Both are minisign's. With LUMINA_KEY_PASSWORD, FILE is
+encrypted.`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			public, private, err := sign.Generate(env.getenv("LUMINA_KEY_PASSWORD"))
+			if err != nil {
+				return err
+			}
+			for _, file := range []struct {
+				path string
+				text []byte
+				mode os.FileMode
+			}{{args[0], private, 0o600}, {args[0] + ".pub", public, 0o644}} {
+				if err := writeNew(file.path, file.text, file.mode); err != nil {
+					return err
+				}
+			}
+			keys, err := sign.ReadKeys(args[0] + ".pub")
+			if err != nil {
+				return err
+			}
+			f, err := outputFormat(env)
+			if err != nil {
+				return err
+			}
+			if f == formatText {
+				_, err = fmt.Fprintf(env.stdout, "LUMINA_PUBLIC_KEY=%s\n", keys[0])
+				return err
+			}
+			return printJSON(env.stdout, map[string]string{"public_key": keys[0].String(), "private_key_file": args[0]})
+		},
+	}
+}
+
+// writeNew writes a file that is not there yet.
+func writeNew(path string, text []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return fmt.Errorf("writing the key: %w; choose another FILE", err)
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}

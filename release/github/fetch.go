@@ -1,0 +1,278 @@
+package github
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	gh "github.com/google/go-github/v84/github"
+)
+
+// maxAssets is how many assets GitHub lets a release have.
+const maxAssets = 1000
+
+// Release is a release as far as fetching needs it.
+type Release struct {
+	Repo   Repo
+	Tag    string
+	assets map[string]*gh.ReleaseAsset
+}
+
+// Release finds a release by its tag; the latest when the tag is empty.
+func (c *Client) Release(ctx context.Context, repo Repo, tag string) (*Release, error) {
+	what := fmt.Sprintf("release %s of %s", tag, repo)
+	if tag == "" {
+		what = fmt.Sprintf("latest release of %s", repo)
+	}
+	var r *gh.RepositoryRelease
+	err := c.retry(ctx, func() (err error) {
+		if tag == "" {
+			r, _, err = c.api.Repositories.GetLatestRelease(ctx, repo.Owner, repo.Name)
+		} else {
+			r, _, err = c.api.Repositories.GetReleaseByTag(ctx, repo.Owner, repo.Name, tag)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, explain(err, what)
+	}
+	assets, err := c.assets(ctx, repo, r.GetID())
+	if err != nil {
+		return nil, explain(err, what)
+	}
+	return &Release{Repo: repo, Tag: r.GetTagName(), assets: assets}, nil
+}
+
+// assets lists a release's assets by name.
+func (c *Client) assets(ctx context.Context, repo Repo, id int64) (map[string]*gh.ReleaseAsset, error) {
+	all := map[string]*gh.ReleaseAsset{}
+	page := &gh.ListOptions{PerPage: 100}
+	for len(all) <= maxAssets {
+		var assets []*gh.ReleaseAsset
+		var next int
+		err := c.retry(ctx, func() error {
+			list, response, err := c.api.Repositories.ListReleaseAssets(ctx, repo.Owner, repo.Name, id, page)
+			if err == nil {
+				assets, next = list, response.NextPage
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range assets {
+			all[a.GetName()] = a
+		}
+		if next <= page.Page {
+			return all, nil
+		}
+		page.Page = next
+	}
+	return nil, fmt.Errorf("the release has more than %d assets", maxAssets)
+}
+
+// sink is where a download goes.
+type sink interface {
+	io.Writer
+	Size() (int64, error)
+	Restart() error
+}
+
+type fileSink struct{ f *os.File }
+
+func (s fileSink) Write(p []byte) (int, error) { return s.f.Write(p) }
+
+func (s fileSink) Size() (int64, error) { return s.f.Seek(0, io.SeekEnd) }
+
+func (s fileSink) Restart() error {
+	if err := s.f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := s.f.Seek(0, io.SeekStart)
+	return err
+}
+
+type memorySink struct{ bytes.Buffer }
+
+func (s *memorySink) Size() (int64, error) { return int64(s.Len()), nil }
+
+func (s *memorySink) Restart() error { s.Reset(); return nil }
+
+// Read fetches a small asset.
+func (c *Client) Read(ctx context.Context, r *Release, name string, limit int64) ([]byte, error) {
+	a := r.assets[name]
+	if a == nil {
+		return nil, fmt.Errorf("release %s of %s has no asset %s: %w", r.Tag, r.Repo, name, ErrNotFound)
+	}
+	size := int64(a.GetSize())
+	if size <= 0 || size > limit {
+		return nil, fmt.Errorf("%w: asset %s of release %s has %d bytes, want 1 to %d", ErrRefused, name, r.Tag, size, limit)
+	}
+	var s memorySink
+	if err := c.fetch(ctx, r, name, size, &s, func(int64) {}); err != nil {
+		return nil, err
+	}
+	return s.Bytes(), nil
+}
+
+// Fetch fetches an asset of a size into a file, going on after the bytes that
+// it holds. That they are the right ones is for the caller to verify.
+func (c *Client) Fetch(ctx context.Context, r *Release, name string, size int64, f *os.File, progress func(done int64)) error {
+	return c.fetch(ctx, r, name, size, fileSink{f}, progress)
+}
+
+func (c *Client) fetch(ctx context.Context, r *Release, name string, size int64, to sink, report func(done int64)) error {
+	fail := func(err error) error {
+		return explain(err, fmt.Sprintf("fetching %s of release %s of %s", name, r.Tag, r.Repo))
+	}
+	a := r.assets[name]
+	if a == nil {
+		return fail(ErrNotFound)
+	}
+	if got := int64(a.GetSize()); got != size || a.GetState() != "uploaded" {
+		return fail(fmt.Errorf("%w: the asset has %d bytes and is %q, want %d bytes", ErrRefused, got, a.GetState(), size))
+	}
+	attempt, last := 0, int64(0)
+	for {
+		done, err := to.Size()
+		if err == nil && done > size {
+			done, err = 0, to.Restart()
+		}
+		if err != nil {
+			return fail(err)
+		}
+		if done == size {
+			report(done)
+			return nil
+		}
+		if done >= last+progress {
+			attempt = 0
+		}
+		last = done
+		if err := c.fetchOnce(ctx, a, done, size, to, report); err != nil {
+			attempt++
+			if err := c.pause(ctx, err, attempt); err != nil {
+				return fail(err)
+			}
+		}
+	}
+}
+
+// fetchOnce fetches the bytes of an asset from an offset on, as far as it comes.
+func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size int64, to sink, report func(done int64)) error {
+	// Without a token, the page's address: the API's few requests an hour are
+	// for other things.
+	address := a.GetBrowserDownloadURL()
+	if c.options.Token != "" || address == "" {
+		address = a.GetURL()
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return fmt.Errorf("%w: the server gives no address: %w", ErrRefused, err)
+	}
+	if err := c.checkURL(u); err != nil {
+		return err
+	}
+	// A connection that brings nothing is ended.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(c.options.Idle, func() {
+		cancel(fmt.Errorf("%w: nothing came for %v", errBroken, c.options.Idle))
+	})
+	defer idle.Stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	req.Header.Set("Accept", "application/octet-stream")
+	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("User-Agent", userAgent)
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	if c.options.Token != "" && c.isServer(u) {
+		req.Header.Set("Authorization", "Bearer "+c.options.Token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return broken(ctx, err)
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK: // from the beginning, asked for or not
+		if offset > 0 {
+			offset = 0
+			if err := to.Restart(); err != nil {
+				return err
+			}
+		}
+	case http.StatusPartialContent:
+		if !startsAt(resp.Header.Get("Content-Range"), offset, size) {
+			return fmt.Errorf("%w: the server sends the range %.80q, asked for was %d- of %d", ErrRefused, resp.Header.Get("Content-Range"), offset, size)
+		}
+	case http.StatusRequestedRangeNotSatisfiable:
+		drain(resp.Body)
+		if offset == 0 {
+			return fmt.Errorf("%w: the server has no such range", ErrRefused)
+		}
+		if err := to.Restart(); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: what was there already is not of this asset", errBroken)
+	default:
+		drain(resp.Body)
+		return &statusError{status: resp.Status, code: resp.StatusCode, header: resp.Header}
+	}
+	c.reached.Store(true)
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		idle.Reset(c.options.Idle)
+		if int64(n) > size-offset {
+			return fmt.Errorf("%w: the server sends more than the %d bytes of the asset", ErrRefused, size)
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return fmt.Errorf("%w: writing: %w", ErrRefused, err)
+		}
+		offset += int64(n)
+		report(offset)
+		if errors.Is(err, io.EOF) {
+			if offset < size {
+				return fmt.Errorf("%w after %d of %d bytes", errBroken, offset, size)
+			}
+			return nil
+		}
+		if err != nil {
+			return broken(ctx, err)
+		}
+	}
+}
+
+// broken is an error of the connection, or why it was ended.
+func broken(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	var network *url.Error
+	if errors.As(err, &network) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errBroken, err)
+}
+
+// startsAt says whether a Content-Range is what was asked for.
+func startsAt(header string, offset, size int64) bool {
+	var from, to int64
+	var total string
+	if n, err := fmt.Sscanf(header, "bytes %d-%d/%s", &from, &to, &total); n != 3 || err != nil {
+		return false
+	}
+	return from == offset && to == size-1 && (total == "*" || strings.TrimSpace(total) == fmt.Sprint(size))
+}

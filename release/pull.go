@@ -1,0 +1,299 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/abdul-abdi/lumina/release/catalog"
+	"github.com/abdul-abdi/lumina/release/github"
+	"github.com/abdul-abdi/lumina/release/pack"
+	"github.com/abdul-abdi/lumina/release/sign"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// From is where releases are fetched from and whose signatures are trusted.
+type From struct {
+	Client *github.Client
+	Repo   github.Repo
+	Tag    string // the latest release when empty
+	Keys   sign.Keys
+}
+
+// Catalog fetches the catalog of a release and verifies its signature.
+func (f From) Catalog(ctx context.Context) (*catalog.Catalog, error) {
+	c, _, err := f.open(ctx)
+	return c, err
+}
+
+func (f From) open(ctx context.Context) (*catalog.Catalog, *github.Release, error) {
+	if err := f.Keys.Check(); err != nil {
+		return nil, nil, err
+	}
+	if f.Tag != "" {
+		if err := catalog.CheckTag(f.Tag); err != nil {
+			return nil, nil, err
+		}
+	}
+	r, err := f.Client.Release(ctx, f.Repo, f.Tag)
+	if err != nil {
+		return nil, nil, err
+	}
+	signature, err := f.Client.Read(ctx, r, catalog.Signature, sign.MaxSignature)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := f.Client.Read(ctx, r, catalog.Name, catalog.MaxSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.Keys.Verify(text, signature, comment(r.Tag, catalog.Name)); err != nil {
+		return nil, nil, fmt.Errorf("%s of release %s of %s: %w", catalog.Name, r.Tag, f.Repo, err)
+	}
+	c, err := catalog.Parse(text)
+	if err == nil && c.Tag != r.Tag {
+		err = fmt.Errorf("it is of release %s", c.Tag)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s of release %s of %s: %w", catalog.Name, r.Tag, f.Repo, err)
+	}
+	return c, r, nil
+}
+
+// PullOptions says what to pull and where to.
+type PullOptions struct {
+	ID           string // of the catalog: an id, or a name
+	Architecture string // Go's name, of an image that is given by name
+	As           string // the name it gets; its own when empty
+	Store        *image.Store
+	CacheDir     string // where downloads are kept until they are complete
+	// Force takes the place of an image of that name that is another one.
+	Force    bool
+	Progress Progress
+}
+
+// Pulled is an image that was asked for.
+type Pulled struct {
+	*image.Image
+	Name string
+	// Fresh: it was not there before.
+	Fresh bool
+}
+
+// Pull fetches an image, verifies it and installs it. A download that was
+// interrupted goes on where it was; one that is refused leaves nothing.
+func (f From) Pull(ctx context.Context, o PullOptions) (Pulled, error) {
+	if o.Progress == nil {
+		o.Progress = func(string, string, int64, int64) {}
+	}
+	c, r, err := f.open(ctx)
+	if err != nil {
+		return Pulled{}, err
+	}
+	entry, err := c.Find(o.ID, o.Architecture)
+	if err != nil {
+		return Pulled{}, err
+	}
+	if o.As == "" {
+		o.As = entry.Name
+	}
+	cache, err := openCache(ctx, o.CacheDir)
+	if err != nil {
+		return Pulled{}, err
+	}
+	defer cache.close()
+	// Once the cache is ours: another process may have had the same intention.
+	if img, err := installed(ctx, o, entry); img != nil || err != nil {
+		return Pulled{Image: img, Name: o.As}, err
+	}
+	files, err := cache.fetch(ctx, f.Client, r, entry, o.Progress)
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if err != nil {
+		return Pulled{}, err
+	}
+	img, err := install(ctx, o, entry, files)
+	// Complete, it is of no more use either way.
+	if ctx.Err() == nil {
+		cache.remove(entry)
+	}
+	if err != nil {
+		return Pulled{}, fmt.Errorf("pulling %s of release %s: %w", entry.ID, c.Tag, err)
+	}
+	return Pulled{Image: img, Name: o.As, Fresh: true}, nil
+}
+
+// installed returns the image if it is there already.
+func installed(ctx context.Context, o PullOptions, entry *catalog.Image) (*image.Image, error) {
+	if o.Force {
+		return nil, nil
+	}
+	h, err := o.Store.Open(o.As)
+	if errors.Is(err, image.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; replace it with --force", err)
+	}
+	defer h.Close()
+	metadata, err := image.Digest(ctx, h.Path("image.json"))
+	if err != nil {
+		return nil, err
+	}
+	if metadata != entry.Files["image.json"] {
+		return nil, fmt.Errorf("there is another image %q here; replace it with --force", o.As)
+	}
+	return h.Image, nil
+}
+
+func install(ctx context.Context, o PullOptions, entry *catalog.Image, parts []*os.File) (*image.Image, error) {
+	readers := make([]io.Reader, len(parts))
+	for i, f := range parts {
+		readers[i] = io.NewSectionReader(f, 0, entry.Parts[i].Size)
+	}
+	var img *image.Image
+	err := o.Store.Install(ctx, o.As, func(dir string) error {
+		err := pack.Unpack(ctx, io.MultiReader(readers...), dir, entry, func(done, total int64) { o.Progress("unpack", entry.ID, done, total) })
+		if err != nil {
+			return err
+		}
+		if img, err = image.Read(dir); err != nil {
+			return err
+		}
+		if img.Architecture != entry.Architecture {
+			return fmt.Errorf("%w: it is for %s, the catalog says %s", image.ErrInvalid, img.Architecture, entry.Architecture)
+		}
+		for name, file := range img.Files {
+			if file != entry.Files[name] {
+				return fmt.Errorf("%w: its image.json and the catalog disagree about %s", image.ErrInvalid, name)
+			}
+		}
+		return nil
+	})
+	return img, err
+}
+
+// ErrDigest is wrapped when what was fetched is not what the catalog says.
+var ErrDigest = errors.New("the download has another digest than the signed catalog says")
+
+// cache is a directory of downloads that are not complete. Who has it open has
+// it for itself.
+type cache struct {
+	dir  string
+	lock *os.File
+}
+
+// openCache waits until no other process pulls into the same directory.
+func openCache(ctx context.Context, dir string) (*cache, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the cache of downloads: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the cache of downloads: %w", err)
+	}
+	locked := make(chan error, 1)
+	go func() { locked <- lock(f) }()
+	select {
+	case err := <-locked:
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("locking the cache of downloads: %w", err)
+		}
+		return &cache{dir: dir, lock: f}, nil
+	case <-ctx.Done():
+		go func() {
+			<-locked // a lock that is waited for cannot be given up
+			f.Close()
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (c *cache) close() { c.lock.Close() }
+
+// path is where a part is; its digest is checked to be one.
+func (c *cache) path(a catalog.Asset) string { return filepath.Join(c.dir, a.SHA256) }
+
+func (c *cache) remove(entry *catalog.Image) {
+	for _, p := range entry.Parts {
+		os.Remove(c.path(p))
+	}
+}
+
+// fetch fetches and verifies the parts of an image, which it returns open. What
+// is refused is removed; what was interrupted stays.
+func (c *cache) fetch(ctx context.Context, client *github.Client, r *github.Release, entry *catalog.Image, progress Progress) ([]*os.File, error) {
+	var files []*os.File
+	var done int64
+	for _, p := range entry.Parts {
+		f, err := os.OpenFile(c.path(p), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return files, fmt.Errorf("making a file for a download: %w", err)
+		}
+		files = append(files, f)
+		err = c.fetchPart(ctx, client, r, p, f, func(n int64) { progress("fetch", entry.ID, done+n, entry.DownloadSize) })
+		if errors.Is(err, ErrDigest) || errors.Is(err, github.ErrRefused) || errors.Is(err, github.ErrNotFound) {
+			c.remove(entry)
+		}
+		if err != nil {
+			return files, err
+		}
+		done += p.Size
+	}
+	return files, nil
+}
+
+func (c *cache) fetchPart(ctx context.Context, client *github.Client, r *github.Release, p catalog.Asset, f *os.File, progress func(int64)) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	resumed := info.Size() > 0
+	for {
+		if err := client.Fetch(ctx, r, p.Name, p.Size, f, progress); err != nil {
+			return err
+		}
+		got, err := image.Digest(ctx, f.Name())
+		if err != nil {
+			return err
+		}
+		if got == (image.File{Size: p.Size, SHA256: p.SHA256}) {
+			return nil
+		}
+		if !resumed {
+			return fmt.Errorf("%s of release %s of %s: %w: try again; if that does not help, the release is damaged", p.Name, r.Tag, r.Repo, ErrDigest)
+		}
+		// What an earlier call left may be at fault: once more, all of it.
+		resumed = false
+		if err := f.Truncate(0); err != nil {
+			return err
+		}
+	}
+}
+
+// CleanCache removes what interrupted pulls left, unless one is under way.
+func CleanCache(dir string) error {
+	f, err := os.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cleaning the cache of downloads: %w", err)
+	}
+	defer f.Close()
+	if busy, err := tryLock(f); busy || err != nil {
+		return err
+	}
+	names, err := f.Readdirnames(-1)
+	for _, name := range names {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
+	}
+	return err
+}

@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"fmt"
+	"net"
+	"os"
 	"strings"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -46,8 +48,37 @@ func (m NetworkMode) policy(allowLAN bool) (*network.Policy, error) {
 	return &p, err
 }
 
+// Member is what a VM is in a network of VMs.
+type Member struct {
+	Name    string // its host name
+	MAC     string
+	Address string // with the length of the network's prefix
+	Hosts   []protocol.Host
+	// Descriptor is that of its wire to the network's switch in this process.
+	Descriptor uintptr
+}
+
+// addMember connects a VM to the switch of its network.
+func (p *plan) addMember(m *Member) error {
+	mac, err := net.ParseMAC(m.MAC)
+	if err != nil {
+		return err
+	}
+	p.wire = os.NewFile(m.Descriptor, "network")
+	if p.wire == nil {
+		return fmt.Errorf("descriptor %d is no wire", m.Descriptor)
+	}
+	p.spec.Network = &vm.Network{MAC: mac, Wire: p.wire, MTU: network.MTU}
+	p.configure.Hostname, p.configure.Hosts = m.Name, m.Hosts
+	p.configure.Network = &protocol.Network{MAC: m.MAC, Address: m.Address, MTU: network.MTU}
+	return nil
+}
+
 // addNetwork makes the network of a VM.
 func (p *plan) addNetwork(o VMOptions) error {
+	if o.Member != nil {
+		return p.addMember(o.Member)
+	}
 	policy, err := o.Network.policy(o.AllowLAN)
 	if err != nil || policy == nil {
 		return err

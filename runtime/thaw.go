@@ -21,6 +21,9 @@ func (r *Runtime) thaw(ctx context.Context, v *VM, p *plan) (ok bool, reason str
 	if v.options.NoTemplate {
 		return false, "templates are switched off"
 	}
+	if v.options.Member != nil {
+		return false, "a VM of a network of VMs is not thawed"
+	}
 	if len(v.options.Volumes) > 0 {
 		return false, "a VM with volumes cannot be thawed"
 	}

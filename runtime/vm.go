@@ -44,7 +44,9 @@ type VMOptions struct {
 	Network  NetworkMode
 	// AllowLAN lets the network reach private addresses, too.
 	AllowLAN bool
-	Volumes  []Volume
+	// Member, if set, makes the VM one of a network of VMs in place of Network.
+	Member  *Member
+	Volumes []Volume
 	// NoTemplate boots even if there is a frozen VM to go on from.
 	NoTemplate bool
 }
@@ -167,6 +169,7 @@ type plan struct {
 	spec      vm.Spec // without the root's and the scratch disk
 	root      *os.File
 	network   *network.Network // nil for none, and when a VM has taken it over
+	wire      *os.File         // to the switch of a member; the driver has its own
 	configure *protocol.Configure
 }
 
@@ -232,6 +235,9 @@ func (p *plan) close() {
 	closeFiles([]*os.File{p.spec.Kernel, p.spec.Initramfs, p.root})
 	if p.network != nil {
 		p.network.Close()
+	}
+	if p.wire != nil {
+		p.wire.Close()
 	}
 	for _, d := range p.spec.Disks {
 		d.File.Close()

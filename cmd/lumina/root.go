@@ -107,6 +107,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		newPullCommand(env),
 		newReleaseCommand(env),
 		newVolumeCommand(env),
+		newNetworkCommand(env),
 		newSuperviseCommand(env),
 		newTemplateCommand(env),
 		newCleanCommand(env),

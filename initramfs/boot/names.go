@@ -32,6 +32,10 @@ func (n *names) write(c *protocol.Configure) error {
 			fmt.Fprintf(&resolv, "nameserver %s\n", server)
 		}
 	}
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"
+	for _, h := range c.Hosts {
+		hosts += h.Address + "\t" + h.Name + "\n"
+	}
 	if *n == nil {
 		*n = names{}
 		if err := os.MkdirAll("/etc", 0o755); err != nil {
@@ -40,7 +44,7 @@ func (n *names) write(c *protocol.Configure) error {
 	}
 	for _, f := range []struct{ path, content string }{
 		{"/etc/hostname", c.Hostname + "\n"},
-		{"/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"},
+		{"/etc/hosts", hosts},
 		{"/etc/resolv.conf", resolv.String()},
 		{"/etc/machine-id", c.MachineID + "\n"},
 	} {

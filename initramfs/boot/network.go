@@ -51,10 +51,6 @@ func configureInterface(fd int, name string, n *protocol.Network) error {
 	if err != nil || !prefix.Addr().Is4() {
 		return fmt.Errorf("address %q is not an IPv4 prefix", n.Address)
 	}
-	gateway, err := netip.ParseAddr(n.Gateway)
-	if err != nil || !gateway.Is4() {
-		return fmt.Errorf("gateway %q is not an IPv4 address", n.Gateway)
-	}
 	if n.MTU > 0 {
 		if err := setInterface(fd, name, unix.SIOCSIFMTU, func(r *unix.Ifreq) error { r.SetUint32(uint32(n.MTU)); return nil }); err != nil {
 			return fmt.Errorf("setting the MTU of %s: %w", name, err)
@@ -71,6 +67,13 @@ func configureInterface(fd int, name string, n *protocol.Network) error {
 	}
 	if err := linkUp(fd, name); err != nil {
 		return fmt.Errorf("bringing up %s: %w", name, err)
+	}
+	if n.Gateway == "" {
+		return nil
+	}
+	gateway, err := netip.ParseAddr(n.Gateway)
+	if err != nil || !gateway.Is4() {
+		return fmt.Errorf("gateway %q is not an IPv4 address", n.Gateway)
 	}
 	return defaultRoute(fd, gateway.As4())
 }

@@ -73,6 +73,14 @@ type Configure struct {
 	Seed    []byte   `json:"seed"`
 	Network *Network `json:"network,omitempty"` // nil: loopback only
 	Mounts  []Mount  `json:"mounts,omitempty"`
+	// Hosts are more names for /etc/hosts.
+	Hosts []Host `json:"hosts,omitempty"`
+}
+
+// Host is a name of another machine.
+type Host struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
 }
 
 // Mount is a file system of the host's: a volume's disk or a shared directory.
@@ -97,9 +105,9 @@ type Mark struct {
 
 // Network is the guest's one interface.
 type Network struct {
-	MAC     string   `json:"mac,omitempty"` // "": the device's
-	Address string   `json:"address"`       // CIDR
-	Gateway string   `json:"gateway"`
+	MAC     string   `json:"mac,omitempty"`     // "": the device's
+	Address string   `json:"address"`           // CIDR
+	Gateway string   `json:"gateway,omitempty"` // "": the network leads nowhere else
 	DNS     []string `json:"dns"`
 	MTU     int      `json:"mtu,omitempty"` // bytes; 0: the device's
 }

@@ -31,6 +31,17 @@ type link struct {
 
 // newLink makes a wire. The file is the driver's end of it.
 func newLink(c *counters) (*link, *os.File, error) {
+	conn, theirs, err := newWire()
+	if err != nil {
+		return nil, nil, err
+	}
+	l := &link{conn: conn, gateway: gatewayAddress, mac: gatewayMAC, counters: c}
+	l.frames.New = func() any { b := make([]byte, 0, maxFrame); return &b }
+	return l, theirs, nil
+}
+
+// newWire makes two connected datagram sockets: ours, and a file for a driver.
+func newWire() (*net.UnixConn, *os.File, error) {
 	fds, err := socketPair()
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
@@ -47,9 +58,7 @@ func newLink(c *counters) (*link, *os.File, error) {
 		theirs.Close()
 		return nil, nil, err
 	}
-	l := &link{conn: conn.(*net.UnixConn), gateway: gatewayAddress, mac: gatewayMAC, counters: c}
-	l.frames.New = func() any { b := make([]byte, 0, maxFrame); return &b }
-	return l, theirs, nil
+	return conn.(*net.UnixConn), theirs, nil
 }
 
 var _ stack.LinkEndpoint = (*link)(nil)

@@ -233,6 +233,20 @@ func (s *Session) Stop(ctx context.Context) error {
 	return err
 }
 
+// Wait waits for the session's end. It returns nil for one that was stopped.
+func (s *Session) Wait(ctx context.Context) error {
+	reply, err := s.control(ctx, controlRequest{Op: opWait})
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return &runtime.Error{Kind: runtime.SessionDisconnected, Err: err}
+	case reply.Crash != nil:
+		return &runtime.Error{Kind: runtime.VMCrashed, Err: errors.New(reply.Crash.Message), Console: reply.Crash.Console}
+	}
+	return nil
+}
+
 func (s *Session) dialAgent(ctx context.Context) (net.Conn, error) {
 	return dialSocket(ctx, s.dir, kindAgent)
 }

@@ -25,7 +25,13 @@ type Options struct {
 	Forwards []Forward         `json:"forwards,omitempty"`
 	// TTL ends the session when it was not used for that long; 0: never.
 	TTL time.Duration `json:"ttl,omitempty"`
+	// Wire connects a member of a network of VMs to its switch. It stays the
+	// caller's.
+	Wire *os.File `json:"-"`
 }
+
+// wireDescriptor is a supervisor's descriptor of the wire, after its result's.
+const wireDescriptor = 4
 
 // outcome is what a supervisor tells its parent, once, on descriptor 3.
 type outcome struct {
@@ -39,6 +45,9 @@ type outcome struct {
 // answered.
 func Start(ctx context.Context, program string, args []string, o Options) (*Session, error) {
 	o.SID = newSID()
+	if o.Wire != nil {
+		o.VM.Member.Descriptor = wireDescriptor
+	}
 	input, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
@@ -52,6 +61,9 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 	cmd.Dir = "/"
 	cmd.Stdin = bytes.NewReader(input)
 	cmd.ExtraFiles = []*os.File{theirs}
+	if o.Wire != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, o.Wire)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	theirs.Close()
@@ -89,6 +101,9 @@ func Main(ctx context.Context, stdin io.Reader) error {
 	var o Options
 	if err := json.NewDecoder(io.LimitReader(stdin, maxControl)).Decode(&o); err != nil {
 		return fmt.Errorf("reading what to start: %w", err)
+	}
+	if o.VM.Member != nil {
+		syscall.CloseOnExec(wireDescriptor)
 	}
 	return Supervise(ctx, o, func(err error) {
 		defer result.Close()

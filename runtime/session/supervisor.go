@@ -259,6 +259,12 @@ func (s *supervisor) answer(conn net.Conn) {
 		<-s.gone
 	case opNetwork:
 		reply.Network = s.vm.Network()
+	case opWait:
+		select {
+		case <-s.ended:
+			reply.Crash = s.crash
+		case <-s.stop:
+		}
 	case opWhy:
 		limit := time.NewTimer(explainTimeout)
 		defer limit.Stop()

@@ -40,6 +40,7 @@ type controlOp string
 const (
 	opStatus  controlOp = "status"
 	opStop    controlOp = "stop"
+	opWait    controlOp = "wait" // for the end
 	opNetwork controlOp = "network"
 	opWhy     controlOp = "why" // why the VM ended; waits for its end
 )

@@ -87,11 +87,15 @@ type machine struct {
 var _ vm.Machine = (*machine)(nil)
 
 func (m *machine) configure(spec vm.Spec) (*apple.VirtualMachineConfiguration, error) {
-	names, err := paths(filePath, spec.Kernel, spec.Initramfs)
+	kernel, err := filePath(spec.Kernel)
 	if err != nil {
 		return nil, err
 	}
-	loader, err := apple.NewLinuxBootLoader(names[0], apple.WithCommandLine(commandLine(spec)), apple.WithInitrd(names[1]))
+	initramfs, err := filePath(spec.Initramfs)
+	if err != nil {
+		return nil, err
+	}
+	loader, err := apple.NewLinuxBootLoader(kernel, apple.WithCommandLine(commandLine(spec)), apple.WithInitrd(initramfs))
 	if err != nil {
 		return nil, fmt.Errorf("the boot loader: %w", err)
 	}
@@ -351,6 +355,12 @@ func (t *tail) string() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(t.b)
+}
+
+// commandLine is the kernel's: the console is a virtio one, the agent is reached
+// by vsock.
+func commandLine(spec vm.Spec) string {
+	return spec.CommandLine + " console=hvc0 lumina.transport=vsock"
 }
 
 // filePath is the name of an open file, as fcntl(2) F_GETPATH gives it.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -32,12 +31,6 @@ func checkMacOS(release string) error {
 		return fmt.Errorf("%w: this is %s", ErrMacOS, release)
 	}
 	return nil
-}
-
-// commandLine is the kernel's: the console is a virtio one, the agent is reached
-// by vsock.
-func commandLine(spec vm.Spec) string {
-	return spec.CommandLine + " console=hvc0 lumina.transport=vsock"
 }
 
 // checkSpec says what of a spec the framework cannot do.
@@ -78,17 +71,4 @@ func checkKernel(f io.ReaderAt) error {
 		return errors.New("the kernel is a compressed EFI image (vmlinuz.efi): an uncompressed arm64 Image is needed")
 	}
 	return errors.New("the kernel is no arm64 Image")
-}
-
-// paths are the names of open files, which the framework opens by itself.
-func paths(path func(*os.File) (string, error), files ...*os.File) ([]string, error) {
-	var all []string
-	for _, f := range files {
-		p, err := path(f)
-		if err != nil {
-			return nil, fmt.Errorf("finding the name of %s: %w", f.Name(), err)
-		}
-		all = append(all, p)
-	}
-	return all, nil
 }

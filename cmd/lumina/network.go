@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/session"
+)
+
+// networkFile describes a network of VMs, in YAML or JSON.
+type networkFile struct {
+	Sessions []networkMember `yaml:"sessions"`
+}
+
+type networkMember struct {
+	Name     string   `yaml:"name"`
+	Image    string   `yaml:"image"`
+	Memory   string   `yaml:"memory"`
+	CPUs     int      `yaml:"cpus"`
+	DiskSize string   `yaml:"disk_size"`
+	Volumes  []string `yaml:"volumes"`
+	Forwards []string `yaml:"forwards"`
+}
+
+// maxMembers is how many VMs a network may have: 10.0.3.1 and up.
+const maxMembers = 64
+
+func newNetworkCommand(env *environment) *cobra.Command {
+	c := &cobra.Command{Use: "network", Short: "Run VMs that see each other"}
+	var timeout time.Duration
+	run := &cobra.Command{
+		Use:   "run FILE",
+		Short: "Start the sessions of a file on a network of their own, until Ctrl-C",
+		Long: `Start the sessions of a file on a network of their own, until Ctrl-C, --timeout,
+or the end of one of them.
+
+They find each other by name; nothing else is on that network, and it leads
+nowhere. FILE is YAML or JSON:
+
+  sessions:
+    - name: db
+      image: debian
+      volumes: [data:/var/lib/db]
+    - name: web
+      image: debian
+      memory: 2GB
+      forwards: ["8080:80"]`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			members, err := readNetwork(env, args[0])
+			if err != nil {
+				return err
+			}
+			return runNetwork(c.Context(), env, members, timeout)
+		},
+	}
+	run.Flags().DurationVar(&timeout, "timeout", 0, "end after this time, such as 10m")
+	c.AddCommand(run)
+	return c
+}
+
+func readNetwork(env *environment, name string) ([]session.Options, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("opening the network's file: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	var file networkFile
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&file); err != nil {
+		return nil, usageError{fmt.Errorf("%s: %w", name, err)}
+	}
+	members, err := file.options(env)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("%s: %w", name, err)}
+	}
+	return members, nil
+}
+
+var hostName = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// options are those of the sessions, all but their wires.
+func (f *networkFile) options(env *environment) ([]session.Options, error) {
+	if len(f.Sessions) == 0 || len(f.Sessions) > maxMembers {
+		return nil, fmt.Errorf("%d sessions: want 1 to %d", len(f.Sessions), maxMembers)
+	}
+	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+	if err != nil {
+		return nil, err
+	}
+	var all []session.Options
+	var hosts []protocol.Host
+	seen := map[string]bool{}
+	for i, m := range f.Sessions {
+		o, err := m.options(env)
+		if err != nil {
+			return nil, fmt.Errorf("session %d (%q): %w", i+1, m.Name, err)
+		}
+		if seen[m.Name] {
+			return nil, fmt.Errorf("session %d: there are two of the name %q", i+1, m.Name)
+		}
+		seen[m.Name] = true
+		address := fmt.Sprintf("10.0.3.%d", i+1)
+		hosts = append(hosts, protocol.Host{Name: m.Name, Address: address})
+		o.Home = home
+		o.VM.Member = &runtime.Member{Name: m.Name, MAC: randomMAC().String(), Address: address + "/24"}
+		all = append(all, o)
+	}
+	for i := range all {
+		all[i].VM.Member.Hosts = append(append([]protocol.Host{}, hosts[:i]...), hosts[i+1:]...)
+	}
+	return all, nil
+}
+
+func (m *networkMember) options(env *environment) (session.Options, error) {
+	var o session.Options
+	if !hostName.MatchString(m.Name) {
+		return o, errors.New("the name is no host name: lower-case letters, digits and '-'")
+	}
+	flags := vmFlags{image: m.Image, cpus: m.CPUs, volumes: m.Volumes, network: string(runtime.NetworkNone)}
+	if flags.image == "" {
+		flags.image = defaultImage
+	}
+	for _, size := range []struct {
+		text string
+		to   *byteSize
+	}{{m.Memory, &flags.memory}, {m.DiskSize, &flags.disk}} {
+		if size.text == "" {
+			continue
+		}
+		n, err := parseSize(size.text)
+		if err != nil {
+			return o, err
+		}
+		*size.to = byteSize(n)
+	}
+	var err error
+	if o.VM, err = flags.options(env); err != nil {
+		return o, err
+	}
+	for _, text := range m.Forwards {
+		forward, err := session.ParseForward(text)
+		if err != nil {
+			return o, err
+		}
+		o.Forwards = append(o.Forwards, forward)
+	}
+	return o, nil
+}
+
+func randomMAC() net.HardwareAddr {
+	mac := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(mac) // never fails, see crypto/rand
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
+// memberRow is a session of a network that is up.
+type memberRow struct {
+	Name    string `json:"name"`
+	SID     string `json:"sid"`
+	Address string `json:"address"`
+}
+
+func runNetwork(ctx context.Context, env *environment, members []session.Options, timeout time.Duration) error {
+	report, err := newReport(env)
+	if err != nil {
+		return err
+	}
+	wires := network.NewSwitch()
+	defer wires.Close()
+	sessions, err := startMembers(ctx, wires, members)
+	// Whatever ends the network ends all of it.
+	defer stopAll(sessions)
+	if err != nil {
+		return report.fail(err)
+	}
+	var rows []memberRow
+	for i, s := range sessions {
+		rows = append(rows, memberRow{members[i].VM.Member.Name, s.Info.SID, members[i].VM.Member.Address})
+	}
+	if report.format == formatText {
+		for _, r := range rows {
+			fmt.Fprintf(env.stdout, "%s  %s  %s\n", r.SID, r.Address, r.Name)
+		}
+	} else if err := report.lines.print(map[string]any{"sessions": rows}); err != nil {
+		return err
+	}
+	over := errors.New("its time is over")
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, over)
+		defer cancel()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(sessions))
+	for i, s := range sessions {
+		go func() {
+			err := s.Wait(ctx)
+			if err == nil {
+				err = &runtime.Error{Kind: runtime.SessionDisconnected, Err: errors.New("it was stopped")}
+			}
+			ended <- fmt.Errorf("session %s (%s): %w", s.Info.SID, members[i].VM.Member.Name, err)
+		}()
+	}
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		if errors.Is(cause, over) {
+			return nil
+		}
+		return cause
+	}
+	return report.fail(err)
+}
+
+// startMembers starts all sessions at once. Those that did start are returned
+// with an error, too.
+func startMembers(ctx context.Context, wires *network.Switch, members []session.Options) ([]*session.Session, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding the lumina program: %w", err)
+	}
+	sessions, errs := make([]*session.Session, len(members)), make([]error, len(members))
+	var wg sync.WaitGroup
+	for i := range members {
+		mac, err := net.ParseMAC(members[i].VM.Member.MAC)
+		if err != nil {
+			return nil, err
+		}
+		wire, err := wires.Connect(mac)
+		if err != nil {
+			return nil, err
+		}
+		members[i].Wire = wire
+		wg.Go(func() {
+			defer wire.Close()
+			sessions[i], errs[i] = session.Start(ctx, program, []string{superviseCommand}, members[i])
+		})
+	}
+	wg.Wait()
+	var started []*session.Session
+	for _, s := range sessions {
+		if s != nil {
+			started = append(started, s)
+		}
+	}
+	for _, err := range errs {
+		if err != nil {
+			return started, err
+		}
+	}
+	return started, nil
+}
+
+// stopAll stops sessions side by side; one that has ended needs no stop.
+func stopAll(sessions []*session.Session) {
+	var wg sync.WaitGroup
+	for _, s := range sessions {
+		wg.Go(func() { _ = s.Stop(context.Background()) })
+	}
+	wg.Wait()
+}

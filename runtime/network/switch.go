@@ -1,0 +1,98 @@
+package network
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// Switch joins guests to a network of their own, which leads nowhere else.
+type Switch struct {
+	mu    sync.Mutex
+	ports []*port
+	done  sync.WaitGroup
+}
+
+// port is a guest's place at the switch.
+type port struct {
+	mac  net.HardwareAddr
+	conn *net.UnixConn
+	raw  syscall.RawConn
+}
+
+// NewSwitch makes a switch without ports.
+func NewSwitch() *Switch { return &Switch{} }
+
+// Connect adds a port for the guest with a MAC address: the only one that it can
+// send from. The file is the driver's end of the wire, as [Network.Device] is.
+func (s *Switch) Connect(mac net.HardwareAddr) (*os.File, error) {
+	conn, device, err := newWire()
+	if err != nil {
+		return nil, fmt.Errorf("making a port of the switch: %w", err)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		conn.Close()
+		device.Close()
+		return nil, err
+	}
+	p := &port{mac: mac, conn: conn, raw: raw}
+	s.mu.Lock()
+	s.ports = append(s.ports, p)
+	s.mu.Unlock()
+	s.done.Go(func() { s.receive(p) })
+	return device, nil
+}
+
+// Close cuts all wires.
+func (s *Switch) Close() error {
+	s.mu.Lock()
+	var err error
+	for _, p := range s.ports {
+		err = errors.Join(err, p.conn.Close())
+	}
+	s.mu.Unlock()
+	s.done.Wait()
+	return err
+}
+
+func (s *Switch) receive(from *port) {
+	frame := make([]byte, maxFrame+1)
+	for {
+		n, err := from.conn.Read(frame)
+		if err != nil {
+			return
+		}
+		if n < header.EthernetMinimumSize || n > maxFrame {
+			continue
+		}
+		h := header.Ethernet(frame[:n])
+		if !bytes.Equal([]byte(h.SourceAddress()), from.mac) {
+			continue // nobody speaks for another
+		}
+		to := []byte(h.DestinationAddress())
+		s.mu.Lock()
+		ports := s.ports
+		s.mu.Unlock()
+		for _, p := range ports {
+			if p != from && (to[0]&1 == 1 || bytes.Equal(to, p.mac)) {
+				p.send(frame[:n])
+			}
+		}
+	}
+}
+
+// send drops what a guest that does not read has no room for: the others do not
+// wait for it.
+func (p *port) send(frame []byte) {
+	_ = p.raw.Write(func(fd uintptr) bool {
+		_ = syscall.Sendto(int(fd), frame, syscall.MSG_DONTWAIT, nil)
+		return true
+	})
+}

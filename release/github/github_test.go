@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -167,16 +168,15 @@ func TestPublishOverFaults(t *testing.T) {
 		}
 	}
 	any := func(githubtest.Request) bool { return true }
-	// The requests of one call after another.
-	alternate := func() func(githubtest.Request) bool {
-		n := 0
-		return func(githubtest.Request) bool { n++; return n%2 == 1 }
+	often := func() func(githubtest.Request) bool {
+		r := rand.New(rand.NewPCG(1, 1))
+		return func(githubtest.Request) bool { return r.IntN(3) == 0 }
 	}
 	tests := []struct {
 		name  string
 		fault func(githubtest.Request) githubtest.Fault
 	}{
-		{"every second request has a 502", once(1000, alternate(), limited(502, nil, "<html>"))},
+		{"a third of the requests has a 502", once(1000, often(), limited(502, nil, "<html>"))},
 		{"a 500 at first", once(3, any, limited(500, nil, ""))},
 		{"uploads are cut", once(3, isUpload, githubtest.Fault{CutAfter: 10_000})},
 		{"uploads' answers are lost", once(2, isUpload, githubtest.Fault{Lost: true})},
@@ -372,7 +372,7 @@ func TestFetchRefused(t *testing.T) {
 	}{
 		{"a server that always cuts", nil, githubtest.Fault{CutAfter: 1}, "failed 5 times: the connection broke"},
 		{"a server that sends more", nil, githubtest.Fault{Change: func(b []byte) []byte { return append(b, 0) }}, "sends more than the 100000 bytes"},
-		{"a server that sends less", nil, githubtest.Fault{Change: func(b []byte) []byte { return b[:50_000] }}, "refused"},
+		{"a server that sends less", nil, githubtest.Fault{Change: func(b []byte) []byte { return b[:50_000] }}, "failed 5 times"},
 		{"a server that hangs", func(o *github.Options) { o.Idle = 10 * time.Millisecond }, githubtest.Fault{Hang: true}, "nothing came for 10ms"},
 		{"a file that is gone", nil, githubtest.Fault{Status: 404}, "404"},
 		{"redirects without end", nil, githubtest.Fault{Status: 302, Header: http.Header{"Location": {"/again"}}}, "redirects without end"},

@@ -71,20 +71,15 @@ func Build(ctx context.Context, o BuildOptions) ([]github.File, error) {
 		return nil, err
 	}
 	c := &catalog.Catalog{Schema: catalog.Schema, Tag: o.Tag}
-	b := &build{BuildOptions: o, names: map[string]bool{}}
+	b := &build{BuildOptions: o, names: map[string]bool{}, ids: map[string]string{}}
 	for _, name := range []string{catalog.Name, catalog.Signature, catalog.Sums, catalog.SumsSignature} {
 		b.names[strings.ToLower(name)] = true
 	}
-	ids := map[string]string{}
 	for _, s := range o.Images {
 		entry, err := b.image(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		if other, taken := ids[entry.ID]; taken {
-			return nil, fmt.Errorf("images %q and %q would both be published as %s; give one another name: IMAGE=NAME", other, s.Image, entry.ID)
-		}
-		ids[entry.ID] = s.Image
 		c.Images = append(c.Images, *entry)
 	}
 	sort.Slice(c.Images, func(i, j int) bool { return c.Images[i].ID < c.Images[j].ID })
@@ -124,7 +119,8 @@ func comment(tag, name string) string { return "lumina release " + tag + " " + n
 type build struct {
 	BuildOptions
 	files []github.File
-	names map[string]bool // in lower case
+	names map[string]bool   // in lower case
+	ids   map[string]string // the image of each
 }
 
 func (b *build) image(ctx context.Context, s Source) (*catalog.Image, error) {
@@ -134,6 +130,10 @@ func (b *build) image(ctx context.Context, s Source) (*catalog.Image, error) {
 	}
 	defer h.Close()
 	id := catalog.ID(s.Name, h.Architecture)
+	if other, taken := b.ids[id]; taken {
+		return nil, fmt.Errorf("images %q and %q would both be published as %s; give one another name: IMAGE=NAME", other, s.Image, id)
+	}
+	b.ids[id] = s.Image
 	entry, err := pack.Pack(ctx, h, pack.Options{
 		Dir: b.Dir, Name: s.Name, PartSize: b.PartSize,
 		Progress: func(done, total int64) { b.Progress("pack", id, done, total) },

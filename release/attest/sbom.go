@@ -256,12 +256,25 @@ func debianPackage(fields map[string]string, distribution string) spdxPackage {
 	if s := fields["source"]; s != "" {
 		p.SourceInfo = "built from source package " + s
 	}
-	purl := "pkg:deb/" + distribution + "/" + url.PathEscape(name) + "@" + url.QueryEscape(version)
+	purl := "pkg:deb/" + distribution + "/" + purlEscape(name) + "@" + purlEscape(version)
 	if arch != "" {
-		purl += "?arch=" + url.QueryEscape(arch)
+		purl += "?arch=" + purlEscape(arch)
 	}
 	p.ExternalRefs = []externalRef{{"PACKAGE-MANAGER", "purl", purl}}
 	return p
+}
+
+// purlEscape encodes what package URLs encode: all but letters, digits and these.
+func purlEscape(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(".-_~:", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 // debianName is the distribution's name in package URLs.

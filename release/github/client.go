@@ -192,7 +192,7 @@ func (c *Client) pause(ctx context.Context, err error, attempt int) error {
 		return fmt.Errorf("the server allows no request before %s (%w); try again then, or set GITHUB_TOKEN", time.Now().Add(wait).Format(time.DateTime), err)
 	}
 	if attempt >= attempts {
-		return fmt.Errorf("failed %d times: %w", attempt, err)
+		return &exhausted{attempt, err}
 	}
 	if wait < 0 {
 		// Doubling, and not at the same moment as everybody else.
@@ -250,6 +250,15 @@ var ErrRefused = errors.New("refused")
 // errBroken is wrapped when a transfer ended before its end.
 var errBroken = errors.New("the connection broke")
 
+// exhausted is a request that failed too often.
+type exhausted struct {
+	times int
+	err   error // of the last time
+}
+
+func (e *exhausted) Error() string { return fmt.Sprintf("failed %d times: %v", e.times, e.err) }
+func (e *exhausted) Unwrap() error { return e.err }
+
 // headerOf returns the answer that err is about; code 0 when there was none.
 func headerOf(err error) (http.Header, int) {
 	var api *gh.ErrorResponse
@@ -280,6 +289,10 @@ func explain(err error, what string) error {
 	var api *gh.ErrorResponse
 	if !errors.As(err, &api) || api.Response == nil {
 		return fmt.Errorf("%s: %w", what, err)
+	}
+	var often *exhausted
+	if errors.As(err, &often) {
+		what += fmt.Sprintf(": failed %d times", often.times)
 	}
 	code := api.Response.StatusCode
 	switch code {

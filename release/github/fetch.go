@@ -153,9 +153,8 @@ func (c *Client) fetch(ctx context.Context, r *Release, name string, size int64,
 			return nil
 		}
 		if done >= last+progress {
-			attempt = 0
+			attempt, last = 0, done
 		}
-		last = done
 		if err := c.fetchOnce(ctx, a, done, size, to, report); err != nil {
 			attempt++
 			if err := c.pause(ctx, err, attempt); err != nil {

@@ -65,8 +65,10 @@ type Server struct {
 	// Private shows releases to who has the token only.
 	Private bool
 
+	faultMu sync.Mutex
+	fault   func(r Request) Fault
+
 	mu       sync.Mutex
-	fault    func(r Request) Fault
 	requests []Request
 	releases []*release
 	lastID   int64
@@ -103,8 +105,8 @@ func New(t testing.TB) *Server {
 // SetFault sets what is asked for each request's fault; nil for none. It is
 // called by one request at a time.
 func (s *Server) SetFault(f func(r Request) Fault) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.faultMu.Lock()
+	defer s.faultMu.Unlock()
 	s.fault = f
 }
 
@@ -223,10 +225,12 @@ func (s *Server) handler() http.Handler {
 
 // note notes a request and returns its fault.
 func (s *Server) note(r *http.Request, storage bool) Fault {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	request := Request{Method: r.Method, Path: r.URL.Path, Range: r.Header.Get("Range"), Storage: storage, Authorized: r.Header.Get("Authorization") != ""}
+	s.mu.Lock()
 	s.requests = append(s.requests, request)
+	s.mu.Unlock()
+	s.faultMu.Lock()
+	defer s.faultMu.Unlock()
 	if s.fault == nil {
 		return Fault{}
 	}

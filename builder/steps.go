@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -172,8 +171,6 @@ func (s stepped) cached(ctx context.Context, key string) (oci.Layer, error) {
 	if layer, err = oci.CachedLayer(ctx, s.o.CacheDir, layer); err != nil {
 		return oci.Layer{}, err
 	}
-	now := time.Now()
-	_ = os.Chtimes(path, now, now) // for pruning by age
 	return layer, nil
 }
 

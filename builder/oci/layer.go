@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -65,6 +66,8 @@ func CachedLayer(ctx context.Context, cacheDir string, l Layer) (Layer, error) {
 	if l.Digest == (v1.Hash{}) || !c.has(ctx, l.Digest) {
 		return Layer{}, fmt.Errorf("layer %s: %w in the cache", l.Digest, ErrNotFound)
 	}
+	now := time.Now()
+	_ = os.Chtimes(c.path(l.Digest), now, now) // for Prune
 	l.Open = c.opener(l.Digest)
 	return l, nil
 }

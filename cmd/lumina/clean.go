@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/release"
 	"github.com/abdul-abdi/lumina/runtime"
@@ -13,6 +16,8 @@ import (
 
 func newCleanCommand(env *environment) *cobra.Command {
 	var templates bool
+	var age time.Duration
+	var size byteSize
 	c := &cobra.Command{
 		Use:   "clean",
 		Short: "Remove what crashed processes left behind",
@@ -31,12 +36,27 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if err := release.CleanCache(pullCache(r.Home())); err != nil {
 				return err
 			}
-			if err := r.Clean(c.Context()); err != nil || !templates {
+			if err := r.Clean(c.Context()); err != nil {
 				return err
 			}
-			return r.Templates.Clean(true)
+			if templates {
+				if err := r.Templates.Clean(true); err != nil {
+					return err
+				}
+			}
+			if age == 0 && size == 0 {
+				return nil
+			}
+			freed, err := builder.Prune(c.Context(), builder.PruneOptions{
+				Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"), Age: age, Size: int64(size)})
+			if err == nil {
+				fmt.Fprintf(env.stderr, "lumina: %s of layers removed\n", formatSize(freed))
+			}
+			return err
 		},
 	}
+	c.Flags().DurationVar(&age, "cache-age", 0, "also remove layers that no image has and that were not used for this long, such as 720h")
+	c.Flags().Var(&size, "cache-size", "also remove such layers, the oldest first, until the cache has this size, such as 5GB")
 	c.Flags().BoolVar(&templates, "templates", false, "also remove the frozen VMs that starts go on from")
 	return c
 }

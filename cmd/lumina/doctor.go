@@ -69,7 +69,7 @@ func printChecks(env *environment, checks []vm.Check) error {
 
 func examine(ctx context.Context, r *runtime.Runtime, fix bool) []vm.Check {
 	checks := examineDriver(ctx, r)
-	checks = append(checks, examineMemory(), examineDisk(r.Home()), examineState(ctx, r, fix))
+	checks = append(checks, examineMemory(), examineDisk(r.Home()), examineState(ctx, r, fix), examineTemplates(r))
 	return append(checks, examineImages(ctx, r)...)
 }
 
@@ -153,6 +153,24 @@ func examineState(ctx context.Context, r *runtime.Runtime, fix bool) vm.Check {
 		return check
 	}
 	return vm.Check{Name: "state", Status: vm.CheckOK, Detail: fmt.Sprintf("%d directories of processes that were killed: removed", stale)}
+}
+
+func examineTemplates(r *runtime.Runtime) vm.Check {
+	check := vm.Check{Name: "templates", Status: vm.CheckOK}
+	if _, ok := r.Driver.(vm.Snapshotter); !ok {
+		check.Status, check.Detail = vm.CheckWarn, "this system's driver has none: every start boots"
+		return check
+	}
+	count, size, err := r.Templates.Usage()
+	if err != nil {
+		check.Status, check.Detail = vm.CheckWarn, err.Error()
+		return check
+	}
+	check.Detail = fmt.Sprintf("%d frozen VMs, %s", count, formatSize(size))
+	if count == 0 {
+		check.Detail = "none yet: the first start of each image boots, several times slower"
+	}
+	return check
 }
 
 func examineImages(ctx context.Context, r *runtime.Runtime) []vm.Check {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,4 +62,12 @@ func eachExtent(f *os.File, size int64, do func(start, length int64) error) erro
 		at = end
 	}
 	return nil
+}
+
+// allocated is how many bytes a file takes on its disk.
+func allocated(info os.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
 }

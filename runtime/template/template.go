@@ -125,6 +125,28 @@ func (s *Store) Open(key string) (*Files, error) {
 	return files, nil
 }
 
+// Usage is how many templates there are, and how many bytes they take: their
+// files are sparse.
+func (s *Store) Usage() (count int, bytes int64, err error) {
+	dirs, err := filepath.Glob(filepath.Join(s.dir, "*", "template.json"))
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, d := range dirs {
+		files, err := os.ReadDir(filepath.Dir(d))
+		if err != nil {
+			continue // removed in the meantime
+		}
+		count++
+		for _, f := range files {
+			if info, err := f.Info(); err == nil {
+				bytes += allocated(info)
+			}
+		}
+	}
+	return count, bytes, nil
+}
+
 // Remove removes a template. Who uses it has its files open.
 func (s *Store) Remove(key string) error { return os.RemoveAll(filepath.Join(s.dir, key)) }
 

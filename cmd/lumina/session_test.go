@@ -408,6 +408,44 @@ func TestSessionStartThatFails(t *testing.T) {
 	nothingLeft(t)
 }
 
+// Whatever dies while a session starts, the start says so at once.
+func TestDeathsDuringStart(t *testing.T) {
+	for _, tt := range []struct{ name, process, want string }{
+		{"QEMU", "qemu-system-", "QEMU ended"},
+		{"supervisor", superviseCommand, "the session's supervisor died while it started"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := command("session", "start", "--image", "debian")
+			var stdout bytes.Buffer
+			cmd.Stdout = &stdout
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			pid := 0
+			for pid == 0 {
+				all := processes(t)
+				if !strings.Contains(strings.Join(all, "\n"), "qemu-system-") {
+					continue
+				}
+				for _, p := range all {
+					if number, line, _ := strings.Cut(p, " "); strings.Contains(line, tt.process) {
+						pid, _ = strconv.Atoi(number)
+					}
+				}
+			}
+			kill(t, pid)
+			code := waitCode(t, cmd)
+			var got result
+			_ = json.Unmarshal(stdout.Bytes(), &got)
+			if code != 125 || got.Error != "connection_failed" || !strings.Contains(got.Message, tt.want) {
+				t.Errorf("exit code %d, %s; want 125, connection_failed, %q", code, stdout.String(), tt.want)
+			}
+			lumina(t, "clean").succeeded(t)
+			nothingLeft(t)
+		})
+	}
+}
+
 func TestSessionEndsAfterItsTTL(t *testing.T) {
 	lumina(t, "session", "start", "--image", "debian", "--ttl", "1s").succeeded(t)
 	nothingLeft(t)

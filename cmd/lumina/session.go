@@ -60,6 +60,13 @@ func startSession(ctx context.Context, env *environment, o session.Options) erro
 	if err != nil {
 		return err
 	}
+	r, err := runtime.Open(runtime.Options{Home: o.Home})
+	if err != nil {
+		return err
+	}
+	if err := pullDefault(ctx, env, r, o.VM.Image); err != nil {
+		return report.fail(err)
+	}
 	program, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding the lumina program: %w", err)

@@ -1,0 +1,99 @@
+package runtime_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/initramfs"
+	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
+	"github.com/abdul-abdi/lumina/runtime"
+)
+
+// TestMain makes the image that the examples run, as builder's users do.
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		home, err := os.MkdirTemp("", "lumina-")
+		if err == nil {
+			defer os.RemoveAll(home)
+			os.Setenv("LUMINA_HOME", home)
+			err = makeImage(context.Background(), home)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "preparing the examples:", err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+func makeImage(ctx context.Context, home string) error {
+	layout, err := buildertest.Debian("amd64")
+	if err != nil {
+		return err
+	}
+	r, err := runtime.Open(runtime.Options{})
+	if err != nil {
+		return err
+	}
+	_, err = builder.Create(ctx, builder.Options{
+		Name: "debian", Reference: "oci:" + layout + ":latest", Architecture: "amd64",
+		Store: r.Images, CacheDir: filepath.Join(home, "cache"), Initramfs: initramfs.Read,
+		Kernel: func(arch string) (builder.Kernel, error) {
+			k, err := kernelconfig.Open(arch)
+			if err != nil {
+				return builder.Kernel{}, err
+			}
+			return builder.Kernel{Version: k.Version, CommandLine: kernelconfig.CommandLine(arch), Open: k.Open}, nil
+		},
+	})
+	return err
+}
+
+// One command in a VM of its own.
+func ExampleRuntime_Run() {
+	r, err := runtime.Open(runtime.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	result, err := r.Run(context.Background(), runtime.RunOptions{
+		VM:      runtime.VMOptions{Image: "debian", Network: runtime.NetworkNone},
+		Command: runtime.Command{Shell: "echo $((6*7)); exit 3"},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%s%d\n", result.Stdout, result.ExitCode)
+	// Output:
+	// 42
+	// 3
+}
+
+// Many commands in one VM, which ends with the process that started it.
+func ExampleRuntime_Start() {
+	ctx := context.Background()
+	r, err := runtime.Open(runtime.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	v, err := r.Start(ctx, runtime.VMOptions{Image: "debian", Network: runtime.NetworkNone})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer v.Close()
+	for _, command := range []string{"echo kept > /file", "test -e /file"} {
+		exit, err := v.Exec(ctx, runtime.Command{Shell: command})
+		fmt.Println(exit.Code, err)
+	}
+	// Output:
+	// 0 <nil>
+	// 0 <nil>
+}

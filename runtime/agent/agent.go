@@ -140,7 +140,7 @@ func output(conn net.Conn, req *protocol.Request, std Stdio) error {
 		case protocol.FrameStderr:
 			err = writeTo(std.Stderr, payload, "standard error")
 		case protocol.FrameReply:
-			return nil
+			return protocol.Decode(payload, new(struct{}))
 		case protocol.FrameError:
 			return protocol.DecodeError(payload)
 		default:

@@ -4,6 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX  ?= $(HOME)/.local
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT  = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
@@ -52,7 +53,8 @@ lint:
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	shellcheck kernel-config/build.sh setup.sh quickstart.sh .ci/run
+	shellcheck kernel-config/build.sh setup.sh quickstart.sh .ci/run release/install.sh
+	go run $(ACTIONLINT) .github/workflows/*.yml
 
 typecheck-darwin:
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...

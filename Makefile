@@ -4,6 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX  ?= $(HOME)/.local
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT  = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
@@ -64,7 +65,8 @@ lint:
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	shellcheck kernel-config/build.sh setup.sh quickstart.sh recipes/build.sh .ci/run
+	shellcheck kernel-config/build.sh setup.sh quickstart.sh recipes/build.sh release/install.sh .ci/run
+	go run $(ACTIONLINT) .github/workflows/*.yml
 
 # The sources that only a Mac compiles, those with cgo against the real vz.
 typecheck-darwin:

@@ -2,96 +2,181 @@ package main
 
 import (
 	"bytes"
-	"math/rand/v2"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/abdul-abdi/lumina/release/catalog"
 	"github.com/abdul-abdi/lumina/release/githubtest"
 )
 
-// elsewhere is another user of another machine.
-type elsewhere struct {
-	home string
-	env  []string
-}
-
-func (e *elsewhere) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(program, args...)
-	cmd.Env = append(append(os.Environ(), "LUMINA_HOME="+e.home, "LUMINA_TEMPLATE=0"), e.env...)
+// with adds to a command's environment.
+func with(cmd *exec.Cmd, env ...string) *exec.Cmd {
+	cmd.Env = append(cmd.Env, env...)
 	return cmd
 }
 
-// What is published here is pulled there, byte for byte, and runs; whatever is
-// changed on the way is refused.
-func TestPublishAndPull(t *testing.T) {
+// An image made here, published, pulled by another state directory, by its
+// first run, and run there.
+func TestReleaseEndToEnd(t *testing.T) {
 	server := githubtest.New(t)
-	key := filepath.Join(t.TempDir(), "lumina.key")
-	lumina(t, "release", "keygen", key).succeeded(t)
-	publish := command("release", "publish", "debian=default", "--repo", "abdul-abdi/lumina", "--tag", "v1", "--key", key, "--base-url", server.URL)
-	publish.Env = append(publish.Env, "GITHUB_TOKEN="+githubtest.Token, "LUMINA_KEY_PASSWORD=")
-	finish(t, publish).succeeded(t)
-
-	there := &elsewhere{home: filepath.Join(t.TempDir(), "home"), env: []string{"LUMINA_GITHUB_URL=" + server.URL, "LUMINA_PUBLIC_KEY=" + key + ".pub"}}
-	// The first run pulls the default image by itself.
-	r := finish(t, there.command("run", "echo pulled")).succeeded(t)
-	if r.Stdout != "pulled\n" {
-		t.Errorf("stdout = %q", r.Stdout)
+	key := filepath.Join(t.TempDir(), "key")
+	generated := lumina(t, "release", "keygen", key).succeeded(t)
+	var public struct {
+		PublicKey string `json:"public_key"`
 	}
-	for _, name := range []string{"kernel", "initramfs.cpio", "rootfs.erofs"} {
-		a, err := os.ReadFile(filepath.Join(home, "images/debian", name))
+	if err := json.Unmarshal([]byte(generated.stdout), &public); err != nil {
+		t.Fatal(err)
+	}
+	if again := lumina(t, "release", "keygen", key); again.code != exitFailure {
+		t.Errorf("a key is overwritten: %+v", again)
+	}
+	publish := func(args ...string) result {
+		args = append([]string{"release", "publish", "debian=default", "--repo", defaultRepo, "--tag", "v1.2.3", "--part-size", "20MB", "--key", key, "--base-url", server.URL}, args...)
+		return finish(t, with(command(args...), "GITHUB_TOKEN="+githubtest.Token))
+	}
+	type published struct {
+		Uploaded, Replaced, Kept []string
+		URL                      string
+		Files                    []struct{ Name string }
+	}
+	var first, again published
+	r := publish().succeeded(t)
+	if err := json.Unmarshal([]byte(r.stdout), &first); err != nil || len(first.Uploaded) < 7 || first.URL != server.URL+"/"+defaultRepo+"/releases/tag/v1.2.3" {
+		t.Fatalf("%v: %s", err, r.stdout)
+	}
+	if !strings.Contains(r.stderr, "LUMINA_PUBLIC_KEY="+public.PublicKey) {
+		t.Errorf("it does not tell the key: %s", r.stderr)
+	}
+	if err := json.Unmarshal([]byte(publish().succeeded(t).stdout), &again); err != nil || len(again.Kept) != len(first.Uploaded) || len(again.Uploaded) != 0 {
+		t.Errorf("publishing again: %v, %+v", err, again)
+	}
+
+	second := t.TempDir()
+	env := []string{"LUMINA_HOME=" + second, "LUMINA_GITHUB_URL=" + server.URL, "LUMINA_PUBLIC_KEY=" + public.PublicKey, "GITHUB_TOKEN="}
+	ran := finish(t, with(command("run", ". /etc/os-release; echo $ID $VERSION_ID"), env...)).succeeded(t)
+	if ran.Stdout != "debian 12\n" {
+		t.Errorf("stdout %q, stderr %q", ran.Stdout, ran.stderr)
+	}
+	for _, name := range catalog.Files() {
+		want, err := os.ReadFile(filepath.Join(home, "images", "debian", name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := os.ReadFile(filepath.Join(there.home, "images/default", name))
-		if err != nil || !bytes.Equal(a, b) {
-			t.Errorf("%s is not what was published: %v", name, err)
+		if got, err := os.ReadFile(filepath.Join(second, "images", "default", name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s differs: %v", name, err)
 		}
 	}
-	if r := finish(t, there.command("images", "catalog")).succeeded(t); !strings.Contains(r.stdout, `"default-amd64"`) {
-		t.Errorf("catalog: %s", r.stdout)
+	if left, _ := os.ReadDir(filepath.Join(second, "cache", "pull")); len(left) != 0 {
+		t.Errorf("pulling leaves %v", left)
+	}
+	pulled := finish(t, with(command("pull"), env...)).succeeded(t)
+	if !strings.Contains(pulled.stdout, `"name":"default"`) || !strings.Contains(pulled.stderr, "there already") {
+		t.Errorf("pulling again: %+v", pulled)
 	}
 
-	t.Run("a changed byte is refused", func(t *testing.T) {
-		random := rand.New(rand.NewPCG(1, 2))
-		for _, name := range server.Assets("v1") {
-			if strings.HasSuffix(name, ".json") && name != "catalog.json" || name == "SHA256SUMS" {
-				continue // for people: a pull does not read it
+	// The catalog, through a proxy: the server's name is the proxy's to find.
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var through atomic.Int32
+	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { through.Add(1); r.SetURL(target); r.Out.Host = target.Host }}
+	proxy := httptest.NewServer(http.HandlerFunc(forward.ServeHTTP))
+	t.Cleanup(proxy.Close)
+	listed := finish(t, with(command("images", "catalog", "--base-url", "http://github.test"), append(env, "HTTP_PROXY="+proxy.URL)...)).succeeded(t)
+	c, err := catalog.Parse([]byte(listed.stdout))
+	if err != nil || len(c.Images) != 1 || c.Images[0].ID != "default-amd64" || through.Load() == 0 {
+		t.Errorf("%v, %d requests through the proxy: %s", err, through.Load(), listed.stdout)
+	}
+	text := finish(t, with(command("images", "catalog"), append(env, "LUMINA_FORMAT=text")...)).succeeded(t)
+	if !strings.Contains(text.stdout, "default-amd64  amd64  v1.2.3") {
+		t.Errorf("%s", text.stdout)
+	}
+}
+
+// Where there is no image and none to pull, the command did not run, and what
+// to do is said in one line.
+func TestRunWithoutImage(t *testing.T) {
+	server := githubtest.New(t)
+	generated := lumina(t, "release", "keygen", filepath.Join(t.TempDir(), "key")).succeeded(t)
+	var public struct {
+		PublicKey string `json:"public_key"`
+	}
+	if err := json.Unmarshal([]byte(generated.stdout), &public); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct{ name, url, key, want string }{
+		{"no release", server.URL, public.PublicKey, "not found"},
+		{"no server", "http://127.0.0.1:1", public.PublicKey, "connection refused"},
+		{"no key", server.URL, "", "no public key is trusted"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			env := []string{"LUMINA_HOME=" + t.TempDir(), "LUMINA_GITHUB_URL=" + tt.url, "LUMINA_PUBLIC_KEY=" + tt.key, "GITHUB_TOKEN="}
+			r := finish(t, with(command("run", "true"), env...))
+			if r.code != exitFailure || r.Error != "connection_failed" || r.PartialStdout != nil {
+				t.Errorf("%+v", r)
 			}
-			good := server.Asset("v1", name)
-			for range 4 {
-				bad := bytes.Clone(good)
-				at := random.IntN(len(bad))
-				bad[at] ^= 1 << random.IntN(8)
-				server.SetAsset("v1", name, bad)
-				victim := &elsewhere{home: filepath.Join(t.TempDir(), "home"), env: there.env}
-				r := finish(t, victim.command("pull"))
-				if strings.HasSuffix(name, ".minisig") && r.code == 0 {
-					continue // its comment is for people, too
-				}
-				if r.code != 125 || len(strings.TrimSpace(r.stderr)) == 0 {
-					t.Errorf("byte %d of %s changed: exit code %d, %s %s", at, name, r.code, r.stdout, r.stderr)
-				}
-				if left, _ := filepath.Glob(filepath.Join(victim.home, "images/*")); len(left) != 0 {
-					t.Errorf("byte %d of %s changed: left %v", at, name, left)
-				}
+			if !strings.Contains(r.Message, tt.want) || !strings.Contains(r.Message, "lumina images create default --from REF") || strings.Contains(r.Message, "\n") {
+				t.Errorf("message %q, want %q", r.Message, tt.want)
 			}
-			server.SetAsset("v1", name, good)
+			text := finish(t, with(command("run", "true"), append(env, "LUMINA_FORMAT=text")...))
+			if text.code != exitFailure || strings.Count(text.stderr, "\n") != 1 {
+				t.Errorf("%+v", text)
+			}
+		})
+	}
+}
+
+func TestReleaseUsage(t *testing.T) {
+	tests := []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"release", "publish", "debian"}, exitUsage, "--repo and --tag are required"},
+		{[]string{"release", "publish", "debian", "--repo", "me", "--tag", "v1"}, exitUsage, "want OWNER/REPO"},
+		{[]string{"release", "publish", "debian", "--repo", "me/images", "--tag", "v1"}, exitFailure, "GITHUB_TOKEN is not set"},
+		{[]string{"pull", "--base-url", "host"}, exitUsage, "want https://HOST"},
+		{[]string{"pull", "--public-key", "nonsense"}, exitUsage, "neither a key nor a file"},
+		{[]string{"pull", "--platform", "linux/mips"}, exitUsage, "--platform"},
+		{[]string{"images", "pull"}, exitUsage, "accepts between 1 and 2 arg"},
+	}
+	for _, tt := range tests {
+		r := finish(t, with(command(tt.args...), "GITHUB_TOKEN=", "LUMINA_KEY="))
+		if r.code != tt.code || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("%v: code %d, %s", tt.args, r.code, r.stderr)
 		}
-	})
-	t.Run("another key is refused", func(t *testing.T) {
-		stranger := &elsewhere{home: filepath.Join(t.TempDir(), "home"), env: []string{"LUMINA_GITHUB_URL=" + server.URL}}
-		if r := finish(t, stranger.command("pull")); r.code != 125 {
-			t.Errorf("exit code %d, %s", r.code, r.stderr)
-		}
-	})
-	t.Run("nowhere to pull from", func(t *testing.T) {
-		alone := &elsewhere{home: filepath.Join(t.TempDir(), "home"), env: []string{"LUMINA_GITHUB_URL=http://127.0.0.1:1"}}
-		r := finish(t, alone.command("run", "true"))
-		if r.code != 125 || r.Error != "connection_failed" || !strings.Contains(r.Message, "make it with: lumina images create default") {
-			t.Errorf("exit code %d, %s %s", r.code, r.stdout, r.stderr)
-		}
-	})
+	}
+}
+
+// A dry run makes the files and asks nobody.
+func TestPublishDryRun(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	r := finish(t, with(command("release", "publish", "debian", "--repo", "me/images", "--tag", "v1", "--dry-run", "--out", out, "--base-url", "http://127.0.0.1:1"), "GITHUB_TOKEN=", "LUMINA_KEY=")).succeeded(t)
+	if !strings.Contains(r.stderr, "not signed") || !strings.Contains(r.stdout, `"dry_run":true`) {
+		t.Errorf("%+v", r)
+	}
+	b, err := os.ReadFile(filepath.Join(out, catalog.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := catalog.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sbom, err := os.ReadFile(filepath.Join(out, c.Images[0].SBOM.Name))
+	if err != nil || !bytes.Contains(sbom, []byte("pkg:deb/debian/base-files@12")) {
+		t.Errorf("%v, %d bytes", err, len(sbom))
+	}
+	t.Logf("%d bytes become %d", c.Images[0].Size, c.Images[0].DownloadSize)
 }

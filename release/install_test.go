@@ -1,0 +1,149 @@
+package release_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/abdul-abdi/lumina/release"
+	"github.com/abdul-abdi/lumina/release/github"
+	"github.com/abdul-abdi/lumina/release/githubtest"
+)
+
+// installable is a server with a release of programs.
+func installable(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	dir := t.TempDir()
+	var programs []string
+	for _, platform := range []string{"linux-amd64", "linux-arm64", "darwin-arm64"} {
+		path := filepath.Join(dir, "lumina-"+platform)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\necho "+platform+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		programs = append(programs, path)
+	}
+	files, err := release.Build(t.Context(), release.BuildOptions{
+		Store: w.publisher, Images: []release.Source{{Image: "mine", Name: "default"}}, Files: programs, Tag: "v1", Dir: t.TempDir(), Key: w.key,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.client(t, githubtest.Token).Publish(t.Context(), github.Repo{Owner: "abdul-abdi", Name: "lumina"}, "v1", files, github.PublishOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// tools makes a directory with these programs of the system's, and scripts.
+func tools(t *testing.T, names []string, scripts map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range names {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range scripts {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestInstallScript(t *testing.T) {
+	basic := []string{"sh", "mkdir", "mktemp", "rm", "awk", "cut", "chmod", "mv"}
+	uname := func(system, machine string) map[string]string {
+		return map[string]string{"uname": fmt.Sprintf("[ $1 = -s ] && echo %s || echo %s\n", system, machine)}
+	}
+	flip := func(name string) func(w *world) {
+		return func(w *world) {
+			b := w.server.Asset("v1", name)
+			b[len(b)-2] ^= 1
+			w.server.SetAsset("v1", name, b)
+		}
+	}
+	tests := []struct {
+		name    string
+		tools   []string
+		scripts map[string]string
+		server  func(w *world)
+		env     func(w *world) []string
+		prints  string // by what is installed
+		want    string // of an error
+	}{
+		{"Linux on amd64", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), nil, nil, "linux-amd64", ""},
+		{"Linux on arm64", []string{"curl", "sha256sum"}, uname("Linux", "aarch64"), nil, nil, "linux-arm64", ""},
+		{"macOS", []string{"curl", "shasum", "perl"}, uname("Darwin", "arm64"), nil, nil, "darwin-arm64", ""},
+		{"macOS under Rosetta", []string{"curl", "sha256sum"}, map[string]string{"uname": uname("Darwin", "x86_64")["uname"], "sysctl": "echo 1\n"}, nil, nil, "darwin-arm64", ""},
+		{"with wget", []string{"wget", "sha256sum"}, uname("Linux", "x86_64"), nil, nil, "linux-amd64", ""},
+		{"with a key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public(), "LUMINA_VERSION=v1"}
+		}, "linux-amd64", ""},
+		{"an Intel Mac", []string{"curl", "sha256sum"}, uname("Darwin", "x86_64"), nil, nil, "", "no lumina for Darwin on x86_64"},
+		{"BSD", []string{"curl", "sha256sum"}, uname("FreeBSD", "amd64"), nil, nil, "", "no lumina for FreeBSD"},
+		{"no program to fetch with", []string{"sha256sum"}, uname("Linux", "x86_64"), nil, nil, "", "curl or wget"},
+		{"no program to verify with", []string{"curl"}, uname("Linux", "x86_64"), nil, nil, "", "sha256sum or shasum"},
+		{"another key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
+			other, _ := keys(t)
+			return []string{"LUMINA_PUBLIC_KEY=" + other.Public()}
+		}, "", "not of LUMINA_PUBLIC_KEY"},
+		{"a key and no minisign", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
+		}, "", "install minisign"},
+		{"a flipped bit of the program", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), flip("lumina-linux-amd64"), nil, "", "SHA256SUMS says"},
+		{"a flipped bit of the sums, with a key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), flip("SHA256SUMS"), func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
+		}, "", "not of LUMINA_PUBLIC_KEY"},
+		{"no sum", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), func(w *world) {
+			w.server.SetAsset("v1", "SHA256SUMS", []byte("TODO  lumina-linux-amd64\n"))
+		}, nil, "", "no digest of lumina-linux-amd64"},
+		{"no such release", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), nil, func(*world) []string { return []string{"LUMINA_VERSION=v9"} }, "", "cannot fetch"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := installable(t)
+			if tt.server != nil {
+				tt.server(w)
+			}
+			home := t.TempDir()
+			bin := filepath.Join(home, ".local", "bin")
+			if err := os.MkdirAll(bin, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			installed := filepath.Join(bin, "lumina")
+			if err := os.WriteFile(installed, []byte("#!/bin/sh\necho old\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sh", "install.sh")
+			cmd.Env = []string{"HOME=" + home, "PATH=" + tools(t, append(slices.Clone(basic), tt.tools...), tt.scripts), "LUMINA_GITHUB_URL=" + w.server.URL}
+			if tt.env != nil {
+				cmd.Env = append(cmd.Env, tt.env(w)...)
+			}
+			out, err := cmd.CombinedOutput()
+			if (err != nil) != (tt.want != "") || !strings.Contains(string(out), tt.want) {
+				t.Errorf("%v, want %q\n%s", err, tt.want, out)
+			}
+			prints := tt.prints
+			if prints == "" {
+				prints = "old"
+			}
+			if got, err := exec.Command(installed).Output(); err != nil || string(got) != prints+"\n" {
+				t.Errorf("what is installed prints %q, %v; want %q", got, err, prints)
+			}
+			if left, _ := os.ReadDir(bin); len(left) != 1 {
+				t.Errorf("it leaves %v", left)
+			}
+		})
+	}
+}

@@ -181,9 +181,9 @@ func description(img *image.Image) string {
 		}
 		return r
 	}, text)
-	const most = 300
-	if r := []rune(text); len(r) > most/3 && len(text) > most {
-		text = string(r[:most/3])
+	const most = 200
+	if r := []rune(text); len(r) > most {
+		text = string(r[:most]) + "…"
 	}
 	return strings.TrimSpace(text)
 }

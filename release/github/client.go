@@ -80,11 +80,19 @@ func New(o Options) (*Client, error) {
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("base URL %q: want https://HOST, of a GitHub Enterprise server", o.BaseURL)
 		}
+		if u.Scheme == "http" && o.Token != "" && !isLoopback(u.Hostname()) {
+			return nil, fmt.Errorf("base URL %q: the token would go there unencrypted: use https, or unset GITHUB_TOKEN", o.BaseURL)
+		}
 		if c.api, err = c.api.WithEnterpriseURLs(o.BaseURL, o.BaseURL); err != nil {
 			return nil, fmt.Errorf("base URL %q: %w", o.BaseURL, err)
 		}
 	}
 	return c, nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // authorizing gives the token to the server it is for, and to no other that a

@@ -238,7 +238,7 @@ func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size
 			return fmt.Errorf("%w: the server sends more than the %d bytes of the asset", ErrRefused, size)
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return fmt.Errorf("%w: writing: %w", ErrRefused, err)
+			return fmt.Errorf("writing what comes: %w", err)
 		}
 		offset += int64(n)
 		report(offset)

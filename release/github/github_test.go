@@ -458,4 +458,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("New takes %q", bad)
 		}
 	}
+	if _, err := github.New(github.Options{BaseURL: "http://github.test", Token: "t"}); err == nil || !strings.Contains(err.Error(), "unencrypted") {
+		t.Errorf("a token over http: %v", err)
+	}
 }

@@ -268,7 +268,7 @@ func (c *Client) replace(ctx context.Context, repo Repo, release *gh.RepositoryR
 	}
 	file, err := os.Open(f.Path)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return err
 	}
 	defer file.Close()
 	// Relative to the client's address: the token goes nowhere else, whatever

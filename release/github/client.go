@@ -48,7 +48,9 @@ type Client struct {
 
 const (
 	attempts  = 5
-	progress  = 1 << 20 // bytes that make a failed download worth as many attempts again
+	maxAnswer = 32 << 20 // bytes of an answer of the API
+	maxPages  = 100      // of a list
+	progress  = 1 << 20  // bytes that make a failed download worth as many attempts again
 	userAgent = "lumina"
 )
 
@@ -107,7 +109,11 @@ func (a *authorizing) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Header.Set("Authorization", "Bearer "+a.c.options.Token)
 	}
-	return a.next.RoundTrip(req)
+	resp, err := a.next.RoundTrip(req)
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
+	}
+	return resp, err
 }
 
 // isServer says whether a URL is of the API.
@@ -240,7 +246,8 @@ func (c *Client) verdict(err error) (wait time.Duration, again bool) {
 		return 0, false
 	}
 	var certificate *tls.CertificateVerificationError
-	if errors.Is(err, ErrRefused) || errors.As(err, &certificate) {
+	var large *http.MaxBytesError
+	if errors.Is(err, ErrRefused) || errors.As(err, &certificate) || errors.As(err, &large) {
 		return 0, false
 	}
 	var dial *net.OpError

@@ -157,7 +157,6 @@ func (c *Client) find(ctx context.Context, repo Repo, tag string) (*gh.Repositor
 				return r, nil
 			}
 		}
-		const maxPages = 100
 		if next <= page.Page || next > maxPages {
 			return nil, nil
 		}

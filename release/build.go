@@ -172,8 +172,9 @@ func (b *build) image(ctx context.Context, s Source) (*catalog.Image, error) {
 // description is what an image says of itself.
 func description(img *image.Image) string {
 	text := img.Config.Labels["org.opencontainers.image.description"]
-	if text == "" {
-		text = "made from " + img.Source.Reference
+	// A path of the publisher's machine says nothing to others.
+	if ref := img.Source.Reference; text == "" && !strings.Contains(ref, "oci:") && !strings.Contains(ref, "-archive:") {
+		text = "made from " + ref
 	}
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\uFFFD' {
@@ -181,9 +182,9 @@ func description(img *image.Image) string {
 		}
 		return r
 	}, text)
-	const most = 300
-	if r := []rune(text); len(r) > most/3 && len(text) > most {
-		text = string(r[:most/3])
+	const most = 200
+	if r := []rune(text); len(r) > most {
+		text = string(r[:most]) + "…"
 	}
 	return strings.TrimSpace(text)
 }

@@ -100,11 +100,11 @@ func (f From) Pull(ctx context.Context, o PullOptions) (Pulled, error) {
 	if o.As == "" {
 		o.As = entry.Name
 	}
-	cache, err := openCache(ctx, o.CacheDir)
+	cache, err := OpenCache(ctx, o.CacheDir)
 	if err != nil {
 		return Pulled{}, err
 	}
-	defer cache.close()
+	defer cache.Close()
 	// Once the cache is ours: another process may have had the same intention.
 	if img, err := installed(ctx, o, entry); img != nil || err != nil {
 		return Pulled{Image: img, Name: o.As}, err
@@ -119,8 +119,7 @@ func (f From) Pull(ctx context.Context, o PullOptions) (Pulled, error) {
 		return Pulled{}, err
 	}
 	img, err := install(ctx, o, entry, files)
-	// Complete, it is of no more use either way.
-	if ctx.Err() == nil {
+	if err == nil || errors.Is(err, pack.ErrInvalid) || errors.Is(err, image.ErrInvalid) {
 		cache.remove(entry)
 	}
 	if err != nil {
@@ -182,21 +181,21 @@ func install(ctx context.Context, o PullOptions, entry *catalog.Image, parts []*
 // ErrDigest is wrapped when what was fetched is not what the catalog says.
 var ErrDigest = errors.New("the download has another digest than the signed catalog says")
 
-// cache is a directory of downloads that are not complete. Who has it open has
-// it for itself.
-type cache struct {
-	dir  string
+// Cache is a directory of files that are only of use until they are complete.
+// Who has it open has it for itself.
+type Cache struct {
+	Dir  string
 	lock *os.File
 }
 
-// openCache waits until no other process pulls into the same directory.
-func openCache(ctx context.Context, dir string) (*cache, error) {
+// OpenCache waits until no other process has the cache open.
+func OpenCache(ctx context.Context, dir string) (*Cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the cache of downloads: %w", err)
+		return nil, fmt.Errorf("making the cache: %w", err)
 	}
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("opening the cache of downloads: %w", err)
+		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
 	locked := make(chan error, 1)
 	go func() { locked <- lock(f) }()
@@ -204,9 +203,9 @@ func openCache(ctx context.Context, dir string) (*cache, error) {
 	case err := <-locked:
 		if err != nil {
 			f.Close()
-			return nil, fmt.Errorf("locking the cache of downloads: %w", err)
+			return nil, fmt.Errorf("locking the cache: %w", err)
 		}
-		return &cache{dir: dir, lock: f}, nil
+		return &Cache{Dir: dir, lock: f}, nil
 	case <-ctx.Done():
 		go func() {
 			<-locked // a lock that is waited for cannot be given up
@@ -216,12 +215,25 @@ func openCache(ctx context.Context, dir string) (*cache, error) {
 	}
 }
 
-func (c *cache) close() { c.lock.Close() }
+// Close lets others have the cache. What is in it stays.
+func (c *Cache) Close() error { return c.lock.Close() }
+
+// Empty removes all that is in the cache.
+func (c *Cache) Empty() error {
+	entries, err := os.ReadDir(c.Dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.Dir, e.Name())))
+	}
+	if err != nil {
+		return fmt.Errorf("emptying the cache: %w", err)
+	}
+	return nil
+}
 
 // path is where a part is; its digest is checked to be one.
-func (c *cache) path(a catalog.Asset) string { return filepath.Join(c.dir, a.SHA256) }
+func (c *Cache) path(a catalog.Asset) string { return filepath.Join(c.Dir, a.SHA256) }
 
-func (c *cache) remove(entry *catalog.Image) {
+func (c *Cache) remove(entry *catalog.Image) {
 	for _, p := range entry.Parts {
 		os.Remove(c.path(p))
 	}
@@ -229,7 +241,7 @@ func (c *cache) remove(entry *catalog.Image) {
 
 // fetch fetches and verifies the parts of an image, which it returns open. What
 // is refused is removed; what was interrupted stays.
-func (c *cache) fetch(ctx context.Context, client *github.Client, r *github.Release, entry *catalog.Image, progress Progress) ([]*os.File, error) {
+func (c *Cache) fetch(ctx context.Context, client *github.Client, r *github.Release, entry *catalog.Image, progress Progress) ([]*os.File, error) {
 	var files []*os.File
 	var done int64
 	for _, p := range entry.Parts {
@@ -250,7 +262,7 @@ func (c *cache) fetch(ctx context.Context, client *github.Client, r *github.Rele
 	return files, nil
 }
 
-func (c *cache) fetchPart(ctx context.Context, client *github.Client, r *github.Release, p catalog.Asset, f *os.File, progress func(int64)) error {
+func (c *Cache) fetchPart(ctx context.Context, client *github.Client, r *github.Release, p catalog.Asset, f *os.File, progress func(int64)) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -278,22 +290,19 @@ func (c *cache) fetchPart(ctx context.Context, client *github.Client, r *github.
 	}
 }
 
-// CleanCache removes what interrupted pulls left, unless one is under way.
+// CleanCache empties a cache that no other process has open.
 func CleanCache(dir string) error {
 	f, err := os.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("cleaning the cache of downloads: %w", err)
+		return fmt.Errorf("cleaning the cache: %w", err)
 	}
 	defer f.Close()
 	if busy, err := tryLock(f); busy || err != nil {
 		return err
 	}
-	names, err := f.Readdirnames(-1)
-	for _, name := range names {
-		err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
-	}
-	return err
+	c := &Cache{Dir: dir, lock: f}
+	return c.Empty()
 }

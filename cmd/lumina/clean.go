@@ -33,8 +33,10 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if _, err := oci.CleanCache(filepath.Join(r.Home(), "cache")); err != nil {
 				return err
 			}
-			if err := release.CleanCache(pullCache(r.Home())); err != nil {
-				return err
+			for _, dir := range []string{pullCache(r.Home()), publishCache(r.Home())} {
+				if err := release.CleanCache(dir); err != nil {
+					return err
+				}
 			}
 			if err := r.Clean(c.Context()); err != nil {
 				return err

@@ -70,8 +70,9 @@ func githubClient(env *environment, baseURL string, o github.Options) (*github.C
 	return c, nil
 }
 
-// pullCache is where downloads are kept until they are complete.
-func pullCache(home string) string { return filepath.Join(home, "cache", "pull") }
+// Where downloads are kept until they are complete, and releases are made.
+func pullCache(home string) string    { return filepath.Join(home, "cache", "pull") }
+func publishCache(home string) string { return filepath.Join(home, "cache", "publish") }
 
 // releaseFlags are the flags of a pull from a release.
 type releaseFlags struct {

@@ -116,7 +116,7 @@ func publish(ctx context.Context, env *environment, flags *publishFlags, args []
 	if err != nil {
 		return err
 	}
-	dir, remove, err := outDir(flags.out, home)
+	dir, remove, err := outDir(ctx, flags.out, home)
 	if err != nil {
 		return err
 	}
@@ -206,18 +206,22 @@ func signingKey(env *environment, flags *publishFlags) (*sign.PrivateKey, error)
 }
 
 // outDir makes the directory for the release's files: the user's, which stays,
-// or one that remove removes.
-func outDir(path, home string) (dir string, remove func(), err error) {
+// or one that remove empties. One release is made at a time.
+func outDir(ctx context.Context, path, home string) (dir string, remove func(), err error) {
 	if path == "" {
-		cache := filepath.Join(home, "cache")
-		if err := os.MkdirAll(cache, 0o700); err != nil {
-			return "", nil, fmt.Errorf("making the cache: %w", err)
-		}
-		dir, err := os.MkdirTemp(cache, "publish-")
+		cache, err := release.OpenCache(ctx, publishCache(home))
 		if err != nil {
-			return "", nil, fmt.Errorf("making a temporary directory: %w", err)
+			return "", nil, err
 		}
-		return dir, func() { os.RemoveAll(dir) }, nil
+		remove := func() {
+			_ = cache.Empty() // the next one does it again
+			cache.Close()
+		}
+		if err := cache.Empty(); err != nil { // of one that was killed
+			remove()
+			return "", nil, err
+		}
+		return cache.Dir, remove, nil
 	}
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return "", nil, fmt.Errorf("--out: %w", err)

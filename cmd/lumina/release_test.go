@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/abdul-abdi/lumina/release/catalog"
@@ -60,6 +62,8 @@ func TestReleaseEndToEnd(t *testing.T) {
 		t.Errorf("publishing again: %v, %+v", err, again)
 	}
 
+	pullInterrupted(t, server, public.PublicKey)
+
 	second := t.TempDir()
 	env := []string{"LUMINA_HOME=" + second, "LUMINA_GITHUB_URL=" + server.URL, "LUMINA_PUBLIC_KEY=" + public.PublicKey, "GITHUB_TOKEN="}
 	ran := finish(t, with(command("run", ". /etc/os-release; echo $ID $VERSION_ID"), env...)).succeeded(t)
@@ -101,6 +105,52 @@ func TestReleaseEndToEnd(t *testing.T) {
 	if !strings.Contains(text.stdout, "default-amd64  amd64  v1.2.3") {
 		t.Errorf("%s", text.stdout)
 	}
+}
+
+// pullInterrupted kills pulls in the middle; the next one goes on where it was.
+func pullInterrupted(t *testing.T, server *githubtest.Server, key string) {
+	env := []string{"LUMINA_HOME=" + t.TempDir(), "LUMINA_GITHUB_URL=" + server.URL, "LUMINA_PUBLIC_KEY=" + key, "GITHUB_TOKEN="}
+	var ranges []string
+	const first = 10 << 20
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT} {
+		hangs := make(chan struct{}, 1)
+		server.SetFault(func(r githubtest.Request) githubtest.Fault {
+			switch {
+			case !r.Storage || !strings.Contains(r.Path, ".zst"):
+				return githubtest.Fault{}
+			case r.Range == "":
+				return githubtest.Fault{CutAfter: first}
+			}
+			ranges = append(ranges, r.Range)
+			hangs <- struct{}{}
+			return githubtest.Fault{Hang: true}
+		})
+		cmd := with(command("pull"), env...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-hangs
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		want := -int(signal)
+		if signal == syscall.SIGINT {
+			want = 128 + int(signal)
+		}
+		if code := waitCode(t, cmd); code != want {
+			t.Errorf("%v: exit code %d, want %d", signal, code, want)
+		}
+	}
+	server.SetFault(nil)
+	for _, r := range ranges {
+		if r != fmt.Sprintf("bytes=%d-", first) {
+			t.Errorf("it goes on at %s", r)
+		}
+	}
+	if len(ranges) != 2 {
+		t.Errorf("ranges %v", ranges)
+	}
+	finish(t, with(command("pull"), env...)).succeeded(t)
 }
 
 // Where there is no image and none to pull, the command did not run, and what

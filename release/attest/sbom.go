@@ -248,7 +248,7 @@ func debianPackage(fields map[string]string, distribution string) spdxPackage {
 	name, version, arch := fields["package"], fields["version"], fields["architecture"]
 	p := newPackage("SPDXRef-deb-"+spdxID(name)+"-"+spdxID(arch), name, version, "")
 	if m := fields["maintainer"]; m != "" {
-		p.Supplier = "Organization: " + m
+		p.Supplier = "Organization: " + strings.NewReplacer("<", "(", ">", ")").Replace(m)
 	}
 	if h := fields["homepage"]; strings.HasPrefix(h, "http://") || strings.HasPrefix(h, "https://") {
 		p.Homepage = h

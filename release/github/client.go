@@ -48,7 +48,9 @@ type Client struct {
 
 const (
 	attempts  = 5
-	progress  = 1 << 20 // bytes that make a failed download worth as many attempts again
+	maxAnswer = 32 << 20 // bytes of an answer of the API
+	maxPages  = 100      // of a list
+	progress  = 1 << 20  // bytes that make a failed download worth as many attempts again
 	userAgent = "lumina"
 )
 
@@ -80,11 +82,19 @@ func New(o Options) (*Client, error) {
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("base URL %q: want https://HOST, of a GitHub Enterprise server", o.BaseURL)
 		}
+		if u.Scheme == "http" && o.Token != "" && !isLoopback(u.Hostname()) {
+			return nil, fmt.Errorf("base URL %q: the token would go there unencrypted: use https, or unset GITHUB_TOKEN", o.BaseURL)
+		}
 		if c.api, err = c.api.WithEnterpriseURLs(o.BaseURL, o.BaseURL); err != nil {
 			return nil, fmt.Errorf("base URL %q: %w", o.BaseURL, err)
 		}
 	}
 	return c, nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // authorizing gives the token to the server it is for, and to no other that a
@@ -99,7 +109,11 @@ func (a *authorizing) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Header.Set("Authorization", "Bearer "+a.c.options.Token)
 	}
-	return a.next.RoundTrip(req)
+	resp, err := a.next.RoundTrip(req)
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
+	}
+	return resp, err
 }
 
 // isServer says whether a URL is of the API.
@@ -232,7 +246,8 @@ func (c *Client) verdict(err error) (wait time.Duration, again bool) {
 		return 0, false
 	}
 	var certificate *tls.CertificateVerificationError
-	if errors.Is(err, ErrRefused) || errors.As(err, &certificate) {
+	var large *http.MaxBytesError
+	if errors.Is(err, ErrRefused) || errors.As(err, &certificate) || errors.As(err, &large) {
 		return 0, false
 	}
 	var dial *net.OpError

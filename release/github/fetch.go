@@ -54,7 +54,7 @@ func (c *Client) Release(ctx context.Context, repo Repo, tag string) (*Release, 
 func (c *Client) assets(ctx context.Context, repo Repo, id int64) (map[string]*gh.ReleaseAsset, error) {
 	all := map[string]*gh.ReleaseAsset{}
 	page := &gh.ListOptions{PerPage: 100}
-	for len(all) <= maxAssets {
+	for page.Page < maxPages {
 		var assets []*gh.ReleaseAsset
 		var next int
 		err := c.retry(ctx, func() error {
@@ -75,7 +75,7 @@ func (c *Client) assets(ctx context.Context, repo Repo, id int64) (map[string]*g
 		}
 		page.Page = next
 	}
-	return nil, fmt.Errorf("the release has more than %d assets", maxAssets)
+	return nil, fmt.Errorf("%w: the list of assets has no end", ErrRefused)
 }
 
 // sink is where a download goes.
@@ -238,7 +238,7 @@ func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size
 			return fmt.Errorf("%w: the server sends more than the %d bytes of the asset", ErrRefused, size)
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return fmt.Errorf("%w: writing: %w", ErrRefused, err)
+			return fmt.Errorf("writing what comes: %w", err)
 		}
 		offset += int64(n)
 		report(offset)

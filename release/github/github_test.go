@@ -429,6 +429,42 @@ func TestPrivateRepository(t *testing.T) {
 	}
 }
 
+// What a server answers is read to an end.
+func TestHostileAnswers(t *testing.T) {
+	isList := func(r githubtest.Request) bool { return strings.HasSuffix(r.Path, "/assets") }
+	isRelease := func(r githubtest.Request) bool { return strings.HasSuffix(r.Path, "/latest") }
+	next := http.Header{"Content-Type": {"application/json"}}
+	pages := 0
+	tests := []struct {
+		name  string
+		fault func(r githubtest.Request) githubtest.Fault
+		want  string
+	}{
+		{"a list without end", func(r githubtest.Request) githubtest.Fault {
+			if !isList(r) {
+				return githubtest.Fault{}
+			}
+			pages++
+			header := next.Clone()
+			header.Set("Link", fmt.Sprintf("<http://host/x?page=%d>; rel=\"next\"", pages+1))
+			return githubtest.Fault{Status: 200, Header: header, Body: `[{"id":1,"name":"a","state":"uploaded","size":1}]`}
+		}, "no end"},
+		{"an answer that is too long", once(100, isRelease, githubtest.Fault{Status: 200, Header: next, Body: `{"tag_name":"` + strings.Repeat("x", 33<<20) + `"}`}), "too large"},
+		{"no JSON", once(100, isRelease, githubtest.Fault{Status: 200, Header: next, Body: `<html>`}), "invalid character"},
+		{"no release", once(100, isRelease, githubtest.Fault{Status: 200, Header: next, Body: `{}`}), "not found"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := published(t, "content")
+			s.SetFault(tt.fault)
+			_, err := client(t, s, anonymous).Release(t.Context(), repo, "")
+			if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 1000 {
+				t.Errorf("%.2000v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
 func TestRead(t *testing.T) {
 	s := published(t, "content")
 	c := client(t, s, anonymous)
@@ -457,5 +493,8 @@ func TestParse(t *testing.T) {
 		if _, err := github.New(github.Options{BaseURL: bad}); err == nil {
 			t.Errorf("New takes %q", bad)
 		}
+	}
+	if _, err := github.New(github.Options{BaseURL: "http://github.test", Token: "t"}); err == nil || !strings.Contains(err.Error(), "unencrypted") {
+		t.Errorf("a token over http: %v", err)
 	}
 }

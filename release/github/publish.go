@@ -157,7 +157,6 @@ func (c *Client) find(ctx context.Context, repo Repo, tag string) (*gh.Repositor
 				return r, nil
 			}
 		}
-		const maxPages = 100
 		if next <= page.Page || next > maxPages {
 			return nil, nil
 		}
@@ -268,7 +267,7 @@ func (c *Client) replace(ctx context.Context, repo Repo, release *gh.RepositoryR
 	}
 	file, err := os.Open(f.Path)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return err
 	}
 	defer file.Close()
 	// Relative to the client's address: the token goes nowhere else, whatever

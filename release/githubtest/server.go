@@ -96,9 +96,10 @@ func New(t testing.TB) *Server {
 	s := &Server{MaxAsset: 2 << 30, PageSize: 100}
 	s.storage = httptest.NewServer(http.HandlerFunc(s.serveStorage))
 	t.Cleanup(s.storage.Close)
-	api := httptest.NewServer(s.handler())
+	api := httptest.NewUnstartedServer(s.handler())
+	s.URL = "http://" + api.Listener.Addr().String() // before the first request
+	api.Start()
 	t.Cleanup(api.Close)
-	s.URL = api.URL
 	return s
 }
 

@@ -23,8 +23,13 @@ import (
 // open returns an image whose root is of several parts of 100 KB.
 func open(t testing.TB) *image.Handle {
 	t.Helper()
+	return openSize(t, 300_000)
+}
+
+func openSize(t testing.TB, size int) *image.Handle {
+	t.Helper()
 	store := image.NewStore(filepath.Join(t.TempDir(), "images"))
-	releasetest.Install(t, store, "test", "amd64", map[string]string{"noise": string(releasetest.Noise(300_000, 3))})
+	releasetest.Install(t, store, "test", "amd64", map[string]string{"noise": string(releasetest.Noise(size, 3))})
 	h, err := store.Open("test")
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +266,7 @@ func onlyKnown(t *testing.T, dir string, entry *catalog.Image) {
 }
 
 func FuzzUnpack(f *testing.F) {
-	h := open(f)
+	h := openSize(f, 100)
 	entry, good := packed(f, h, 0)
 	f.Add(good)
 	z, err := zstd.NewReader(bytes.NewReader(good))

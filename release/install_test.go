@@ -111,7 +111,6 @@ func TestInstallScript(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			w := installable(t)
 			if tt.server != nil {
 				tt.server(w)

@@ -136,7 +136,12 @@ unpacked. An interrupted download goes on where it was.`,
 func pull(ctx context.Context, env *environment, from release.From, home string, o release.PullOptions) (release.Pulled, error) {
 	o.Store, o.CacheDir = image.NewStore(filepath.Join(home, "images")), pullCache(home)
 	bars := newProgress(env)
+	told := bars.bars != nil
 	o.Progress = func(step, item string, done, total int64) {
+		if !told { // where no bar is drawn, why it takes long is said once
+			told = true
+			fmt.Fprintf(env.stderr, "lumina: fetching %s, %s\n", item, formatSize(total))
+		}
 		bars.update(builder.Progress{Step: step + " " + item, Done: done, Total: total})
 	}
 	pulled, err := from.Pull(ctx, o)
@@ -146,11 +151,11 @@ func pull(ctx context.Context, env *environment, from release.From, home string,
 
 // pullDefault pulls the default image when it is the one to run and there is
 // none.
-func pullDefault(ctx context.Context, env *environment, r *runtime.Runtime, name string) error {
+func pullDefault(ctx context.Context, env *environment, home, name string) error {
 	if name != defaultImage {
 		return nil
 	}
-	h, err := r.Images.Open(name)
+	h, err := image.NewStore(filepath.Join(home, "images")).Open(name)
 	if err == nil {
 		return h.Close()
 	}
@@ -160,7 +165,7 @@ func pullDefault(ctx context.Context, env *environment, r *runtime.Runtime, name
 	flags := fromFlags{repo: defaultRepo}
 	from, err := flags.from(env)
 	if err == nil {
-		_, err = pull(ctx, env, from, r.Home(), release.PullOptions{ID: name, Architecture: goruntime.GOARCH})
+		_, err = pull(ctx, env, from, home, release.PullOptions{ID: name, Architecture: goruntime.GOARCH})
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf(

@@ -60,6 +60,9 @@ func startSession(ctx context.Context, env *environment, o session.Options) erro
 	if err != nil {
 		return err
 	}
+	if err := pullDefault(ctx, env, o.Home, o.VM.Image); err != nil {
+		return report.fail(err)
+	}
 	program, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding the lumina program: %w", err)

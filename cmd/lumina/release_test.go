@@ -206,6 +206,19 @@ func TestReleaseUsage(t *testing.T) {
 	}
 }
 
+// A key made with a password signs with it only.
+func TestKeyWithPassword(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	finish(t, with(command("release", "keygen", key), "LUMINA_KEY_PASSWORD=secret")).succeeded(t)
+	if info, err := os.Stat(key); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	r := finish(t, with(command("release", "publish", "debian", "--repo", "me/images", "--tag", "v1", "--dry-run", "--key", key), "GITHUB_TOKEN="))
+	if r.code != exitFailure || !strings.Contains(r.stderr, "is encrypted: set LUMINA_KEY_PASSWORD") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // A dry run makes the files and asks nobody.
 func TestPublishDryRun(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")

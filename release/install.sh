@@ -83,8 +83,10 @@ main() {
 		comment=$(minisign -Q -V -P "$LUMINA_PUBLIC_KEY" -m "$work/SHA256SUMS" 2>/dev/null) ||
 			fail "the signature of SHA256SUMS is not of LUMINA_PUBLIC_KEY: nothing was installed"
 		case $comment in
-		"lumina release ${LUMINA_VERSION:-${comment#lumina release }}"*) ;;
-		*) fail "SHA256SUMS is signed as \"$comment\", not of release $LUMINA_VERSION: nothing was installed" ;;
+		"lumina release ${LUMINA_VERSION:-} SHA256SUMS") ;;
+		"lumina release "*" SHA256SUMS") [ -z "${LUMINA_VERSION:-}" ] ||
+			fail "SHA256SUMS is signed as \"$comment\", not of release $LUMINA_VERSION: nothing was installed" ;;
+		*) fail "SHA256SUMS is signed as \"$comment\": nothing was installed" ;;
 		esac
 	fi
 	want=$(awk -v name="$name" '$2 == name { print $1 }' "$work/SHA256SUMS")

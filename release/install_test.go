@@ -89,6 +89,15 @@ func TestInstallScript(t *testing.T) {
 		{"with a key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
 			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public(), "LUMINA_VERSION=v1"}
 		}, "linux-amd64", ""},
+		{"the latest with a key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
+		}, "linux-amd64", ""},
+		{"the sums of another release", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), func(w *world) {
+			sums := w.server.Asset("v1", "SHA256SUMS")
+			w.server.SetAsset("v1", "SHA256SUMS.minisig", w.key.Sign(sums, "lumina release v10 SHA256SUMS"))
+		}, func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public(), "LUMINA_VERSION=v1"}
+		}, "", "not of release v1"},
 		{"an Intel Mac", []string{"curl", "sha256sum"}, uname("Darwin", "x86_64"), nil, nil, "", "no lumina for Darwin on x86_64"},
 		{"BSD", []string{"curl", "sha256sum"}, uname("FreeBSD", "amd64"), nil, nil, "", "no lumina for FreeBSD"},
 		{"no program to fetch with", []string{"sha256sum"}, uname("Linux", "x86_64"), nil, nil, "", "curl or wget"},
@@ -111,7 +120,6 @@ func TestInstallScript(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			w := installable(t)
 			if tt.server != nil {
 				tt.server(w)

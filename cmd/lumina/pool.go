@@ -64,6 +64,9 @@ func runPool(ctx context.Context, env *environment, options runtime.RunOptions, 
 	if err != nil {
 		return err
 	}
+	if err := pullDefault(ctx, env, r.Home(), options.VM.Image); err != nil {
+		return err
+	}
 	lines := lineWriter{w: env.stdout}
 	numbers := make(chan int)
 	var wg sync.WaitGroup

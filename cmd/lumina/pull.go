@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -169,7 +170,11 @@ without the tag.`,
 func pull(ctx context.Context, env *environment, from release.From, home string, o release.PullOptions) (release.Pulled, error) {
 	o.Store, o.CacheDir = image.NewStore(filepath.Join(home, "images")), pullCache(home)
 	bars := newProgress(env)
+	var told sync.Once
 	o.Progress = func(step, item string, done, total int64) {
+		if bars.bars == nil { // why it takes long is said once
+			told.Do(func() { fmt.Fprintf(env.stderr, "lumina: fetching %s, %s\n", item, formatSize(total)) })
+		}
 		bars.update(builder.Progress{Step: step + " " + item, Done: done, Total: total})
 	}
 	pulled, err := from.Pull(ctx, o)
@@ -179,11 +184,11 @@ func pull(ctx context.Context, env *environment, from release.From, home string,
 
 // pullDefault pulls the default image when it is the one to run and there is
 // none.
-func pullDefault(ctx context.Context, env *environment, r *runtime.Runtime, name string) error {
+func pullDefault(ctx context.Context, env *environment, home, name string) error {
 	if name != defaultImage {
 		return nil
 	}
-	h, err := r.Images.Open(name)
+	h, err := image.NewStore(filepath.Join(home, "images")).Open(name)
 	if err == nil {
 		return h.Close()
 	}
@@ -193,7 +198,7 @@ func pullDefault(ctx context.Context, env *environment, r *runtime.Runtime, name
 	flags := fromFlags{repo: defaultRepo}
 	from, err := flags.from(env)
 	if err == nil {
-		_, err = pull(ctx, env, from, r.Home(), release.PullOptions{ID: name, Architecture: goruntime.GOARCH})
+		_, err = pull(ctx, env, from, home, release.PullOptions{ID: name, Architecture: goruntime.GOARCH})
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf(

@@ -41,33 +41,26 @@ func TestReleaseEndToEnd(t *testing.T) {
 	if again := lumina(t, "release", "keygen", key); again.code != exitFailure {
 		t.Errorf("a key is overwritten: %+v", again)
 	}
-	publish := func(args ...string) result {
-		args = append([]string{"release", "publish", "debian=default", "--repo", defaultRepo, "--tag", "v1.2.3", "--part-size", "20MB", "--key", key, "--base-url", server.URL}, args...)
-		return finish(t, with(command(args...), "GITHUB_TOKEN="+githubtest.Token))
-	}
+	publish := command("release", "publish", "debian=default", "--repo", defaultRepo, "--tag", "v1.2.3", "--part-size", "20MB", "--key", key, "--base-url", server.URL)
 	type published struct {
 		Uploaded, Replaced, Kept []string
 		URL                      string
 		Files                    []struct{ Name string }
 	}
-	var first, again published
-	r := publish().succeeded(t)
+	var first published
+	r := finish(t, with(publish, "GITHUB_TOKEN="+githubtest.Token)).succeeded(t)
 	if err := json.Unmarshal([]byte(r.stdout), &first); err != nil || len(first.Uploaded) < 7 || first.URL != server.URL+"/"+defaultRepo+"/releases/tag/v1.2.3" {
 		t.Fatalf("%v: %s", err, r.stdout)
 	}
 	if !strings.Contains(r.stderr, "LUMINA_PUBLIC_KEY="+public.PublicKey) {
 		t.Errorf("it does not tell the key: %s", r.stderr)
 	}
-	if err := json.Unmarshal([]byte(publish().succeeded(t).stdout), &again); err != nil || len(again.Kept) != len(first.Uploaded) || len(again.Uploaded) != 0 {
-		t.Errorf("publishing again: %v, %+v", err, again)
-	}
-
 	pullInterrupted(t, server, public.PublicKey)
 
 	second := t.TempDir()
 	env := []string{"LUMINA_HOME=" + second, "LUMINA_GITHUB_URL=" + server.URL, "LUMINA_PUBLIC_KEY=" + public.PublicKey, "GITHUB_TOKEN="}
 	ran := finish(t, with(command("run", ". /etc/os-release; echo $ID $VERSION_ID"), env...)).succeeded(t)
-	if ran.Stdout != "debian 12\n" {
+	if ran.Stdout != "debian 12\n" || !strings.Contains(ran.stderr, "lumina: fetching default-amd64, ") {
 		t.Errorf("stdout %q, stderr %q", ran.Stdout, ran.stderr)
 	}
 	for _, name := range catalog.Files() {
@@ -179,6 +172,10 @@ func TestRunWithoutImage(t *testing.T) {
 			if !strings.Contains(r.Message, tt.want) || !strings.Contains(r.Message, "lumina images create default --from REF") || strings.Contains(r.Message, "\n") {
 				t.Errorf("message %q, want %q", r.Message, tt.want)
 			}
+			started := finish(t, with(command("session", "start"), env...))
+			if started.code != exitFailure || started.Error != "connection_failed" || started.Message != r.Message {
+				t.Errorf("session start: %+v", started)
+			}
 			text := finish(t, with(command("run", "true"), append(env, "LUMINA_FORMAT=text")...))
 			if text.code != exitFailure || strings.Count(text.stderr, "\n") != 1 {
 				t.Errorf("%+v", text)
@@ -206,6 +203,19 @@ func TestReleaseUsage(t *testing.T) {
 		if r.code != tt.code || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("%v: code %d, %s", tt.args, r.code, r.stderr)
 		}
+	}
+}
+
+// A key made with a password signs with it only.
+func TestKeyWithPassword(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	finish(t, with(command("release", "keygen", key), "LUMINA_KEY_PASSWORD=secret")).succeeded(t)
+	if info, err := os.Stat(key); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	r := finish(t, with(command("release", "publish", "debian", "--repo", "me/images", "--tag", "v1", "--dry-run", "--key", key), "GITHUB_TOKEN="))
+	if r.code != exitFailure || !strings.Contains(r.stderr, "is encrypted: set LUMINA_KEY_PASSWORD") {
+		t.Errorf("%+v", r)
 	}
 }
 

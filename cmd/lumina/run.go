@@ -119,7 +119,7 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 	if err != nil {
 		return err
 	}
-	if err := pullDefault(ctx, env, r, options.VM.Image); err != nil {
+	if err := pullDefault(ctx, env, r.Home(), options.VM.Image); err != nil {
 		return report.finish(0, 0, err)
 	}
 	stdout, stderr := report.writers()

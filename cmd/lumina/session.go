@@ -60,11 +60,7 @@ func startSession(ctx context.Context, env *environment, o session.Options) erro
 	if err != nil {
 		return err
 	}
-	r, err := runtime.Open(runtime.Options{Home: o.Home})
-	if err != nil {
-		return err
-	}
-	if err := pullDefault(ctx, env, r, o.VM.Image); err != nil {
+	if err := pullDefault(ctx, env, o.Home, o.VM.Image); err != nil {
 		return report.fail(err)
 	}
 	program, err := os.Executable()

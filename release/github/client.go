@@ -39,6 +39,7 @@ type Options struct {
 // Client talks to one server. It honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
 type Client struct {
 	api     *gh.Client
+	web     *url.URL // of the pages
 	http    *http.Client
 	options Options
 	// reached: the server has answered once. What cannot be reached at all is
@@ -73,7 +74,7 @@ func New(o Options) (*Client, error) {
 		ResponseHeaderTimeout: 5 * time.Minute, // GitHub thinks about large uploads
 		IdleConnTimeout:       time.Minute,
 	}
-	c := &Client{options: o}
+	c := &Client{options: o, web: &url.URL{Scheme: "https", Host: "github.com"}}
 	c.http = &http.Client{Transport: transport, CheckRedirect: c.checkRedirect}
 	c.api = gh.NewClient(&http.Client{Transport: &authorizing{c, transport}, CheckRedirect: c.checkRedirect})
 	c.api.UserAgent = userAgent
@@ -88,6 +89,7 @@ func New(o Options) (*Client, error) {
 		if c.api, err = c.api.WithEnterpriseURLs(o.BaseURL, o.BaseURL); err != nil {
 			return nil, fmt.Errorf("base URL %q: %w", o.BaseURL, err)
 		}
+		c.web = u
 	}
 	return c, nil
 }
@@ -302,6 +304,10 @@ func retryAfter(h http.Header) time.Duration {
 // explain puts what GitHub says about a request into one line.
 func explain(err error, what string) error {
 	var api *gh.ErrorResponse
+	var status *statusError
+	if errors.As(err, &status) && status.code == http.StatusNotFound {
+		return fmt.Errorf("%s: %w", what, ErrNotFound)
+	}
 	if !errors.As(err, &api) || api.Response == nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -22,14 +23,26 @@ const maxAssets = 1000
 type Release struct {
 	Repo   Repo
 	Tag    string
-	assets map[string]*gh.ReleaseAsset
+	assets map[string]*gh.ReleaseAsset // nil: they are fetched from the pages' addresses
 }
 
 // Release finds a release by its tag; the latest when the tag is empty.
+//
+// Without a token the API is not asked: it allows an address, which many may
+// share, 60 requests an hour. Pages' addresses do the same for what is public.
 func (c *Client) Release(ctx context.Context, repo Repo, tag string) (*Release, error) {
 	what := fmt.Sprintf("release %s of %s", tag, repo)
 	if tag == "" {
 		what = fmt.Sprintf("latest release of %s", repo)
+	}
+	if c.options.Token == "" {
+		if tag == "" {
+			var err error
+			if tag, err = c.latestTag(ctx, repo); err != nil {
+				return nil, explain(err, what)
+			}
+		}
+		return &Release{Repo: repo, Tag: tag}, nil
 	}
 	var r *gh.RepositoryRelease
 	err := c.retry(ctx, func() (err error) {
@@ -48,6 +61,43 @@ func (c *Client) Release(ctx context.Context, repo Repo, tag string) (*Release, 
 		return nil, explain(err, what)
 	}
 	return &Release{Repo: repo, Tag: r.GetTagName(), assets: assets}, nil
+}
+
+// latestTag follows where the page of the latest release leads, by one step:
+// to .../releases/tag/TAG, or .../releases where there is none.
+func (c *Client) latestTag(ctx context.Context, repo Repo) (tag string, err error) {
+	page := c.page(repo, "latest")
+	err = c.retry(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("User-Agent", userAgent)
+		resp, err := c.http.Transport.RoundTrip(req)
+		if err != nil {
+			return &url.Error{Op: "Get", URL: page, Err: err}
+		}
+		defer drain(resp.Body)
+		if resp.StatusCode/100 != 3 {
+			return &statusError{status: resp.Status, code: resp.StatusCode, header: resp.Header}
+		}
+		to, err := resp.Location()
+		if err != nil {
+			return fmt.Errorf("%w: a redirect to nowhere: %w", ErrRefused, err)
+		}
+		dir, last := path.Split(to.Path)
+		if path.Base(dir) != "tag" {
+			return fmt.Errorf("%w: %w: the repository has no release", ErrRefused, ErrNotFound)
+		}
+		tag = last
+		return nil
+	})
+	return tag, err
+}
+
+// page is an address below a repository's releases.
+func (c *Client) page(repo Repo, parts ...string) string {
+	return c.web.JoinPath(append([]string{repo.Owner, repo.Name, "releases"}, parts...)...).String()
 }
 
 // assets lists a release's assets by name.
@@ -107,16 +157,12 @@ func (s *memorySink) Restart() error { s.Reset(); return nil }
 
 // Read fetches a small asset.
 func (c *Client) Read(ctx context.Context, r *Release, name string, limit int64) ([]byte, error) {
-	a := r.assets[name]
-	if a == nil {
-		return nil, fmt.Errorf("release %s of %s has no asset %s: %w", r.Tag, r.Repo, name, ErrNotFound)
-	}
-	size := int64(a.GetSize())
-	if size <= 0 || size > limit {
-		return nil, fmt.Errorf("%w: asset %s of release %s has %d bytes, want 1 to %d", ErrRefused, name, r.Tag, size, limit)
+	size := int64(-1) // not known
+	if a := r.assets[name]; a != nil {
+		size = int64(a.GetSize())
 	}
 	var s memorySink
-	if err := c.fetch(ctx, r, name, size, &s, func(int64) {}); err != nil {
+	if err := c.fetch(ctx, r, name, size, limit, &s, func(int64) {}); err != nil {
 		return nil, err
 	}
 	return s.Bytes(), nil
@@ -125,24 +171,29 @@ func (c *Client) Read(ctx context.Context, r *Release, name string, limit int64)
 // Fetch fetches an asset of a size into a file, going on after the bytes that
 // it holds. That they are the right ones is for the caller to verify.
 func (c *Client) Fetch(ctx context.Context, r *Release, name string, size int64, f *os.File, progress func(done int64)) error {
-	return c.fetch(ctx, r, name, size, fileSink{f}, progress)
+	return c.fetch(ctx, r, name, size, size, fileSink{f}, progress)
 }
 
-func (c *Client) fetch(ctx context.Context, r *Release, name string, size int64, to sink, report func(done int64)) error {
+// fetch fetches an asset of a size, or, where that is negative, of at most limit bytes.
+func (c *Client) fetch(ctx context.Context, r *Release, name string, size, limit int64, to sink, report func(done int64)) error {
 	fail := func(err error) error {
 		return explain(err, fmt.Sprintf("fetching %s of release %s of %s", name, r.Tag, r.Repo))
 	}
-	a := r.assets[name]
-	if a == nil {
-		return fail(ErrNotFound)
-	}
-	if got := int64(a.GetSize()); got != size || a.GetState() != "uploaded" {
-		return fail(fmt.Errorf("%w: the asset has %d bytes and is %q, want %d bytes", ErrRefused, got, a.GetState(), size))
+	address := c.page(r.Repo, "download", r.Tag, name)
+	if r.assets != nil {
+		a := r.assets[name]
+		if a == nil {
+			return fail(ErrNotFound)
+		}
+		if got := int64(a.GetSize()); got != size || got > limit || a.GetState() != "uploaded" {
+			return fail(fmt.Errorf("%w: the asset has %d bytes and is %q, want %d bytes", ErrRefused, got, a.GetState(), min(size, limit)))
+		}
+		address = a.GetURL()
 	}
 	attempt, last := 0, int64(0)
 	for {
 		done, err := to.Size()
-		if err == nil && done > size {
+		if err == nil && done > limit {
 			done, err = 0, to.Restart()
 		}
 		if err != nil {
@@ -152,10 +203,20 @@ func (c *Client) fetch(ctx context.Context, r *Release, name string, size int64,
 			report(done)
 			return nil
 		}
+		if size < 0 && done > 0 {
+			if err := to.Restart(); err != nil { // where it ends is not known
+				return fail(err)
+			}
+			done = 0
+		}
 		if done >= last+progress {
 			attempt, last = 0, done
 		}
-		if err := c.fetchOnce(ctx, a, done, size, to, report); err != nil {
+		err = c.fetchOnce(ctx, address, done, size, limit, to, report)
+		if err == nil && size < 0 {
+			return nil
+		}
+		if err != nil {
 			attempt++
 			if err := c.pause(ctx, err, attempt); err != nil {
 				return fail(err)
@@ -165,13 +226,7 @@ func (c *Client) fetch(ctx context.Context, r *Release, name string, size int64,
 }
 
 // fetchOnce fetches the bytes of an asset from an offset on, as far as it comes.
-func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size int64, to sink, report func(done int64)) error {
-	// Without a token, the page's address: the API's few requests an hour are
-	// for other things.
-	address := a.GetBrowserDownloadURL()
-	if c.options.Token != "" || address == "" {
-		address = a.GetURL()
-	}
+func (c *Client) fetchOnce(ctx context.Context, address string, offset, size, limit int64, to sink, report func(done int64)) error {
 	u, err := url.Parse(address)
 	if err != nil {
 		return fmt.Errorf("%w: the server gives no address: %w", ErrRefused, err)
@@ -234,8 +289,8 @@ func (c *Client) fetchOnce(ctx context.Context, a *gh.ReleaseAsset, offset, size
 	for {
 		n, err := resp.Body.Read(buf)
 		idle.Reset(c.options.Idle)
-		if int64(n) > size-offset {
-			return fmt.Errorf("%w: the server sends more than the %d bytes of the asset", ErrRefused, size)
+		if int64(n) > limit-offset {
+			return fmt.Errorf("%w: the server sends more than the %d bytes that are wanted", ErrRefused, limit)
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
 			return fmt.Errorf("writing what comes: %w", err)

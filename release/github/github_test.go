@@ -371,10 +371,10 @@ func TestFetchRefused(t *testing.T) {
 		want   string
 	}{
 		{"a server that always cuts", nil, githubtest.Fault{CutAfter: 1}, "failed 5 times: the connection broke"},
-		{"a server that sends more", nil, githubtest.Fault{Change: func(b []byte) []byte { return append(b, 0) }}, "sends more than the 100000 bytes"},
+		{"a server that sends more", nil, githubtest.Fault{Change: func(b []byte) []byte { return append(b, 0) }}, "sends more than the 100000 bytes that are wanted"},
 		{"a server that sends less", nil, githubtest.Fault{Change: func(b []byte) []byte { return b[:50_000] }}, "failed 5 times"},
 		{"a server that hangs", func(o *github.Options) { o.Idle = 10 * time.Millisecond }, githubtest.Fault{Hang: true}, "nothing came for 10ms"},
-		{"a file that is gone", nil, githubtest.Fault{Status: 404}, "404"},
+		{"a file that is gone", nil, githubtest.Fault{Status: 404}, "not found"},
 		{"redirects without end", nil, githubtest.Fault{Status: 302, Header: http.Header{"Location": {"/again"}}}, "redirects without end"},
 		{"a redirect to a file", nil, githubtest.Fault{Status: 302, Header: http.Header{"Location": {"file:///etc/passwd"}}}, "not https"},
 		{"a busy server", nil, githubtest.Fault{Status: 429, Header: http.Header{"Retry-After": {"3600"}}}, "the server allows no request before"},
@@ -421,7 +421,13 @@ func TestFetchIsInterrupted(t *testing.T) {
 func TestPrivateRepository(t *testing.T) {
 	s := published(t, "content")
 	s.Private = true
-	if _, err := client(t, s, anonymous).Release(t.Context(), repo, "v1"); !errors.Is(err, github.ErrNotFound) {
+	c := client(t, s, anonymous)
+	if _, err := c.Release(t.Context(), repo, ""); !errors.Is(err, github.ErrNotFound) {
+		t.Errorf("without a token: %v", err)
+	}
+	if r, err := c.Release(t.Context(), repo, "v1"); err != nil {
+		t.Error(err)
+	} else if _, err := c.Read(t.Context(), r, "a", 100); !errors.Is(err, github.ErrNotFound) {
 		t.Errorf("without a token: %v", err)
 	}
 	if got, err := fetch(t, client(t, s, nil), "", len("content")); err != nil || got != "content" {
@@ -457,7 +463,7 @@ func TestHostileAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := published(t, "content")
 			s.SetFault(tt.fault)
-			_, err := client(t, s, anonymous).Release(t.Context(), repo, "")
+			_, err := client(t, s, nil).Release(t.Context(), repo, "")
 			if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 1000 {
 				t.Errorf("%.2000v, want %q", err, tt.want)
 			}
@@ -480,6 +486,42 @@ func TestRead(t *testing.T) {
 	}
 	if _, err := c.Read(t.Context(), r, "b", 6); !errors.Is(err, github.ErrNotFound) {
 		t.Errorf("missing: %v", err)
+	}
+}
+
+// Without a token the API's few requests are left alone.
+func TestAnonymousNeedsNoAPI(t *testing.T) {
+	s := githubtest.New(t)
+	c := client(t, s, anonymous)
+	if _, err := c.Release(t.Context(), repo, ""); !errors.Is(err, github.ErrNotFound) {
+		t.Errorf("no release: %v", err)
+	}
+	s = published(t, "content")
+	s.SetFault(func(r githubtest.Request) githubtest.Fault {
+		if strings.HasPrefix(r.Path, "/api/") {
+			return githubtest.Fault{Status: 403, Header: http.Header{"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {"99999999999"}}}
+		}
+		return githubtest.Fault{}
+	})
+	if got, err := fetch(t, client(t, s, anonymous), "", len("content")); err != nil || got != "content" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A small file whose size is not known comes over cuts too.
+func TestReadOverFaults(t *testing.T) {
+	content := string(releasetest.Noise(300_000, 1))
+	for _, token := range []string{"", githubtest.Token} {
+		s := published(t, content)
+		c := client(t, s, func(o *github.Options) { o.Token = token })
+		s.SetFault(once(2, isStorage, githubtest.Fault{CutAfter: 100_000}))
+		r, err := c.Release(t.Context(), repo, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := c.Read(t.Context(), r, "a", 300_000); err != nil || string(b) != content {
+			t.Errorf("token %q: %d bytes, %v", token, len(b), err)
+		}
 	}
 }
 

@@ -207,6 +207,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /api/uploads/repos/{owner}/{repo}/releases/{id}/assets", s.upload)
 	mux.HandleFunc("GET /{owner}/{repo}/releases/download/{tag}/{name}", s.downloadPage)
 	mux.HandleFunc("GET /{owner}/{repo}/releases/latest/download/{name}", s.downloadPage)
+	mux.HandleFunc("GET /{owner}/{repo}/releases/latest", s.latestPage)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f := s.note(r, false)
@@ -580,6 +581,21 @@ func rename(name string) string {
 		}
 		return '.'
 	}, name), ".")
+}
+
+// latestPage leads to the latest release's page, or to that of all releases.
+func (s *Server) latestPage(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Private {
+		http.NotFound(w, r)
+		return
+	}
+	to := fmt.Sprintf("%s/%s/%s/releases", s.URL, r.PathValue("owner"), r.PathValue("repo"))
+	if found := s.find(r, func(f *release) bool { return !f.draft }); found != nil {
+		to += "/tag/" + url.PathEscape(found.tag)
+	}
+	http.Redirect(w, r, to, http.StatusFound)
 }
 
 func (s *Server) downloadPage(w http.ResponseWriter, r *http.Request) {

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-func newKey(t *testing.T, password string) (PrivateKey, Keys, string) {
+func newKey(t *testing.T) (PrivateKey, Keys, string) {
 	t.Helper()
-	public, private, err := Generate(password)
+	public, private, err := Generate("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +21,7 @@ func newKey(t *testing.T, password string) (PrivateKey, Keys, string) {
 			t.Fatal(err)
 		}
 	}
-	key, err := ReadPrivateKey(path, password)
+	key, err := ReadPrivateKey(path, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,8 +39,8 @@ func TestDefaultKeys(t *testing.T) {
 }
 
 func TestSignature(t *testing.T) {
-	key, keys, path := newKey(t, "")
-	other, others, _ := newKey(t, "")
+	key, keys, path := newKey(t)
+	other, others, _ := newKey(t)
 	message := []byte("what is signed")
 	signature := key.Sign(message, "v1 file")
 	tests := []struct {
@@ -86,7 +86,7 @@ func TestSignature(t *testing.T) {
 
 // Every bit of a signature counts, those of its comments too.
 func TestEveryBitOfASignature(t *testing.T) {
-	key, keys, _ := newKey(t, "")
+	key, keys, _ := newKey(t)
 	message := []byte("what is signed")
 	signature := key.Sign(message, "v1 file")
 	for i := range signature {
@@ -100,13 +100,30 @@ func TestEveryBitOfASignature(t *testing.T) {
 	}
 }
 
+// encrypted is a key for this test alone, with the password "secret" and a
+// derivation that costs little: that of real ones takes seconds and 1 GB.
+const encrypted = "untrusted comment: minisign encrypted secret key\n" +
+	"RWRTY0IyAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8AgAAAAAAAAAAAEAAAAAAAXAkAKLWoiBban6EfBJsqK2s1RHDVmyrqn23u1HXZzna1AqE7slT9JpacT465eWaIwwzcYnCiNhn6e6cmRKHsrdxGn6derkEQFG/h6cLxrlr3qs3iRIxGyc6aBiU7JXOVUakl+ROCTBo=\n"
+
+const encryptedPublic = "RWSCBZQE/EcrD12APTpr9Vjn8oehAR9YudICNBS1TNp2TniWG5XgOlzl"
+
 func TestEncryptedKey(t *testing.T) {
-	t.Parallel() // deriving the key is made to take seconds
-	_, _, path := newKey(t, "secret")
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte(encrypted), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ReadPrivateKey(path, "secret")
+	if err != nil || key.Public() != encryptedPublic {
+		t.Errorf("%s, %v", key.Public(), err)
+	}
 	if _, err := ReadPrivateKey(path, ""); err == nil || !strings.Contains(err.Error(), "LUMINA_KEY_PASSWORD") {
 		t.Errorf("without the password: %v", err)
 	}
-	if _, err := ReadPrivateKey(path+".pub", ""); err == nil {
+	if _, err := ReadPrivateKey(path, "wrong"); err == nil || !strings.Contains(err.Error(), "the password is wrong") {
+		t.Errorf("with a wrong password: %v", err)
+	}
+	_, _, plain := newKey(t)
+	if _, err := ReadPrivateKey(plain+".pub", ""); err == nil {
 		t.Error("a public key signs")
 	}
 }
@@ -117,7 +134,7 @@ func TestMinisign(t *testing.T) {
 	if err != nil {
 		t.Skip("minisign is not installed")
 	}
-	key, keys, path := newKey(t, "")
+	key, keys, path := newKey(t)
 	file := filepath.Join(t.TempDir(), "message")
 	message := []byte("what is signed")
 	if err := errors.Join(os.WriteFile(file, message, 0o644), os.WriteFile(file+".minisig", key.Sign(message, "v1 file"), 0o644)); err != nil {

@@ -138,8 +138,9 @@ func (p *Policy) names() bool {
 // be asked for. The first are the special-purpose registry's (RFC 6890), but for
 // the documentation networks: where those are used, they are the internet.
 var (
-	forbidden = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/4", "240.0.0.0/4")
-	private   = prefixes("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")
+	forbidden = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/4", "240.0.0.0/4",
+		"100.100.100.200/32", "168.63.129.16/32") // metadata of clouds that do not have it in 169.254.0.0/16
+	private = prefixes("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")
 )
 
 func prefixes(list ...string) []netip.Prefix {

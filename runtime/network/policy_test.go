@@ -45,6 +45,8 @@ func TestRefuses(t *testing.T) {
 		{"127.255.0.9", true, true},
 		{"0.0.0.0", true, true},
 		{"169.254.169.254", true, true},
+		{"168.63.129.16", true, true},
+		{"100.100.100.200", true, true},
 		{"224.0.0.1", true, true},
 		{"255.255.255.255", true, true},
 		{"10.0.0.1", true, false},

@@ -12,6 +12,7 @@ import (
 	"github.com/abdul-abdi/lumina/release/github"
 	"github.com/abdul-abdi/lumina/release/pack"
 	"github.com/abdul-abdi/lumina/release/sign"
+	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -197,22 +198,13 @@ func OpenCache(ctx context.Context, dir string) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
-	locked := make(chan error, 1)
-	go func() { locked <- lock(f) }()
-	select {
-	case err := <-locked:
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("locking the cache: %w", err)
+	if err := flock.Exclusive(ctx, f); err != nil {
+		if ctx.Err() != nil {
+			return nil, err
 		}
-		return &Cache{Dir: dir, lock: f}, nil
-	case <-ctx.Done():
-		go func() {
-			<-locked // a lock that is waited for cannot be given up
-			f.Close()
-		}()
-		return nil, context.Cause(ctx)
+		return nil, fmt.Errorf("locking the cache: %w", err)
 	}
+	return &Cache{Dir: dir, lock: f}, nil
 }
 
 // Close lets others have the cache. What is in it stays.
@@ -300,7 +292,7 @@ func CleanCache(dir string) error {
 		return fmt.Errorf("cleaning the cache: %w", err)
 	}
 	defer f.Close()
-	if busy, err := tryLock(f); busy || err != nil {
+	if busy, err := flock.TryExclusive(f); busy || err != nil {
 		return err
 	}
 	c := &Cache{Dir: dir, lock: f}

@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/runtime/flock"
 )
 
 // tempPrefix begins the names of blobs that are being fetched.
@@ -40,7 +41,7 @@ func openCache(cacheDir string) (*cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
+	if err := flock.Shared(lock); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("locking the cache: %w", err)
 	}
@@ -81,23 +82,33 @@ func (c *cache) add(h v1.Hash, r io.Reader) (err error) {
 	return os.Rename(tmp.Name(), c.path(h))
 }
 
+// alone opens a cache's directory that nobody writes to, and keeps everybody
+// from it until the file is closed. The file is nil when somebody does; so it is
+// when there is no cache.
+func alone(cacheDir string) (dir *os.File, busy bool, err error) {
+	dir, err = os.Open(blobDir(cacheDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("opening the cache: %w", err)
+	}
+	if busy, err := flock.TryExclusive(dir); busy || err != nil {
+		dir.Close()
+		return nil, busy, err
+	}
+	return dir, false, nil
+}
+
 // CleanCache removes from a cache what killed processes were fetching, and
 // returns how many blobs that were. While another process fetches it leaves
 // all as it is.
 func CleanCache(cacheDir string) (int, error) {
-	dir, err := os.Open(blobDir(cacheDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("cleaning the cache: %w", err)
+	dir, _, err := alone(cacheDir)
+	if dir == nil {
+		return 0, err
 	}
 	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return 0, nil
-	} else if err != nil {
-		return 0, fmt.Errorf("locking the cache: %w", err)
-	}
 	entries, err := dir.ReadDir(-1)
 	if err != nil {
 		return 0, fmt.Errorf("cleaning the cache: %w", err)

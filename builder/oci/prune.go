@@ -12,7 +12,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sys/unix"
 )
 
 // HasLayer says whether the cache has something of that digest, which may be
@@ -26,19 +25,14 @@ func HasLayer(cacheDir string, digest v1.Hash) bool {
 // first, those beyond size bytes; either may be 0 for no limit. What keep says
 // stays. While another process writes to the cache, nothing is removed.
 func Prune(ctx context.Context, cacheDir string, age time.Duration, size int64, keep func(digest string) bool) (freed int64, err error) {
-	dir, err := os.Open(blobDir(cacheDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+	dir, busy, err := alone(cacheDir)
+	if busy {
+		return 0, errors.New("pruning the cache: another lumina is writing to it; try again later")
 	}
-	if err != nil {
-		return 0, fmt.Errorf("pruning the cache: %w", err)
+	if dir == nil {
+		return 0, err
 	}
 	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return 0, errors.New("pruning the cache: another lumina is writing to it; try again later")
-	} else if err != nil {
-		return 0, fmt.Errorf("locking the cache: %w", err)
-	}
 	entries, err := dir.ReadDir(-1)
 	if err != nil {
 		return 0, fmt.Errorf("pruning the cache: %w", err)

@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
 )
 
@@ -101,7 +102,7 @@ func openDir(dir string) (*Handle, error) {
 		return nil, err
 	}
 	h := &Handle{dir: dir, root: root, lock: lock}
-	if err := lockShared(lock); err != nil {
+	if err := flock.Shared(lock); err != nil {
 		return h, err
 	}
 	h.Image, err = Read(dir)
@@ -147,7 +148,7 @@ func (s *Store) Remove(name string) error {
 		return err
 	}
 	defer h.Close()
-	busy, err := lockExclusive(h.lock)
+	busy, err := flock.TryExclusive(h.lock)
 	if err != nil {
 		return fmt.Errorf("removing image %q: %w", name, err)
 	}
@@ -232,7 +233,7 @@ func (s *Store) makeTemp(name string) (*temp, error) {
 		return nil, fmt.Errorf("opening the image store: %w", err)
 	}
 	defer store.Close()
-	if err := lockShared(store); err != nil {
+	if err := flock.Shared(store); err != nil {
 		return nil, fmt.Errorf("locking the image store: %w", err)
 	}
 	dir, err := os.MkdirTemp(s.dir, tempPrefix+name+"-")
@@ -241,7 +242,7 @@ func (s *Store) makeTemp(name string) (*temp, error) {
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
-		_, err = lockExclusive(lock)
+		_, err = flock.TryExclusive(lock)
 	}
 	if err != nil {
 		os.RemoveAll(dir)
@@ -286,7 +287,7 @@ func (s *Store) eachStale(do func(dir string) error) error {
 		return err
 	}
 	defer store.Close()
-	if busy, err := lockExclusive(store); busy || err != nil {
+	if busy, err := flock.TryExclusive(store); busy || err != nil {
 		return err
 	}
 	entries, err := store.ReadDir(-1)
@@ -308,7 +309,7 @@ func ifDead(dir string, do func(dir string) error) error {
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
 	if err == nil {
 		defer lock.Close()
-		if busy, err := lockExclusive(lock); busy || err != nil {
+		if busy, err := flock.TryExclusive(lock); busy || err != nil {
 			return err
 		}
 	}

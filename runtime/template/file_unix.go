@@ -34,14 +34,6 @@ func identify(f *os.File) (identity, error) {
 	return identity{Inode: uint64(st.Ino), Size: st.Size, Changed: changed(&st)}, nil
 }
 
-func tryLock(f *os.File) (busy bool, err error) {
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return true, nil
-	}
-	return false, err
-}
-
 // eachExtent calls do for every part of f that is not a hole.
 func eachExtent(f *os.File, size int64, do func(start, length int64) error) error {
 	for at := int64(0); at < size; {

@@ -28,6 +28,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/flock"
 )
 
 // MaxTemplates is how many are kept; the ones not used for the longest time go.
@@ -166,7 +168,7 @@ func (s *Store) Make(ctx context.Context, key string, fill func(*Files) error) e
 		return err
 	}
 	defer lock.Close()
-	if busy, err := tryLock(lock); busy || err != nil {
+	if busy, err := flock.TryExclusive(lock); busy || err != nil {
 		return err
 	}
 	defer os.Remove(lock.Name())
@@ -264,7 +266,7 @@ func (s *Store) Clean(all bool) error {
 		if err != nil {
 			return err
 		}
-		busy, err := tryLock(lock)
+		busy, err := flock.TryExclusive(lock)
 		if !busy && err == nil {
 			dir := filepath.Join(s.dir, key)
 			if _, statErr := os.Stat(filepath.Join(dir, description)); all || statErr != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/abdul-abdi/lumina/runtime/ext4"
+	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
 )
 
@@ -81,7 +82,7 @@ func (s *Store) Open(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %q: %w", name, err)
 	}
-	busy, err := tryLock(f)
+	busy, err := flock.TryExclusive(f)
 	if err == nil && busy {
 		err = ErrInUse
 	}

@@ -1,5 +1,3 @@
-//go:build unix
-
 package session
 
 import (
@@ -8,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"github.com/abdul-abdi/lumina/runtime/flock"
 )
 
 // makeDir makes a session's directory and takes its lock, which the kernel
@@ -38,11 +36,8 @@ func tryLock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if busy, err := flock.TryExclusive(f); busy || err != nil {
 		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, nil
-		}
 		return nil, err
 	}
 	return f, nil

@@ -1,0 +1,46 @@
+package flock
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func open(t *testing.T, name string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestLocks(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "lock")
+	a, b, c := open(t, name), open(t, name), open(t, name)
+	if err := errors.Join(Shared(a), Shared(b)); err != nil {
+		t.Fatal(err)
+	}
+	if busy, err := TryExclusive(c); !busy || err != nil {
+		t.Errorf("beside two shared locks: busy %v, %v", busy, err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	cancel(enough)
+	if err := Exclusive(ctx, open(t, name)); err != enough {
+		t.Errorf("waiting with a context that has ended: %v", err)
+	}
+	waited := make(chan error)
+	go func() { waited <- Exclusive(t.Context(), c) }()
+	a.Close()
+	b.Close()
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	if busy, err := TryExclusive(open(t, name)); !busy || err != nil {
+		t.Errorf("beside an exclusive lock: busy %v, %v", busy, err)
+	}
+}

@@ -7,6 +7,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -171,7 +172,7 @@ func (b *build) image(ctx context.Context, s Source) (*catalog.Image, error) {
 
 // description is what an image says of itself.
 func description(img *image.Image) string {
-	text := img.Config.Labels["org.opencontainers.image.description"]
+	text := cmp.Or(img.Description, img.Config.Labels["org.opencontainers.image.description"])
 	// A path of the publisher's machine says nothing to others.
 	if ref := img.Source.Reference; text == "" && !strings.Contains(ref, "oci:") && !strings.Contains(ref, "-archive:") {
 		text = "made from " + ref

@@ -11,8 +11,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
@@ -34,7 +36,8 @@ const (
 )
 
 var (
-	gatewayAddress = tcpip.AddrFrom4(netip.MustParseAddr(Gateway).As4())
+	gateway        = netip.MustParseAddr(Gateway)
+	gatewayAddress = tcpip.AddrFrom4(gateway.As4())
 	guestAddress   = tcpip.AddrFrom4(netip.MustParsePrefix(Address).Addr().As4())
 	gatewayMAC     = tcpip.LinkAddress("\x02lumin")
 )
@@ -62,8 +65,17 @@ type Network struct {
 // maxFlows is how many connections a guest may have at once.
 const maxFlows = 4096
 
+// silence ends the log of the stack, which goes to standard error and which a
+// guest can fill: with odd fragments, for one.
+var silence = sync.OnceFunc(func() { log.SetTarget(discard{}) })
+
+type discard struct{}
+
+func (discard) Emit(int, log.Level, time.Time, string, ...any) {}
+
 // New makes a network for the guest with this MAC address.
 func New(policy Policy, mac net.HardwareAddr) (*Network, error) {
+	silence()
 	n := &Network{policy: policy, resolver: net.DefaultResolver, dial: new(net.Dialer).DialContext, flows: make(chan struct{}, maxFlows)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error
@@ -159,7 +171,7 @@ func (n *Network) deny(protocol string, to netip.AddrPort, name, reason string) 
 // guest says first names a destination that the policy allows.
 func (n *Network) admits(protocol string, to netip.AddrPort) (byName, ok bool) {
 	reason := n.refuses(to.Addr())
-	if to.Addr() == netip.MustParseAddr(Gateway) {
+	if to.Addr() == gateway {
 		reason = "the gateway resolves names, and nothing else"
 	}
 	switch {

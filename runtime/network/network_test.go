@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -254,6 +255,13 @@ func mustAllow(t *testing.T, list string) Policy {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func TestStackDoesNotLog(t *testing.T) {
+	newGuest(t, Policy{})
+	if e := log.Log().Emitter; e != (discard{}) {
+		t.Errorf("the stack logs to a %T", e)
+	}
 }
 
 func TestAllowedNamesAreReached(t *testing.T) {

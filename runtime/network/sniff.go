@@ -196,9 +196,9 @@ func (n *Network) proxyHTTP(guest net.Conn, r io.Reader, to netip.AddrPort) {
 			}
 		}),
 	}
-	conns := make(chan net.Conn, 1)
-	conns <- &readConn{guest, r}
-	go func() { _ = server.Serve(&oneListener{conns: conns, closed: n.ctx.Done()}) }()
+	listener := make(oneListener, 1)
+	listener <- &readConn{guest, r}
+	go func() { _ = server.Serve(listener) }()
 	select {
 	case <-ended:
 	case <-n.ctx.Done():
@@ -214,32 +214,20 @@ type readConn struct {
 
 func (c *readConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// oneListener accepts one connection.
-type oneListener struct {
-	conns  chan net.Conn
-	closed <-chan struct{}
-	once   sync.Once
-	end    chan struct{}
-}
+// oneListener accepts one connection, and waits for Close. The server that it is
+// for closes it once.
+type oneListener chan net.Conn
 
-func (l *oneListener) done() chan struct{} {
-	l.once.Do(func() { l.end = make(chan struct{}) })
-	return l.end
-}
-
-func (l *oneListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
+func (l oneListener) Accept() (net.Conn, error) {
+	if c, ok := <-l; ok {
 		return c, nil
-	case <-l.closed:
-	case <-l.done():
 	}
 	return nil, net.ErrClosed
 }
 
-func (l *oneListener) Close() error {
-	close(l.done())
+func (l oneListener) Close() error {
+	close(l)
 	return nil
 }
 
-func (l *oneListener) Addr() net.Addr { return &net.TCPAddr{} }
+func (l oneListener) Addr() net.Addr { return &net.TCPAddr{} }

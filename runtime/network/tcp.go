@@ -77,15 +77,12 @@ type halfCloser interface {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// pump copies until the end, and passes that on.
-func pump(to, from net.Conn, first io.Reader) {
+// pump copies what data, from's own bytes, has until its end, and passes that on.
+func pump(to, from net.Conn, data io.Reader) {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
-	if first == nil {
-		first = from
-	}
 	// Hidden: a copy by way of ReadFrom would not use the buffer.
-	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{first}, *b)
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{data}, *b)
 	if h, ok := to.(halfCloser); ok && err == nil {
 		_ = h.CloseWrite()
 		return
@@ -95,16 +92,13 @@ func pump(to, from net.Conn, first io.Reader) {
 }
 
 // join carries both directions until both have ended.
-func join(a, b net.Conn) { joinFrom(a, b, nil) }
-
-// joinFrom is join with a reader in place of a's.
-func joinFrom(a, b net.Conn, first io.Reader) {
+func join(a, b net.Conn) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		pump(a, b, nil)
+		pump(a, b, b)
 	}()
-	pump(b, a, first)
+	pump(b, a, a)
 	<-done
 }
 

@@ -38,7 +38,8 @@ const (
 var (
 	gateway        = netip.MustParseAddr(Gateway)
 	gatewayAddress = tcpip.AddrFrom4(gateway.As4())
-	guestAddress   = tcpip.AddrFrom4(netip.MustParsePrefix(Address).Addr().As4())
+	guestNetwork   = netip.MustParsePrefix(Address)
+	guestAddress   = tcpip.AddrFrom4(guestNetwork.Addr().As4())
 	gatewayMAC     = tcpip.LinkAddress("\x02lumin")
 )
 
@@ -126,11 +127,13 @@ func (n *Network) configure(mac net.HardwareAddr) error {
 		s.AddStaticNeighbor(nic, ipv4.ProtocolNumber, guestAddress, tcpip.LinkAddress(mac)),
 	} {
 		if e != nil {
-			return errors.New(e.String())
+			return stackError(e)
 		}
 	}
-	return n.serveDNS()
+	return errors.Join(n.serveDNS(), n.serveDHCP())
 }
+
+func stackError(e tcpip.Error) error { return errors.New(e.String()) }
 
 // Device is the driver's end of the wire: a socket that carries one Ethernet
 // frame a datagram. It stays open until Close.

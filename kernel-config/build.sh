@@ -12,6 +12,7 @@
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 umask 022
+unset MAKEFLAGS MFLAGS MAKELEVEL # a make that calls this one would have the kernel's say where it is
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 

@@ -111,3 +111,20 @@ func (v *VM) Network() *NetworkReport {
 	r.Denied, r.More = v.network.Denied()
 	return r
 }
+
+// Since is what r has that before, an earlier report of the same VM, has not.
+func (r *NetworkReport) Since(before *NetworkReport) *NetworkReport {
+	if r == nil || before == nil {
+		return r
+	}
+	d := &NetworkReport{Metrics: r.Metrics.Sub(before.Metrics), More: r.More - before.More}
+	for i, denied := range r.Denied {
+		if i < len(before.Denied) { // attempts keep their place
+			denied.Count -= before.Denied[i].Count
+		}
+		if denied.Count > 0 {
+			d.Denied = append(d.Denied, denied)
+		}
+	}
+	return d
+}

@@ -114,6 +114,12 @@ func measureExec(ctx context.Context, me *self, s *session.Session, count int) (
 			return err
 		}
 	}
+	echo, err := s.Echo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer echo.Close()
+	b := make([]byte, 64) // about what a request and its reply take
 	var samples []sample
 	for _, m := range []struct {
 		name string
@@ -125,6 +131,20 @@ func measureExec(ctx context.Context, me *self, s *session.Session, count int) (
 		{"agent round trip", func() error {
 			_, err := s.Processes(ctx)
 			return err
+		}},
+		{"echo on an open stream", func() error {
+			if _, err := echo.Write(b); err != nil {
+				return err
+			}
+			_, err := io.ReadFull(echo, b)
+			return err
+		}},
+		{"echo, a stream each", func() error {
+			c, err := s.Echo(ctx)
+			if err != nil {
+				return err
+			}
+			return c.Close()
 		}},
 	} {
 		one, err := measure(ctx, m.name, count, m.do)

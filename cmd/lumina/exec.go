@@ -85,9 +85,20 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 	}
 	stdout, stderr := report.writers()
 	command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	traffic := func() (*runtime.NetworkReport, error) { return nil, nil }
+	if report.format == formatJSON && s.Info.Network {
+		if traffic, err = s.Traffic(context.WithoutCancel(ctx)); err != nil {
+			return report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
+		}
+	}
 	start := time.Now()
 	exit, err := s.Exec(ctx, command)
-	return report.finish(exit.Code, time.Since(start), err)
+	duration := time.Since(start)
+	// A session that has ended knows nothing, and err says so.
+	if network, trafficErr := traffic(); trafficErr == nil {
+		report.network = envelopeOf(network)
+	}
+	return report.finish(exit.Code, duration, err)
 }
 
 func execDetached(ctx context.Context, env *environment, s *session.Session, command runtime.Command) error {

@@ -209,7 +209,15 @@ func TestEscapes(t *testing.T) {
 	t.Run("a session says what it denied", func(t *testing.T) {
 		r := w.lumina(t, "session", "start", "--image", "debian", "--network", "allow=example.test").succeeded(t)
 		defer w.lumina(t, "session", "stop", r.SID)
-		w.lumina(t, append([]string{"exec", r.SID, "--", "perl", "-e", escape}, "198.51.100.11")...).succeeded(t)
+		for _, tt := range []struct {
+			to     string
+			denied bool
+		}{{"198.51.100.11", true}, {"example.test", false}} {
+			exec := w.lumina(t, "exec", r.SID, "--", "perl", "-e", escape, tt.to).succeeded(t)
+			if strings.Contains(exec.stdout, `"network_denied":[`) != tt.denied || !strings.Contains(exec.stdout, `"network_metrics":{"eth0":{`) {
+				t.Errorf("an exec that calls %s: %s", tt.to, exec.stdout)
+			}
+		}
 		var report struct {
 			Denied []struct {
 				Protocol, Destination string

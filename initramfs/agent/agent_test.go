@@ -258,6 +258,24 @@ func TestDialKeepsHalfClose(t *testing.T) {
 	}
 }
 
+func TestEcho(t *testing.T) {
+	conn, err := serve(t, true).Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
+	_ = w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpEcho})
+	if err := r.Expect(protocol.FrameReply, new(struct{})); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(conn, "twice")
+	_ = conn.(*mux.Stream).CloseWrite()
+	if b, err := io.ReadAll(r.Rest()); string(b) != "twice" {
+		t.Errorf("came back: %q, %v", b, err)
+	}
+}
+
 func TestCancelledExecIsKilled(t *testing.T) {
 	client := serve(t, true)
 	conn, err := client.Open()

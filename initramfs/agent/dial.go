@@ -46,3 +46,12 @@ func dial(stream net.Conn, req *protocol.Dial, r *protocol.Reader, w *protocol.W
 	<-toHost
 	return nil
 }
+
+// echo sends back what comes.
+func echo(stream net.Conn, r *protocol.Reader, w *protocol.Writer) error {
+	if err := w.Message(protocol.FrameReply, struct{}{}); err != nil {
+		return fmt.Errorf("%w: %w", errCancelled, err)
+	}
+	_, _ = io.Copy(stream, r.Rest()) // it ends with the stream
+	return nil
+}

@@ -41,6 +41,7 @@ const (
 	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply
 	OpKill      Op = "kill"      // Kill → Reply
 	OpDial      Op = "dial"      // Dial → Reply, then the connection's bytes both ways
+	OpEcho      Op = "echo"      // → Reply, then what the host sends, back: the least that a round trip costs
 	OpCopyIn    Op = "copy_in"   // CopyIn, a tree of files → Copied
 	OpCopyOut   Op = "copy_out"  // CopyOut → a tree of files
 	OpChanges   Op = "changes"   // → Stdout frames: a tar archive of what changed, then Reply

@@ -153,9 +153,18 @@ func output(conn net.Conn, req *protocol.Request, std Stdio) error {
 // Dial connects to a TCP port of the guest's loopback. The returned connection
 // takes over conn.
 func Dial(conn net.Conn, port uint16) (net.Conn, error) {
-	if err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{
-		Version: protocol.Version, Op: protocol.OpDial, Dial: &protocol.Dial{Port: port},
-	}); err != nil {
+	return join(conn, &protocol.Request{Version: protocol.Version, Op: protocol.OpDial, Dial: &protocol.Dial{Port: port}})
+}
+
+// Echo makes conn, a stream to the agent, one that comes back: what a round trip
+// costs at least.
+func Echo(conn net.Conn) (net.Conn, error) {
+	return join(conn, &protocol.Request{Version: protocol.Version, Op: protocol.OpEcho})
+}
+
+// join sends a request whose reply is followed by raw bytes.
+func join(conn net.Conn, request *protocol.Request) (net.Conn, error) {
+	if err := protocol.NewWriter(conn).Message(protocol.FrameRequest, request); err != nil {
 		return nil, err
 	}
 	r := protocol.NewReader(conn)

@@ -61,6 +61,15 @@ type Metrics struct {
 	Denied          int64 `json:"denied"`
 }
 
+// Sub is what there was more of than in before.
+func (m Metrics) Sub(before Metrics) Metrics {
+	return Metrics{
+		ReceivedBytes: m.ReceivedBytes - before.ReceivedBytes, ReceivedPackets: m.ReceivedPackets - before.ReceivedPackets,
+		SentBytes: m.SentBytes - before.SentBytes, SentPackets: m.SentPackets - before.SentPackets,
+		Connections: m.Connections - before.Connections, Denied: m.Denied - before.Denied,
+	}
+}
+
 type counters struct {
 	rxBytes, rxPackets, txBytes, txPackets, connections, denied atomic.Int64
 }

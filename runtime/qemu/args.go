@@ -53,6 +53,8 @@ type command struct {
 	args  []string
 	files []*os.File // become descriptors 3, 4, …
 	own   []*os.File // of these, the ones to close when QEMU has them
+	// Of these, what QEMU opens again by name: to read, and to write.
+	reads, writes []*os.File
 }
 
 func (c *command) close() {
@@ -112,6 +114,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 	if mem == nil || mem.state == nil {
 		// A thawed guest has its kernel in memory.
 		c.add("-kernel", devFD(c.inherit(spec.Kernel)), "-initrd", devFD(c.inherit(spec.Initramfs)), "-append", strings.Join(kernel, " "))
+		c.reads = append(c.reads, spec.Kernel, spec.Initramfs)
 	}
 	// Port 0 is for consoles; each possible port costs the guest two queues.
 	c.add("-device", "virtio-serial-device,max_ports=2",
@@ -142,6 +145,7 @@ func (c *command) addMachine(m machine, spec vm.Spec, mem *memory) {
 	}
 	c.add("-M", m.name+",memory-backend=ram", "-object", fmt.Sprintf(
 		"memory-backend-file,id=ram,size=%s,mem-path=%s,share=%s", size, devFD(c.inherit(mem.file)), share))
+	c.writes = append(c.writes, mem.file) // QEMU 7.2 opens it so, also not to share it
 	if mem.state != nil {
 		c.add("-incoming", "defer")
 	}

@@ -22,9 +22,14 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 		return []vm.Check{{Name: "qemu", Status: vm.CheckFail, Detail: fmt.Sprintf("%s does not run: %v", path, err)}}
 	}
 	version, _, _ := strings.Cut(string(out), "\n")
+	qemu := vm.Check{Name: "qemu", Status: vm.CheckOK, Detail: version}
+	if older(version) {
+		qemu.Status, qemu.Remedy = vm.CheckFail, "install QEMU 7.2 or newer"
+	}
 	checks := []vm.Check{
-		{Name: "qemu", Status: vm.CheckOK, Detail: version},
+		qemu,
 		{Name: "transport", Status: vm.CheckOK, Detail: "virtio-serial"},
+		checkConfinement(),
 	}
 	if spec.Kernel == nil {
 		return checks
@@ -41,4 +46,14 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckOK, Detail: string(verdict.Accelerator)})
 	}
 	return checks
+}
+
+// older says whether a version of QEMU lacks what is used of it: networks over
+// datagram sockets came with 7.2.
+func older(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "QEMU emulator version %d.%d", &major, &minor); err != nil {
+		return false // a build that calls itself something else
+	}
+	return major < 7 || major == 7 && minor < 2
 }

@@ -1,27 +1,138 @@
 package qemu
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"os/exec"
-	"runtime"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/runtime/confine"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
-// start starts QEMU so that the kernel kills it when this process ends,
-// however it ends. The kernel ties that to the thread that forked: a thread is
-// kept for it until QEMU has ended.
-func (p *process) start(cmd *exec.Cmd) error {
+// start starts QEMU, confined, so that the kernel kills it when this process
+// ends, however it ends. The kernel ties that to the thread that forked: it is
+// kept until QEMU has ended.
+func (p *process) start(cmd *exec.Cmd, line *command, spec vm.Spec) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			p.wait(cmd)
+	return confine.Start(policy(cmd.Path, line, spec), func() error {
+		if err := cmd.Start(); err != nil {
+			return err
 		}
-	}()
-	return <-started
+		if err := limit(cmd.Process.Pid, spec); err != nil {
+			return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+		}
+		return nil
+	}, func() { p.wait(cmd) })
+}
+
+// policy is what QEMU may do beside using the files that it inherits.
+func policy(program string, line *command, spec vm.Spec) confine.Policy {
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		program = real
+	}
+	prefix := filepath.Dir(filepath.Dir(program))
+	p := confine.Policy{
+		// The program with its libraries and firmware, wherever it was installed.
+		Read: []string{program, filepath.Join(prefix, "lib"), filepath.Join(prefix, "share"), "/usr", "/lib", "/lib64",
+			"/opt", "/nix/store", "/gnu/store", "/etc/ld.so.cache", "/sys/devices/system", "/dev/urandom"},
+		Write: []string{"/dev/null", kvm},
+		// A share is its user's.
+		KeepUser: len(spec.Shares) > 0 || !theirs(line),
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(kvm, &st); err == nil {
+		p.Groups = []int{int(st.Gid)}
+	}
+	for _, f := range line.reads {
+		p.Read = append(p.Read, confine.Opened(f))
+	}
+	for _, f := range line.writes {
+		p.Write = append(p.Write, confine.Opened(f))
+	}
+	for _, s := range spec.Shares {
+		if s.ReadOnly {
+			p.Read = append(p.Read, s.Dir)
+		} else {
+			p.Write = append(p.Write, s.Dir)
+		}
+	}
+	return p
+}
+
+// theirs says whether QEMU's own user can open what it opens again.
+func theirs(line *command) bool {
+	ours := func(f *os.File, others uint32) bool {
+		var st unix.Stat_t
+		err := unix.Fstat(int(f.Fd()), &st)
+		return err != nil || st.Uid != confine.User && st.Mode&others != others
+	}
+	return !slices.ContainsFunc(line.reads, func(f *os.File) bool { return ours(f, 0o004) }) &&
+		!slices.ContainsFunc(line.writes, func(f *os.File) bool { return ours(f, 0o006) })
+}
+
+const kvm = "/dev/kvm"
+
+// giveMemory makes a file QEMU's, which opens it again as its own user.
+func giveMemory(f *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	err := f.Chown(confine.User, confine.User)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+		return nil // this root has no further users, and QEMU stays root's
+	}
+	return err
+}
+
+// checkConfinement says what holds QEMU beside its own sandbox.
+func checkConfinement() vm.Check {
+	on := []string{"QEMU's seccomp sandbox", "limits on memory and files"}
+	if os.Geteuid() == 0 {
+		on = append(on, "no capabilities", "a user of its own")
+	}
+	check := vm.Check{Name: "confinement", Status: vm.CheckOK}
+	if v := confine.Landlock(); v > 0 {
+		on = append(on, fmt.Sprintf("Landlock %d", v))
+	} else {
+		check.Status, check.Remedy = vm.CheckWarn, "use a kernel with Landlock (5.13 or newer, in the list of lsm=): a QEMU that a guest has taken over can read what its user can"
+	}
+	check.Detail = strings.Join(on, ", ")
+	return check
+}
+
+// overhead is how much address space QEMU gets beside the guest's memory. Most
+// of it is for translated code (1 GiB) and the stacks of threads.
+const overhead = 4 << 30
+
+// limit bounds what QEMU takes of the host, whatever a guest makes it do.
+func limit(pid int, spec vm.Spec) error {
+	limits := map[int]uint64{
+		unix.RLIMIT_AS:   uint64(spec.Memory) + overhead,
+		unix.RLIMIT_CORE: 0, // it would hold the guest's memory
+	}
+	if len(spec.Shares) == 0 {
+		// What it writes are disks and, for a template, the memory.
+		largest := spec.Memory
+		for _, d := range spec.Disks {
+			if info, err := d.File.Stat(); err == nil && !d.ReadOnly {
+				largest = max(largest, info.Size())
+			}
+		}
+		limits[unix.RLIMIT_FSIZE] = uint64(largest)
+	}
+	for what, most := range limits {
+		if err := unix.Prlimit(pid, what, &unix.Rlimit{Cur: most, Max: most}, nil); err != nil {
+			return fmt.Errorf("limiting QEMU's resources: %w", err)
+		}
+	}
+	return nil
 }
 
 func newSocketPair() ([2]int, error) {

@@ -3,13 +3,16 @@
 package qemu
 
 import (
+	"os"
 	"os/exec"
 	"syscall"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // start starts QEMU in a process group of its own, so that a terminal's Ctrl-C
 // does not reach it. Only Linux can tie its life to ours.
-func (p *process) start(cmd *exec.Cmd) error {
+func (p *process) start(cmd *exec.Cmd, _ *command, _ vm.Spec) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -17,6 +20,12 @@ func (p *process) start(cmd *exec.Cmd) error {
 	go p.wait(cmd)
 	return nil
 }
+
+func checkConfinement() vm.Check {
+	return vm.Check{Name: "confinement", Status: vm.CheckWarn, Detail: "QEMU has the rights of its user: only Linux can confine it further"}
+}
+
+func giveMemory(*os.File) error { return nil }
 
 func newSocketPair() ([2]int, error) {
 	syscall.ForkLock.RLock()

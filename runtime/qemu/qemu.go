@@ -120,7 +120,7 @@ func launch(ctx context.Context, spec vm.Spec, line *command, port net.Conn) (*p
 	cmd := exec.CommandContext(ctx, path, line.args...)
 	cmd.ExtraFiles = line.files
 	cmd.Stdout, cmd.Stderr = p.console, p.stderr
-	if err := p.start(cmd); err != nil {
+	if err := p.start(cmd, line, spec); err != nil {
 		p.cancel()
 		port.Close()
 		return nil, fmt.Errorf("starting %s: %w", path, err)

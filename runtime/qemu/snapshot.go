@@ -59,6 +59,9 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 	if err != nil {
 		return err
 	}
+	if err := giveMemory(s.Memory); err != nil {
+		return fmt.Errorf("making the memory's file QEMU's: %w", err)
+	}
 	line, port, err := newCommand(machines[spec.Arch], verdict, spec, &memory{file: s.Memory, shared: true})
 	if err != nil {
 		return err

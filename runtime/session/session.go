@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -38,6 +39,7 @@ type Info struct {
 	CPUs    int          `json:"cpus"`
 	Memory  int64        `json:"memory"` // bytes
 	Config  image.Config `json:"config"`
+	Network bool         `json:"network"` // whether it has one of its own
 	// Cold says why the VM was booted rather than thawed; "" if it was thawed.
 	Cold string `json:"cold,omitempty"`
 }
@@ -226,6 +228,27 @@ func (s *Session) Network(ctx context.Context) (*runtime.NetworkReport, error) {
 	return reply.Network, nil
 }
 
+// Traffic watches the network from now on. The function that it returns says
+// what the guest has done with it since, all of its commands together; nil when
+// it has none. It must be called.
+func (s *Session) Traffic(ctx context.Context) (func() (*runtime.NetworkReport, error), error) {
+	conn, err := s.ask(ctx, controlRequest{Op: opTraffic})
+	if err != nil {
+		return nil, err
+	}
+	return func() (*runtime.NetworkReport, error) {
+		if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("asking session %q: %w", s.Info.SID, err)
+		}
+		reply, err := s.reply(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		return reply.Network, nil
+	}, nil
+}
+
 // Stop ends the session and returns when its VM and directory are gone. What
 // runs in it is killed; volumes are brought to disk first.
 func (s *Session) Stop(ctx context.Context) error {
@@ -245,6 +268,21 @@ func (s *Session) Wait(ctx context.Context) error {
 		return &runtime.Error{Kind: runtime.VMCrashed, Err: errors.New(reply.Crash.Message), Console: reply.Crash.Console}
 	}
 	return nil
+}
+
+// Echo opens a stream that the guest's agent sends back: what a round trip costs
+// at least.
+func (s *Session) Echo(ctx context.Context) (net.Conn, error) {
+	conn, err := s.dialAgent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	echo, err := agent.Echo(conn)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("opening an echo: %w", err)
+	}
+	return echo, nil
 }
 
 func (s *Session) dialAgent(ctx context.Context) (net.Conn, error) {

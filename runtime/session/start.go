@@ -10,10 +10,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/confine"
 )
 
 // Options says which session to start.
@@ -65,13 +67,15 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 		cmd.ExtraFiles = append(cmd.ExtraFiles, o.Wire)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
+	policy, err := policy(cmd.Path, &o)
+	if err == nil {
+		// Reaped when it ends, if this process is still there.
+		err = confine.Start(policy, cmd.Start, func() { _ = cmd.Wait() })
+	}
 	theirs.Close()
 	if err != nil {
 		return nil, fmt.Errorf("starting the session's supervisor: %w", err)
 	}
-	// Reaped when it ends, if this process is still there.
-	go func() { _ = cmd.Wait() }()
 	// A start that is given up takes the supervisor with it, and that its VM.
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
 	b, err := io.ReadAll(io.LimitReader(result, maxControl))
@@ -89,6 +93,47 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 		return nil, &runtime.Error{Kind: out.Kind, Err: errors.New(out.Error), Console: out.Console}
 	}
 	return Open(o.Home, o.SID)
+}
+
+// policy is what a supervisor may do: read the system, and change the state
+// directory and what the VM shares. It starts the hypervisor, which may do less.
+func policy(program string, o *Options) (confine.Policy, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	cache = filepath.Join(cache, "lumina") // what drivers know of this host
+	if err := errors.Join(os.MkdirAll(o.Home, 0o700), os.MkdirAll(cache, 0o700)); err != nil {
+		return confine.Policy{}, err
+	}
+	p := confine.Policy{
+		Read: []string{program, "/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store",
+			"/etc", "/proc", "/sys", "/run", "/dev/urandom"},
+		Write:          []string{o.Home, cache, "/dev/null", "/dev/kvm", "/dev/vhost-vsock"},
+		KeepPrivileges: true,
+		Network:        true,
+	}
+	// The parts of the state directory may be links to larger disks.
+	parts, err := os.ReadDir(o.Home)
+	if err != nil {
+		return confine.Policy{}, err
+	}
+	for _, part := range parts {
+		if part.Type()&os.ModeSymlink != 0 {
+			p.Write = append(p.Write, filepath.Join(o.Home, part.Name()))
+		}
+	}
+	for _, v := range o.VM.Volumes {
+		if v.Dir == "" {
+			continue
+		}
+		if v.ReadOnly {
+			p.Read = append(p.Read, v.Dir)
+		} else {
+			p.Write = append(p.Write, v.Dir)
+		}
+	}
+	return p, nil
 }
 
 // Main is the supervisor process that Start makes.

@@ -82,6 +82,7 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	}
 	defer l.Close()
 	s.info.Config, s.info.Cold = s.vm.Image().Config, s.vm.Trace().Cold
+	s.info.Network = s.vm.Network() != nil
 	s.info.CPUs, s.info.Memory = s.vm.Options().CPUs, s.vm.Options().Memory
 	if err := s.writeInfo(); err != nil {
 		return err
@@ -259,6 +260,10 @@ func (s *supervisor) answer(conn net.Conn) {
 		<-s.gone
 	case opNetwork:
 		reply.Network = s.vm.Network()
+	case opTraffic:
+		before := s.vm.Network()
+		_, _ = io.Copy(io.Discard, conn)
+		reply.Network = s.vm.Network().Since(before)
 	case opWait:
 		select {
 		case <-s.ended:

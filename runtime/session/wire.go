@@ -20,8 +20,6 @@ import (
 // kindAgent: everything that follows is a stream of the agent's protocol; the
 // supervisor carries its bytes to and from the guest and looks at none.
 //
-// kindExec is the same, counted as a running exec.
-//
 // kindControl: one JSON controlRequest, one JSON controlReply.
 const (
 	kindAgent   = 'a'
@@ -42,7 +40,8 @@ const (
 	opStop    controlOp = "stop"
 	opWait    controlOp = "wait" // for the end
 	opNetwork controlOp = "network"
-	opWhy     controlOp = "why" // why the VM ended; waits for its end
+	opTraffic controlOp = "traffic" // what the network does until the client has no more to say
+	opWhy     controlOp = "why"     // why the VM ended; waits for its end
 )
 
 type controlRequest struct {
@@ -112,17 +111,32 @@ func dialSocket(ctx context.Context, dir string, kind byte) (net.Conn, error) {
 }
 
 func (s *Session) control(ctx context.Context, req controlRequest) (*controlReply, error) {
+	conn, err := s.ask(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return s.reply(ctx, conn)
+}
+
+// ask opens a connection with a control request.
+func (s *Session) ask(ctx context.Context, req controlRequest) (net.Conn, error) {
 	conn, err := dialSocket(ctx, s.dir, kindControl)
 	if err != nil {
 		return nil, err
 	}
+	if err := json.NewEncoder(conn).Encode(req); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("asking session %q: %w", s.Info.SID, err)
+	}
+	return conn, nil
+}
+
+// reply reads the answer, and closes conn.
+func (s *Session) reply(ctx context.Context, conn net.Conn) (*controlReply, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	reply := new(controlReply)
-	err = json.NewEncoder(conn).Encode(req)
-	if err == nil {
-		err = json.NewDecoder(io.LimitReader(conn, maxControl)).Decode(reply)
-	}
+	err := json.NewDecoder(io.LimitReader(conn, maxControl)).Decode(reply)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, context.Cause(ctx)

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/runtime/confine"
 )
 
 // private says why a directory is not its user's alone.
@@ -28,7 +30,9 @@ func identify(f *os.File) (identity, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return identity{}, err
 	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+	// Root's machines have a user of their own, which opens the memory.
+	own := int(st.Uid) == os.Geteuid() || os.Geteuid() == 0 && st.Uid == confine.User
+	if !own || st.Mode&0o077 != 0 {
 		return identity{}, fmt.Errorf("file %s is not this user's alone", f.Name())
 	}
 	return identity{Inode: uint64(st.Ino), Size: st.Size, Changed: changed(&st)}, nil

@@ -1,0 +1,217 @@
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Start calls start in a thread that is confined by p, and then wait, which
+// keeps the thread until the process that start made has ended. It returns what
+// confining or start failed with.
+func Start(p Policy, start func() error, wait func()) error {
+	started := make(chan error)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine.
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread stands for the whole process, and stays as it is.
+			again := make(chan struct{})
+			go func() {
+				defer close(again)
+				runtime.LockOSThread()
+				run(p, start, wait, started)
+			}()
+			<-again
+			runtime.UnlockOSThread()
+			return
+		}
+		run(p, start, wait, started)
+	}()
+	return <-started
+}
+
+func run(p Policy, start func() error, wait func(), started chan<- error) {
+	err := p.confineThread()
+	if err != nil {
+		err = fmt.Errorf("confining the process: %w", err)
+	} else {
+		err = start()
+	}
+	started <- err
+	if err == nil {
+		wait()
+	}
+}
+
+func (p *Policy) confineThread() error {
+	rules, err := p.ruleset()
+	if err != nil {
+		return fmt.Errorf("laying out Landlock's rules: %w", err)
+	}
+	if rules >= 0 {
+		defer unix.Close(rules)
+	}
+	if os.Geteuid() == 0 && !p.KeepPrivileges {
+		if err := p.dropRoot(); err != nil {
+			return err
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("giving up new privileges: %w", err)
+	}
+	if rules < 0 {
+		return nil
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(rules), 0, 0); errno != 0 {
+		return fmt.Errorf("restricting the thread by Landlock: %w", errno)
+	}
+	return nil
+}
+
+// dropRoot leaves the thread without capabilities, also for what it runs, and
+// with a user of its own where that can be had: a container need not have it.
+func (p *Policy) dropRoot() error {
+	for c := uintptr(0); ; c++ {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); errors.Is(err, unix.EINVAL) {
+			break // the last one is behind us
+		} else if err != nil {
+			return nil // this root has nothing to give up, it is a container's
+		}
+	}
+	if !p.KeepUser {
+		// The system calls themselves: their wrappers change all threads.
+		groups := make([]uint32, 0, len(p.Groups)+1)
+		for _, g := range p.Groups {
+			groups = append(groups, uint32(g))
+		}
+		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+		if errno == 0 {
+			_, _, errno = unix.RawSyscall(unix.SYS_SETRESGID, User, User, User)
+		}
+		if errno == 0 {
+			_, _, errno = unix.RawSyscall(unix.SYS_SETRESUID, User, User, User)
+		}
+		if errno != 0 && errno != unix.EINVAL && errno != unix.EPERM {
+			return fmt.Errorf("changing to the user %d: %w", User, errno)
+		}
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("dropping capabilities: %w", err)
+	}
+	return nil
+}
+
+// What Landlock's rules are about, by the version of its interface that brought
+// each (include/uapi/linux/landlock.h, Documentation/userspace-api/landlock.rst).
+const (
+	readFile  = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_EXECUTE
+	writeFile = readFile | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+	readDir   = readFile | unix.LANDLOCK_ACCESS_FS_READ_DIR
+	version1  = unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1
+	everyFile = version1 | unix.LANDLOCK_ACCESS_FS_REFER | unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+)
+
+// Landlock is the version of Landlock's interface in this kernel; 0: it has none.
+func Landlock() int {
+	v, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0
+	}
+	return int(v)
+}
+
+// handled is what a kernel can take away, and the size of its description.
+func handled(version int, network bool) (attr unix.LandlockRulesetAttr, size uintptr) {
+	attr.Handled_access_fs = version1
+	size = unsafe.Offsetof(attr.Handled_access_net)
+	for _, added := range []struct {
+		version int
+		access  uint64
+	}{
+		{2, unix.LANDLOCK_ACCESS_FS_REFER},
+		{3, unix.LANDLOCK_ACCESS_FS_TRUNCATE},
+		{5, unix.LANDLOCK_ACCESS_FS_IOCTL_DEV},
+	} {
+		if version >= added.version {
+			attr.Handled_access_fs |= added.access
+		}
+	}
+	if version >= 4 {
+		size = unsafe.Offsetof(attr.Scoped)
+		if !network {
+			attr.Handled_access_net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
+		}
+	}
+	if version >= 6 {
+		size = unsafe.Offsetof(attr.Quiet_access_fs)
+		attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL
+		if !network {
+			attr.Scoped |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
+		}
+	}
+	return attr, size
+}
+
+// ruleset makes Landlock's; -1 where the kernel has no Landlock.
+func (p *Policy) ruleset() (fd int, err error) {
+	version := Landlock()
+	if version == 0 {
+		return -1, nil
+	}
+	attr, size := handled(version, p.Network)
+	r, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	fd = int(r)
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	for _, group := range []struct {
+		paths         []string
+		onFile, onDir uint64
+	}{{p.Read, readFile, readDir}, {p.Write, writeFile, everyFile}} {
+		for _, path := range group.paths {
+			f, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
+				continue
+			}
+			if err != nil {
+				return -1, &os.PathError{Op: "open", Path: path, Err: err}
+			}
+			err = allow(fd, f, group.onFile&attr.Handled_access_fs, group.onDir&attr.Handled_access_fs)
+			unix.Close(f)
+			if err != nil {
+				return -1, fmt.Errorf("path %q: %w", path, err)
+			}
+		}
+	}
+	return fd, nil
+}
+
+// allow adds a rule for a file or a directory with all below it.
+func allow(ruleset, f int, onFile, onDir uint64) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(f, &st); err != nil {
+		return err
+	}
+	rule := unix.LandlockPathBeneathAttr{Allowed_access: onFile, Parent_fd: int32(f)}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		rule.Allowed_access = onDir
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
+	switch errno {
+	case 0, unix.EBADFD: // the latter: it is on no file system, and Landlock leaves it alone
+		return nil
+	}
+	return errno
+}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -308,87 +307,6 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// Whatever dies, the clients learn what it was and nothing stays.
-func TestSessionDeaths(t *testing.T) {
-	tests := []struct {
-		name string
-		kill func(t *testing.T, sid string)
-		kind string
-	}{
-		{"supervisor", func(t *testing.T, sid string) { kill(t, sessionPID(t, sid)) }, "session_disconnected"},
-		{"QEMU", func(t *testing.T, sid string) { kill(t, childOf(t, sessionPID(t, sid))) }, "vm_crashed"},
-		{"guest kernel", func(t *testing.T, sid string) {
-			_ = command("exec", sid, "echo c > /proc/sysrq-trigger").Run()
-		}, "vm_crashed"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			r := lumina(t, "session", "start", "--image", "debian").succeeded(t)
-			cmd := command("exec", r.SID, "echo part; sleep 0.2; touch /ready; sleep 60")
-			var stdout bytes.Buffer
-			cmd.Stdout = &stdout
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			lumina(t, "exec", r.SID, "while [ ! -e /ready ]; do :; done").succeeded(t)
-			tt.kill(t, r.SID)
-			code := waitCode(t, cmd)
-			var got result
-			_ = json.Unmarshal(stdout.Bytes(), &got)
-			if code != 125 || got.Error != tt.kind || got.PartialStdout == nil || *got.PartialStdout != "part\n" {
-				t.Errorf("exit code %d, %s; want 125, %s with partials", code, stdout.String(), tt.kind)
-			}
-			// A supervisor whose VM ended stays until its clients know why.
-			for deadline := time.Now().Add(10 * time.Second); strings.Contains(lumina(t, "ps").stdout, r.SID); time.Sleep(20 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatal("the session is still listed")
-				}
-			}
-			if got := lumina(t, "exec", r.SID, "true"); got.code != 125 || got.Error != "connection_failed" {
-				t.Errorf("exec afterwards: exit code %d, %s", got.code, got.stdout)
-			}
-			if got := lumina(t, "session", "stop", r.SID).succeeded(t); !strings.Contains(got.stdout, `"confirmed":false`) {
-				t.Errorf("stop afterwards: %s", got.stdout)
-			}
-			lumina(t, "clean").succeeded(t)
-			nothingLeft(t)
-		})
-	}
-}
-
-func kill(t *testing.T, pid int) {
-	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func sessionPID(t *testing.T, sid string) int {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(home, "sessions", sid, "session.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var info struct{ PID int }
-	if err := json.Unmarshal(b, &info); err != nil {
-		t.Fatal(err)
-	}
-	return info.PID
-}
-
-func childOf(t *testing.T, pid int) int {
-	t.Helper()
-	out, err := exec.Command("pgrep", "-P", strconv.Itoa(pid)).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return child
-}
-
 func TestSessionStartThatFails(t *testing.T) {
 	r := lumina(t, "session", "start", "--image", "nope")
 	if r.code != 125 || r.Error != "connection_failed" || !strings.Contains(r.Message, "images create nope") {
@@ -406,44 +324,6 @@ func TestSessionStartThatFails(t *testing.T) {
 		t.Errorf("interrupted start: exit code %d", code)
 	}
 	nothingLeft(t)
-}
-
-// Whatever dies while a session starts, the start says so at once.
-func TestDeathsDuringStart(t *testing.T) {
-	for _, tt := range []struct{ name, process, want string }{
-		{"QEMU", "qemu-system-", "QEMU ended"},
-		{"supervisor", superviseCommand, "the session's supervisor died while it started"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			cmd := command("session", "start", "--image", "debian")
-			var stdout bytes.Buffer
-			cmd.Stdout = &stdout
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			pid := 0
-			for pid == 0 {
-				all := processes(t)
-				if !strings.Contains(strings.Join(all, "\n"), "qemu-system-") {
-					continue
-				}
-				for _, p := range all {
-					if number, line, _ := strings.Cut(p, " "); strings.Contains(line, tt.process) {
-						pid, _ = strconv.Atoi(number)
-					}
-				}
-			}
-			kill(t, pid)
-			code := waitCode(t, cmd)
-			var got result
-			_ = json.Unmarshal(stdout.Bytes(), &got)
-			if code != 125 || got.Error != "connection_failed" || !strings.Contains(got.Message, tt.want) {
-				t.Errorf("exit code %d, %s; want 125, connection_failed, %q", code, stdout.String(), tt.want)
-			}
-			lumina(t, "clean").succeeded(t)
-			nothingLeft(t)
-		})
-	}
 }
 
 func TestSessionEndsAfterItsTTL(t *testing.T) {

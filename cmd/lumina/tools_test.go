@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -207,55 +206,6 @@ func TestTerminal(t *testing.T) {
 	// The session ends under the other: so is that one.
 	kill(t, childOf(t, sessionPID(t, sid)))
 	other.shows("ended 125\n echo")
-}
-
-// A copy whose session dies ends with an error and leaves nothing, neither in
-// the destination nor beside it.
-func TestDeathsDuringCopies(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		kill func(t *testing.T, sid string)
-	}{
-		{"supervisor", func(t *testing.T, sid string) { kill(t, sessionPID(t, sid)) }},
-		{"QEMU", func(t *testing.T, sid string) { kill(t, childOf(t, sessionPID(t, sid))) }},
-		{"agent", func(t *testing.T, sid string) {
-			// PID 1 cannot be killed by its own; but root may break it.
-			_ = command("exec", sid, "--", "perl", "-e", `open my $f, "+<", "/proc/1/mem" or die; sysseek $f, 0x401000, 0; syswrite $f, "\xcc" x 3000000; kill "URG", 1`).Run()
-		}},
-		{"guest kernel", func(t *testing.T, sid string) { _ = command("exec", sid, "echo c > /proc/sysrq-trigger").Run() }},
-		{"command", nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := lumina(t, "session", "start", "--image", "debian").succeeded(t)
-			defer func() {
-				lumina(t, "session", "stop", r.SID)
-				lumina(t, "clean").succeeded(t)
-				nothingLeft(t)
-			}()
-			lumina(t, "exec", r.SID, "head -c 200M /dev/zero > /big").succeeded(t)
-			dir := t.TempDir()
-			cmd := command("cp", r.SID+":/big", filepath.Join(dir, "big"))
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			for len(entries(t, dir)) == 0 {
-				time.Sleep(time.Millisecond)
-			}
-			if tt.kill != nil {
-				tt.kill(t, r.SID)
-			} else {
-				_ = cmd.Process.Signal(os.Interrupt)
-			}
-			if code := waitCode(t, cmd); code != 125 && (tt.kill != nil || code != 130) {
-				t.Errorf("exit code %d, stderr %s", code, stderr.String())
-			}
-			if left := entries(t, dir); len(left) != 0 {
-				t.Errorf("left in the destination: %v", left)
-			}
-		})
-	}
 }
 
 func entries(t testing.TB, dir string) []os.DirEntry {

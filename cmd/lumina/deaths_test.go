@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// deaths are all that can die of a session, but the client.
+var deaths = []struct {
+	name string
+	kill func(t *testing.T, sid string)
+	kind string // of the error that a running exec ends with
+}{
+	{"supervisor", func(t *testing.T, sid string) { kill(t, sessionPID(t, sid)) }, "session_disconnected"},
+	{"QEMU", func(t *testing.T, sid string) { kill(t, childOf(t, sessionPID(t, sid))) }, "vm_crashed"},
+	{"agent", func(t *testing.T, sid string) {
+		// PID 1 cannot be killed by its own; but root may break it.
+		_ = command("exec", sid, "--", "perl", "-e", `open my $f, "+<", "/proc/1/mem" or die; sysseek $f, 0x401000, 0; syswrite $f, "\xcc" x 3000000; kill "URG", 1`).Run()
+	}, "vm_crashed"},
+	{"guest kernel", func(t *testing.T, sid string) { _ = command("exec", sid, "echo c > /proc/sysrq-trigger").Run() }, "vm_crashed"},
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sessionPID(t *testing.T, sid string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(home, "sessions", sid, "session.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct{ PID int }
+	if err := json.Unmarshal(b, &info); err != nil {
+		t.Fatal(err)
+	}
+	return info.PID
+}
+
+func childOf(t *testing.T, pid int) int {
+	t.Helper()
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(pid)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return child
+}
+
+// isGone sees that a session has left nothing and that everything says so.
+func isGone(t *testing.T, sid string) {
+	t.Helper()
+	// A supervisor whose VM ended stays until its clients know why.
+	for deadline := time.Now().Add(10 * time.Second); strings.Contains(lumina(t, "ps").stdout, sid); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the session is still listed")
+		}
+	}
+	if got := lumina(t, "exec", sid, "true"); got.code != 125 || got.Error != "connection_failed" {
+		t.Errorf("exec afterwards: exit code %d, %s", got.code, got.stdout)
+	}
+	if got := lumina(t, "session", "stop", sid).succeeded(t); !strings.Contains(got.stdout, `"confirmed":false`) {
+		t.Errorf("stop afterwards: %s", got.stdout)
+	}
+	lumina(t, "clean").succeeded(t)
+	nothingLeft(t)
+}
+
+func TestDeathsAtRest(t *testing.T) {
+	for _, tt := range deaths {
+		t.Run(tt.name, func(t *testing.T) {
+			r := lumina(t, "session", "start", "--image", "debian").succeeded(t)
+			tt.kill(t, r.SID)
+			died := time.Now()
+			isGone(t, r.SID)
+			t.Logf("seen, reported and cleaned within %v", time.Since(died))
+		})
+	}
+}
+
+// Whatever dies, the clients learn what it was and nothing stays.
+func TestDeathsDuringExec(t *testing.T) {
+	for _, tt := range deaths {
+		t.Run(tt.name, func(t *testing.T) {
+			r := lumina(t, "session", "start", "--image", "debian").succeeded(t)
+			cmd := command("exec", r.SID, "echo part; sleep 0.2; touch /ready; sleep 60")
+			var stdout bytes.Buffer
+			cmd.Stdout = &stdout
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lumina(t, "exec", r.SID, "while [ ! -e /ready ]; do :; done").succeeded(t)
+			tt.kill(t, r.SID)
+			died := time.Now()
+			code := waitCode(t, cmd)
+			t.Logf("the exec ended %v after", time.Since(died))
+			var got result
+			_ = json.Unmarshal(stdout.Bytes(), &got)
+			if code != 125 || got.Error != tt.kind || got.PartialStdout == nil || *got.PartialStdout != "part\n" {
+				t.Errorf("exit code %d, %s; want 125, %s with partials", code, stdout.String(), tt.kind)
+			}
+			isGone(t, r.SID)
+		})
+	}
+}
+
+// A copy whose session dies, or that is interrupted, leaves nothing in
+// the destination, neither under its name nor beside it.
+func TestDeathsDuringCopies(t *testing.T) {
+	for _, tt := range append(deaths, struct {
+		name string
+		kill func(t *testing.T, sid string)
+		kind string
+	}{name: "command"}) {
+		t.Run(tt.name, func(t *testing.T) {
+			r := lumina(t, "session", "start", "--image", "debian").succeeded(t)
+			lumina(t, "exec", r.SID, "head -c 200M /dev/zero > /big").succeeded(t)
+			dir := t.TempDir()
+			cmd := command("cp", r.SID+":/big", filepath.Join(dir, "big"))
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for len(entries(t, dir)) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			want := 125
+			if tt.kill != nil {
+				tt.kill(t, r.SID)
+			} else {
+				_ = cmd.Process.Signal(os.Interrupt)
+				want = 130
+			}
+			died := time.Now()
+			if code := waitCode(t, cmd); code != want {
+				t.Errorf("exit code %d, want %d; stderr %s", code, want, stderr.String())
+			}
+			t.Logf("the copy ended %v after", time.Since(died))
+			if left := entries(t, dir); len(left) != 0 {
+				t.Errorf("left in the destination: %v", left)
+			}
+			if tt.kill == nil {
+				lumina(t, "exec", r.SID, "true").succeeded(t)
+				lumina(t, "session", "stop", r.SID).succeeded(t)
+				nothingLeft(t)
+				return
+			}
+			isGone(t, r.SID)
+		})
+	}
+}
+
+// Whatever dies while a session starts, the start says so at once.
+func TestDeathsDuringStart(t *testing.T) {
+	// An image whose kernel finds no init dies before there is an agent.
+	headless := filepath.Join(home, "images", "headless")
+	if err := os.CopyFS(headless, os.DirFS(filepath.Join(home, "images", "debian"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lumina(t, "images", "remove", "headless").succeeded(t) })
+	edit(t, filepath.Join(headless, "image.json"), `"cmdline": "`, `"cmdline": "rdinit=/nothing `)
+	for _, tt := range []struct{ name, image, process, want string }{
+		{"QEMU", "debian", "qemu-system-", "QEMU ended"},
+		{"supervisor", "debian", superviseCommand, "the session's supervisor died while it started"},
+		{"guest kernel", "headless", "", "ended"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := command("session", "start", "--image", tt.image)
+			var stdout bytes.Buffer
+			cmd.Stdout = &stdout
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			pid := 0
+			for pid == 0 && tt.process != "" {
+				all := processes(t)
+				if !strings.Contains(strings.Join(all, "\n"), "qemu-system-") {
+					continue
+				}
+				for _, p := range all {
+					if number, line, _ := strings.Cut(p, " "); strings.Contains(line, tt.process) {
+						pid, _ = strconv.Atoi(number)
+					}
+				}
+			}
+			died := time.Now()
+			if pid != 0 {
+				kill(t, pid)
+			}
+			code := waitCode(t, cmd)
+			t.Logf("the start ended after %v", time.Since(died))
+			var got result
+			_ = json.Unmarshal(stdout.Bytes(), &got)
+			if code != 125 || got.Error != "connection_failed" || !strings.Contains(got.Message, tt.want) {
+				t.Errorf("exit code %d, %s; want 125, connection_failed, %q", code, stdout.String(), tt.want)
+			}
+			lumina(t, "clean").succeeded(t)
+			nothingLeft(t)
+		})
+	}
+}
+
+// edit replaces text in a file, which must have it.
+func edit(t *testing.T, name, old, replacement string) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(b, []byte(old)) {
+		t.Fatalf("%s has no %q", name, old)
+	}
+	write(t, name, strings.Replace(string(b), old, replacement, 1))
+}

@@ -96,7 +96,7 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 	duration := time.Since(start)
 	// A session that has ended knows nothing, and err says so.
 	if network, trafficErr := traffic(); trafficErr == nil {
-		report.network = envelopeOf(network)
+		report.network = network
 	}
 	return report.finish(exit.Code, duration, err)
 }

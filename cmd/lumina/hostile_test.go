@@ -34,7 +34,7 @@ func TestHostileGuests(t *testing.T) {
 		{"processes", []string{"--timeout", "5s", "--", "perl", "-e", "fork while 1"}, []int{124}, "timeout", false},
 		{"files", []string{"--", "perl", "-e", `my $n = 0; while (open my $f, ">", "/f" . $n++) { push @f, $f } exit 7`}, []int{7}, "", true},
 		{"entropy", []string{"head -c 64M /dev/urandom > /dev/null; timeout 2 cat /dev/random > /dev/null; exit 0"}, []int{0}, "", true},
-		{"output", []string{"head -c 300M /dev/zero"}, []int{0}, "", true},
+		{"output", []string{"head -c 200M /dev/zero | tr '\\0' x"}, []int{0}, "", true},
 		{"serial port", []string{"--timeout", "5s", "cat /dev/zero > /dev/ttyS0"}, []int{124}, "timeout", true},
 		{"transport, zeros", []string{"--timeout", "60s", "--", "perl", "-e", stealAgent + `while (1) { syswrite $o, "\0" x 65536 }`}, []int{125}, "", false},
 		{"transport, noise", []string{"--timeout", "60s", "--", "perl", "-e", stealAgent + `open my $r, "<", "/dev/urandom"; while (1) { sysread $r, my $b, 65536; syswrite $o, $b }`}, []int{125}, "", false},

@@ -59,77 +59,13 @@ func printJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// maxCapture bounds what JSON output keeps of each stream, in bytes: a guest
-// may print without end.
-const maxCapture = 1 << 30
-
-// capture keeps the beginning of a stream.
-type capture struct {
-	buf       []byte
-	truncated bool
-}
-
-func (c *capture) Write(p []byte) (int, error) {
-	n := min(len(p), maxCapture-len(c.buf))
-	c.buf = append(c.buf, p[:n]...)
-	c.truncated = c.truncated || n < len(p)
-	return len(p), nil
-}
-
-// text returns the stream as a JSON string and, when it is not UTF-8, also as
-// it is.
-func (c *capture) text() (text, bytes string) {
-	if utf8.Valid(c.buf) {
-		return string(c.buf), ""
-	}
-	return strings.ToValidUTF8(string(c.buf), "\uFFFD"), base64.StdEncoding.EncodeToString(c.buf)
-}
-
-// success is the envelope of a command that ended.
-type success struct {
-	Stdout          string `json:"stdout"`
-	Stderr          string `json:"stderr"`
-	StdoutBytes     string `json:"stdout_bytes,omitempty"`
-	StderrBytes     string `json:"stderr_bytes,omitempty"`
-	StdoutTruncated bool   `json:"stdout_truncated,omitempty"`
-	StderrTruncated bool   `json:"stderr_truncated,omitempty"`
-	ExitCode        int    `json:"exit_code"`
-	DurationMS      int64  `json:"duration_ms"`
-	networkEnvelope
-}
-
-// networkEnvelope is what the command did with the VM's network.
-type networkEnvelope struct {
-	Metrics map[string]network.Metrics `json:"network_metrics,omitempty"` // by interface
-	Denied  []network.Denied           `json:"network_denied,omitempty"`
-}
-
-func envelopeOf(r *runtime.NetworkReport) networkEnvelope {
-	if r == nil {
-		return networkEnvelope{}
-	}
-	return networkEnvelope{map[string]network.Metrics{"eth0": r.Metrics}, r.Denied}
-}
-
-// failure is the envelope of a command that has no exit code.
-type failure struct {
-	Error              runtime.ErrorKind `json:"error"`
-	Message            string            `json:"message"`
-	DurationMS         int64             `json:"duration_ms"`
-	PartialStdout      *string           `json:"partial_stdout,omitempty"`
-	PartialStderr      *string           `json:"partial_stderr,omitempty"`
-	PartialStdoutBytes string            `json:"partial_stdout_bytes,omitempty"`
-	PartialStderrBytes string            `json:"partial_stderr_bytes,omitempty"`
-	networkEnvelope
-}
-
 // report prints how a command ended, in one format.
 type report struct {
 	env            *environment
 	format         format
 	start          time.Time
 	stdout, stderr capture // formatJSON
-	network        networkEnvelope
+	network        *runtime.NetworkReport
 	lines          lineWriter
 }
 
@@ -156,7 +92,7 @@ func (r *report) finish(code int, duration time.Duration, err error) error {
 	}
 	switch r.format {
 	case formatJSON:
-		err = printJSON(r.env.stdout, r.success(code, duration))
+		err = r.lines.print(r.success(code, duration))
 	case formatNDJSON:
 		err = r.lines.print(map[string]any{"exit_code": code, "duration_ms": duration.Milliseconds()})
 	}
@@ -171,15 +107,24 @@ func (r *report) logs() error {
 	if r.format != formatJSON {
 		return nil
 	}
-	out := struct {
-		Stdout      string `json:"stdout"`
-		Stderr      string `json:"stderr"`
-		StdoutBytes string `json:"stdout_bytes,omitempty"`
-		StderrBytes string `json:"stderr_bytes,omitempty"`
-	}{}
-	out.Stdout, out.StdoutBytes = r.stdout.text()
-	out.Stderr, out.StderrBytes = r.stderr.text()
-	return printJSON(r.env.stdout, out)
+	return r.lines.print(r.output(""))
+}
+
+// output is what was captured.
+func (r *report) output(prefix string) envelope {
+	e := envelope{{prefix + "stdout", &r.stdout}, {prefix + "stderr", &r.stderr}}
+	for _, stream := range []struct {
+		name string
+		*capture
+	}{{"stdout", &r.stdout}, {"stderr", &r.stderr}} {
+		if !utf8.Valid(stream.buf) {
+			e = append(e, field{prefix + stream.name + "_bytes", rawBytes{stream.capture}})
+		}
+		if stream.truncated {
+			e = append(e, field{prefix + stream.name + "_truncated", true})
+		}
+	}
+	return e
 }
 
 func (r *report) fail(err error) error {
@@ -193,32 +138,37 @@ func (r *report) fail(err error) error {
 	return exitCode(codeOf(err))
 }
 
-func (r *report) success(code int, duration time.Duration) *success {
-	s := &success{ExitCode: code, DurationMS: duration.Milliseconds(),
-		StdoutTruncated: r.stdout.truncated, StderrTruncated: r.stderr.truncated}
-	s.Stdout, s.StdoutBytes = r.stdout.text()
-	s.Stderr, s.StderrBytes = r.stderr.text()
-	s.networkEnvelope = r.network
-	return s
+// success is the envelope of a command that ended.
+func (r *report) success(code int, duration time.Duration) envelope {
+	e := append(r.output(""), field{"exit_code", code}, field{"duration_ms", duration.Milliseconds()})
+	return append(e, networkFields(r.network)...)
 }
 
 // failure is the envelope of err; what is none of the contract's kinds kept the
 // command from running.
-func (r *report) failure(err error) *failure {
+func (r *report) failure(err error) envelope {
 	kind := runtime.ConnectionFailed
 	var e *runtime.Error
 	if errors.As(err, &e) {
 		kind = e.Kind
 	}
-	f := &failure{Error: kind, Message: err.Error(), DurationMS: time.Since(r.start).Milliseconds()}
+	f := envelope{{"error", kind}, {"message", err.Error()}, {"duration_ms", time.Since(r.start).Milliseconds()}}
 	if kind != runtime.ConnectionFailed && r.format == formatJSON {
-		var out, errOut string
-		out, f.PartialStdoutBytes = r.stdout.text()
-		errOut, f.PartialStderrBytes = r.stderr.text()
-		f.PartialStdout, f.PartialStderr = &out, &errOut
+		f = append(f, r.output("partial_")...)
 	}
-	f.networkEnvelope = r.network
-	return f
+	return append(f, networkFields(r.network)...)
+}
+
+// networkFields are what the command did with the VM's network.
+func networkFields(r *runtime.NetworkReport) envelope {
+	if r == nil {
+		return nil
+	}
+	e := envelope{{"network_metrics", map[string]network.Metrics{"eth0": r.Metrics}}} // by interface
+	if len(r.Denied) > 0 {
+		e = append(e, field{"network_denied", r.Denied})
+	}
+	return e
 }
 
 // lineWriter prints JSON values a line each, from several goroutines.
@@ -230,6 +180,9 @@ type lineWriter struct {
 func (l *lineWriter) print(v any) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if e, ok := v.(envelope); ok {
+		return e.print(l.w)
+	}
 	return printJSON(l.w, v)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,13 +53,6 @@ runs' were, else 1.`,
 	return c
 }
 
-// poolRow is the result of one run.
-type poolRow struct {
-	Run int `json:"run"`
-	*success
-	*failure
-}
-
 func runPool(ctx context.Context, env *environment, options runtime.RunOptions, size, count int) error {
 	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 	if err != nil {
@@ -70,17 +64,16 @@ func runPool(ctx context.Context, env *environment, options runtime.RunOptions, 
 	lines := lineWriter{w: env.stdout}
 	numbers := make(chan int)
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	failed := false
+	var failed atomic.Bool
 	var later sync.Once
 	for range min(size, count) {
 		wg.Go(func() {
 			for n := range numbers {
-				row, trace, printErr := poolRun(ctx, env, r, options, n, &lines)
+				ok, trace := poolRun(ctx, env, r, options, n, &lines)
 				later.Do(func() { makeTemplateLater(env, options.VM, trace) })
-				mu.Lock()
-				failed = failed || printErr != nil || row.failure != nil || row.ExitCode != 0
-				mu.Unlock()
+				if !ok {
+					failed.Store(true)
+				}
 			}
 		})
 	}
@@ -97,23 +90,25 @@ feed:
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if failed {
+	if failed.Load() {
 		return exitCode(1)
 	}
 	return nil
 }
 
-func poolRun(ctx context.Context, env *environment, r *runtime.Runtime, options runtime.RunOptions, n int, lines *lineWriter) (poolRow, runtime.Trace, error) {
+// poolRun prints the result of one run, and says whether its command succeeded.
+func poolRun(ctx context.Context, env *environment, r *runtime.Runtime, options runtime.RunOptions, n int, lines *lineWriter) (bool, runtime.Trace) {
 	report := &report{env: env, format: formatJSON, start: time.Now()}
 	options.Command.Stdio = agent.Stdio{Stdout: &report.stdout, Stderr: &report.stderr}
 	options.Command.Env = append(options.Command.Env[:len(options.Command.Env):len(options.Command.Env)], fmt.Sprintf("LUMINA_RUN=%d", n))
 	result, err := r.Run(ctx, options)
-	report.network = envelopeOf(result.Network)
-	row := poolRow{Run: n}
+	report.network = result.Network
+	row := envelope{{"run", n}}
 	if err != nil {
-		row.failure = report.failure(err)
+		row = append(row, report.failure(err)...)
 	} else {
-		row.success = report.success(result.ExitCode, result.Duration)
+		row = append(row, report.success(result.ExitCode, result.Duration)...)
 	}
-	return row, result.Trace, lines.print(row)
+	printErr := lines.print(row)
+	return err == nil && printErr == nil && result.ExitCode == 0, result.Trace
 }

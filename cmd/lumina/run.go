@@ -129,7 +129,7 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 		printTrace(env.stderr, result.Trace)
 	}
 	makeTemplateLater(env, options.VM, result.Trace)
-	report.network = envelopeOf(result.Network)
+	report.network = result.Network
 	return report.finish(result.ExitCode, result.Duration, err)
 }
 

@@ -33,10 +33,11 @@ type System struct {
 	mounted func() (marks, error)
 	// network is what the interface has; nil before it is configured.
 	network *protocol.Network
-	loUp    bool
-	random  int // /dev/urandom; 0 before it is open
-	names   names
-	mounts  []protocol.Mount
+	// interfaces is a socket to configure them by; 0 before the loopback is up.
+	interfaces int
+	random     int // /dev/urandom; 0 before it is open
+	names      names
+	mounts     []protocol.Mount
 	// upper is what the guest has changed of lower, its image.
 	upper, lower *os.Root
 	entered      bool // the root file system is the root directory

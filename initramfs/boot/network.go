@@ -20,21 +20,21 @@ const interfaceName = "eth0"
 // it has one, the addresses that the host chose: no DHCP round trip. A thawed
 // guest keeps what has not changed.
 func (s *System) configureNetwork(n *protocol.Network) error {
-	if n == nil && s.loUp {
-		return nil
+	if s.interfaces == 0 {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		if err := linkUp(fd, "lo"); err != nil {
+			unix.Close(fd)
+			return fmt.Errorf("bringing up lo: %w", err)
+		}
+		s.interfaces = fd // open for when a thawed guest is configured
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := linkUp(fd, "lo"); err != nil {
-		return fmt.Errorf("bringing up lo: %w", err)
-	}
-	s.loUp = true
 	if n == nil {
 		return nil
 	}
+	fd := s.interfaces
 	if err := setMAC(fd, interfaceName, n.MAC); err != nil {
 		return fmt.Errorf("setting the MAC address of %s: %w", interfaceName, err)
 	}

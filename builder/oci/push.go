@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -54,17 +52,7 @@ func Push(ctx context.Context, reference string, config v1.ConfigFile, layers []
 	if img, err = mutate.Append(img, addenda...); err != nil {
 		return "", err
 	}
-	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(http.DefaultTransport)}
-	if progress != nil {
-		updates := make(chan v1.Update, 16)
-		go func() {
-			for u := range updates {
-				progress(u.Complete, u.Total)
-			}
-		}()
-		options = append(options, remote.WithProgress(updates))
-	}
-	if err := remote.Write(ref, img, options...); err != nil {
+	if err := remote.Write(ref, img, remoteOptions(ctx, progress)...); err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, explain(err))
 	}
 	digest, err := img.Digest()

@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -25,7 +24,7 @@ func openRegistry(ctx context.Context, reference string, o Options) (*Image, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: not a local image and not a reference: %w", ErrInvalid, err)
 	}
-	d, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithPlatform(o.Platform))
+	d, err := remote.Get(ref, append(remoteOptions(ctx, nil), remote.WithPlatform(o.Platform))...)
 	if err != nil {
 		return nil, explain(err)
 	}

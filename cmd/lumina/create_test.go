@@ -13,7 +13,7 @@ import (
 // Steps in VMs become layers, which every container tool can read.
 func TestCreateWithSteps(t *testing.T) {
 	t.Cleanup(func() {
-		lumina(t, "images", "remove", "stepped", "again").succeeded(t)
+		lumina(t, "images", "remove", "stepped", "again", "same").succeeded(t)
 		nothingLeft(t)
 	})
 	const first = `set -e
@@ -87,6 +87,15 @@ func TestCreateWithSteps(t *testing.T) {
 		}
 		lumina(t, "images", "pull", ref, "again", "--no-verify").succeeded(t)
 		check("again")
+	})
+	t.Run("pushed as it is, it is the same elsewhere", func(t *testing.T) {
+		ref := buildertest.Registry(t) + "/team/stepped:as-is"
+		lumina(t, "images", "push", "stepped", ref, "--as-is").succeeded(t)
+		lumina(t, "images", "pull", ref, "same", "--no-verify").succeeded(t)
+		if a, b := lumina(t, "images", "inspect", "stepped").stdout, lumina(t, "images", "inspect", "same").stdout; strings.ReplaceAll(b, `"same"`, `"stepped"`) != a {
+			t.Errorf("it was %s\nand is %s", a, b)
+		}
+		check("same")
 	})
 }
 

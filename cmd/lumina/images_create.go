@@ -191,17 +191,25 @@ func nameOf(reference string) string {
 }
 
 func newImagesPushCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var asIs bool
+	c := &cobra.Command{
 		Use:   "push NAME REF",
 		Short: "Send an image to a registry as a container image",
-		Args:  usageArgs(cobra.ExactArgs(2)),
+		Long: `Send an image to a registry as a container image, which every container tool
+can run; or as it is, with kernel and initramfs: what images pull makes of that
+is the same, byte for byte.`,
+		Args: usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 			if err != nil {
 				return err
 			}
 			bars := newProgress(env)
-			digest, err := builder.Push(c.Context(), builder.PushOptions{
+			push := builder.Push
+			if asIs {
+				push = builder.PushArtifact
+			}
+			digest, err := push(c.Context(), builder.PushOptions{
 				Name: args[0], Reference: args[1], Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
 				Progress: func(done, total int64) {
 					bars.update(builder.Progress{Step: "push", Done: done, Total: total})
@@ -223,6 +231,8 @@ func newImagesPushCommand(env *environment) *cobra.Command {
 		},
 		ValidArgsFunction: completeNames(env, imageStore),
 	}
+	c.Flags().BoolVar(&asIs, "as-is", false, "send the image itself, for lumina only")
+	return c
 }
 
 func parsePlatform(s string) (arch string, err error) {

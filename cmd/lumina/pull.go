@@ -140,8 +140,9 @@ func newImagesPullCommand(env *environment) *cobra.Command {
 that is fetched is verified against the catalog's signature before it is
 unpacked, and an interrupted download goes on where it was.
 
-What has a "/" or a ":" is a reference in a registry; an image is made of it, as
-images create NAME --from REF does. Without NAME it is the last part of REF,
+What has a "/" or a ":" is a reference in a registry. What images push --as-is
+sent comes as it was; of a container image one is made, as images create NAME
+--from REF does. Without NAME it is the last part of REF,
 without the tag.`,
 		Example: `  lumina images pull python
   lumina images pull debian:12
@@ -158,13 +159,42 @@ without the tag.`,
 			if name == "" {
 				name = nameOf(from)
 			}
-			return fromRegistry.create(c.Context(), env, name, from, nil)
+			err := fromRegistry.pullArtifact(c.Context(), env, name, from)
+			if errors.Is(err, builder.ErrNotArtifact) {
+				return fromRegistry.create(c.Context(), env, name, from, nil)
+			}
+			return err
 		},
 	}
 	c.Flags().SortFlags = false
 	fromRegistry.register(c)
 	fromRelease.register(c)
 	return c
+}
+
+// pullArtifact fetches an image that was sent as it is.
+func (f *createFlags) pullArtifact(ctx context.Context, env *environment, name, from string) error {
+	arch, err := parsePlatform(f.platform)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("pulling image %q took longer than %v (--timeout)", name, f.timeout))
+	defer cancel()
+	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	if err != nil {
+		return err
+	}
+	bars := newProgress(env)
+	o := builder.PullOptions{Name: name, Reference: from, Architecture: arch, Store: rt.Images, Progress: bars.update}
+	if !f.noVerify {
+		o.Verify = rt.TryImage
+	}
+	img, err := builder.PullArtifact(ctx, o)
+	bars.close(err == nil)
+	if err != nil {
+		return err
+	}
+	return printImage(env, name, img)
 }
 
 func pull(ctx context.Context, env *environment, from release.From, home string, o release.PullOptions) (release.Pulled, error) {

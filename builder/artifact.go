@@ -1,0 +1,213 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// An image as it is, with kernel and initramfs, is an artifact of a registry: its
+// configuration is image.json, its blobs are the other files, each compressed.
+const (
+	artifactType     = "application/vnd.lumina.image.v1+json"
+	artifactFileType = "application/vnd.lumina.file.v1+zstd"
+)
+
+// ErrNotArtifact is wrapped when a reference is not of an image that
+// PushArtifact sent.
+var ErrNotArtifact = oci.ErrNotArtifact
+
+// PushArtifact sends an image to a registry as it is. What is pulled by
+// PullArtifact is the same, byte for byte, and needs nothing made.
+func PushArtifact(ctx context.Context, o PushOptions) (string, error) {
+	h, err := o.Store.Open(o.Name)
+	if err != nil {
+		return "", err
+	}
+	defer h.Close()
+	if err := os.MkdirAll(o.CacheDir, 0o700); err != nil {
+		return "", err
+	}
+	a := oci.Artifact{ConfigType: artifactType}
+	if a.Config, err = os.ReadFile(h.Path("image.json")); err != nil {
+		return "", err
+	}
+	for _, name := range imageFiles {
+		blob, compressed, err := compress(ctx, h.Path(name), o.CacheDir)
+		if err != nil {
+			return "", fmt.Errorf("pushing image %q: %w", o.Name, err)
+		}
+		defer compressed.Close()
+		blob.Name = name
+		a.Blobs = append(a.Blobs, *blob)
+	}
+	digest, err := oci.PushArtifact(ctx, o.Reference, a, o.Progress)
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	return digest, err
+}
+
+// imageFiles are those of an image beside image.json.
+var imageFiles = []string{image.Kernel, image.Initramfs, image.Rootfs}
+
+// compress writes a file, compressed, into one without a name in dir, to be
+// closed. The same file gives the same bytes.
+func compress(ctx context.Context, from, dir string) (blob *oci.Blob, out *os.File, err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer in.Close()
+	if out, err = os.CreateTemp(dir, "push-"); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			out.Close()
+		}
+	}()
+	if err := os.Remove(out.Name()); err != nil {
+		return nil, nil, err
+	}
+	sum := sha256.New()
+	z, err := zstd.NewWriter(io.MultiWriter(out, sum))
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := io.Copy(z, interruptible{ctx, in}); err != nil {
+		return nil, nil, errors.Join(err, z.Close())
+	}
+	if err := z.Close(); err != nil {
+		return nil, nil, err
+	}
+	size, err := out.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &oci.Blob{
+		MediaType: artifactFileType, Size: size,
+		Digest: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))},
+		Open:   func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(out, 0, size)), nil },
+	}, out, nil
+}
+
+type interruptible struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r interruptible) Read(p []byte) (int, error) {
+	if err := context.Cause(r.ctx); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
+
+// PullOptions says which artifact to make an image of.
+type PullOptions struct {
+	Name, Reference string
+	// Architecture is the one that the image must have.
+	Architecture string
+	Store        *image.Store
+	// Verify is as that of Options.
+	Verify   func(ctx context.Context, dir string) error
+	Progress func(Progress)
+}
+
+// PullArtifact fetches an image that PushArtifact sent and installs it.
+func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
+	a, err := oci.PullArtifact(ctx, o.Reference, artifactType)
+	if err != nil {
+		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
+	}
+	img, err := image.Parse(bytes.NewReader(a.Config))
+	if err == nil && img.Architecture != o.Architecture {
+		err = fmt.Errorf("it is for %s, %s was asked for", img.Architecture, o.Architecture)
+	}
+	if err == nil && len(a.Blobs) != len(imageFiles) {
+		err = fmt.Errorf("%w: %d files", image.ErrInvalid, len(a.Blobs))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
+	}
+	err = o.Store.Install(ctx, o.Name, func(dir string) error {
+		for i, name := range imageFiles {
+			if a.Blobs[i].Name != name {
+				return fmt.Errorf("%w: %.80q in place of %s", image.ErrInvalid, a.Blobs[i].Name, name)
+			}
+			if err := decompress(ctx, a.Blobs[i], filepath.Join(dir, name), img.Files[name], o.Progress); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "image.json"), a.Config, 0o644); err != nil {
+			return err
+		}
+		if o.Verify == nil {
+			return nil
+		}
+		o.Progress(Progress{Step: "verify"})
+		if err := o.Verify(ctx, dir); err != nil {
+			return fmt.Errorf("the image does not boot: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
+	}
+	return img, nil
+}
+
+// decompress fetches a file. It writes no byte more than the file has.
+func decompress(ctx context.Context, blob oci.Blob, to string, want image.File, progress func(Progress)) error {
+	body, err := blob.Open()
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	defer context.AfterFunc(ctx, func() { body.Close() })()
+	done := int64(0)
+	z, err := zstd.NewReader(readFunc(func(p []byte) (int, error) {
+		n, err := body.Read(p)
+		done += int64(n)
+		progress(Progress{Step: "fetch", Item: blob.Digest.String(), Done: done, Total: blob.Size})
+		return n, err
+	}), zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(out, sum), io.LimitReader(z, want.Size+1))
+	if err != nil {
+		return err
+	}
+	if got := (image.File{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}); got != want {
+		return fmt.Errorf("%w: it is not what image.json says", image.ErrInvalid)
+	}
+	return out.Close()
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }

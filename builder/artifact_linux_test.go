@@ -1,0 +1,148 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bytes"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+func pullOptions(t testing.TB, ref string) PullOptions {
+	return PullOptions{Name: "test", Reference: ref, Architecture: "amd64", Store: image.NewStore(filepath.Join(t.TempDir(), "images")),
+		Progress: func(Progress) {}}
+}
+
+// An image that was sent as it is comes back so, to the last byte.
+func TestArtifact(t *testing.T) {
+	o := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("a", strings.Repeat("content ", 1<<14)))))
+	create(t, o)
+	ref := buildertest.Registry(t) + "/team/test:v1"
+	push := PushOptions{Name: "test", Reference: ref, Store: o.Store, CacheDir: o.CacheDir}
+	first, err := PushArtifact(t.Context(), push)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := PushArtifact(t.Context(), push); again != first || err != nil {
+		t.Errorf("sent again it is %s, %v; was %s", again, err, first)
+	}
+	p := pullOptions(t, ref)
+	if _, err := PullArtifact(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	read := func(s *image.Store, name string) string {
+		h, err := s.Open("test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		b, err := os.ReadFile(h.Path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	for _, name := range []string{"image.json", image.Kernel, image.Initramfs, image.Rootfs} {
+		if read(p.Store, name) != read(o.Store, name) {
+			t.Errorf("%s is another", name)
+		}
+	}
+	p = pullOptions(t, ref)
+	p.Architecture = "arm64"
+	if _, err := PullArtifact(t.Context(), p); err == nil || !strings.Contains(err.Error(), "it is for amd64") {
+		t.Errorf("for another architecture: %v", err)
+	}
+	// A container image is none.
+	plain := buildertest.Registry(t) + "/plain:1"
+	if _, err := Push(t.Context(), PushOptions{Name: "test", Reference: plain, Store: o.Store, CacheDir: o.CacheDir}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PullArtifact(t.Context(), pullOptions(t, plain)); !errors.Is(err, ErrNotArtifact) {
+		t.Errorf("a container image: %v", err)
+	}
+}
+
+// What a registry says of an image is not believed.
+func TestHostileArtifacts(t *testing.T) {
+	o := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("a", "content"))))
+	create(t, o)
+	h, err := o.Store.Open("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	config, err := os.ReadFile(h.Path("image.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	blob := func(name string, content []byte) oci.Blob {
+		b := z.EncodeAll(content, nil)
+		hash, size, err := v1.SHA256(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return oci.Blob{Name: name, MediaType: artifactFileType, Digest: hash, Size: size, Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(b)), nil
+		}}
+	}
+	good := func() []oci.Blob {
+		var blobs []oci.Blob
+		for _, name := range imageFiles {
+			b, err := os.ReadFile(h.Path(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			blobs = append(blobs, blob(name, b))
+		}
+		return blobs
+	}
+	registry := buildertest.Registry(t)
+	for _, tt := range []struct {
+		name, want string
+		spoil      func(a *oci.Artifact)
+	}{
+		{"another content", "not what image.json says", func(a *oci.Artifact) { a.Blobs[1] = blob(image.Initramfs, []byte("other")) }},
+		{"without end", "not what image.json says", func(a *oci.Artifact) { a.Blobs[2] = blob(image.Rootfs, make([]byte, 64<<20)) }},
+		{"another name", `"../../x" in place of`, func(a *oci.Artifact) { a.Blobs[0].Name = "../../x" }},
+		{"a file more", "4 files", func(a *oci.Artifact) { a.Blobs = append(a.Blobs, blob("more", nil)) }},
+		{"no files", "0 files", func(a *oci.Artifact) { a.Blobs = nil }},
+		{"no description", "not a valid image", func(a *oci.Artifact) { a.Config = []byte("{}") }},
+		{"no compression", "magic number mismatch", func(a *oci.Artifact) {
+			hash, size, _ := v1.SHA256(strings.NewReader("plain"))
+			a.Blobs[0] = oci.Blob{Name: image.Kernel, MediaType: artifactFileType, Digest: hash, Size: size,
+				Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("plain")), nil }}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := oci.Artifact{ConfigType: artifactType, Config: config, Blobs: good()}
+			tt.spoil(&a)
+			ref := registry + "/hostile:" + strings.ReplaceAll(tt.name, " ", "-")
+			if _, err := oci.PushArtifact(context.Background(), ref, a, nil); err != nil {
+				t.Fatal(err)
+			}
+			p := pullOptions(t, ref)
+			if _, err := PullArtifact(t.Context(), p); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("PullArtifact() = %v, want an error with %q", err, tt.want)
+			}
+			if names, err := p.Store.List(); len(names) != 0 || err != nil || p.Store.Stale() != 0 {
+				t.Errorf("left: %v, %d, %v", names, p.Store.Stale(), err)
+			}
+		})
+	}
+}

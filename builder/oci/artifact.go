@@ -1,0 +1,166 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Artifact is something that a registry keeps and that is no container image: a
+// manifest with a configuration of another type (OCI image specification 1.1,
+// manifest.md, "Guidelines for Artifact Usage").
+type Artifact struct {
+	ConfigType string
+	Config     []byte
+	Blobs      []Blob
+}
+
+// Blob is a file of an artifact.
+type Blob struct {
+	Name, MediaType string
+	Digest          v1.Hash
+	Size            int64 // bytes
+	// Open reads it. Of a registry's the end is io.EOF only when digest and size
+	// are right.
+	Open func() (io.ReadCloser, error)
+}
+
+// ErrNotArtifact is wrapped when a reference is not of the wanted kind.
+var ErrNotArtifact = errors.New("not such an artifact")
+
+const (
+	// titleAnnotation names the file that a blob is.
+	titleAnnotation = "org.opencontainers.image.title"
+	// maxConfig bounds an artifact's configuration, in bytes.
+	maxConfig = 4 << 20
+)
+
+// PushArtifact sends an artifact to a registry and returns its manifest's digest.
+func PushArtifact(ctx context.Context, reference string, a Artifact, progress func(done, total int64)) (string, error) {
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		return "", fmt.Errorf("pushing to %q: %w", reference, err)
+	}
+	pushed, err := newManifest(a)
+	if err != nil {
+		return "", err
+	}
+	img, err := partial.CompressedToImage(pushed)
+	if err != nil {
+		return "", err
+	}
+	if err := remote.Write(ref, img, remoteOptions(ctx, progress)...); err != nil {
+		return "", fmt.Errorf("pushing to %q: %w", reference, explain(err))
+	}
+	digest, err := img.Digest()
+	return digest.String(), err
+}
+
+// remoteOptions are those of every exchange with a registry.
+func remoteOptions(ctx context.Context, progress func(done, total int64)) []remote.Option {
+	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(http.DefaultTransport)}
+	if progress != nil {
+		updates := make(chan v1.Update, 16)
+		go func() {
+			for u := range updates {
+				progress(u.Complete, u.Total)
+			}
+		}()
+		options = append(options, remote.WithProgress(updates))
+	}
+	return options
+}
+
+// PullArtifact finds an artifact in a registry. Its blobs are fetched when they
+// are opened.
+func PullArtifact(ctx context.Context, reference, configType string) (*Artifact, error) {
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	d, err := remote.Get(ref, remoteOptions(ctx, nil)...)
+	if err != nil {
+		return nil, explain(err)
+	}
+	if d.MediaType != types.OCIManifestSchema1 {
+		return nil, ErrNotArtifact
+	}
+	manifest, err := v1.ParseManifest(bytes.NewReader(d.Manifest))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if string(manifest.Config.MediaType) != configType {
+		return nil, ErrNotArtifact
+	}
+	if manifest.Config.Size > maxConfig {
+		return nil, fmt.Errorf("%w: a configuration of %d bytes", ErrInvalid, manifest.Config.Size)
+	}
+	img, err := d.Image()
+	if err != nil {
+		return nil, explain(err)
+	}
+	a := &Artifact{ConfigType: configType}
+	if a.Config, err = img.RawConfigFile(); err != nil {
+		return nil, explain(err)
+	}
+	for _, l := range manifest.Layers {
+		layer, err := img.LayerByDigest(l.Digest)
+		if err != nil {
+			return nil, explain(err)
+		}
+		a.Blobs = append(a.Blobs, Blob{Name: l.Annotations[titleAnnotation], MediaType: string(l.MediaType), Digest: l.Digest, Size: l.Size, Open: layer.Compressed})
+	}
+	return a, nil
+}
+
+// manifest is an artifact as go-containerregistry wants it.
+type manifest struct {
+	raw, config []byte
+	blobs       map[v1.Hash]Blob
+}
+
+func newManifest(a Artifact) (*manifest, error) {
+	digest, size, err := v1.SHA256(bytes.NewReader(a.Config))
+	if err != nil {
+		return nil, err
+	}
+	m := &manifest{config: a.Config, blobs: map[v1.Hash]Blob{}}
+	described := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
+		Config: v1.Descriptor{MediaType: types.MediaType(a.ConfigType), Digest: digest, Size: size}}
+	for _, b := range a.Blobs {
+		m.blobs[b.Digest] = b
+		described.Layers = append(described.Layers, v1.Descriptor{MediaType: types.MediaType(b.MediaType), Digest: b.Digest, Size: b.Size,
+			Annotations: map[string]string{titleAnnotation: b.Name}})
+	}
+	m.raw, err = json.Marshal(described)
+	return m, err
+}
+
+func (m *manifest) RawConfigFile() ([]byte, error)    { return m.config, nil }
+func (m *manifest) RawManifest() ([]byte, error)      { return m.raw, nil }
+func (*manifest) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
+func (m *manifest) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
+	b, ok := m.blobs[h]
+	if !ok {
+		return nil, fmt.Errorf("blob %s: %w", h, ErrNotFound)
+	}
+	return blobLayer{b}, nil
+}
+
+type blobLayer struct{ b Blob }
+
+func (l blobLayer) Digest() (v1.Hash, error)            { return l.b.Digest, nil }
+func (l blobLayer) Size() (int64, error)                { return l.b.Size, nil }
+func (l blobLayer) MediaType() (types.MediaType, error) { return types.MediaType(l.b.MediaType), nil }
+func (l blobLayer) Compressed() (io.ReadCloser, error)  { return l.b.Open() }

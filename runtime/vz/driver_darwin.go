@@ -35,6 +35,19 @@ func (*Driver) NamesDisks() bool { return true }
 
 // Start is part of [vm.Driver].
 func (*Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
+	identifier, err := apple.NewGenericMachineIdentifier()
+	if err != nil {
+		return nil, fmt.Errorf("making the machine's identifier: %w", err)
+	}
+	m, err := define(spec, identifier)
+	if err != nil {
+		return nil, err
+	}
+	return m, m.boot(ctx)
+}
+
+// define lays out a machine and makes it, stopped.
+func define(spec vm.Spec, identifier *apple.GenericMachineIdentifier) (*machine, error) {
 	release, err := unix.Sysctl("kern.osproductversion")
 	if err != nil {
 		return nil, fmt.Errorf("reading the release of macOS: %w", err)
@@ -49,32 +62,37 @@ func (*Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
 	if m.console.size == 0 {
 		m.console.size = 16 << 10
 	}
-	config, err := m.configure(spec)
-	if err != nil {
+	if m.config, err = m.configure(spec, identifier); err != nil {
 		m.closeConsole()
 		return nil, err
 	}
-	if m.vm, err = apple.NewVirtualMachine(config); err != nil {
+	if m.vm, err = apple.NewVirtualMachine(m.config); err != nil {
 		m.closeConsole()
 		return nil, fmt.Errorf("making the machine: %w", err)
 	}
+	return m, nil
+}
+
+// boot starts a machine.
+func (m *machine) boot(ctx context.Context) error {
 	// Before the start: a crash in its first moments is seen, too.
 	states := m.vm.StateChangedNotify()
 	if err := m.vm.Start(); err != nil {
 		m.closeConsole()
-		return nil, fmt.Errorf("starting the machine: %w", err)
+		return fmt.Errorf("starting the machine: %w", err)
 	}
 	go m.watch(ctx, states)
 	if err := m.awaitAgent(); err != nil {
 		m.Kill()
 		<-m.done
-		return nil, err
+		return err
 	}
-	return m, nil
+	return nil
 }
 
 // machine is one running virtual machine.
 type machine struct {
+	config   *apple.VirtualMachineConfiguration
 	vm       *apple.VirtualMachine
 	console  *tail
 	hostEnds []*os.File // of the console's pipes
@@ -86,7 +104,7 @@ type machine struct {
 
 var _ vm.Machine = (*machine)(nil)
 
-func (m *machine) configure(spec vm.Spec) (*apple.VirtualMachineConfiguration, error) {
+func (m *machine) configure(spec vm.Spec, identifier *apple.GenericMachineIdentifier) (*apple.VirtualMachineConfiguration, error) {
 	kernel, err := filePath(spec.Kernel)
 	if err != nil {
 		return nil, err
@@ -103,7 +121,7 @@ func (m *machine) configure(spec vm.Spec) (*apple.VirtualMachineConfiguration, e
 	if err != nil {
 		return nil, fmt.Errorf("the machine's configuration: %w", err)
 	}
-	platform, err := apple.NewGenericPlatformConfiguration()
+	platform, err := apple.NewGenericPlatformConfiguration(apple.WithGenericMachineIdentifier(identifier))
 	if err != nil {
 		return nil, fmt.Errorf("the platform: %w", err)
 	}

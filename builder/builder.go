@@ -130,19 +130,24 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 		Files:        map[string]image.File{},
 		Rosetta:      o.Rosetta,
 	}
-	if err := source.writeRoot(ctx, filepath.Join(dir, image.Rootfs), img, o.Progress); err != nil {
-		return nil, err
-	}
-	for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
+	for _, name := range []string{image.Kernel, image.Initramfs} {
 		file, err := image.Digest(ctx, filepath.Join(dir, name))
 		if err != nil {
 			return nil, err
 		}
-		if want, known := img.Files[name]; known && file != want {
-			return nil, fmt.Errorf("%w: %s of image %q is not what it was made as", image.ErrInvalid, name, o.Reference)
-		}
 		img.Files[name] = file
 	}
+	if err := source.writeRoot(ctx, filepath.Join(dir, image.Rootfs), img, o.Progress); err != nil {
+		return nil, err
+	}
+	root, err := image.Digest(ctx, filepath.Join(dir, image.Rootfs))
+	if err != nil {
+		return nil, err
+	}
+	if want, known := img.Files[image.Rootfs]; known && root != want {
+		return nil, fmt.Errorf("%w: %s of image %q is not what it was made as", image.ErrInvalid, image.Rootfs, o.Reference)
+	}
+	img.Files[image.Rootfs] = root
 	if err := img.Write(dir); err != nil {
 		return nil, err
 	}

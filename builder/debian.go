@@ -23,10 +23,8 @@ const debianPrefix = "mmdebstrap:"
 
 // debianRoot is a root that mmdebstrap(1) makes.
 type debianRoot struct {
-	stepped  // for its cache
-	suite    string
-	variant  string
-	packages []string
+	o              Options
+	suite, variant string
 }
 
 var debianWord = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
@@ -42,7 +40,7 @@ func newDebianRoot(o Options) (*debianRoot, error) {
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
 		return nil, errors.New("mmdebstrap is not installed; on Debian: apt-get install mmdebstrap")
 	}
-	return &debianRoot{stepped: stepped{o: o}, suite: suite, variant: variant, packages: o.Packages}, nil
+	return &debianRoot{o: o, suite: suite, variant: variant}, nil
 }
 
 // leftOut are parts of packages that no image needs.
@@ -56,8 +54,8 @@ func (d *debianRoot) layers(ctx context.Context, img *image.Image) ([]oci.Layer,
 	for _, o := range leftOut {
 		args = append(args, "--dpkgopt="+o)
 	}
-	if len(d.packages) > 0 {
-		args = append(args, "--include="+strings.Join(d.packages, ","))
+	if len(d.o.Packages) > 0 {
+		args = append(args, "--include="+strings.Join(d.o.Packages, ","))
 	}
 	args = append(args, d.suite, "-")
 	sum := sha256.New()
@@ -65,13 +63,14 @@ func (d *debianRoot) layers(ctx context.Context, img *image.Image) ([]oci.Layer,
 		return nil, err
 	}
 	key := hex.EncodeToString(sum.Sum(nil))
-	layer, err := d.cached(ctx, key)
+	cache := layerCache{d.o.CacheDir}
+	layer, err := cache.get(ctx, key)
 	if err != nil || d.o.NoCache {
 		d.o.Progress(Progress{Step: "mmdebstrap", Item: d.suite})
 		if layer, err = oci.AddLayer(d.o.CacheDir, func(w io.Writer) error { return mmdebstrap(ctx, args, w) }); err != nil {
 			return nil, err
 		}
-		if err := d.remember(key, layer); err != nil {
+		if err := cache.put(key, layer); err != nil {
 			return nil, err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,12 +85,13 @@ func shorten(command string) string {
 
 // step makes the layer of a step, or takes it from the cache.
 func (s stepped) step(ctx context.Context, dir string, step Step, img *image.Image, layers []oci.Layer, progress func(Progress)) (oci.Layer, error) {
-	key, err := stepKey(dir, img, layers, step.Command)
+	key, err := stepKey(img, layers, step.Command)
 	if err != nil {
 		return oci.Layer{}, err
 	}
+	cache := layerCache{s.o.CacheDir}
 	if !s.o.NoCache {
-		if l, err := s.cached(ctx, key); err == nil {
+		if l, err := cache.get(ctx, key); err == nil {
 			progress(Progress{Step: "cached", Item: step.Command})
 			return l, nil
 		}
@@ -103,7 +105,7 @@ func (s stepped) step(ctx context.Context, dir string, step Step, img *image.Ima
 	if err != nil {
 		return oci.Layer{}, err
 	}
-	return layer, s.remember(key, layer)
+	return layer, cache.put(key, layer)
 }
 
 // assemble makes the image of some layers in a directory below that of the
@@ -113,15 +115,13 @@ func assemble(ctx context.Context, from, dir string, img *image.Image, layers []
 		return err
 	}
 	part := *img
-	part.Files = map[string]image.File{}
+	part.Files = maps.Clone(img.Files)
 	err := writeLayers(ctx, filepath.Join(dir, image.Rootfs), layers, progress)
 	for _, name := range []string{image.Kernel, image.Initramfs} {
 		err = errors.Join(err, os.Link(filepath.Join(from, name), filepath.Join(dir, name)))
 	}
-	for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
-		if err == nil {
-			part.Files[name], err = image.Digest(ctx, filepath.Join(dir, name))
-		}
+	if err == nil {
+		part.Files[image.Rootfs], err = image.Digest(ctx, filepath.Join(dir, image.Rootfs))
 	}
 	if err == nil {
 		err = part.Write(dir)
@@ -133,30 +133,27 @@ func assemble(ctx context.Context, from, dir string, img *image.Image, layers []
 }
 
 // stepKey names what a step's result depends on.
-func stepKey(dir string, img *image.Image, layers []oci.Layer, command string) (string, error) {
+func stepKey(img *image.Image, layers []oci.Layer, command string) (string, error) {
 	h := sha256.New()
 	var diffs []string
 	for _, l := range layers {
 		diffs = append(diffs, l.DiffID.String())
 	}
-	for _, name := range []string{image.Kernel, image.Initramfs} {
-		file, err := image.Digest(context.Background(), filepath.Join(dir, name))
-		if err != nil {
-			return "", err
-		}
-		diffs = append(diffs, file.SHA256)
-	}
+	diffs = append(diffs, img.Files[image.Kernel].SHA256, img.Files[image.Initramfs].SHA256)
 	err := json.NewEncoder(h).Encode([]any{"step 1", img.Architecture, diffs, img.Config, command})
 	return hex.EncodeToString(h.Sum(nil)), err
 }
 
-func (s stepped) stepFile(key string) string {
-	return filepath.Join(s.o.CacheDir, "steps", key+".json")
+// layerCache remembers which layer was made from what, beside the cache of
+// layers in its directory.
+type layerCache struct{ dir string }
+
+func (c layerCache) path(key string) string {
+	return filepath.Join(c.dir, "steps", key+".json")
 }
 
-func (s stepped) cached(ctx context.Context, key string) (oci.Layer, error) {
-	path := s.stepFile(key)
-	b, err := os.ReadFile(path)
+func (c layerCache) get(ctx context.Context, key string) (oci.Layer, error) {
+	b, err := os.ReadFile(c.path(key))
 	if err != nil {
 		return oci.Layer{}, err
 	}
@@ -168,14 +165,14 @@ func (s stepped) cached(ctx context.Context, key string) (oci.Layer, error) {
 	if err != nil {
 		return oci.Layer{}, err
 	}
-	if layer, err = oci.CachedLayer(ctx, s.o.CacheDir, layer); err != nil {
+	if layer, err = oci.CachedLayer(ctx, c.dir, layer); err != nil {
 		return oci.Layer{}, err
 	}
 	return layer, nil
 }
 
-func (s stepped) remember(key string, l oci.Layer) error {
-	path := s.stepFile(key)
+func (c layerCache) put(key string, l oci.Layer) error {
+	path := c.path(key)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func (p *plan) addNetwork(o VMOptions) error {
 	if err != nil || policy == nil {
 		return err
 	}
-	mac := newMAC()
+	mac := vm.NewMAC()
 	if p.network, err = network.New(*policy, mac); err != nil {
 		return err
 	}

@@ -161,22 +161,6 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 	return result, nil
 }
 
-// tryOptions are those of a VM that only shows that an image boots.
-var tryOptions = VMOptions{CPUs: 1, Memory: 512 << 20, Network: NetworkNone, NoTemplate: true}
-
-// TryImage boots the image of a directory until its agent answers.
-func (r *Runtime) TryImage(ctx context.Context, dir string) error {
-	img, err := image.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	v, err := r.StartImage(ctx, img, tryOptions)
-	if err != nil {
-		return err
-	}
-	return v.Close()
-}
-
 // Clean removes what processes left that were killed: half-made images and
 // scratch disks.
 func (r *Runtime) Clean(ctx context.Context) error {

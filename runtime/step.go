@@ -51,15 +51,14 @@ type ImageTest struct {
 	Stdout string
 }
 
-// TestImage boots the image of a directory and runs tests in one VM of it.
-func (r *Runtime) TestImage(ctx context.Context, dir string, tests []ImageTest) error {
+// TestImage boots the image of a directory until its agent answers, and runs
+// tests, if there are any, in that VM.
+func (r *Runtime) TestImage(ctx context.Context, dir string, tests ...ImageTest) error {
 	img, err := image.OpenDir(dir)
 	if err != nil {
 		return err
 	}
-	options := tryOptions
-	options.Memory = DefaultMemory
-	v, err := r.StartImage(ctx, img, options)
+	v, err := r.StartImage(ctx, img, VMOptions{CPUs: 1, Network: NetworkNone, NoTemplate: true})
 	if err != nil {
 		return err
 	}

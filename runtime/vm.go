@@ -432,14 +432,6 @@ func newConfigure() (*protocol.Configure, error) {
 	return &protocol.Configure{Hostname: "lumina-" + id[:8], MachineID: id, Seed: b[16:]}, nil
 }
 
-// newMAC makes a random, locally administered, unicast address.
-func newMAC() net.HardwareAddr {
-	mac := make(net.HardwareAddr, 6)
-	_, _ = rand.Read(mac) // never fails, see crypto/rand
-	mac[0] = mac[0]&^1 | 2
-	return mac
-}
-
 // Shutdown ends the VM in order: everything it wrote to its volumes is on disk
 // when it returns. When ctx ends first, the VM is killed.
 func (v *VM) Shutdown(ctx context.Context) error {

@@ -67,7 +67,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read,
 		Steps: f.steps, NoCache: f.noCache,
 	}
-	verify := rt.TryImage
+	verify := func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
 	if r != nil {
 		if verify, err = applyRecipe(&o, r, rt); err != nil {
 			return err
@@ -113,7 +113,7 @@ func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (ver
 	for _, t := range r.Tests {
 		tests = append(tests, runtime.ImageTest{Command: t.Command, User: t.User, Exit: t.Exit, Stdout: t.Stdout})
 	}
-	return func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir, tests) }, nil
+	return func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir, tests...) }, nil
 }
 
 func readRecipe(name string) (*recipe.Recipe, error) {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/session"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // networkFile describes a network of VMs, in YAML or JSON.
@@ -123,7 +123,7 @@ func (f *networkFile) options(env *environment) ([]session.Options, error) {
 		address := fmt.Sprintf("10.0.3.%d", i+1)
 		hosts = append(hosts, protocol.Host{Name: m.Name, Address: address})
 		o.Home = home
-		o.VM.Member = &runtime.Member{Name: m.Name, MAC: randomMAC().String(), Address: address + "/24"}
+		o.VM.Member = &runtime.Member{Name: m.Name, MAC: vm.NewMAC().String(), Address: address + "/24"}
 		all = append(all, o)
 	}
 	for i := range all {
@@ -166,13 +166,6 @@ func (m *networkMember) options(env *environment) (session.Options, error) {
 		o.Forwards = append(o.Forwards, forward)
 	}
 	return o, nil
-}
-
-func randomMAC() net.HardwareAddr {
-	mac := make(net.HardwareAddr, 6)
-	_, _ = rand.Read(mac) // never fails, see crypto/rand
-	mac[0] = mac[0]&^1 | 2
-	return mac
 }
 
 // memberRow is a session of a network that is up.

@@ -187,7 +187,7 @@ func (f *createFlags) pullArtifact(ctx context.Context, env *environment, name, 
 	bars := newProgress(env)
 	o := builder.PullOptions{Name: name, Reference: from, Architecture: arch, Store: rt.Images, Progress: bars.update}
 	if !f.noVerify {
-		o.Verify = rt.TryImage
+		o.Verify = func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
 	}
 	img, err := builder.PullArtifact(ctx, o)
 	bars.close(err == nil)

@@ -9,6 +9,7 @@ package vm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -61,6 +62,14 @@ type Network struct {
 	// Wire is a datagram socket that carries one Ethernet frame a datagram.
 	Wire *os.File
 	MTU  int // bytes
+}
+
+// NewMAC makes a random, locally administered, unicast address.
+func NewMAC() net.HardwareAddr {
+	mac := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(mac) // never fails, see crypto/rand
+	mac[0] = mac[0]&^1 | 2
+	return mac
 }
 
 // Driver runs virtual machines with one hypervisor.

@@ -179,9 +179,13 @@ func TestExport(t *testing.T) {
 	}
 	t.Run("amd64", func(t *testing.T) {
 		disk := export(t, "debian", "d.qcow2")
-		b := bootFirmware(t, "amd64", "if=virtio,format=qcow2,file="+disk)
+		b := bootFirmware(t, "amd64", "if=virtio,format=qcow2,file="+disk+" -nic user,model=virtio,restrict=on")
 		if out := b.exec(t, "uname -m; cat /etc/debian_version; echo kept > /file; test -d /sys/firmware/efi && echo efi"); !strings.HasPrefix(out, "x86_64\n12.") || !strings.HasSuffix(out, "\nefi\n") {
 			t.Errorf("it said %q", out)
+		}
+		// Of QEMU's own DHCP server; the shell waits for it, at most a minute.
+		if out := b.exec(t, "i=0; until grep -q nameserver /etc/resolv.conf || [ $i = 600 ]; do i=$((i+1)); sleep 0.1; done; cat /etc/resolv.conf; cat /proc/net/fib_trie"); !strings.HasPrefix(out, "nameserver 10.0.2.3\n") || !strings.Contains(out, "10.0.2.15") {
+			t.Errorf("the network is %q", out)
 		}
 		id := b.exec(t, "cat /etc/machine-id")
 		b.shutdown(t)

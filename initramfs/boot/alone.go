@@ -33,7 +33,7 @@ func (s *System) HasOwnInit() bool { return s.cmdline["init"] != "" }
 func (s *System) ConfigureAlone() error {
 	return s.marks.run([]step{
 		action{"entering the root", s.enterRoot},
-		action{"writing the guest's names", func() error { return s.nameAlone() }},
+		action{"writing the guest's names", s.nameAlone},
 		action{"bringing up the network", func() error { return s.configureNetwork(nil) }},
 	})
 }
@@ -91,11 +91,13 @@ func Beside() *System {
 	return &System{entered: true, beside: true}
 }
 
-// Console keeps a shell on the console, when the image has one.
-func (s *System) Console(start func(string, []string, *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error)) {
+// Run is what only PID 1 does, beside serving: it gets the network up and keeps a
+// shell on the console, when the image has one.
+func (s *System) Run(start func(string, []string, *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error)) {
 	if s.beside {
 		return
 	}
+	go s.networkAlone()
 	for {
 		console, err := os.OpenFile("/dev/console", os.O_RDWR, 0)
 		if err != nil {

@@ -80,7 +80,7 @@ func serveAlone(system *boot.System) error {
 	reaper := agent.NewReaper()
 	server := agent.NewServer(system, reaper)
 	server.Configured()
-	go system.Console(reaper.Start)
+	go system.Run(reaper.Start)
 	go func() {
 		// The machine may have no vsock.
 		if l, err := transport.ListenVsock(); err == nil {

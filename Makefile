@@ -24,6 +24,7 @@ setup:
 
 kernel:
 	kernel-config/build.sh $(ARCH)
+	kernel-config/loader/build.sh $(ARCH)
 
 kernels:
 	$(MAKE) kernel ARCH=amd64
@@ -65,7 +66,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	shellcheck kernel-config/build.sh setup.sh quickstart.sh recipes/build.sh release/install.sh .ci/run
+	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh recipes/build.sh release/install.sh .ci/run
 	go run $(ACTIONLINT) .github/workflows/*.yml
 
 # The sources that only a Mac compiles, those with cgo against the real vz.

@@ -71,6 +71,16 @@ func OpenEFI(arch string) (Kernel, error) {
 	return open(embedded, arch, true)
 }
 
+// Loader returns the program that EFI firmware starts from an exported disk, and that starts the kernel with its
+// command line; see loader/loader.c. It is built with the kernel of its architecture. Errors are those of Open.
+func Loader(arch string) ([]byte, error) {
+	b, err := embedded.ReadFile("out/loader-" + arch + ".efi")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &ErrNotBuilt{Architecture: arch}
+	}
+	return b, err
+}
+
 func open(files fs.FS, arch string, efi bool) (Kernel, error) {
 	if arch != "amd64" && arch != "arm64" {
 		return Kernel{}, fmt.Errorf("opening the guest kernel: unknown architecture %q", arch)

@@ -14,7 +14,7 @@ import (
 
 func newImagesCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{Use: "images", Short: "Make, list and remove images"}
-	c.AddCommand(newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesListCommand(env), newCatalogCommand(env),
+	c.AddCommand(newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesExportCommand(env), newImagesListCommand(env), newCatalogCommand(env),
 		newInspectCommand(env, "Print all that is known of an image, as JSON", imageStore, describeImage),
 		newRemoveCommand(env, "Remove images that nothing uses", imageStore))
 	return c

@@ -41,6 +41,7 @@ type System struct {
 	// upper is what the guest has changed of lower, its image.
 	upper, lower *os.Root
 	entered      bool // the root file system is the root directory
+	beside       bool // another init is PID 1
 }
 
 var _ agent.System = (*System)(nil)
@@ -64,7 +65,7 @@ func Start() (*System, error) {
 		return nil, fmt.Errorf("reading the kernel's command line: %w", err)
 	}
 	s.cmdline = parseCommandLine(string(line))
-	s.mounted = sync.OnceValues(mountRoot)
+	s.mounted = sync.OnceValues(func() (marks, error) { return mountRoot(s.cmdline) })
 	go s.mounted()
 	return s, nil
 }

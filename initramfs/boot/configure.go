@@ -37,21 +37,16 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 }
 
 // mountRoot puts the root file system together in rootDir.
-func mountRoot() (marks, error) {
-	image, err := findDisk(protocol.DiskRoot)
-	if err != nil {
-		return nil, err
-	}
-	scratch, err := findDisk(protocol.DiskScratch)
+func mountRoot(c commandLine) (marks, error) {
+	disks, err := findDisks(c)
 	if err != nil {
 		return nil, err
 	}
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	var m marks
 	err = m.run([]step{
-		mount{image, lowerDir, "erofs", unix.MS_RDONLY, ""},
-		// The scratch disk ends with the VM: nothing is gained by waiting for it.
-		mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, "nobarrier,noinit_itable"},
+		mount{disks.root, lowerDir, "erofs", unix.MS_RDONLY, ""},
+		disks.scratch,
 		action{"making the overlay's directories", makeOverlayDirs},
 		mount{"lumina", rootDir, "overlay", 0,
 			"lowerdir=" + lowerDir + ",upperdir=" + scratchDir + "/upper,workdir=" + scratchDir + "/work"},
@@ -107,8 +102,12 @@ func setClock(clock func() (time.Time, error)) error {
 }
 
 func makeOverlayDirs() error {
-	for _, d := range []string{"/upper", "/work"} {
-		if err := os.Mkdir(scratchDir+d, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	for _, d := range []string{"/work", "/upper"} {
+		err := os.Mkdir(scratchDir+d, 0o755)
+		if d == "/upper" && errors.Is(err, os.ErrExist) {
+			return nil // an exported disk's, of an earlier boot
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
 	}

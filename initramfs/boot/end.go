@@ -11,6 +11,10 @@ import (
 
 // Sync kills every other process and brings all file systems to disk.
 func (s *System) Sync() error {
+	if s.beside {
+		unix.Sync()
+		return nil // systemd ends the processes, as it knows how
+	}
 	if err := syscall.Kill(-1, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
 		return err
 	}
@@ -29,6 +33,11 @@ func (s *System) Sync() error {
 // PowerOff ends the VM in the way that its machine has: a machine without
 // power management resets, which its driver takes for the end.
 func (s *System) PowerOff() {
+	if s != nil && s.beside {
+		// systemd(1): SIGRTMIN+4 powers off; 34 is the C library's SIGRTMIN.
+		_ = syscall.Kill(1, syscall.Signal(34+4))
+		select {}
+	}
 	how := unix.LINUX_REBOOT_CMD_POWER_OFF
 	if s == nil || s.cmdline["off"] == "reset" {
 		how = unix.LINUX_REBOOT_CMD_RESTART

@@ -4,7 +4,9 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/initramfs/uevent"
 )
 
 // ListenVsock listens on the agent's vsock port; a connection is a stream.
@@ -36,32 +39,20 @@ type Port struct{ file *os.File }
 // OpenPort waits for the agent's port to appear and opens it.
 func OpenPort() (*Port, error) {
 	// The kernel makes the port after a conversation with the device, which
-	// may still be under way; it tells of each new one.
-	events, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	// may still be under way.
+	var path string
+	if err := uevent.Wait(0, func() (bool, error) {
+		var err error
+		path, err = findPort()
+		return path != "", err
+	}); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("listening for device events: %w", err)
+		return nil, fmt.Errorf("opening the agent's port: %w", err)
 	}
-	defer unix.Close(events)
-	if err := unix.Bind(events, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		return nil, fmt.Errorf("listening for device events: %w", err)
-	}
-	event := make([]byte, 16<<10)
-	for {
-		path, err := findPort()
-		if err != nil {
-			return nil, err
-		}
-		if path != "" {
-			f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
-			if err != nil {
-				return nil, fmt.Errorf("opening the agent's port: %w", err)
-			}
-			return &Port{file: f}, nil
-		}
-		if _, err := unix.Read(events, event); err != nil && err != unix.EINTR && err != unix.ENOBUFS {
-			return nil, fmt.Errorf("reading device events: %w", err)
-		}
-	}
+	return &Port{file: f}, nil
 }
 
 func findPort() (string, error) {
@@ -89,3 +80,36 @@ func (p *Port) Accept() (*mux.Session, error) {
 	}
 	return mux.Server(p.file), nil
 }
+
+// AcceptLater is Accept for a host that may come at any time, and go: without
+// one the port reads as ended.
+func (p *Port) AcceptLater() (*mux.Session, error) {
+	changes, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for a host: %w", err)
+	}
+	defer unix.Close(changes)
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("waiting for a host: %w", err)
+	}
+	// The edge: level-triggered, the end would be reported all the time.
+	var added error
+	if err := raw.Control(func(fd uintptr) {
+		added = unix.EpollCtl(changes, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET&0xffffffff})
+	}); err != nil || added != nil {
+		return nil, fmt.Errorf("waiting for a host: %w", errors.Join(err, added))
+	}
+	for {
+		if _, err := unix.EpollWait(changes, make([]unix.EpollEvent, 1), -1); err != nil && err != unix.EINTR {
+			return nil, fmt.Errorf("waiting for a host: %w", err)
+		}
+		s, err := p.Accept()
+		if !errors.Is(err, io.EOF) {
+			return s, err
+		}
+	}
+}
+
+// Close lets the port be opened again.
+func (p *Port) Close() error { return p.file.Close() }

@@ -140,9 +140,10 @@ func (l *layout) size(group uint32) uint32 {
 	return min(blocksPerGroup, l.blockCount-group*blocksPerGroup)
 }
 
-// shortGroup tells whether a group is the last one and shorter than the others:
-// it cannot do without a bitmap, which marks what is beyond its end.
-func (l *layout) shortGroup(group uint32) bool { return group > 0 && l.size(group) < blocksPerGroup }
+// lastGroup tells whether a group is the last of several: it cannot do without a
+// bitmap, which marks what is beyond its end; e2fsck wants it also when there is
+// nothing.
+func (l *layout) lastGroup(group uint32) bool { return group > 0 && group == l.groups-1 }
 
 // tables is the block of a group's block bitmap; the inode bitmap and table
 // follow it.
@@ -190,7 +191,7 @@ func (l *layout) blocks(o Options) []block {
 		{l.lostBlock(), directory(entry{firstInode, "."}, entry{rootInode, ".."})},
 		{l.journalBlock(), l.journalSuperblock(o)},
 	}
-	if g := l.groups - 1; l.shortGroup(g) {
+	if g := l.groups - 1; l.lastGroup(g) {
 		blocks = append(blocks, block{l.tables(g), l.blockBitmap(g)})
 	}
 	if g := l.backupGroup(); g != 0 {
@@ -269,7 +270,7 @@ func (l *layout) descriptors(o Options) []byte {
 		if g == 0 {
 			inodes, flags = inodes-usedInodes, inodesZeroed
 			le.PutUint16(d[0x10:], 2) // directories
-		} else if l.shortGroup(g) {
+		} else if l.lastGroup(g) {
 			flags &^= blocksUninit
 		}
 		le.PutUint16(d[0x0e:], uint16(inodes))

@@ -16,6 +16,11 @@ import (
 )
 
 func main() {
+	if boot.IsBeside() {
+		err := serveAlone(boot.Beside())
+		fmt.Fprintf(os.Stderr, "lumina-agent: %v\n", err)
+		os.Exit(1)
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "lumina-init: this is the init of Lumina's virtual machines; it runs as PID 1 only")
 		os.Exit(2)
@@ -39,6 +44,15 @@ func main() {
 }
 
 func serve(system *boot.System) error {
+	if system.Alone() {
+		if err := system.ConfigureAlone(); err != nil {
+			return err
+		}
+		if system.HasOwnInit() {
+			return system.StartInit()
+		}
+		return serveAlone(system)
+	}
 	server := agent.NewServer(system, agent.NewReaper())
 	l, err := listen(system)
 	if err != nil {
@@ -59,4 +73,29 @@ func listen(system *boot.System) (net.Listener, error) {
 	l, err := port.Accept()
 	system.Mark("greeting the host")
 	return l, err
+}
+
+// serveAlone serves the hosts that come, if any, of a guest that does without.
+func serveAlone(system *boot.System) error {
+	reaper := agent.NewReaper()
+	server := agent.NewServer(system, reaper)
+	server.Configured()
+	go system.Run(reaper.Start)
+	go func() {
+		// The machine may have no vsock.
+		if l, err := transport.ListenVsock(); err == nil {
+			_ = server.Serve(l)
+		}
+	}()
+	for {
+		port, err := transport.OpenPort()
+		if err != nil {
+			return err
+		}
+		if l, err := port.AcceptLater(); err == nil {
+			_ = server.Serve(l) // until the host goes
+			l.Close()
+		}
+		port.Close()
+	}
 }

@@ -1,0 +1,303 @@
+// Package disk exports images as disks that EFI firmware boots: GPT, an EFI
+// system partition, the image's root and a partition for what is written.
+//
+// All of it is written here, sparse and byte for byte the same from the same
+// input: go-diskfs, which the project knows, stamps its FAT and ISO file systems
+// with the time and with random volume numbers, and writes the FAT anew for each
+// piece of a file.
+package disk
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/abdul-abdi/lumina/runtime/ext4"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+const (
+	sector = 512
+	mib    = 1 << 20
+
+	// MaxDataSize bounds what is writable, in bytes: VHD's limit is 2040 GiB
+	// for the whole disk.
+	MaxDataSize = 1 << 40
+	// maxLiveRoot bounds the root of an ISO, in bytes: FAT and cpio have 32 bits
+	// for a file's size.
+	maxLiveRoot = 4<<30 - 2*mib
+)
+
+var (
+	// ErrExists is wrapped when there is a file and Force was not given.
+	ErrExists = errors.New("file exists")
+	// ErrFormat is wrapped for a file name that names no format.
+	ErrFormat = errors.New("unknown disk format")
+)
+
+// Kernel is a kernel that EFI firmware can start.
+type Kernel struct {
+	Size int64 // bytes
+	Open func() (io.ReadCloser, error)
+}
+
+// Options of Export.
+type Options struct {
+	Image  *image.Handle
+	Kernel Kernel
+	Loader []byte // what starts the kernel
+	// Init is who is PID 1: "" Lumina's, "systemd" the image's.
+	Init     string
+	DataSize int64 // of the writable partition, in bytes; an ISO has none
+	Path     string
+	Force    bool
+	Progress func(done, total int64) // bytes of files; may be nil
+}
+
+// CheckPath returns an error when the name of a disk does not end in that of a
+// format: .raw, .qcow2, .vhd or .iso.
+func CheckPath(path string) error {
+	switch filepath.Ext(path) {
+	case ".raw", ".qcow2", ".vhd", ".iso":
+		return nil
+	}
+	return fmt.Errorf("%w %q of %q: want .raw, .qcow2, .vhd or .iso", ErrFormat, filepath.Ext(path), path)
+}
+
+// Export writes a disk. The file is there complete, or not at all.
+func Export(ctx context.Context, o Options) (err error) {
+	if err := CheckPath(o.Path); err != nil {
+		return err
+	}
+	if o.Init != "" && o.Init != "systemd" {
+		return fmt.Errorf("init %q: want systemd, or nothing for Lumina's own", o.Init)
+	}
+	if o.DataSize < ext4.MinSize || o.DataSize > MaxDataSize {
+		return fmt.Errorf("a writable partition of %d bytes: want %d to %d", o.DataSize, int64(ext4.MinSize), int64(MaxDataSize))
+	}
+	if _, err := os.Lstat(o.Path); err == nil && !o.Force {
+		return fmt.Errorf("%q: %w", o.Path, ErrExists)
+	}
+	f, err := os.CreateTemp(filepath.Dir(o.Path), "."+filepath.Base(o.Path)+".tmp-*")
+	if err != nil {
+		return fmt.Errorf("creating the disk: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	e := &export{Options: o, ctx: ctx, file: f, live: filepath.Ext(o.Path) == ".iso"}
+	if err := e.write(); err != nil {
+		return fmt.Errorf("writing disk %q: %w", o.Path, err)
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if o.Force {
+		return os.Rename(f.Name(), o.Path)
+	}
+	// Link, unlike Rename, leaves what came there meanwhile.
+	if err := os.Link(f.Name(), o.Path); err != nil {
+		return err
+	}
+	return os.Remove(f.Name())
+}
+
+// export is one run of Export.
+type export struct {
+	Options
+	ctx         context.Context // of this call only
+	file        *os.File
+	live        bool // an ISO: the root is unpacked into memory
+	id          [sha256.Size]byte
+	done, total int64
+}
+
+// container is the format around a disk. What is never written, and zeroes,
+// take no room in it.
+type container interface {
+	io.WriterAt
+	// finish writes what is known only at the end.
+	finish() error
+}
+
+func (e *export) write() error {
+	// What names the disk and its parts: all that it is made from.
+	h := sha256.New()
+	fmt.Fprintf(h, "lumina disk 1\n%s\n%s\n%d\n%v\n%x\n", e.Image.Architecture, e.commandLine(), e.DataSize, e.live, sha256.Sum256(e.Loader))
+	for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
+		fmt.Fprintf(h, "%s\n", e.Image.Files[name].SHA256)
+	}
+	e.id = [sha256.Size]byte(h.Sum(nil))
+
+	boot, err := e.bootFiles()
+	if err != nil {
+		return err
+	}
+	esp, err := layOutFAT(boot, e.number("esp"))
+	if err != nil {
+		return err
+	}
+	for _, f := range boot {
+		e.total += f.size
+	}
+	if e.live {
+		return e.writeISO(esp)
+	}
+	root := e.Image.Files[image.Rootfs].Size
+	e.total += root
+	data := (e.DataSize + mib - 1) / mib * mib
+	parts := []partition{
+		{kind: typeESP, name: "boot-" + e.shortID(), size: esp.size},
+		{kind: typeLinux, name: "root-" + e.shortID(), size: (root + mib - 1) / mib * mib},
+		{kind: typeLinux, name: "data-" + e.shortID(), size: data},
+	}
+	at := int64(mib)
+	for i := range parts {
+		parts[i].start, parts[i].id = at, e.guid(parts[i].name)
+		at += parts[i].size
+	}
+	size := at + mib // the backup of the table is at the end
+	c, err := e.newContainer(size)
+	if err != nil {
+		return err
+	}
+	if err := writeGPT(c, size, e.guid("disk"), parts); err != nil {
+		return err
+	}
+	if err := esp.write(&section{c, parts[0].start}, e.copy); err != nil {
+		return err
+	}
+	if err := e.copy(&section{c, parts[1].start}, 0, e.imageFile(image.Rootfs)); err != nil {
+		return err
+	}
+	if err := ext4.Format(&section{c, parts[2].start}, data, ext4.Options{Label: "data", UUID: e.guid("data file system")}); err != nil {
+		return err
+	}
+	return c.finish()
+}
+
+func (e *export) newContainer(size int64) (container, error) {
+	switch filepath.Ext(e.Path) {
+	case ".qcow2":
+		return newQcow2(e.file, size)
+	case ".vhd":
+		return newVHD(e.file, size, e.guid("vhd"))
+	}
+	return newRaw(e.file, size)
+}
+
+// commandLine is the kernel's, without what names the disk.
+func (e *export) commandLine() string {
+	console := "console=tty0 console=ttyS0"
+	if e.Image.Architecture == "arm64" {
+		console = "console=tty0 console=ttyAMA0"
+	}
+	line := e.Image.Kernel.CommandLine + " " + console + " lumina.host=none"
+	if e.Init != "" {
+		line += " lumina.init=" + e.Init
+	}
+	return line
+}
+
+// bootFiles are the files of the EFI system partition.
+func (e *export) bootFiles() ([]file, error) {
+	loader := "BOOTX64.EFI"
+	if e.Image.Architecture == "arm64" {
+		loader = "BOOTAA64.EFI"
+	}
+	line := e.commandLine() + ` initrd=\lumina\initrd`
+	if e.live {
+		line += ` initrd=\lumina\root lumina.root=/rootfs.erofs`
+	} else {
+		line += " lumina.disk=" + e.shortID()
+	}
+	// 2047 is what the kernel of amd64 takes, and the loader.
+	if len(line) > 2047 || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return nil, fmt.Errorf("the kernel's command line %.80q is too long or not of ASCII characters", line)
+	}
+	files := []file{
+		{dir: "EFI/BOOT", name: loader, size: int64(len(e.Loader)), open: reader(e.Loader)},
+		{dir: "LUMINA", name: "CMDLINE", size: int64(len(line) + 1), open: reader([]byte(line + "\n"))},
+		{dir: "LUMINA", name: "KERNEL", size: e.Kernel.Size, open: e.Kernel.Open},
+		{dir: "LUMINA", name: "INITRD", size: e.Image.Files[image.Initramfs].Size, open: e.imageFile(image.Initramfs).open},
+	}
+	if e.live {
+		root, err := cpioFile("rootfs.erofs", e.imageFile(image.Rootfs))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, root)
+	}
+	return files, nil
+}
+
+func (e *export) imageFile(name string) file {
+	return file{size: e.Image.Files[name].Size, open: func() (io.ReadCloser, error) { return e.Image.Open(name) }}
+}
+
+// copy writes a file, of exactly its size.
+func (e *export) copy(w io.WriterAt, at int64, f file) error {
+	r, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	buf := make([]byte, mib)
+	for left := f.size; left > 0; {
+		if err := context.Cause(e.ctx); err != nil {
+			return err
+		}
+		p := buf[:min(left, mib)]
+		if _, err := io.ReadFull(r, p); err != nil {
+			return fmt.Errorf("reading what goes on it: %w", err)
+		}
+		if _, err := w.WriteAt(p, at); err != nil {
+			return err
+		}
+		at, left, e.done = at+int64(len(p)), left-int64(len(p)), e.done+int64(len(p))
+		if e.Progress != nil {
+			e.Progress(e.done, e.total)
+		}
+	}
+	return nil
+}
+
+// shortID is how the guest finds its partitions, by their names.
+func (e *export) shortID() string { return hex.EncodeToString(e.id[:8]) }
+
+// guid derives one of what the disk is made from, marked as version 8 of RFC
+// 9562, as it is on disk in GPT.
+func (e *export) guid(of string) [16]byte {
+	sum := sha256.Sum256(append(e.id[:], of...))
+	g := [16]byte(sum[:])
+	g[7] = g[7]&0x0f | 0x80
+	g[8] = g[8]&0x3f | 0x80
+	return g
+}
+
+func (e *export) number(of string) uint32 {
+	g := e.guid(of)
+	return le.Uint32(g[:])
+}
+
+// section is a part of a disk.
+type section struct {
+	w     io.WriterAt
+	start int64
+}
+
+func (s *section) WriteAt(p []byte, at int64) (int, error) { return s.w.WriteAt(p, s.start+at) }
+
+// Truncate is there for ext4, which sizes files; a partition has its size.
+func (s *section) Truncate(int64) error { return nil }

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/disk"
+	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+func newImagesExportCommand(env *environment) *cobra.Command {
+	var o disk.Options
+	var size byteSize
+	c := &cobra.Command{
+		Use:   "export NAME -o FILE.{raw,qcow2,vhd,iso}",
+		Short: "Write an image as a disk that EFI firmware boots",
+		Long: `Write an image as a disk that EFI firmware boots, of the image's architecture.
+
+The disk has the image's root, read-only, and a partition for what is written,
+which stays from boot to boot. An ISO has neither: it unpacks its root into
+memory, and forgets. The same image gives the same bytes.
+
+The console has a shell of root's, without a password, when the image has one;
+with --init systemd the image's systemd is PID 1 and does what it is set up for.
+Either way Lumina's agent answers on the virtio-serial port
+"org.lumina.agent.0" and on vsock, where the machine has one.`,
+		Example: `  lumina images export debian -o debian.qcow2
+  lumina images export desktop --init systemd --disk-size 64GB -o desktop.raw`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.Path == "" {
+				return usageError{errors.New("-o is missing: the file to write")}
+			}
+			if err := disk.CheckPath(o.Path); err != nil {
+				return usageError{err}
+			}
+			store, err := imageStore(env)
+			if err != nil {
+				return err
+			}
+			if o.Image, err = store.Open(args[0]); err != nil {
+				return err
+			}
+			defer o.Image.Close()
+			if err := bootable(env, &o); err != nil {
+				return err
+			}
+			o.DataSize = cmp.Or(int64(size), o.Image.DiskSize, 16<<30)
+			bars := newProgress(env)
+			o.Progress = func(done, total int64) {
+				bars.update(builder.Progress{Step: "export", Done: done, Total: total})
+			}
+			err = disk.Export(c.Context(), o)
+			bars.close(err == nil)
+			if errors.Is(err, disk.ErrExists) {
+				err = fmt.Errorf("%w; --force replaces it", err)
+			}
+			if err != nil {
+				return err
+			}
+			return printDisk(env, args[0], o)
+		},
+		ValidArgsFunction: completeNames(env, imageStore),
+	}
+	c.Flags().SortFlags = false
+	c.Flags().StringVarP(&o.Path, "output", "o", "", "file to write; its name says the format")
+	c.Flags().Var(&size, "disk-size", "size of what can be written (default the image's, or 16GB)")
+	c.Flags().StringVar(&o.Init, "init", "", "PID 1: systemd, the image's (default Lumina's own)")
+	c.Flags().BoolVar(&o.Force, "force", false, "replace the file if there is one")
+	return c
+}
+
+// bootable adds the loader and the kernel that EFI firmware can start. That of
+// arm64's images is one; amd64's have another form of theirs.
+func bootable(env *environment, o *disk.Options) (err error) {
+	arch := o.Image.Architecture
+	if o.Loader, err = kernelconfig.Loader(arch); err != nil {
+		return err
+	}
+	if arch != "amd64" {
+		o.Kernel = disk.Kernel{Size: o.Image.Files[image.Kernel].Size, Open: func() (io.ReadCloser, error) { return o.Image.Open(image.Kernel) }}
+		return nil
+	}
+	k, err := kernelconfig.OpenEFI(arch)
+	if err != nil {
+		return err
+	}
+	if k.Version != o.Image.Kernel.Version {
+		fmt.Fprintf(env.stderr, "lumina: the disk gets kernel %s, the image has %s in a form that EFI cannot start\n", k.Version, o.Image.Kernel.Version)
+	}
+	o.Kernel = disk.Kernel{Size: k.Size, Open: k.Open}
+	return nil
+}
+
+func printDisk(env *environment, name string, o disk.Options) error {
+	info, err := os.Stat(o.Path)
+	if err != nil {
+		return err
+	}
+	f, err := outputFormat(env)
+	if err != nil {
+		return err
+	}
+	if f == formatText {
+		_, err = fmt.Fprintf(env.stdout, "%s: %s, %s\n", o.Path, o.Image.Architecture, formatSize(info.Size()))
+		return err
+	}
+	return printJSON(env.stdout, map[string]any{"name": name, "path": o.Path, "architecture": o.Image.Architecture, "size_bytes": info.Size()})
+}

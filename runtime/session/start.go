@@ -1,19 +1,17 @@
 package session
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/name"
+	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
 // Options says which session to start.
@@ -30,10 +28,10 @@ type Options struct {
 	Wire *os.File `json:"-"`
 }
 
-// wireDescriptor is a supervisor's descriptor of the wire, after its result's.
-const wireDescriptor = 4
+// wireDescriptor is a supervisor's descriptor of the wire.
+const wireDescriptor = supervise.FirstFile
 
-// outcome is what a supervisor tells its parent, once, on descriptor 3.
+// outcome is what a supervisor tells its parent.
 type outcome struct {
 	Error   string            `json:"error,omitempty"`
 	Kind    runtime.ErrorKind `json:"kind,omitempty"`
@@ -44,46 +42,21 @@ type outcome struct {
 // args and is expected to call Main. It returns when the VM's agent has
 // answered.
 func Start(ctx context.Context, program string, args []string, o Options) (*Session, error) {
-	o.SID = newSID()
+	o.SID = name.UUID()
 	if o.Wire != nil {
 		o.VM.Member.Descriptor = wireDescriptor
 	}
-	input, err := json.Marshal(o)
-	if err != nil {
-		return nil, err
-	}
-	result, theirs, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer result.Close()
-	cmd := exec.Command(program, args...)
-	cmd.Dir = "/"
-	cmd.Stdin = bytes.NewReader(input)
-	cmd.ExtraFiles = []*os.File{theirs}
+	var files []*os.File
 	if o.Wire != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, o.Wire)
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
-	theirs.Close()
-	if err != nil {
-		return nil, fmt.Errorf("starting the session's supervisor: %w", err)
-	}
-	// Reaped when it ends, if this process is still there.
-	go func() { _ = cmd.Wait() }()
-	// A start that is given up takes the supervisor with it, and that its VM.
-	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
-	b, err := io.ReadAll(io.LimitReader(result, maxControl))
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("waiting for the session: %w", err)
+		files = append(files, o.Wire)
 	}
 	var out outcome
-	if err := json.Unmarshal(b, &out); err != nil {
-		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: errors.New("the session's supervisor died while it started")}
+	err := supervise.Start(ctx, program, args, o, &out, files...)
+	if errors.Is(err, supervise.ErrDied) {
+		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf("session: %w", err)}
+	}
+	if err != nil {
+		return nil, err
 	}
 	if out.Error != "" {
 		return nil, &runtime.Error{Kind: out.Kind, Err: errors.New(out.Error), Console: out.Console}
@@ -93,20 +66,15 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 
 // Main is the supervisor process that Start makes.
 func Main(ctx context.Context, stdin io.Reader) error {
-	result := os.NewFile(3, "result")
-	if result == nil {
-		return errors.New("the supervisor is started by lumina session start only")
-	}
-	syscall.CloseOnExec(3)
 	var o Options
-	if err := json.NewDecoder(io.LimitReader(stdin, maxControl)).Decode(&o); err != nil {
-		return fmt.Errorf("reading what to start: %w", err)
+	report, err := supervise.Main(stdin, &o)
+	if err != nil {
+		return err
 	}
 	if o.VM.Member != nil {
 		syscall.CloseOnExec(wireDescriptor)
 	}
 	return Supervise(ctx, o, func(err error) {
-		defer result.Close()
 		out := outcome{}
 		if err != nil {
 			out = outcome{Error: err.Error(), Kind: runtime.ConnectionFailed}
@@ -115,15 +83,6 @@ func Main(ctx context.Context, stdin io.Reader) error {
 				out.Error, out.Kind, out.Console = e.Err.Error(), e.Kind, e.Console
 			}
 		}
-		_ = json.NewEncoder(result).Encode(out)
+		report(out)
 	})
-}
-
-// newSID makes a random UUID, version 4 of RFC 9562.
-func newSID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

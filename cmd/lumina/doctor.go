@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"strings"
@@ -11,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -63,7 +64,12 @@ func reportChecks(env *environment, checks []vm.Check) error {
 
 // examineMedium looks at an installation medium, for a desktop.
 func examineMedium(path string) []vm.Check {
-	image, err := desktop.ExamineMedium(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return []vm.Check{{Name: "medium", Status: vm.CheckFail, Detail: err.Error()}}
+	}
+	defer f.Close()
+	medium, err := iso.ReadFile(f)
 	if err != nil {
 		return []vm.Check{{Name: "medium", Status: vm.CheckFail, Detail: err.Error(), Remedy: "get it again from its vendor"}}
 	}
@@ -71,26 +77,26 @@ func examineMedium(path string) []vm.Check {
 	for _, f := range []struct {
 		name string
 		has  bool
-	}{{"ISO 9660", true}, {"UDF", image.UDF}, {"El Torito", image.ElTorito}} {
+	}{{"ISO 9660", true}, {"UDF", medium.UDF}, {"El Torito", medium.ElTorito}} {
 		if f.has {
 			formats = append(formats, f.name)
 		}
 	}
-	checks := []vm.Check{{Name: "medium", Status: vm.CheckOK, Detail: fmt.Sprintf("%q, %s", image.Volume, strings.Join(formats, ", "))}}
+	checks := []vm.Check{{Name: "medium", Status: vm.CheckOK, Detail: fmt.Sprintf("%q, %s", medium.Volume, strings.Join(formats, ", "))}}
 	loader := vm.Check{Name: "loader", Status: vm.CheckOK}
-	for _, l := range image.Loaders {
+	for _, l := range medium.Loaders {
 		loader.Detail += fmt.Sprintf("%s: %s in the %s; ", l.Arch, l.Path, l.Where)
 	}
 	loader.Detail = strings.TrimSuffix(loader.Detail, "; ")
-	if err := image.Boots(goruntime.GOARCH); err != nil {
+	if err := medium.Boots(goruntime.GOARCH); err != nil {
 		loader.Status, loader.Detail = vm.CheckFail, strings.Replace(err.Error(), "the guest is", "this host is", 1)
-		if len(image.Loaders) > 0 {
-			loader.Status, loader.Remedy = vm.CheckWarn, "lumina desktop create --arch "+image.Loaders[0].Arch+" emulates it"
+		if len(medium.Loaders) > 0 {
+			loader.Status, loader.Remedy = vm.CheckWarn, "lumina desktop create --arch "+medium.Loaders[0].Arch+" emulates it"
 		}
 	}
 	checks = append(checks, loader)
-	for _, l := range image.Loaders {
-		if k, err := image.Kernel(l.Arch); err == nil {
+	for _, l := range medium.Loaders {
+		if k, err := medium.Kernel(l.Arch); err == nil {
 			checks = append(checks, vm.Check{Name: "kernel", Status: vm.CheckOK, Detail: k.Path + " and " + k.InitrdPath + ", for lumina desktop boot --capture-serial"})
 		}
 	}

@@ -33,7 +33,7 @@ func (r *Request) Examine(ctx context.Context) (err error) {
 		return err
 	}
 	defer f.Close()
-	image, err := openMedium(f)
+	image, err := iso.ReadFile(f)
 	if err != nil {
 		return fmt.Errorf("medium %q: %w", r.Medium, err)
 	}
@@ -70,14 +70,4 @@ func (r *Request) verify(ctx context.Context, f *os.File) error {
 		return fmt.Errorf("medium %q: %w", r.Medium, err)
 	}
 	return nil
-}
-
-// ExamineMedium looks at the medium of a path.
-func ExamineMedium(path string) (*iso.Image, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return openMedium(f)
 }

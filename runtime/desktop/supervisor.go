@@ -227,7 +227,7 @@ func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *closers) 
 	if err != nil || !o.Capture {
 		return err
 	}
-	image, err := openMedium(spec.Medium)
+	image, err := iso.ReadFile(spec.Medium)
 	if err != nil {
 		return fmt.Errorf("medium %q: %w", path, err)
 	}
@@ -243,17 +243,6 @@ func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *closers) 
 		return fmt.Errorf("taking the initial RAM disk out of %q: %w", path, err)
 	}
 	return nil
-}
-
-func openMedium(f *os.File) (*iso.Image, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, iso.ErrNotISO
-	}
-	return iso.Read(f, info.Size())
 }
 
 // stopTimeout is how long a guest has to power off once its button is pressed.

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"strings"
 )
@@ -59,6 +60,18 @@ type Loader struct {
 type extent struct {
 	at, size int64
 	dir      bool
+}
+
+// ReadFile looks at an image, which stays open as long as files of it are read.
+func ReadFile(f *os.File) (*Image, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: it is no file", ErrNotISO)
+	}
+	return Read(f, info.Size())
 }
 
 // Read looks at an image of size bytes.

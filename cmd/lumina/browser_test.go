@@ -138,7 +138,7 @@ func newBrowser(t *testing.T, url string) *browser {
 }
 
 // call calls a method of the DevTools protocol.
-func (b *browser) call(t *testing.T, method string, params, result any) {
+func (b *browser) call(t *testing.T, method string, params, result any) error {
 	t.Helper()
 	b.id++
 	if err := wsjson.Write(b.ctx, b.page, map[string]any{"id": b.id, "method": method, "params": params}); err != nil {
@@ -157,14 +157,12 @@ func (b *browser) call(t *testing.T, method string, params, result any) {
 			continue
 		}
 		if reply.Error != nil {
-			t.Fatalf("%s: %s", method, reply.Error)
+			return fmt.Errorf("%s: %s", method, reply.Error)
 		}
-		if result != nil {
-			if err := json.Unmarshal(reply.Result, result); err != nil {
-				t.Fatal(err)
-			}
+		if result == nil {
+			return nil
 		}
-		return
+		return json.Unmarshal(reply.Result, result)
 	}
 }
 
@@ -176,7 +174,10 @@ func (b *browser) canvas(t *testing.T) []byte {
 			Value string `json:"value"`
 		} `json:"result"`
 	}
-	b.call(t, "Runtime.evaluate", map[string]any{"expression": `document.querySelector("#screen canvas")?.toDataURL("image/png") ?? ""`}, &r)
+	err := b.call(t, "Runtime.evaluate", map[string]any{"expression": `document.querySelector("#screen canvas")?.toDataURL("image/png") ?? ""`}, &r)
+	if err != nil {
+		return nil // there is no page yet
+	}
 	_, data, _ := strings.Cut(r.Result.Value, ",")
 	shot, err := base64.StdEncoding.DecodeString(data)
 	if err != nil || len(shot) == 0 {
@@ -188,6 +189,8 @@ func (b *browser) canvas(t *testing.T) []byte {
 func (b *browser) press(t *testing.T, key string, code int) {
 	t.Helper()
 	for _, kind := range []string{"rawKeyDown", "keyUp"} {
-		b.call(t, "Input.dispatchKeyEvent", map[string]any{"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}, nil)
+		if err := b.call(t, "Input.dispatchKeyEvent", map[string]any{"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -180,7 +180,7 @@ func TestDesktopRefusesMedia(t *testing.T) {
 			if r.code != exitFailure || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 || r.stdout != "" {
 				t.Errorf("exit code %d, %q, %q; want %q", r.code, r.stdout, r.stderr, tt.want)
 			}
-			if entries, _ := filepath.Glob(filepath.Join(home, "desktop-vms", "*")); len(entries) > 0 {
+			if entries, _ := filepath.Glob(filepath.Join(home, "desktop-vms", "[^.]*")); len(entries) > 0 {
 				t.Errorf("it left %q", entries)
 			}
 		})

@@ -183,20 +183,24 @@ func (c *command) addFile(node string, f *os.File, readOnly bool) {
 // addStorage adds disk and medium. An empty disk does not boot, and the firmware
 // goes on to the medium; an installed one does, and the medium can stay.
 func (c *command) addStorage(spec vm.DesktopSpec) {
+	first, second := ",bootindex=1", ",bootindex=2"
+	if spec.Direct != nil {
+		first, second = "", "" // the kernel is
+	}
 	if spec.Disk != nil {
 		c.addFile("disk", spec.Disk, false)
 		device := "virtio-blk-pci"
 		if spec.Common {
 			device = "nvme,serial=disk"
 		}
-		c.add("-device", device+",drive=disk,bootindex=0")
+		c.add("-device", device+",drive=disk"+first)
 	}
 	if spec.Medium != nil {
 		// On USB for every guest: all of them, and both firmwares, have drivers
 		// for it, and under emulation it is faster than AHCI. OVMF reads 48 MB
 		// in 19 s, not in more than 30 s.
 		c.addFile("medium", spec.Medium, true)
-		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=medium,bootindex=1")
+		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=medium"+second)
 	}
 }
 

@@ -66,7 +66,11 @@ func (s *Store) Create(driver vm.DesktopDriver, m Manifest) (*Manifest, error) {
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
 	}
 	defer lock.Close()
-	if _, err := s.Find(m.Name); err == nil {
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(all, func(o *Manifest) bool { return o.Name == m.Name }) {
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, ErrExists)
 	}
 	m.ID, m.Created = name.UUID(), time.Now().UTC()

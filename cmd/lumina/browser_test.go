@@ -102,8 +102,12 @@ func newBrowser(t *testing.T, url string) *browser {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	b := &browser{ctx: t.Context()}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
+		// Asked, it ends with all of its processes, which write to its directory.
+		if b.page == nil || wsjson.Write(context.Background(), b.page, map[string]any{"id": 0, "method": "Browser.close"}) != nil {
+			_ = cmd.Process.Kill()
+		}
 		_ = cmd.Wait()
 	})
 	var port string
@@ -129,7 +133,6 @@ func newBrowser(t *testing.T, url string) *browser {
 	if err := json.NewDecoder(response.Body).Decode(&target); err != nil {
 		t.Fatal(err)
 	}
-	b := &browser{ctx: t.Context()}
 	if b.page, _, err = websocket.Dial(b.ctx, target.URL, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func (n *Network) configure(mac net.HardwareAddr) error {
 			return errors.New(e.String())
 		}
 	}
-	return n.serveDNS()
+	return errors.Join(n.serveDNS(), n.serveDHCP())
 }
 
 // Device is the driver's end of the wire: a socket that carries one Ethernet

@@ -132,7 +132,7 @@ type outcome struct {
 func Start(ctx context.Context, program string, args []string, o Options) (*Client, error) {
 	var out outcome
 	if err := supervise.Start(ctx, program, args, o, &out); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("booting desktop %q: %w", o.ID, err)
 	}
 	if out.Error != "" {
 		return nil, errors.New(out.Error)

@@ -53,7 +53,7 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 	var out outcome
 	err := supervise.Start(ctx, program, args, o, &out, files...)
 	if errors.Is(err, supervise.ErrDied) {
-		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf("session: %w", err)}
+		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf("the session's %w", err)}
 	}
 	if err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ const reportDescriptor = 3
 const FirstFile = reportDescriptor + 1
 
 // ErrDied is returned when a child ended without a report.
-var ErrDied = errors.New("the supervisor died while it started")
+var ErrDied = errors.New("supervisor died while it started")
 
 // Start runs program with args, in a process that is detached from this one's
 // terminal. The child is given input and calls Main; Start returns when it has

@@ -5,10 +5,11 @@ set -eu
 
 packages="make git ca-certificates qemu-system-x86 qemu-system-arm qemu-utils
 linux-source-6.12 gcc libc6-dev bc bison flex libelf-dev libssl-dev xz-utils zstd perl
-mmdebstrap umoci skopeo jq"
+mmdebstrap umoci skopeo jq ovmf qemu-efi-aarch64"
 [ "${1:-}" != --test ] || packages="$packages
 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static binfmt-support arch-test
-docker-registry buildah erofs-utils e2fsprogs dosfstools mtools fdisk cpio ovmf qemu-efi-aarch64 tmux hyperfine shellcheck curl wget wrk openssh-client minisign"
+docker-registry buildah erofs-utils e2fsprogs dosfstools mtools fdisk cpio tmux hyperfine shellcheck curl wget wrk openssh-client minisign
+chromium debian-installer-12-netboot-amd64 grub-efi-amd64-bin grub-common xorriso"
 
 missing=
 for p in $packages; do

@@ -48,6 +48,15 @@ func (m NetworkMode) policy(allowLAN bool) (*network.Policy, error) {
 	return &p, err
 }
 
+// Open makes the network of a guest with this MAC address; nil for no network.
+func (m NetworkMode) Open(allowLAN bool, mac net.HardwareAddr) (*network.Network, error) {
+	policy, err := m.policy(allowLAN)
+	if err != nil || policy == nil {
+		return nil, err
+	}
+	return network.New(*policy, mac)
+}
+
 // Member is what a VM is in a network of VMs.
 type Member struct {
 	Name    string // its host name
@@ -79,12 +88,9 @@ func (p *plan) addNetwork(o VMOptions) error {
 	if o.Member != nil {
 		return p.addMember(o.Member)
 	}
-	policy, err := o.Network.policy(o.AllowLAN)
-	if err != nil || policy == nil {
-		return err
-	}
 	mac := vm.NewMAC()
-	if p.network, err = network.New(*policy, mac); err != nil {
+	var err error
+	if p.network, err = o.Network.Open(o.AllowLAN, mac); err != nil || p.network == nil {
 		return err
 	}
 	p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device(), MTU: network.MTU}

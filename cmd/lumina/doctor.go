@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -17,37 +20,87 @@ import (
 
 func newDoctorCommand(env *environment) *cobra.Command {
 	var fix bool
+	var medium string
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look whether VMs run here, and what slows them",
 		Long:  "Look whether VMs run here, and what slows them. The exit code is 0 when all is well, 1 when something could be better, 2 when VMs do not run.",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if medium != "" {
+				return reportChecks(env, examineMedium(medium))
+			}
 			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 			if err != nil {
 				return err
 			}
-			checks := examine(c.Context(), r, fix)
-			if err := printChecks(env, checks); err != nil {
-				return err
-			}
-			worst := 0
-			for _, check := range checks {
-				switch check.Status {
-				case vm.CheckWarn:
-					worst = max(worst, 1)
-				case vm.CheckFail:
-					worst = 2
-				}
-			}
-			if worst > 0 {
-				return exitCode(worst)
-			}
-			return nil
+			return reportChecks(env, examine(c.Context(), r, fix))
 		},
 	}
 	c.Flags().BoolVar(&fix, "fix", false, "repair what can be repaired safely")
+	c.Flags().StringVar(&medium, "iso", "", "look at this installation medium instead, and whether it boots here")
 	return c
+}
+
+// reportChecks prints what was found; the worst of it is the exit code.
+func reportChecks(env *environment, checks []vm.Check) error {
+	if err := printChecks(env, checks); err != nil {
+		return err
+	}
+	worst := 0
+	for _, check := range checks {
+		switch check.Status {
+		case vm.CheckWarn:
+			worst = max(worst, 1)
+		case vm.CheckFail:
+			worst = 2
+		}
+	}
+	if worst > 0 {
+		return exitCode(worst)
+	}
+	return nil
+}
+
+// examineMedium looks at an installation medium, for a desktop.
+func examineMedium(path string) []vm.Check {
+	f, err := os.Open(path)
+	if err != nil {
+		return []vm.Check{{Name: "medium", Status: vm.CheckFail, Detail: err.Error()}}
+	}
+	defer f.Close()
+	medium, err := iso.ReadFile(f)
+	if err != nil {
+		return []vm.Check{{Name: "medium", Status: vm.CheckFail, Detail: err.Error(), Remedy: "get it again from its vendor"}}
+	}
+	var formats []string
+	for _, f := range []struct {
+		name string
+		has  bool
+	}{{"ISO 9660", true}, {"UDF", medium.UDF}, {"El Torito", medium.ElTorito}} {
+		if f.has {
+			formats = append(formats, f.name)
+		}
+	}
+	checks := []vm.Check{{Name: "medium", Status: vm.CheckOK, Detail: fmt.Sprintf("%q, %s", medium.Volume, strings.Join(formats, ", "))}}
+	loader := vm.Check{Name: "loader", Status: vm.CheckOK}
+	for _, l := range medium.Loaders {
+		loader.Detail += fmt.Sprintf("%s: %s in the %s; ", l.Arch, l.Path, l.Where)
+	}
+	loader.Detail = strings.TrimSuffix(loader.Detail, "; ")
+	if err := medium.Boots(goruntime.GOARCH); err != nil {
+		loader.Status, loader.Detail = vm.CheckFail, strings.Replace(err.Error(), "the guest is", "this host is", 1)
+		if len(medium.Loaders) > 0 {
+			loader.Status, loader.Remedy = vm.CheckWarn, "lumina desktop create --arch "+medium.Loaders[0].Arch+" emulates it"
+		}
+	}
+	checks = append(checks, loader)
+	for _, l := range medium.Loaders {
+		if k, err := medium.Kernel(l.Arch); err == nil {
+			checks = append(checks, vm.Check{Name: "kernel", Status: vm.CheckOK, Detail: k.Path + " and " + k.InitrdPath + ", for lumina desktop boot --capture-serial"})
+		}
+	}
+	return checks
 }
 
 func printChecks(env *environment, checks []vm.Check) error {

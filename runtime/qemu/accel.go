@@ -69,12 +69,21 @@ type Verdict struct {
 // hosts have the device and cannot run a stock guest. The verdict is kept in
 // cacheDir until QEMU, the kernel of the host or the guest's changes.
 func Probe(ctx context.Context, spec vm.Spec, cacheDir string) (Verdict, error) {
-	path := filepath.Join(cacheDir, "accelerator-"+fingerprint(spec)+".json")
+	kernel := int64(0)
+	if info, err := spec.Kernel.Stat(); err == nil {
+		kernel = info.Size()
+	}
+	return probe(ctx, spec.Arch, kernel, cacheDir, func(ctx context.Context, a Accelerator) error { return try(ctx, spec, a) })
+}
+
+// probe finds out which accelerator to use for a guest, which try boots.
+func probe(ctx context.Context, arch string, guest any, cacheDir string, try func(context.Context, Accelerator) error) (Verdict, error) {
+	path := filepath.Join(cacheDir, "accelerator-"+fingerprint(arch, guest)+".json")
 	var v Verdict
 	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" {
 		return v, nil
 	}
-	v, err := judge(ctx, spec)
+	v, err := judge(ctx, arch, try)
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -92,15 +101,17 @@ func Probe(ctx context.Context, spec vm.Spec, cacheDir string) (Verdict, error) 
 	return v, nil
 }
 
-func judge(ctx context.Context, spec vm.Spec) (Verdict, error) {
+func judge(ctx context.Context, arch string, try func(context.Context, Accelerator) error) (Verdict, error) {
 	if forced := os.Getenv("LUMINA_ACCEL"); forced != "" {
 		return Verdict{Accelerator: Accelerator(forced), Reason: "LUMINA_ACCEL is set"}, nil
 	}
-	want, err := hardware(spec.Arch)
+	want, err := hardware(arch)
 	if want == TCG {
 		return Verdict{Accelerator: TCG, Reason: err.Error()}, nil
 	}
-	err = try(ctx, spec, want)
+	attempt, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("nothing happened for %v", probeTimeout))
+	defer cancel()
+	err = try(attempt, want)
 	if ctx.Err() != nil {
 		return Verdict{}, context.Cause(ctx)
 	}
@@ -111,28 +122,23 @@ func judge(ctx context.Context, spec vm.Spec) (Verdict, error) {
 }
 
 // fingerprint names what a verdict depends on.
-func fingerprint(spec vm.Spec) string {
+func fingerprint(arch string, guest any) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "verdict 2", spec.Arch, os.Getenv("LUMINA_ACCEL"))
+	fmt.Fprintln(h, "verdict 3", arch, guest, os.Getenv("LUMINA_ACCEL"))
 	for _, f := range []string{"/proc/sys/kernel/osrelease", "/proc/sys/kernel/random/boot_id"} {
 		b, _ := os.ReadFile(f) // not there on other systems
 		h.Write(b)
 	}
-	if path, err := find(spec.Arch); err == nil {
+	if path, err := find(arch); err == nil {
 		if info, err := os.Stat(path); err == nil {
 			fmt.Fprintln(h, path, info.Size(), info.ModTime().UnixNano())
 		}
-	}
-	if info, err := spec.Kernel.Stat(); err == nil {
-		fmt.Fprintln(h, info.Size())
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // try boots a guest without disks until its agent greets.
 func try(ctx context.Context, spec vm.Spec, a Accelerator) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("nothing happened for %v", probeTimeout))
-	defer cancel()
 	spec.Disks, spec.Network, spec.CPUs, spec.Memory = nil, nil, 1, 256<<20
 	p, err := start(ctx, spec, Verdict{Accelerator: a})
 	if err != nil {

@@ -55,6 +55,19 @@ type command struct {
 	own   []*os.File // of these, the ones to close when QEMU has them
 	// Of these, what QEMU opens again by name: to read, and to write.
 	reads, writes []*os.File
+	// What else it is confined by.
+	firmware string // a file that it opens; "" for none
+	shares   []vm.Share
+	memory   int64 // bytes
+	largest  int64 // of the files that it writes, in bytes
+	window   bool
+}
+
+// writable notes that QEMU writes to a disk.
+func (c *command) writable(f *os.File) {
+	if info, err := f.Stat(); err == nil {
+		c.largest = max(c.largest, info.Size())
+	}
 }
 
 func (c *command) close() {
@@ -94,7 +107,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the agent's socket: %w", err)
 	}
-	c := &command{own: []*os.File{there}}
+	c := &command{own: []*os.File{there}, memory: spec.Memory, shares: spec.Shares}
 	c.addMachine(m, spec, mem)
 	c.add("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		// QEMU itself is confined: no new processes, no privileges.
@@ -153,6 +166,9 @@ func (c *command) addMachine(m machine, spec vm.Spec, mem *memory) {
 
 func (c *command) addDisk(i int, d vm.Disk) {
 	fd, set, node := c.inherit(d.File), i+1, fmt.Sprintf("disk%d", i)
+	if !d.ReadOnly {
+		c.writable(d.File)
+	}
 	c.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, set))
 	blockdev := fmt.Sprintf("driver=file,node-name=%s,filename=/dev/fdset/%d,locking=off", node, set)
 	if d.ReadOnly {

@@ -19,13 +19,13 @@ import (
 // start starts QEMU, confined, so that the kernel kills it when this process
 // ends, however it ends. The kernel ties that to the thread that forked: it is
 // kept until QEMU has ended.
-func (p *process) start(cmd *exec.Cmd, line *command, spec vm.Spec) error {
+func (p *process) start(cmd *exec.Cmd, line *command) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	return confine.Start(policy(cmd.Path, line, spec), func() error {
+	return confine.Start(policy(cmd.Path, line), func() error {
 		if err := cmd.Start(); err != nil {
 			return err
 		}
-		if err := limit(cmd.Process.Pid, spec); err != nil {
+		if err := limit(cmd.Process.Pid, line); err != nil {
 			return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 		}
 		return nil
@@ -33,7 +33,11 @@ func (p *process) start(cmd *exec.Cmd, line *command, spec vm.Spec) error {
 }
 
 // policy is what QEMU may do beside using the files that it inherits.
-func policy(program string, line *command, spec vm.Spec) confine.Policy {
+func policy(program string, line *command) confine.Policy {
+	if line.window {
+		// Its toolkit needs what the user's session has.
+		return confine.Policy{Write: []string{"/"}, KeepPrivileges: true, Network: true}
+	}
 	if real, err := filepath.EvalSymlinks(program); err == nil {
 		program = real
 	}
@@ -44,7 +48,7 @@ func policy(program string, line *command, spec vm.Spec) confine.Policy {
 			"/opt", "/nix/store", "/gnu/store", "/etc/ld.so.cache", "/sys/devices/system", "/dev/urandom"},
 		Write: []string{"/dev/null", kvm},
 		// A share is its user's.
-		KeepUser: len(spec.Shares) > 0 || !theirs(line),
+		KeepUser: len(line.shares) > 0 || !theirs(line),
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(kvm, &st); err == nil {
@@ -56,7 +60,10 @@ func policy(program string, line *command, spec vm.Spec) confine.Policy {
 	for _, f := range line.writes {
 		p.Write = append(p.Write, confine.Opened(f))
 	}
-	for _, s := range spec.Shares {
+	if line.firmware != "" {
+		p.Read = append(p.Read, line.firmware)
+	}
+	for _, s := range line.shares {
 		if s.ReadOnly {
 			p.Read = append(p.Read, s.Dir)
 		} else {
@@ -112,20 +119,14 @@ func checkConfinement() vm.Check {
 const overhead = 4 << 30
 
 // limit bounds what QEMU takes of the host, whatever a guest makes it do.
-func limit(pid int, spec vm.Spec) error {
-	limits := map[int]uint64{
-		unix.RLIMIT_AS:   uint64(spec.Memory) + overhead,
-		unix.RLIMIT_CORE: 0, // it would hold the guest's memory
+func limit(pid int, line *command) error {
+	limits := map[int]uint64{unix.RLIMIT_CORE: 0} // it would hold the guest's memory
+	if !line.window {
+		limits[unix.RLIMIT_AS] = uint64(line.memory) + overhead
 	}
-	if len(spec.Shares) == 0 {
+	if len(line.shares) == 0 {
 		// What it writes are disks and, for a template, the memory.
-		largest := spec.Memory
-		for _, d := range spec.Disks {
-			if info, err := d.File.Stat(); err == nil && !d.ReadOnly {
-				largest = max(largest, info.Size())
-			}
-		}
-		limits[unix.RLIMIT_FSIZE] = uint64(largest)
+		limits[unix.RLIMIT_FSIZE] = uint64(max(line.memory, line.largest))
 	}
 	for what, most := range limits {
 		if err := unix.Prlimit(pid, what, &unix.Rlimit{Cur: most, Max: most}, nil); err != nil {

@@ -12,7 +12,7 @@ import (
 
 // start starts QEMU in a process group of its own, so that a terminal's Ctrl-C
 // does not reach it. Only Linux can tie its life to ours.
-func (p *process) start(cmd *exec.Cmd, _ *command, _ vm.Spec) error {
+func (p *process) start(cmd *exec.Cmd, _ *command) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err

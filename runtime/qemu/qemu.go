@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -80,7 +81,7 @@ func start(ctx context.Context, spec vm.Spec, v Verdict) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := launch(ctx, spec, line, agent)
+	p, err := launch(ctx, spec.Arch, newProcess(agent, spec.ConsoleTail), line)
 	if err != nil {
 		return nil, err
 	}
@@ -98,31 +99,37 @@ func (p *process) greet() error {
 	return nil
 }
 
-// launch starts QEMU. It takes over port, our end of the agent's serial port.
-func launch(ctx context.Context, spec vm.Spec, line *command, port net.Conn) (*process, error) {
-	defer line.close()
-	path, err := find(spec.Arch)
-	if err != nil {
-		port.Close()
-		return nil, err
+// newProcess makes a process that is not started. It takes over port.
+func newProcess(port net.Conn, consoleSize int) *process {
+	if consoleSize == 0 {
+		consoleSize = consoleTail
 	}
 	p := &process{
 		port:    port,
 		done:    make(chan struct{}),
 		greeted: make(chan struct{}),
-		console: &tail{size: consoleTail},
+		console: &tail{size: consoleSize},
 		stderr:  &tail{size: 4 << 10},
 	}
-	if spec.ConsoleTail > 0 {
-		p.console.size = spec.ConsoleTail
+	p.output = p.console
+	return p
+}
+
+// launch starts QEMU.
+func launch(ctx context.Context, arch string, p *process, line *command) (*process, error) {
+	defer line.close()
+	path, err := find(arch)
+	if err != nil {
+		p.port.Close()
+		return nil, err
 	}
 	ctx, p.cancel = context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, path, line.args...)
 	cmd.ExtraFiles = line.files
-	cmd.Stdout, cmd.Stderr = p.console, p.stderr
-	if err := p.start(cmd, line, spec); err != nil {
+	cmd.Stdout, cmd.Stderr = p.output, p.stderr
+	if err := p.start(cmd, line); err != nil {
 		p.cancel()
-		port.Close()
+		p.port.Close()
 		return nil, fmt.Errorf("starting %s: %w", path, err)
 	}
 	return p, nil
@@ -132,8 +139,9 @@ var packageOf = map[string]string{"amd64": "qemu-system-x86", "arm64": "qemu-sys
 
 // process is one running QEMU.
 type process struct {
-	port    net.Conn
+	port    net.Conn // our end of the agent's serial port, or of a desktop's monitor
 	agent   *mux.Session
+	output  io.Writer // gets the console's: console, and who else is to
 	console *tail
 	stderr  *tail
 	cancel  context.CancelFunc

@@ -15,6 +15,8 @@ import (
 type monitor struct {
 	conn *net.UnixConn
 	in   *json.Decoder
+	// replies has what is no event once dropEvents reads; nil before.
+	replies chan message
 }
 
 // message is anything that QEMU says.
@@ -56,8 +58,8 @@ func (m *monitor) command(file *os.File, name string, arguments any) error {
 		return fmt.Errorf("telling QEMU to %s: %w", name, err)
 	}
 	for {
-		var reply message
-		if err := m.in.Decode(&reply); err != nil {
+		reply, err := m.receive()
+		if err != nil {
 			return fmt.Errorf("telling QEMU to %s: %w", name, err)
 		}
 		switch {
@@ -67,6 +69,35 @@ func (m *monitor) command(file *os.File, name string, arguments any) error {
 			return nil
 		}
 	}
+}
+
+func (m *monitor) receive() (reply message, err error) {
+	if m.replies == nil {
+		return reply, m.in.Decode(&reply)
+	}
+	reply, ok := <-m.replies
+	if !ok {
+		err = errors.New("QEMU has ended")
+	}
+	return reply, err
+}
+
+// dropEvents reads events as they come, so that QEMU need not keep them for
+// somebody who asks for nothing.
+func (m *monitor) dropEvents() {
+	m.replies = make(chan message)
+	go func() {
+		defer close(m.replies)
+		for {
+			var reply message
+			if err := m.in.Decode(&reply); err != nil {
+				return
+			}
+			if reply.Event == "" {
+				m.replies <- reply
+			}
+		}
+	}()
 }
 
 // saved waits until a migration has ended.

@@ -71,7 +71,7 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 		return err
 	}
 	defer control.Close()
-	p, err := launch(ctx, spec, line, port)
+	p, err := launch(ctx, spec.Arch, newProcess(port, spec.ConsoleTail), line)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 	}
 	// QEMU loses its monitor with it: nothing can reach it any more.
 	defer control.Close()
-	p, err := launch(ctx, spec, line, port)
+	p, err := launch(ctx, spec.Arch, newProcess(port, spec.ConsoleTail), line)
 	if err != nil {
 		return nil, err
 	}

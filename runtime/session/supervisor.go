@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
 // supervisor owns a session's VM and serves its socket.
@@ -76,7 +77,7 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 		return err
 	}
 	defer forwards.close()
-	l, err := s.listen()
+	l, err := supervise.Listen(s.dir)
 	if err != nil {
 		return err
 	}
@@ -132,25 +133,6 @@ func (s *supervisor) drain() {
 
 // stopTimeout bounds an orderly end; after it the VM is killed.
 const stopTimeout = 10 * time.Second
-
-func (s *supervisor) listen() (net.Listener, error) {
-	address, hold, err := socketAddress(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	if hold != nil {
-		defer hold.Close()
-	}
-	l, err := net.Listen("unix", address)
-	if err != nil {
-		return nil, fmt.Errorf("listening on the session's socket: %w", err)
-	}
-	if err := os.Chmod(filepath.Join(s.dir, "socket"), 0o600); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
-}
 
 // writeInfo makes session.json appear at once and whole.
 func (s *supervisor) writeInfo() error {

@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
 // A connection to a supervisor's socket begins with one byte, its kind.
@@ -61,50 +60,16 @@ type crash struct {
 	Console string `json:"console"`
 }
 
-// maxSocketPath is the length that every system's sockaddr_un takes.
-const maxSocketPath = 103
-
-// socketAddress names dir's socket shortly enough for the kernel. The returned
-// file must stay open while the address is used.
-func socketAddress(dir string) (string, *os.File, error) {
-	path := filepath.Join(dir, "socket")
-	if len(path) <= maxSocketPath {
-		return path, nil, nil
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return "", nil, err
-	}
-	short := fmt.Sprintf("/proc/self/fd/%d/socket", f.Fd())
-	if _, err := os.Stat(filepath.Dir(short)); err != nil {
-		f.Close()
-		return "", nil, fmt.Errorf("path of socket %q is longer than %d bytes; set LUMINA_HOME to a shorter one", path, maxSocketPath)
-	}
-	return short, f, nil
-}
-
 func dialSocket(ctx context.Context, dir string, kind byte) (net.Conn, error) {
-	address, hold, err := socketAddress(dir)
-	if err != nil {
-		return nil, err
-	}
-	if hold != nil {
-		defer hold.Close()
-	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", address)
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
-		// Nobody listens: its supervisor was killed, or has just ended.
+	conn, err := supervise.Dial(ctx, dir, kind)
+	if errors.Is(err, supervise.ErrGone) {
+		// Its supervisor was killed, or has just ended.
 		if err := cleanDir(dir); err != nil {
 			return nil, err
 		}
 		return nil, fmt.Errorf("session %q: %w: its supervisor has ended", filepath.Base(dir), ErrNotFound)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("connecting to session %q: %w", filepath.Base(dir), err)
-	}
-	if _, err := conn.Write([]byte{kind}); err != nil {
-		conn.Close()
 		return nil, fmt.Errorf("connecting to session %q: %w", filepath.Base(dir), err)
 	}
 	return conn, nil

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/desktop"
+)
+
+func newDesktopBootCommand(env *environment) *cobra.Command {
+	var o desktop.Options
+	var headless, detach bool
+	c := &cobra.Command{
+		Use:   "boot NAME",
+		Short: "Start a desktop",
+		Long: "Start a desktop, and wait until its guest powers off. Ctrl-C presses its power button; a second one ends it at once.\n" +
+			"It has a window where this host has a screen; lumina desktop open shows it anywhere.",
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			var err error
+			if o.Home, err = runtime.Home(env.getenv("LUMINA_HOME")); err != nil {
+				return err
+			}
+			o.ID = args[0]
+			o.Window = !headless && !o.Capture && hasScreen(env)
+			for _, file := range []*string{&o.SerialFile, &o.Medium} {
+				if *file == "" || file == &o.Medium && *file == desktop.NoMedium {
+					continue
+				}
+				if *file, err = filepath.Abs(*file); err != nil {
+					return err
+				}
+			}
+			switch {
+			case o.Timeout < 0:
+				return usageError{fmt.Errorf("--timeout %v: want a positive time such as 10m", o.Timeout)}
+			case o.Capture && detach:
+				return usageError{errors.New("--capture-serial needs somebody who reads: not with --detach")}
+			case o.Capture:
+				o.Serial = env.stdout
+				return desktop.Supervise(c.Context(), o, func(error) {})
+			case detach:
+				return detachDesktop(c.Context(), env, o)
+			}
+			return desktop.Supervise(c.Context(), o, func(err error) {
+				if err == nil {
+					err = printBooted(env, o)
+				}
+				if err == nil && !headless && !o.Window {
+					fmt.Fprintf(env.stderr, "lumina: this host has no screen; lumina desktop open %s shows the desktop's\n", o.ID)
+				}
+			})
+		},
+		ValidArgsFunction: completeDesktops(env),
+	}
+	c.Flags().SortFlags = false
+	c.Flags().BoolVar(&headless, "headless", false, "open no window")
+	c.Flags().BoolVarP(&detach, "detach", "d", false, "return once it runs; lumina desktop stop ends it")
+	c.Flags().StringVar(&o.Medium, "iso", "", "another medium than the desktop's, or none")
+	c.Flags().StringVar(&o.SerialFile, "serial", "", "write to this file what the guest writes to its serial port")
+	c.Flags().DurationVar(&o.Timeout, "timeout", 0, "end it after this time, such as 10m")
+	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the Linux of the medium without its loader, with its console on the standard output")
+	return c
+}
+
+// hasScreen says whether a window can be opened.
+func hasScreen(env *environment) bool {
+	return goruntime.GOOS == "darwin" || env.getenv("DISPLAY") != "" || env.getenv("WAYLAND_DISPLAY") != ""
+}
+
+// superviseDesktopCommand is the hidden command that a desktop's process runs.
+const superviseDesktopCommand = "__supervise-desktop"
+
+func newSuperviseDesktopCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:    superviseDesktopCommand,
+		Hidden: true,
+		Args:   usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return desktop.Main(c.Context(), env.stdin)
+		},
+	}
+}
+
+func detachDesktop(ctx context.Context, env *environment, o desktop.Options) error {
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding the lumina program: %w", err)
+	}
+	if _, err := desktop.Start(ctx, program, []string{superviseDesktopCommand}, o); err != nil {
+		return err
+	}
+	return printBooted(env, o)
+}
+
+// printBooted says that a desktop runs.
+func printBooted(env *environment, o desktop.Options) error {
+	f, err := outputFormat(env)
+	if err != nil {
+		return err
+	}
+	m, err := desktop.NewStore(o.Home).Find(o.ID)
+	if err != nil {
+		return err
+	}
+	if f == formatText {
+		_, err = fmt.Fprintf(env.stdout, "%s is running\n", m.Name)
+		return err
+	}
+	return printJSON(env.stdout, map[string]any{"id": m.ID, "name": m.Name, "running": true})
+}
+
+func newDesktopStopCommand(env *environment) *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "stop NAME",
+		Short: "Press a desktop's power button; if it does not end, end it",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			d, err := openDesktop(env, args[0])
+			if err != nil {
+				return err
+			}
+			err = d.Stop(c.Context(), force)
+			if errors.Is(err, desktop.ErrNotRunning) {
+				return nil // the wish is fulfilled
+			}
+			return err
+		},
+		ValidArgsFunction: completeDesktops(env),
+	}
+	c.Flags().BoolVar(&force, "force", false, "end it at once")
+	return c
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	goruntime "runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/desktop"
+)
+
+func newDesktopCreateCommand(env *environment) *cobra.Command {
+	var r desktop.Request
+	var memory, disk byteSize
+	var os, network string
+	c := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a desktop of an installation medium",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			store, err := desktopStore(env)
+			if err != nil {
+				return err
+			}
+			r.Name, r.Memory, r.DiskSize, r.Network = args[0], int64(memory), int64(disk), runtime.NetworkMode(network)
+			if os != "" {
+				if r.OS, err = desktop.FindOS(os); err != nil {
+					return usageError{err}
+				}
+				if !c.Flags().Changed("arch") {
+					r.Architecture = r.OS.Architecture
+				}
+			}
+			if err := checkDesktop(r.Manifest); err != nil {
+				return usageError{err}
+			}
+			driver, err := desktop.Driver()
+			if err != nil {
+				return err
+			}
+			if err := r.Examine(c.Context()); err != nil {
+				return err
+			}
+			m, err := store.Create(driver, r.Manifest)
+			if err != nil {
+				return err
+			}
+			if r.OS.Note != "" {
+				fmt.Fprintf(env.stderr, "lumina: %s\n", r.OS.Note)
+			}
+			return printDesktops(env, store, []*desktop.Manifest{m})
+		},
+	}
+	c.Flags().SortFlags = false
+	c.Flags().StringVar(&r.Medium, "iso", "", "the installation medium, an image of a CD-ROM")
+	c.Flags().StringVar(&os, "os", "", "what it is in the catalogue, see lumina desktop catalog")
+	c.Flags().StringVar(&r.SHA256, "sha256", "", "its digest, from its vendor")
+	c.Flags().StringVar(&r.Architecture, "arch", goruntime.GOARCH, "architecture of the VM: amd64 or arm64")
+	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB)")
+	c.Flags().IntVar(&r.CPUs, "cpus", desktop.DefaultCPUs, "processors of the VM")
+	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB)")
+	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…")
+	c.Flags().BoolVar(&r.Force, "force", false, "take a medium that does not fit, or is not verified")
+	_ = c.MarkFlagRequired("iso") // fails for flags that do not exist only
+	return c
+}
+
+func checkDesktop(m desktop.Manifest) error {
+	if m.Architecture != "amd64" && m.Architecture != "arm64" {
+		return fmt.Errorf("--arch %q: want amd64 or arm64", m.Architecture)
+	}
+	const maxCPUs = 64
+	if m.CPUs < 1 || m.CPUs > maxCPUs {
+		return fmt.Errorf("%d cpus: want 1 to %d", m.CPUs, maxCPUs)
+	}
+	return m.Network.Check()
+}

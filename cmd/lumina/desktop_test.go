@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// newDesktop makes a desktop that the test ends with.
+func newDesktop(t testing.TB, name, medium string, args ...string) (mac, dir string) {
+	t.Helper()
+	r := lumina(t, append([]string{"desktop", "create", name, "--iso", medium, "--disk-size", "64MB"}, args...)...).succeeded(t)
+	var rows []struct {
+		ID  string `json:"id"`
+		MAC string `json:"macAddress"`
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &rows); err != nil || len(rows) != 1 {
+		t.Fatalf("create printed %q", r.stdout)
+	}
+	t.Cleanup(func() {
+		lumina(t, "desktop", "stop", "--force", name).succeeded(t)
+		lumina(t, "desktop", "rm", name).succeeded(t)
+		nothingLeft(t)
+	})
+	return rows[0].MAC, filepath.Join(home, "desktop-vms", rows[0].ID)
+}
+
+// A real installer, driven by what is on its screen.
+func TestDesktopInstaller(t *testing.T) {
+	const name = "installer"
+	newDesktop(t, name, installer(t), "--memory", "1GB")
+	lumina(t, "desktop", "boot", name, "--headless", "--detach").succeeded(t)
+	var f font
+	waitScreen(t, name, "the installer's first page", 5*time.Minute, func(s *screen) (ok bool) {
+		f, ok = s.learn("Choose the language to be used for the installation process. The selected language will also be the default language for the installed system.")
+		return ok
+	})
+	waitScreen(t, name, "English selected", 10*time.Second, func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
+
+	t.Run("a browser", func(t *testing.T) { testBrowser(t, name, f) })
+
+	lumina(t, "desktop", "key", name, "enter").succeeded(t)
+	waitScreen(t, name, "the second page", time.Minute, func(s *screen) bool { return f.shows(s, "Select your location") })
+	lumina(t, "desktop", "type", name, "c").succeeded(t)
+	waitScreen(t, name, "Canada selected", 10*time.Second, func(s *screen) bool { return strings.Contains(s.selected(f), "Canada") })
+	lumina(t, "desktop", "key", name, "enter").succeeded(t)
+	waitScreen(t, name, "the third page", 2*time.Minute, func(s *screen) bool { return f.shows(s, "Configure the keyboard") })
+	// The installer has no pointer; that there is a screen for it is what shows.
+	lumina(t, "desktop", "click", name, "100", "100").succeeded(t)
+	if r := lumina(t, "desktop", "click", name, "100", "10000"); r.code != exitFailure || !strings.Contains(r.stderr, "not on the screen") {
+		t.Errorf("a click beside the screen: %d %s", r.code, r.stderr)
+	}
+}
+
+// starts is what testdata/starts.c says.
+func starts(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	serial := filepath.Join(t.TempDir(), "serial")
+	lumina(t, append([]string{"desktop", "boot", name, "--headless", "--serial", serial, "--timeout", "2m"}, args...)...).succeeded(t)
+	_, said, _ := strings.Cut(string(readFile(t, serial)), "starts: ")
+	said, _, _ = strings.Cut(said, "\r")
+	return said
+}
+
+// What a desktop is stays over its boots, whatever ends them.
+func TestDesktopBoots(t *testing.T) {
+	const name = "starts"
+	medium := startsMedium(t)
+	mac, dir := newDesktop(t, name, medium, "--memory", "256MB")
+	want := func(n string) string { return n + " mac: " + strings.ReplaceAll(mac, ":", "") }
+	for _, n := range []string{"1", "2"} {
+		if got := starts(t, name); got != want(n) {
+			t.Errorf("the guest says %q, want %q", got, want(n))
+		}
+	}
+	t.Run("twice at once", func(t *testing.T) {
+		lumina(t, "desktop", "boot", name, "--headless", "--detach", "--iso", "none").succeeded(t)
+		for _, args := range [][]string{{"boot", name, "--headless"}, {"boot", name, "--headless", "--detach"}, {"rm", name}} {
+			r := lumina(t, append([]string{"desktop"}, args...)...)
+			if r.code != exitFailure || !strings.Contains(r.stderr, `desktop "starts": it is running already`) || strings.Count(r.stderr, "\n") != 1 {
+				t.Errorf("%q: %d %s", args, r.code, r.stderr)
+			}
+		}
+		if info, err := os.Stat(filepath.Join(dir, "socket")); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the socket: %v, %v", info, err)
+		}
+	})
+	t.Run("killed", func(t *testing.T) {
+		for _, p := range processes(t) {
+			pid, line, _ := strings.Cut(p, " ")
+			if n, err := strconv.Atoi(pid); err == nil && strings.Contains(line, superviseDesktopCommand) {
+				if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		nothingLeft(t)
+		if r := lumina(t, "desktop", "screenshot", name, "-"); r.code != exitFailure || !strings.Contains(r.stderr, "it is not running") {
+			t.Errorf("a screenshot of it: %d %s", r.code, r.stderr)
+		}
+		if got := starts(t, name); got != want("3") {
+			t.Errorf("the guest says %q, want %q", got, want("3"))
+		}
+	})
+	t.Run("Ctrl-C", func(t *testing.T) {
+		cmd := command("desktop", "boot", name, "--headless", "--iso", "none")
+		started(t, `"running":true`, cmd)
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		if code := waitCode(t, cmd); code != 128+int(syscall.SIGINT) {
+			t.Errorf("exit code %d", code)
+		}
+		nothingLeft(t)
+	})
+	t.Run("timeout", func(t *testing.T) {
+		if r := lumina(t, "desktop", "boot", name, "--headless", "--iso", "none", "--timeout", "1s"); r.code != exitTimeout {
+			t.Errorf("exit code %d: %s", r.code, r.stderr)
+		}
+	})
+	t.Run("common devices", func(t *testing.T) {
+		// What Windows has drivers for, and the firmware, too.
+		manifest := filepath.Join(dir, "manifest.json")
+		b := bytes.Replace(readFile(t, manifest), []byte(`"osFamily": "linux"`), []byte(`"osFamily": "windows"`), 1)
+		writeFile(t, manifest, b)
+		if got := starts(t, name); !strings.HasPrefix(got, "4 ") {
+			t.Errorf("the guest says %q", got)
+		}
+	})
+}
+
+func TestDesktopCapturesSerial(t *testing.T) {
+	const name = "serial"
+	newDesktop(t, name, installer(t), "--memory", "1GB")
+	cmd := command("desktop", "boot", name, "--capture-serial", "--timeout", "2m")
+	started(t, "Command line: console=ttyS0", cmd)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = waitCode(t, cmd)
+	nothingLeft(t)
+}
+
+func TestDesktopRefusesMedia(t *testing.T) {
+	amd64, arm64 := startsMedium(t), efiMedium(t, "BOOTAA64.EFI", noProgram(0xAA64))
+	content := readFile(t, amd64)
+	dir := t.TempDir()
+	file := func(name string, content []byte) string {
+		name = filepath.Join(dir, name)
+		writeFile(t, name, content)
+		return name
+	}
+	sum := sha256.Sum256(content)
+	digest := hex.EncodeToString(sum[:])
+	other := strings.Repeat("0123456789abcdef", 4)
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"x86 for arm64":     {[]string{amd64, "--arch", "arm64"}, "it is for amd64 (BOOTX64.EFI), the guest is arm64"},
+		"arm64 for x86":     {[]string{arm64, "--arch", "amd64"}, "it is for arm64 (BOOTAA64.EFI), the guest is amd64"},
+		"truncated":         {[]string{file("truncated", content[:len(content)/2])}, "truncated"},
+		"empty":             {[]string{file("empty", nil)}, "it is empty"},
+		"no ISO":            {[]string{file("text", bytes.Repeat([]byte("text\n"), 1<<14))}, "not an ISO 9660 image"},
+		"a directory":       {[]string{dir}, "not an ISO 9660 image"},
+		"another digest":    {[]string{amd64, "--sha256", other}, "its SHA-256 is " + digest},
+		"a placeholder":     {[]string{amd64, "--sha256", strings.Repeat("0", 64)}, "placeholder"},
+		"none in catalogue": {[]string{amd64, "--os", "debian-12-amd64"}, "the catalogue has no digest of debian-12-amd64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := lumina(t, append([]string{"desktop", "create", "refused", "--iso"}, tt.args...)...)
+			if r.code != exitFailure || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 || r.stdout != "" {
+				t.Errorf("exit code %d, %q, %q; want %q", r.code, r.stdout, r.stderr, tt.want)
+			}
+			if entries, _ := filepath.Glob(filepath.Join(home, "desktop-vms", "[^.]*")); len(entries) > 0 {
+				t.Errorf("it left %q", entries)
+			}
+		})
+	}
+	newDesktop(t, "verified", amd64, "--os", "debian-12-amd64", "--sha256", digest)
+	newDesktop(t, "forced", arm64, "--arch", "amd64", "--force")
+	if r := lumina(t, "doctor", "--iso", arm64); r.code != 1 || !strings.Contains(r.stdout, "it is for arm64 (BOOTAA64.EFI), this host is amd64") {
+		t.Errorf("doctor: %d %s", r.code, r.stdout)
+	}
+	if r := lumina(t, "doctor", "--iso", filepath.Join(dir, "empty")); r.code != 2 {
+		t.Errorf("doctor, an empty file: %d %s", r.code, r.stdout)
+	}
+	if r := lumina(t, "desktop", "install-macos", "mac"); r.code != exitFailure || !strings.Contains(r.stderr, "of a Mac") {
+		t.Errorf("install-macos: %d %s", r.code, r.stderr)
+	}
+}

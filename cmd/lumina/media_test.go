@@ -1,0 +1,132 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// Installation media for the tests of desktops, made of Debian's packages and
+// kept by the digest of what they are made of.
+
+// installerDir has Debian's text installer (package debian-installer-12-netboot-amd64).
+const installerDir = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
+
+const installerConfig = `set timeout=0
+menuentry "Install" {
+  linux /install.amd/vmlinuz quiet
+  initrd /install.amd/initrd.gz
+}
+`
+
+func tool(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
+
+func readFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func writeFile(t testing.TB, name string, content []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cachedMedium returns the file that build makes of inputs; build writes to the
+// name that it is given.
+func cachedMedium(t testing.TB, kind string, inputs [][]byte, build func(name string)) string {
+	t.Helper()
+	h := sha256.New()
+	for _, in := range inputs {
+		sum := sha256.Sum256(in)
+		h.Write(sum[:])
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(cache, "lumina", "test")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, kind+"-"+hex.EncodeToString(h.Sum(nil)[:8])+".iso")
+	if _, err := os.Stat(name); err == nil {
+		return name
+	}
+	made := filepath.Join(t.TempDir(), "medium.iso")
+	build(made)
+	tool(t, "cp", made, name+".new")
+	if err := os.Rename(name+".new", name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// installer is a medium with Debian's installer that EFI firmware boots.
+func installer(t testing.TB) string {
+	t.Helper()
+	kernel, initrd := filepath.Join(installerDir, "linux"), filepath.Join(installerDir, "initrd.gz")
+	inputs := [][]byte{readFile(t, kernel), readFile(t, initrd), []byte(installerConfig)}
+	return cachedMedium(t, "installer", inputs, func(name string) {
+		tree := t.TempDir()
+		writeFile(t, filepath.Join(tree, "install.amd/vmlinuz"), inputs[0])
+		writeFile(t, filepath.Join(tree, "install.amd/initrd.gz"), inputs[1])
+		writeFile(t, filepath.Join(tree, "boot/grub/grub.cfg"), inputs[2])
+		tool(t, "grub-mkrescue", "-o", name, tree)
+	})
+}
+
+// startsMedium is a medium of testdata/starts.c.
+func startsMedium(t testing.TB) string {
+	t.Helper()
+	const source = "testdata/starts.c"
+	return cachedMedium(t, "starts", [][]byte{readFile(t, source)}, func(name string) {
+		dir := t.TempDir()
+		object, program := filepath.Join(dir, "starts.o"), filepath.Join(dir, "BOOTX64.EFI")
+		tool(t, "gcc", "-Wall", "-Werror", "-O1", "-ffreestanding", "-fno-stack-protector", "-fno-ident", "-fno-asynchronous-unwind-tables",
+			"-fshort-wchar", "-mno-red-zone", "-fpie", "-c", source, "-o", object)
+		tool(t, "ld", "-m", "i386pep", "--subsystem", "10", "-e", "efi_main", "--image-base", "0x10000000", "-o", program, object)
+		tool(t, "cp", efiMedium(t, "BOOTX64.EFI", readFile(t, program)), name)
+	})
+}
+
+// efiMedium is a medium with one EFI loader.
+func efiMedium(t testing.TB, loader string, program []byte) string {
+	t.Helper()
+	tree, dir := t.TempDir(), t.TempDir()
+	writeFile(t, filepath.Join(dir, loader), program)
+	image := filepath.Join(tree, "efi.img")
+	tool(t, "mkfs.fat", "-C", "-F", "12", "-s", "1", image, "160")
+	tool(t, "mmd", "-i", image, "::/EFI", "::/EFI/BOOT")
+	tool(t, "mcopy", "-i", image, filepath.Join(dir, loader), "::/EFI/BOOT/"+loader)
+	name := filepath.Join(dir, "medium.iso")
+	tool(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-e", "efi.img", "-no-emul-boot", "-o", name, tree)
+	return name
+}
+
+// noProgram has the header of a PE program for a machine, and nothing else.
+func noProgram(machine uint16) []byte {
+	b := make([]byte, 512)
+	copy(b, "MZ")
+	binary.LittleEndian.PutUint32(b[60:], 128)
+	copy(b[128:], "PE\x00\x00")
+	binary.LittleEndian.PutUint16(b[132:], machine)
+	return b
+}

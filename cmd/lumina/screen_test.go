@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"image"
+	"image/color"
+	"image/png"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A text screen is read without knowing its font: what is known is a text that
+// must be on the first page. Where equal characters look equal, different ones
+// different, and spaces like nothing, there it is: no other text of that length
+// does that. It also says what its characters look like, and with these the
+// pages after it are read.
+
+// Cells of the installer's font, in pixels.
+const (
+	cellWidth  = 8
+	cellHeight = 16
+)
+
+type glyph [cellHeight]byte
+
+// screen is what a screenshot shows, in cells.
+type screen struct {
+	image.Image
+	cells [][]glyph
+}
+
+func newScreen(t testing.TB, shot []byte) *screen {
+	t.Helper()
+	img, err := png.Decode(bytes.NewReader(shot))
+	if err != nil {
+		t.Fatalf("reading the screenshot: %v", err)
+	}
+	s := &screen{Image: img}
+	for y := 0; y+cellHeight <= img.Bounds().Dy(); y += cellHeight {
+		var row []glyph
+		for x := 0; x+cellWidth <= img.Bounds().Dx(); x += cellWidth {
+			row = append(row, s.glyphAt(x, y))
+		}
+		s.cells = append(s.cells, row)
+	}
+	return s
+}
+
+// glyphAt is what differs from a cell's background, its most frequent colour.
+func (s *screen) glyphAt(x, y int) (g glyph) {
+	background := s.background(x, y)
+	for dy := range cellHeight {
+		for dx := range cellWidth {
+			if s.At(x+dx, y+dy) != background {
+				g[dy] |= 1 << dx
+			}
+		}
+	}
+	return g
+}
+
+func (s *screen) background(x, y int) color.Color {
+	count := map[color.Color]int{}
+	var most color.Color
+	for dy := range cellHeight {
+		for dx := range cellWidth {
+			c := s.At(x+dx, y+dy)
+			if count[c]++; most == nil || count[c] > count[most] {
+				most = c
+			}
+		}
+	}
+	return most
+}
+
+type font map[glyph]rune
+
+// learn finds a text and what its characters look like.
+func (s *screen) learn(text string) (font, bool) {
+	for _, row := range s.cells {
+		for at := 0; at+len(text) <= len(row); at++ {
+			if f, ok := match(row[at:], text); ok {
+				return f, true
+			}
+		}
+	}
+	return nil, false
+}
+
+func match(cells []glyph, text string) (font, bool) {
+	f, looks := font{}, map[rune]glyph{' ': {}}
+	for i, r := range text {
+		g := cells[i]
+		seen, known := looks[r]
+		other, taken := f[g]
+		if known && seen != g || taken && other != r {
+			return nil, false
+		}
+		looks[r], f[g] = g, r
+	}
+	return f, true
+}
+
+// read is a row of the screen; what the font has not is U+FFFD.
+func (f font) read(cells []glyph) string {
+	var b strings.Builder
+	for _, g := range cells {
+		r, ok := f[g]
+		if !ok {
+			r = '\uFFFD'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// shows says whether a text is on the screen, as far as the font has it.
+func (f font) shows(s *screen, text string) bool {
+	known := map[rune]bool{}
+	for _, r := range f {
+		known[r] = true
+	}
+	want := strings.Map(func(r rune) rune {
+		if known[r] {
+			return r
+		}
+		return '\uFFFD'
+	}, text)
+	for _, row := range s.cells {
+		if strings.Contains(f.read(row), want) {
+			return true
+		}
+	}
+	return false
+}
+
+// selected is the row that is highlighted in red.
+func (s *screen) selected(f font) string {
+	red := color.RGBA{170, 0, 0, 255}
+	for y, row := range s.cells {
+		n := 0
+		for x := range row {
+			if color.RGBAModel.Convert(s.background(x*cellWidth, y*cellHeight)) == red {
+				n++
+			}
+		}
+		if n > 3 {
+			return f.read(row)
+		}
+	}
+	return ""
+}
+
+// screenshot takes one of a desktop.
+func screenshot(t testing.TB, name string) *screen {
+	t.Helper()
+	return newScreen(t, []byte(lumina(t, "desktop", "screenshot", name, "-").succeeded(t).stdout))
+}
+
+// waitScreen takes screenshots until one is as it should be. A guest tells nobody
+// that it has drawn: there is no event to wait for. The wait is bounded, and what
+// was seen last is kept for whoever looks into it.
+func waitScreen(t testing.TB, name, what string, limit time.Duration, ok func(*screen) bool) *screen {
+	t.Helper()
+	start := time.Now()
+	for {
+		s := screenshot(t, name)
+		if ok(s) {
+			t.Logf("%s after %.1f s", what, time.Since(start).Seconds())
+			return s
+		}
+		if time.Since(start) > limit {
+			last := filepath.Join(t.ArtifactDir(), "last.png")
+			lumina(t, "desktop", "screenshot", name, last)
+			t.Fatalf("no %s on the screen within %v; it shows %s", what, limit, last)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}

@@ -1,0 +1,101 @@
+package desktop
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+//go:embed catalog.json
+var catalogJSON []byte
+
+// OS is an operating system of the catalogue.
+type OS struct {
+	ID           string `json:"id"`
+	Name         string `json:"name"`
+	Family       Family `json:"osFamily"`
+	Variant      string `json:"osVariant"`
+	Architecture string `json:"architecture"`
+	URL          string `json:"url"`       // of the medium, or of the page that has it
+	Checksums    string `json:"checksums"` // URL of the vendor's list of digests
+	// SHA256 of the medium, in hexadecimal; "" where it is not known for certain.
+	SHA256   string `json:"sha256,omitempty"`
+	Memory   int64  `json:"memoryBytes,omitempty"`
+	DiskSize int64  `json:"diskBytes,omitempty"`
+	Note     string `json:"note,omitempty"`
+}
+
+// Catalog lists the operating systems whose vendors' media are known.
+func Catalog() ([]OS, error) {
+	var all []OS
+	if err := json.Unmarshal(catalogJSON, &all); err != nil {
+		return nil, fmt.Errorf("reading the catalogue: %w", err)
+	}
+	return all, nil
+}
+
+// FindOS returns an entry of the catalogue.
+func FindOS(id string) (OS, error) {
+	all, err := Catalog()
+	if err != nil {
+		return OS{}, err
+	}
+	var ids []string
+	for _, o := range all {
+		if o.ID == id {
+			return o, nil
+		}
+		ids = append(ids, o.ID)
+	}
+	return OS{}, fmt.Errorf("no operating system %q in the catalogue; it has: %s", id, strings.Join(ids, ", "))
+}
+
+// ErrDigest is wrapped when a medium is not, or cannot be shown to be, the one
+// that was meant.
+var ErrDigest = errors.New("the medium is not verified")
+
+// CheckDigest returns an error when s is no SHA-256 that somebody computed of a
+// medium, such as a placeholder.
+func CheckDigest(s string) error {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != sha256.Size {
+		return fmt.Errorf("%w: SHA-256 %q is not 64 hexadecimal digits", ErrDigest, s)
+	}
+	empty := sha256.Sum256(nil)
+	if strings.Count(s, s[:1]) == len(s) || hex.EncodeToString(empty[:]) == strings.ToLower(s) {
+		return fmt.Errorf("%w: SHA-256 %q is a placeholder", ErrDigest, s)
+	}
+	return nil
+}
+
+// Verify compares a medium with a digest.
+func Verify(ctx context.Context, r io.Reader, want string) error {
+	if err := CheckDigest(want); err != nil {
+		return err
+	}
+	h := sha256.New()
+	buf := make([]byte, 1<<20)
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := r.Read(buf)
+		h.Write(buf[:n])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("reading the medium: %w", err)
+		}
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != strings.ToLower(want) {
+		return fmt.Errorf("%w: its SHA-256 is %s, not %s", ErrDigest, got, strings.ToLower(want))
+	}
+	return nil
+}

@@ -1,0 +1,250 @@
+// Package desktop keeps whole systems with a screen: VMs with EFI firmware,
+// disk and variables of their own, installed from their vendors' media.
+//
+// A desktop is a bundle, a directory desktop-vms/UUID/ with
+//
+//	manifest.json  see Manifest
+//	disk.img       raw and sparse
+//	efi.vars       the firmware's variables
+//	lock           held by the process that runs it
+//	socket         of that process, see supervisor.go
+package desktop
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/flock"
+	"github.com/abdul-abdi/lumina/runtime/name"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+const (
+	manifestFile  = "manifest.json"
+	diskFile      = "disk.img"
+	variablesFile = "efi.vars"
+	lockFile      = "lock"
+	// unfinished is how directories of desktops begin that are being made.
+	unfinished = ".new-"
+)
+
+var (
+	// ErrNotFound is wrapped when there is no desktop of a name.
+	ErrNotFound = errors.New("no such desktop")
+	// ErrRunning is wrapped when a desktop is running and must not.
+	ErrRunning = errors.New("it is running already")
+	// ErrNotRunning is wrapped when a desktop is not running and must.
+	ErrNotRunning = errors.New("it is not running")
+	// ErrExists is wrapped when there is a desktop of the name already.
+	ErrExists = errors.New("there is one already")
+)
+
+// Store is a directory of desktops.
+type Store struct {
+	dir string
+}
+
+// NewStore makes a store in a state directory.
+func NewStore(home string) *Store {
+	return &Store{filepath.Join(home, "desktop-vms")}
+}
+
+// Create makes a desktop and returns its manifest. Of m it takes what is set;
+// driver's firmware is the desktop's. It appears at once, and whole.
+func (s *Store) Create(driver vm.DesktopDriver, m Manifest) (*Manifest, error) {
+	if err := name.Check("desktop", m.Name); err != nil {
+		return nil, err
+	}
+	lock, err := s.lock()
+	if err != nil {
+		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
+	}
+	defer lock.Close()
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(all, func(o *Manifest) bool { return o.Name == m.Name }) {
+		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, ErrExists)
+	}
+	m.ID, m.Created = name.UUID(), time.Now().UTC()
+	set(&m.DiskSize, DefaultDiskSize)
+	dir := filepath.Join(s.dir, unfinished+m.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
+	}
+	defer os.RemoveAll(dir)
+	m.fill(dir, m.Created)
+	err = makeFile(filepath.Join(dir, diskFile), func(f *os.File) error { return f.Truncate(m.DiskSize) })
+	if err == nil {
+		err = makeFile(filepath.Join(dir, variablesFile), func(f *os.File) error { return driver.WriteVariables(m.Architecture, f) })
+	}
+	if err == nil {
+		err = m.write(dir)
+	}
+	if err == nil {
+		err = os.Rename(dir, s.path(m.ID))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
+	}
+	return &m, nil
+}
+
+func makeFile(name string, fill func(*os.File) error) error {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return errors.Join(fill(f), f.Sync())
+}
+
+func (s *Store) path(id string) string { return filepath.Join(s.dir, id) }
+
+// lock makes names unique: it is held while a desktop is created. What those
+// left who died doing so is removed.
+func (s *Store) lock() (*os.File, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	busy, err := flock.TryExclusive(f)
+	if err == nil && busy {
+		err = errors.New("another one is being created")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	left, _ := filepath.Glob(filepath.Join(s.dir, unfinished+"*")) // fails for bad patterns only
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// List returns all desktops, the oldest first.
+func (s *Store) List() ([]*Manifest, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing desktops: %w", err)
+	}
+	var all []*Manifest
+	for _, e := range entries {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		m, err := readManifest(s.path(e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // being removed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("desktop %s: %w", e.Name(), err)
+		}
+		all = append(all, m)
+	}
+	slices.SortFunc(all, func(a, b *Manifest) int { return a.Created.Compare(b.Created) })
+	return all, nil
+}
+
+// Find returns the desktop of a name, or of an identifier or a unique beginning
+// of one.
+func (s *Store) Find(id string) (*Manifest, error) {
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	var found []*Manifest
+	for _, m := range all {
+		if m.Name == id {
+			return m, nil
+		}
+		if id != "" && strings.HasPrefix(m.ID, id) {
+			found = append(found, m)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return nil, fmt.Errorf("desktop %q: %w; lumina desktop ls shows those that there are", id, ErrNotFound)
+	}
+	return nil, fmt.Errorf("desktop %q: %d identifiers begin so; give more of it", id, len(found))
+}
+
+// hold takes the lock of a desktop, for the process that runs or removes it.
+func (s *Store) hold(m *Manifest) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(s.path(m.ID), lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("desktop %q: %w", m.Name, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	busy, err := flock.TryExclusive(f)
+	if err == nil && busy {
+		err = ErrRunning
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("desktop %q: %w", m.Name, err)
+	}
+	return f, nil
+}
+
+// Running says whether a process runs a desktop.
+func (s *Store) Running(m *Manifest) bool {
+	lock, err := s.hold(m)
+	if err == nil {
+		lock.Close()
+	}
+	return errors.Is(err, ErrRunning)
+}
+
+// Remove removes a desktop that is not running, and all it holds.
+func (s *Store) Remove(id string) error {
+	m, err := s.Find(id)
+	if err != nil {
+		return err
+	}
+	lock, err := s.hold(m)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	// Renamed first: what is removed halfway is no desktop.
+	gone := filepath.Join(s.dir, unfinished+m.ID)
+	if err := os.Rename(s.path(m.ID), gone); err != nil {
+		return fmt.Errorf("removing desktop %q: %w", m.Name, err)
+	}
+	return os.RemoveAll(gone)
+}
+
+// Driver opens the driver that runs desktops on this system.
+func Driver() (vm.DesktopDriver, error) {
+	d, err := vm.Open("")
+	if err != nil {
+		return nil, err
+	}
+	desktops, ok := d.(vm.DesktopDriver)
+	if !ok {
+		return nil, fmt.Errorf("desktops: %w", vm.ErrUnsupported)
+	}
+	return desktops, nil
+}

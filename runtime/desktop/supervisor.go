@@ -1,0 +1,470 @@
+package desktop
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
+	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/supervise"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// Options says how to boot a desktop.
+type Options struct {
+	Home string `json:"home"`
+	ID   string `json:"id"` // or the name
+	// Medium is the path of an image that takes the place of the desktop's own;
+	// NoMedium for none.
+	Medium string `json:"medium,omitempty"`
+	// Capture boots the medium's Linux without its loader, for its serial port.
+	Capture bool `json:"capture,omitempty"`
+	Window  bool `json:"window,omitempty"`
+	// SerialFile is the path of a file that gets what the guest writes to its
+	// serial port. Serial gets it, too.
+	SerialFile string    `json:"serial,omitempty"`
+	Serial     io.Writer `json:"-"`
+	// Timeout ends the desktop after a time; 0: never.
+	Timeout time.Duration `json:"timeout,omitempty"`
+}
+
+// NoMedium is for Options.Medium.
+const NoMedium = "none"
+
+// supervisor is the process that runs a desktop, and serves its socket.
+type supervisor struct {
+	m        *Manifest
+	dir      string
+	machine  vm.Desktop
+	network  *network.Network
+	serial   *os.File
+	started  time.Time
+	stop     chan bool     // whoever asks for the end, and whether at once
+	gone     chan struct{} // closed when all has ended
+	keyboard sync.Mutex    // one at a time types
+}
+
+// Supervise runs a desktop until its guest powers off, somebody stops it, or ctx
+// ends. ready is called once, when the machine runs or has failed to.
+func Supervise(ctx context.Context, o Options, ready func(error)) error {
+	s := &supervisor{stop: make(chan bool), gone: make(chan struct{})}
+	err := s.run(ctx, o, ready)
+	close(s.gone)
+	return err
+}
+
+func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err error) {
+	running := false
+	defer func() {
+		if !running {
+			ready(err)
+		}
+	}()
+	store := NewStore(o.Home)
+	if s.m, err = store.Find(o.ID); err != nil {
+		return err
+	}
+	s.dir = store.path(s.m.ID)
+	lock, err := store.hold(s.m)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	// Read again: it was somebody else's before it was locked.
+	if s.m, err = readManifest(s.dir); err != nil {
+		return fmt.Errorf("desktop %q: %w", o.ID, err)
+	}
+	// What a supervisor left that was killed.
+	socket := filepath.Join(s.dir, "socket")
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	// Once it runs, the guest may power off before it is ended with ctx.
+	machineContext, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	whileStarting := context.AfterFunc(ctx, cancel)
+	defer s.end()
+	if err := s.start(machineContext, o); err != nil {
+		return fmt.Errorf("booting desktop %q: %w", s.m.Name, err)
+	}
+	whileStarting()
+	s.started = time.Now()
+	now := s.started.UTC()
+	s.m.LastBooted = &now
+	if err := s.m.write(s.dir); err != nil {
+		return err
+	}
+	l, err := supervise.Listen(s.dir)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	go s.serve(ctx, l)
+	running = true
+	ready(nil)
+	return s.wait(ctx, o.Timeout)
+}
+
+// end frees what start made.
+func (s *supervisor) end() {
+	if s.machine != nil {
+		s.machine.Kill()
+		<-s.machine.Done()
+	}
+	if s.network != nil {
+		s.network.Close()
+	}
+	if s.serial != nil {
+		s.serial.Close()
+	}
+}
+
+// start opens what the machine is made of, and starts it.
+func (s *supervisor) start(ctx context.Context, o Options) error {
+	driver, err := Driver()
+	if err != nil {
+		return err
+	}
+	spec := vm.DesktopSpec{ID: s.m.ID, Arch: s.m.Architecture, CPUs: s.m.CPUs, Memory: s.m.Memory,
+		Common: s.m.Family == Windows, Window: o.Window}
+	var files closers
+	defer files.close()
+	if spec.Disk, err = files.open(filepath.Join(s.dir, diskFile), os.O_RDWR); err != nil {
+		return err
+	}
+	if spec.Variables, err = files.open(filepath.Join(s.dir, variablesFile), os.O_RDWR); err != nil {
+		return err
+	}
+	if err := s.addMedium(&spec, o, &files); err != nil {
+		return err
+	}
+	var serial []io.Writer
+	if o.SerialFile != "" {
+		if s.serial, err = os.OpenFile(o.SerialFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+			return err
+		}
+		serial = append(serial, s.serial)
+	}
+	if o.Serial != nil {
+		serial = append(serial, o.Serial)
+	}
+	if len(serial) > 0 {
+		spec.Serial = io.MultiWriter(serial...)
+	}
+	mac, err := net.ParseMAC(s.m.MAC)
+	if err != nil {
+		return err
+	}
+	if s.network, err = s.m.Network.Open(false, mac); err != nil {
+		return err
+	}
+	if s.network != nil {
+		spec.Network = &vm.Network{MAC: mac, Wire: s.network.Device(), MTU: 1500}
+	}
+	machine, err := driver.StartDesktop(ctx, spec)
+	if err == nil {
+		s.machine = machine
+	}
+	return err
+}
+
+// closers are files of ours that the machine has its own descriptors of.
+type closers []*os.File
+
+func (c *closers) open(name string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(name, flag, 0)
+	if err == nil {
+		*c = append(*c, f)
+	}
+	return f, err
+}
+
+// temporary makes a file that ends with this process.
+func (c *closers) temporary(dir string, content io.Reader) (*os.File, error) {
+	f, err := os.CreateTemp(dir, ".kernel-*")
+	if err != nil {
+		return nil, err
+	}
+	*c = append(*c, f)
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(f, content)
+	return f, err
+}
+
+func (c *closers) close() {
+	for _, f := range *c {
+		f.Close()
+	}
+}
+
+func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *closers) (err error) {
+	path := o.Medium
+	if path == "" {
+		path = s.m.Medium
+	}
+	if path == "" || path == NoMedium {
+		if o.Capture {
+			return errors.New("there is no medium to take a kernel from")
+		}
+		return nil
+	}
+	spec.Medium, err = files.open(path, os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) && o.Medium == "" {
+		return fmt.Errorf("its medium %q is gone: name another one, or %q", path, NoMedium)
+	}
+	if err != nil || !o.Capture {
+		return err
+	}
+	image, err := iso.ReadFile(spec.Medium)
+	if err != nil {
+		return fmt.Errorf("medium %q: %w", path, err)
+	}
+	kernel, err := image.Kernel(s.m.Architecture)
+	if err != nil {
+		return fmt.Errorf("medium %q: %w", path, err)
+	}
+	spec.Direct = &vm.DirectBoot{CommandLine: kernel.CommandLine}
+	if spec.Direct.Kernel, err = files.temporary(s.dir, kernel.Kernel); err != nil {
+		return fmt.Errorf("taking the kernel out of %q: %w", path, err)
+	}
+	if spec.Direct.Initrd, err = files.temporary(s.dir, kernel.Initrd); err != nil {
+		return fmt.Errorf("taking the initial RAM disk out of %q: %w", path, err)
+	}
+	return nil
+}
+
+// stopTimeout is how long a guest has to power off once its button is pressed.
+const stopTimeout = 10 * time.Second
+
+func (s *supervisor) wait(ctx context.Context, timeout time.Duration) error {
+	var expired <-chan time.Time
+	if timeout > 0 {
+		t := time.NewTimer(timeout)
+		defer t.Stop()
+		expired = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), s.powerOff())
+	case <-expired:
+		return &runtime.Error{Kind: runtime.Timeout, Err: fmt.Errorf("desktop %q ran longer than %v", s.m.Name, timeout)}
+	case now := <-s.stop:
+		if now {
+			return nil
+		}
+		return s.powerOff()
+	case <-s.machine.Done():
+		if err := s.machine.Err(); err != nil {
+			return fmt.Errorf("desktop %q: %w", s.m.Name, err)
+		}
+		return nil
+	}
+}
+
+// powerOff gives the guest the time to end by itself.
+func (s *supervisor) powerOff() error {
+	if err := s.machine.PowerButton(); err != nil {
+		return err
+	}
+	t := time.NewTimer(stopTimeout)
+	defer t.Stop()
+	select {
+	case <-s.machine.Done():
+	case <-t.C:
+	}
+	return nil
+}
+
+// A connection to the socket begins with one byte, its kind.
+//
+// kindControl: one JSON request, one JSON reply.
+//
+// kindViewer: everything that follows is RFB.
+const (
+	kindControl = 'c'
+	kindViewer  = 'v'
+)
+
+// maxRequest bounds a request, maxReply a reply, in bytes.
+const (
+	maxRequest = 1 << 20
+	maxReply   = 128 << 20
+)
+
+// request is what a desktop is asked for: one of it.
+type request struct {
+	Status     bool       `json:"status,omitempty"`
+	Screenshot bool       `json:"screenshot,omitempty"`
+	Chords     [][]vm.Key `json:"chords,omitempty"` // pressed one after the other
+	Click      *Click     `json:"click,omitempty"`
+	Stop       bool       `json:"stop,omitempty"`
+	Kill       bool       `json:"kill,omitempty"`
+}
+
+// Click is a press and release of a button.
+type Click struct {
+	X, Y   int
+	Button vm.Button
+	Twice  bool
+}
+
+type reply struct {
+	Error      string  `json:"error,omitempty"`
+	Screenshot []byte  `json:"screenshot,omitempty"`
+	Status     *Status `json:"status,omitempty"`
+}
+
+// Status is what a running desktop says of itself.
+type Status struct {
+	PID    int                    `json:"pid"` // of its supervisor
+	Uptime int64                  `json:"uptime_seconds"`
+	Net    *runtime.NetworkReport `json:"network,omitempty"`
+}
+
+func (s *supervisor) serve(ctx context.Context, l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			var kind [1]byte
+			if _, err := io.ReadFull(conn, kind[:]); err != nil {
+				return
+			}
+			switch kind[0] {
+			case kindControl:
+				s.answer(ctx, conn)
+			case kindViewer:
+				s.view(conn)
+			}
+		}()
+	}
+}
+
+// view carries a viewer's stream to the machine and back.
+func (s *supervisor) view(conn net.Conn) {
+	screen, err := s.machine.Viewer()
+	if err != nil {
+		return
+	}
+	defer screen.Close()
+	go func() {
+		_, _ = io.Copy(screen, conn)
+		screen.Close()
+	}()
+	_, _ = io.Copy(conn, screen)
+}
+
+func (s *supervisor) answer(ctx context.Context, conn net.Conn) {
+	var req request
+	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil {
+		return
+	}
+	r, err := s.do(ctx, req)
+	if err != nil {
+		r.Error = strings.TrimSpace(err.Error())
+	}
+	// A client that has gone needs no answer.
+	_ = json.NewEncoder(conn).Encode(r)
+}
+
+func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
+	switch {
+	case req.Screenshot:
+		r.Screenshot, err = s.machine.Screenshot()
+	case len(req.Chords) > 0:
+		err = s.press(ctx, req.Chords)
+	case req.Click != nil:
+		err = s.click(ctx, *req.Click)
+	case req.Stop || req.Kill:
+		select {
+		case s.stop <- req.Kill:
+		case <-s.gone:
+		}
+		<-s.gone
+	case req.Status:
+		r.Status = &Status{PID: os.Getpid(), Uptime: int64(time.Since(s.started).Seconds())}
+		if n := s.network; n != nil {
+			r.Status.Net = &runtime.NetworkReport{Metrics: n.Metrics()}
+			r.Status.Net.Denied, r.Status.Net.More = n.Denied()
+		}
+	default:
+		err = errors.New("an unknown request")
+	}
+	return r, err
+}
+
+// keyTime is how long a key or button is held, and how long it rests. A USB
+// keyboard has room for 16 events and drops the rest; the guest fetches them
+// every 10 ms or so, and nothing says when it has.
+const keyTime = 25 * time.Millisecond
+
+func rest(ctx context.Context) error {
+	t := time.NewTimer(keyTime)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *supervisor) press(ctx context.Context, chords [][]vm.Key) error {
+	s.keyboard.Lock()
+	defer s.keyboard.Unlock()
+	for _, keys := range chords {
+		for _, k := range keys {
+			if err := s.machine.Key(k, true); err != nil {
+				return err
+			}
+		}
+		if err := rest(ctx); err != nil {
+			return err
+		}
+		for i := range keys {
+			if err := s.machine.Key(keys[len(keys)-1-i], false); err != nil {
+				return err
+			}
+		}
+		if err := rest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *supervisor) click(ctx context.Context, c Click) error {
+	s.keyboard.Lock()
+	defer s.keyboard.Unlock()
+	times := 1
+	if c.Twice {
+		times = 2
+	}
+	for range times {
+		for _, down := range []bool{true, false} {
+			if err := s.machine.Point(c.X, c.Y, c.Button, down); err != nil {
+				return err
+			}
+			if err := rest(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,340 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"io"
+	"net"
+	"os"
+	goruntime "runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+var _ vm.DesktopDriver = (*Driver)(nil)
+
+// desktopMachine is what QEMU needs to know of an architecture's desktops.
+type desktopMachine struct {
+	name    string // of the machine type, with its options
+	version string // a name that the firmwares' descriptors mean by it
+	screen  string
+	console string // of a kernel that is booted directly
+}
+
+var desktopMachines = map[string]desktopMachine{
+	// The firmware's picture is memory of virtio-vga: a guest without a driver
+	// has a screen, too.
+	"amd64": {"q35,vmport=off", "pc-q35-7.2", "virtio-vga", "console=ttyS0"},
+	"arm64": {"virt,gic-version=max", "virt-7.2", "virtio-gpu-pci", "console=ttyAMA0"},
+}
+
+// StartDesktop is part of [vm.DesktopDriver].
+func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desktop, error) {
+	fw, err := findFirmware(spec.Arch)
+	if err != nil {
+		return nil, err
+	}
+	verdict, err := probe(ctx, spec.Arch, "desktop", d.cacheDir, func(ctx context.Context, a Accelerator) error {
+		return d.tryDesktop(ctx, spec.Arch, fw, a)
+	})
+	if err != nil {
+		return nil, err
+	}
+	m, err := startDesktop(ctx, spec, fw, verdict.Accelerator)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// tryDesktop starts a machine with nothing to boot, until its firmware says so
+// on the serial port.
+func (d *Driver) tryDesktop(ctx context.Context, arch string, fw firmware, a Accelerator) error {
+	variables, err := os.CreateTemp("", "lumina-")
+	if err != nil {
+		return err
+	}
+	defer variables.Close()
+	if err := errors.Join(os.Remove(variables.Name()), d.WriteVariables(arch, variables)); err != nil {
+		return err
+	}
+	spoke := &signal{c: make(chan struct{})}
+	m, err := startDesktop(ctx, vm.DesktopSpec{Arch: arch, CPUs: 1, Memory: 256 << 20, Variables: variables, Serial: spoke}, fw, a)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		m.Kill()
+		<-m.Done()
+	}()
+	select {
+	case <-spoke.c:
+		return nil
+	case <-m.Done():
+		return errors.Join(errors.New("QEMU ended"), m.Err(), context.Cause(ctx))
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// signal closes its channel when something is written to it.
+type signal struct {
+	once sync.Once
+	c    chan struct{}
+}
+
+func (s *signal) Write(p []byte) (int, error) {
+	s.once.Do(func() { close(s.c) })
+	return len(p), nil
+}
+
+// desktop is one running QEMU with a screen.
+type desktop struct {
+	*process
+	mu  sync.Mutex // one command at a time
+	qmp *monitor
+}
+
+var _ vm.Desktop = (*desktop)(nil)
+
+func startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accelerator) (*desktop, error) {
+	line, control, err := newDesktopCommand(spec, fw, a)
+	if err != nil {
+		return nil, err
+	}
+	p := newProcess(control, 0)
+	if spec.Serial != nil {
+		p.output = io.MultiWriter(p.console, spec.Serial)
+	}
+	if _, err := launch(ctx, spec.Arch, p, line); err != nil {
+		return nil, err
+	}
+	qmp, err := openMonitor(control)
+	if err != nil {
+		p.Kill()
+		<-p.done
+		return nil, errors.Join(err, textError(strings.TrimSpace(p.stderr.String())))
+	}
+	qmp.dropEvents()
+	return &desktop{process: p, qmp: qmp}, nil
+}
+
+// newDesktopCommand lays out QEMU's command line and returns it with our end of
+// its monitor.
+func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*command, *net.UnixConn, error) {
+	if spec.CPUs < 1 || spec.Memory < 64<<20 {
+		return nil, nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 64 MiB are needed", spec.CPUs, spec.Memory)
+	}
+	m := desktopMachines[spec.Arch]
+	c := &command{memory: spec.Memory, firmware: fw.code, window: spec.Window}
+	control, err := c.addMonitor()
+	if err != nil {
+		return nil, nil, err
+	}
+	c.add("-M", m.name+",pflash0=code,pflash1=variables", "-m", strconv.FormatInt(spec.Memory>>10, 10)+"k", "-smp", strconv.Itoa(spec.CPUs),
+		"-nodefaults", "-no-user-config", "-display", display(spec.Window),
+		// Viewers are handed over one by one, by add_client: nothing listens.
+		"-vnc", "none",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol="+resourceControl(spec.Window),
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-blockdev", "driver=file,node-name=code,read-only=on,filename="+strings.ReplaceAll(fw.code, ",", ",,"),
+		"-device", m.screen, "-device", "virtio-rng-pci",
+		"-device", "qemu-xhci", "-device", "usb-kbd", "-device", "usb-tablet")
+	c.add(a.args(machines[spec.Arch])...)
+	if spec.ID != "" {
+		c.add("-uuid", spec.ID)
+	}
+	c.addFile("variables", spec.Variables, false)
+	c.addStorage(spec)
+	if n := spec.Network; n != nil {
+		device := "virtio-net-pci"
+		if spec.Common {
+			device = "e1000e"
+		}
+		// No option ROM: the firmware would wait for a server to boot from.
+		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Wire)),
+			"-device", device+",netdev=net0,romfile=,mac="+n.MAC.String())
+	}
+	if b := spec.Direct; b != nil {
+		c.add("-no-reboot", "-kernel", devFD(c.inherit(b.Kernel)), "-initrd", devFD(c.inherit(b.Initrd)),
+			"-append", strings.TrimSpace(b.CommandLine+" "+m.console))
+		c.reads = append(c.reads, b.Kernel, b.Initrd)
+	}
+	if spec.Common {
+		c.add("-rtc", "base=localtime") // of Windows
+	}
+	return c, control, nil
+}
+
+func (c *command) addFile(node string, f *os.File, readOnly bool) {
+	set := c.inherit(f)
+	if !readOnly {
+		c.writable(f)
+	}
+	arg := fmt.Sprintf("driver=file,node-name=%s,filename=/dev/fdset/%d,locking=off", node, set)
+	if readOnly {
+		arg += ",read-only=on"
+	}
+	c.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", set, set), "-blockdev", arg)
+}
+
+// addStorage adds disk and medium. An empty disk does not boot, and the firmware
+// goes on to the medium; an installed one does, and the medium can stay.
+func (c *command) addStorage(spec vm.DesktopSpec) {
+	first, second := ",bootindex=1", ",bootindex=2"
+	if spec.Direct != nil {
+		first, second = "", "" // the kernel is
+	}
+	if spec.Disk != nil {
+		c.addFile("disk", spec.Disk, false)
+		device := "virtio-blk-pci"
+		if spec.Common {
+			device = "nvme,serial=disk"
+		}
+		c.add("-device", device+",drive=disk"+first)
+	}
+	if spec.Medium != nil {
+		// On USB for every guest: all of them, and both firmwares, have drivers
+		// for it, and under emulation it is faster than AHCI. OVMF reads 48 MB
+		// in 19 s, not in more than 30 s.
+		c.addFile("medium", spec.Medium, true)
+		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=medium"+second)
+	}
+}
+
+func display(window bool) string {
+	switch {
+	case !window:
+		return "none"
+	case goruntime.GOOS == "darwin":
+		return "cocoa"
+	}
+	return "gtk"
+}
+
+// resourceControl is what the sandbox does about system calls that set
+// priorities: a window's toolkit makes them.
+func resourceControl(window bool) string {
+	if window {
+		return "allow"
+	}
+	return "deny"
+}
+
+func (d *desktop) command(file *os.File, name string, arguments any) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.qmp.command(file, name, arguments)
+}
+
+func (d *desktop) PowerButton() error { return d.command(nil, "system_powerdown", nil) }
+
+// screenSet is the number of the descriptor set that a screenshot is written to;
+// those of disks begin with 3.
+const screenSet = 1 << 20
+
+// maxScreenshot bounds a PNG, in bytes.
+const maxScreenshot = 64 << 20
+
+// Screenshot is part of [vm.Desktop].
+func (d *desktop) Screenshot() ([]byte, error) {
+	file, err := os.CreateTemp("", "lumina-")
+	if err != nil {
+		return nil, fmt.Errorf("making a screenshot: %w", err)
+	}
+	defer file.Close()
+	defer os.Remove(file.Name())
+	// QEMU wants a descriptor that can be written, and no more.
+	out, err := os.OpenFile(file.Name(), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("making a screenshot: %w", err)
+	}
+	defer out.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	set := map[string]any{"fdset-id": screenSet}
+	if err := d.qmp.command(out, "add-fd", set); err != nil {
+		return nil, err
+	}
+	err = d.qmp.command(nil, "screendump", map[string]any{"filename": fmt.Sprintf("/dev/fdset/%d", screenSet), "format": "png"})
+	if err := errors.Join(err, d.qmp.command(nil, "remove-fd", set)); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(file, maxScreenshot))
+}
+
+// keyCodes are QEMU's names of keys (qapi/ui.json, QKeyCode) that differ from ours.
+var keyCodes = map[vm.Key]string{
+	"enter": "ret", "space": "spc", "pageup": "pgup", "pagedown": "pgdn", "capslock": "caps_lock",
+	"super": "meta_l", "print": "print", "altgr": "alt_r",
+	"-": "minus", "=": "equal", "[": "bracket_left", "]": "bracket_right", "\\": "backslash", ";": "semicolon",
+	"'": "apostrophe", "`": "grave_accent", ",": "comma", ".": "dot", "/": "slash",
+}
+
+// inputEvent is one of QEMU's (qapi/ui.json, InputEvent).
+type inputEvent struct {
+	Type string `json:"type"`
+	Data any    `json:"data"`
+}
+
+func (d *desktop) send(events ...inputEvent) error {
+	return d.command(nil, "input-send-event", map[string]any{"events": events})
+}
+
+// Key is part of [vm.Desktop].
+func (d *desktop) Key(k vm.Key, down bool) error {
+	code, ok := keyCodes[k]
+	if !ok {
+		code = string(k)
+	}
+	return d.send(inputEvent{"key", map[string]any{"down": down, "key": map[string]string{"type": "qcode", "data": code}}})
+}
+
+// maxAxis is the end of the tablet's axes.
+const maxAxis = 0x7FFF
+
+// Point is part of [vm.Desktop].
+func (d *desktop) Point(x, y int, button vm.Button, down bool) error {
+	shot, err := d.Screenshot()
+	if err != nil {
+		return err
+	}
+	screen, err := png.DecodeConfig(bytes.NewReader(shot))
+	if err != nil {
+		return fmt.Errorf("finding out the size of the screen: %w", err)
+	}
+	if x < 0 || y < 0 || x >= screen.Width || y >= screen.Height {
+		return fmt.Errorf("%d,%d is not on the screen of %dx%d", x, y, screen.Width, screen.Height)
+	}
+	axis := func(name string, at, size int) inputEvent {
+		return inputEvent{"abs", map[string]any{"axis": name, "value": (2*at + 1) * maxAxis / (2 * size)}}
+	}
+	return d.send(axis("x", x, screen.Width), axis("y", y, screen.Height),
+		inputEvent{"btn", map[string]any{"button": button, "down": down}})
+}
+
+// Viewer is part of [vm.Desktop].
+func (d *desktop) Viewer() (net.Conn, error) {
+	here, there, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("making the viewer's socket: %w", err)
+	}
+	defer there.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err = d.qmp.command(there, "getfd", map[string]string{"fdname": "viewer"})
+	if err == nil {
+		err = d.qmp.command(nil, "add_client", map[string]any{"protocol": "vnc", "fdname": "viewer", "skipauth": true})
+	}
+	if err != nil {
+		here.Close()
+		return nil, err
+	}
+	return here, nil
+}

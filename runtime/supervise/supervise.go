@@ -1,0 +1,192 @@
+// Package supervise starts processes that own a VM and outlive whoever asked
+// for them, and connects to them. Such a process has a directory of its own with
+// a unix socket in it; there is no daemon.
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"github.com/abdul-abdi/lumina/runtime/confine"
+)
+
+// maxMessage bounds what parent and child tell each other, in bytes.
+const maxMessage = 1 << 20
+
+// reportDescriptor is the child's descriptor for its report; the files given to
+// Start come after it.
+const reportDescriptor = 3
+
+// FirstFile is the child's descriptor of the first of Start's files.
+const FirstFile = reportDescriptor + 1
+
+// ErrDied is returned when a child ended without a report.
+var ErrDied = errors.New("supervisor died while it started")
+
+// Start runs program with args, in a process that is detached from this one's
+// terminal. The child is given input and calls Main; Start returns when it has
+// reported. The child is confined by policy. A start that is given up takes the
+// child with it.
+func Start(ctx context.Context, program string, args []string, policy confine.Policy, input, report any, files ...*os.File) error {
+	b, err := json.Marshal(input)
+	if err != nil {
+		return err
+	}
+	result, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer result.Close()
+	cmd := exec.Command(program, args...)
+	cmd.Dir = "/"
+	cmd.Stdin = bytes.NewReader(b)
+	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// Reaped when it ends, if this process is still there.
+	err = confine.Start(policy, cmd.Start, func() { _ = cmd.Wait() })
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("starting the supervisor: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
+	b, err = io.ReadAll(io.LimitReader(result, maxMessage))
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for the supervisor: %w", err)
+	}
+	if json.Unmarshal(b, report) != nil {
+		return ErrDied
+	}
+	return nil
+}
+
+// Policy is what every supervisor may do: read the system, and change the state
+// directory. It starts the hypervisor, which may do less.
+func Policy(program, home string) (confine.Policy, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	cache = filepath.Join(cache, "lumina") // what drivers know of this host
+	if err := errors.Join(os.MkdirAll(home, 0o700), os.MkdirAll(cache, 0o700)); err != nil {
+		return confine.Policy{}, err
+	}
+	p := confine.Policy{
+		Read: []string{program, "/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store",
+			"/etc", "/proc", "/sys", "/run", "/dev/urandom"},
+		Write:          []string{home, cache, "/dev/null", "/dev/kvm", "/dev/vhost-vsock"},
+		KeepPrivileges: true,
+		Network:        true,
+	}
+	// The parts of the state directory may be links to larger disks.
+	parts, err := os.ReadDir(home)
+	if err != nil {
+		return confine.Policy{}, err
+	}
+	for _, part := range parts {
+		if part.Type()&os.ModeSymlink != 0 {
+			p.Write = append(p.Write, filepath.Join(home, part.Name()))
+		}
+	}
+	return p, nil
+}
+
+// Main begins a process that Start has made: it reads the input and returns the
+// function that reports, to be called once.
+func Main(stdin io.Reader, input any) (report func(any), err error) {
+	result := os.NewFile(reportDescriptor, "result")
+	if result == nil {
+		return nil, errors.New("supervisors are started by lumina only")
+	}
+	syscall.CloseOnExec(reportDescriptor)
+	if err := json.NewDecoder(io.LimitReader(stdin, maxMessage)).Decode(input); err != nil {
+		return nil, fmt.Errorf("reading what to start: %w", err)
+	}
+	return func(v any) {
+		defer result.Close()
+		_ = json.NewEncoder(result).Encode(v)
+	}, nil
+}
+
+// maxSocketPath is the length that every system's sockaddr_un takes.
+const maxSocketPath = 103
+
+const socketName = "socket"
+
+// socketAddress names dir's socket shortly enough for the kernel. The returned
+// file, if any, must stay open while the address is used.
+func socketAddress(dir string) (string, *os.File, error) {
+	path := filepath.Join(dir, socketName)
+	if len(path) <= maxSocketPath {
+		return path, nil, nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketName)
+	if _, err := os.Stat(filepath.Dir(short)); err != nil {
+		f.Close()
+		return "", nil, fmt.Errorf("path of socket %q is longer than %d bytes; set LUMINA_HOME to a shorter one", path, maxSocketPath)
+	}
+	return short, f, nil
+}
+
+// Listen makes the socket of a directory that only this user can enter.
+func Listen(dir string) (net.Listener, error) {
+	address, hold, err := socketAddress(dir)
+	if err != nil {
+		return nil, err
+	}
+	if hold != nil {
+		defer hold.Close()
+	}
+	l, err := net.Listen("unix", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening on the supervisor's socket: %w", err)
+	}
+	if err := os.Chmod(filepath.Join(dir, socketName), 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// ErrGone is wrapped when nobody listens: the supervisor was killed, has ended,
+// or has not started yet.
+var ErrGone = errors.New("no supervisor answers")
+
+// Dial connects to the socket of a directory. The connection begins with kind.
+func Dial(ctx context.Context, dir string, kind byte) (net.Conn, error) {
+	address, hold, err := socketAddress(dir)
+	if err != nil {
+		return nil, err
+	}
+	if hold != nil {
+		defer hold.Close()
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", address)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write([]byte{kind}); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}

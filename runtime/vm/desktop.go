@@ -1,0 +1,82 @@
+package vm
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+)
+
+// DesktopDriver is a [Driver] that also runs whole systems: machines with EFI
+// firmware, a screen, a keyboard and a pointer, and no agent.
+type DesktopDriver interface {
+	// WriteVariables writes an empty store for the firmware's variables.
+	WriteVariables(arch string, to *os.File) error
+	// StartDesktop starts a machine. It ends when ctx does. The files of spec
+	// may be closed once StartDesktop has returned.
+	StartDesktop(ctx context.Context, spec DesktopSpec) (Desktop, error)
+}
+
+// DesktopSpec is a desktop before it is started. Unlike that of a [Spec], its
+// guest may restart its machine.
+type DesktopSpec struct {
+	ID     string // a UUID, which the guest sees
+	Arch   string // in Go's name
+	CPUs   int
+	Memory int64 // bytes
+	// Variables is the firmware's, see WriteVariables.
+	Variables *os.File
+	Disk      *os.File // booted from, once there is something on it
+	Medium    *os.File // a read-only CD-ROM; nil for none
+	// Common: the guest has no drivers for virtio, as Windows.
+	Common  bool
+	Network *Network // nil for none
+	// Direct is booted in the place of what disk and medium have; nil for none.
+	Direct *DirectBoot
+	Serial io.Writer // gets what the guest writes to its serial port; nil for nobody
+	Window bool      // shows the screen in a window of the host's
+}
+
+// DirectBoot is a Linux that is booted without a loader, once: the machine ends
+// when it restarts. Its console is the serial port.
+type DirectBoot struct {
+	Kernel, Initrd *os.File // read from their start
+	CommandLine    string
+}
+
+// Desktop is a started desktop.
+type Desktop interface {
+	// Kill ends the machine at once. It does not wait; see Done.
+	Kill()
+	// Done is closed when the machine has ended and its resources are free.
+	Done() <-chan struct{}
+	// Err says how it ended, once Done is closed: nil when the guest powered off
+	// or Kill was called.
+	Err() error
+	// PowerButton presses it. What the guest does about it is its own affair.
+	PowerButton() error
+	// Screenshot returns the screen as a PNG.
+	Screenshot() ([]byte, error)
+	// Key presses or releases a key.
+	Key(k Key, down bool) error
+	// Point moves the pointer to a pixel of the screen, and presses or releases
+	// its left, middle or right button.
+	Point(x, y int, button Button, down bool) error
+	// Viewer opens a stream of the RFB protocol (RFC 6143), which needs no
+	// password.
+	Viewer() (net.Conn, error)
+}
+
+// Key is a key of a keyboard, by what is printed on an American one in lower
+// case ("a", "7", "-"), or its name ("enter", "f1", "shift").
+type Key string
+
+// Button is a button of a pointer.
+type Button string
+
+// The buttons.
+const (
+	ButtonLeft   Button = "left"
+	ButtonMiddle Button = "middle"
+	ButtonRight  Button = "right"
+)

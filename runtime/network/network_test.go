@@ -137,14 +137,23 @@ type guest struct {
 
 func newGuest(t *testing.T, policy Policy) *guest {
 	t.Helper()
+	s := newSite(t)
+	g := newGuestOf(t, policy, s.dial)
+	g.site = s
+	return g
+}
+
+// newGuestOf is newGuest on another internet.
+func newGuestOf(t *testing.T, policy Policy, dial func(ctx context.Context, network, address string) (net.Conn, error)) *guest {
+	t.Helper()
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
 	n, err := New(policy, mac)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.Close() })
-	g := &guest{t: t, net: n, site: newSite(t)}
-	n.resolver, n.dial, n.toItself = testZone, g.site.dial, true
+	g := &guest{t: t, net: n}
+	n.resolver, n.dial, n.toItself = testZone, dial, true
 	g.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
@@ -501,7 +510,6 @@ func TestDeniedIsRecorded(t *testing.T) {
 }
 
 func TestLargeTransfersBothWays(t *testing.T) {
-	g := newGuest(t, NAT(false))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -514,9 +522,9 @@ func TestLargeTransfersBothWays(t *testing.T) {
 			c.Close()
 		}
 	}()
-	g.net.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+	g := newGuestOf(t, NAT(false), func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
-	}
+	})
 	c, err := g.connect("198.51.100.99:7")
 	if err != nil {
 		t.Fatal(err)

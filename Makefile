@@ -60,7 +60,7 @@ install: build
 
 # Everything CI checks: lint, the macOS sources, unit and end-to-end tests.
 test: setup kernels build lint typecheck-darwin
-	go test -race -timeout 30m ./...
+	go test -race -timeout 60m ./...
 
 lint:
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }

@@ -30,7 +30,11 @@ func TestLocks(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")
 	cancel(enough)
-	if err := Exclusive(ctx, open(t, name)); err != enough {
+	given, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Exclusive(ctx, given); err != enough { // it closes what it was given
 		t.Errorf("waiting with a context that has ended: %v", err)
 	}
 	waited := make(chan error)

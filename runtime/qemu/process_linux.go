@@ -45,7 +45,7 @@ func policy(program string, line *command) confine.Policy {
 	p := confine.Policy{
 		// The program with its libraries and firmware, wherever it was installed.
 		Read: []string{program, filepath.Join(prefix, "lib"), filepath.Join(prefix, "share"), "/usr", "/lib", "/lib64",
-			"/opt", "/nix/store", "/gnu/store", "/etc/ld.so.cache", "/sys/devices/system", "/dev/urandom"},
+			"/opt", "/nix/store", "/gnu/store", "/home/linuxbrew", "/etc/ld.so.cache", "/sys/devices/system", "/dev/urandom"},
 		Write: []string{"/dev/null", kvm},
 		// A share is its user's.
 		KeepUser: len(line.shares) > 0 || !theirs(line),

@@ -83,7 +83,7 @@ func Policy(program, home string) (confine.Policy, error) {
 		return confine.Policy{}, err
 	}
 	p := confine.Policy{
-		Read: []string{program, "/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store",
+		Read: []string{program, "/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew",
 			"/etc", "/proc", "/sys", "/run", "/dev/urandom"},
 		Write:          []string{home, cache, "/dev/null", "/dev/kvm", "/dev/vhost-vsock"},
 		KeepPrivileges: true,

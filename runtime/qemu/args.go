@@ -165,19 +165,24 @@ func (c *command) addMachine(m machine, spec vm.Spec, mem *memory) {
 }
 
 func (c *command) addDisk(i int, d vm.Disk) {
-	fd, set, node := c.inherit(d.File), i+1, fmt.Sprintf("disk%d", i)
-	if !d.ReadOnly {
-		c.writable(d.File)
-	}
-	c.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, set))
-	blockdev := fmt.Sprintf("driver=file,node-name=%s,filename=/dev/fdset/%d,locking=off", node, set)
-	if d.ReadOnly {
-		blockdev += ",read-only=on"
-	}
+	node, options := fmt.Sprintf("disk%d", i), ""
 	if d.Ephemeral {
-		blockdev += ",cache.no-flush=on"
+		options = ",cache.no-flush=on"
 	}
-	c.add("-blockdev", blockdev, "-device", fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s", node, d.Serial))
+	c.addFile(node, d.File, d.ReadOnly, options)
+	c.add("-device", fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s", node, d.Serial))
+}
+
+// addFile makes a file, which QEMU inherits, a block device's content.
+func (c *command) addFile(node string, f *os.File, readOnly bool, options string) {
+	set := c.inherit(f)
+	if readOnly {
+		options += ",read-only=on"
+	} else {
+		c.writable(f)
+	}
+	c.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", set, set),
+		"-blockdev", fmt.Sprintf("driver=file,node-name=%s,filename=/dev/fdset/%d,locking=off%s", node, set, options))
 }
 
 // addShare adds a directory over 9p. QEMU follows no link of the guest's making

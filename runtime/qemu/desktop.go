@@ -150,7 +150,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	if spec.ID != "" {
 		c.add("-uuid", spec.ID)
 	}
-	c.addFile("variables", spec.Variables, false)
+	c.addFile("variables", spec.Variables, false, "")
 	c.addStorage(spec)
 	if n := spec.Network; n != nil {
 		device := "virtio-net-pci"
@@ -172,18 +172,6 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	return c, control, nil
 }
 
-func (c *command) addFile(node string, f *os.File, readOnly bool) {
-	set := c.inherit(f)
-	if !readOnly {
-		c.writable(f)
-	}
-	arg := fmt.Sprintf("driver=file,node-name=%s,filename=/dev/fdset/%d,locking=off", node, set)
-	if readOnly {
-		arg += ",read-only=on"
-	}
-	c.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", set, set), "-blockdev", arg)
-}
-
 // addStorage adds disk and medium. An empty disk does not boot, and the firmware
 // goes on to the medium; an installed one does, and the medium can stay.
 func (c *command) addStorage(spec vm.DesktopSpec) {
@@ -192,7 +180,7 @@ func (c *command) addStorage(spec vm.DesktopSpec) {
 		first, second = "", "" // the kernel is
 	}
 	if spec.Disk != nil {
-		c.addFile("disk", spec.Disk, false)
+		c.addFile("disk", spec.Disk, false, "")
 		device := "virtio-blk-pci"
 		if spec.Common {
 			device = "nvme,serial=disk"
@@ -203,7 +191,7 @@ func (c *command) addStorage(spec vm.DesktopSpec) {
 		// On USB for every guest: all of them, and both firmwares, have drivers
 		// for it, and under emulation it is faster than AHCI. OVMF reads 48 MB
 		// in 19 s, not in more than 30 s.
-		c.addFile("medium", spec.Medium, true)
+		c.addFile("medium", spec.Medium, true, "")
 		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=medium"+second)
 	}
 }

@@ -8,6 +8,8 @@
 #
 # LUMINA_KERNEL_SOURCE    source tarball, instead of the one Debian's package installs
 # LUMINA_KERNEL_UNPINNED  1: accept a tarball whose digest is not the pinned one
+# LUMINA_KERNEL_FRAGMENT  one more file of options, which win over those beside this script
+# LUMINA_KERNEL_OUT       folder to leave the kernel in, instead of out/
 # LUMINA_JOBS             parallel compilers (default: one a processor)
 set -euo pipefail
 export LC_ALL=C TZ=UTC
@@ -71,13 +73,24 @@ Install $(pinned package), or name its tarball in LUMINA_KERNEL_SOURCE; or set L
 	say "building \"$source\", which is not the pinned source"
 }
 
+# options: every option asked for, one a line; where fragments differ, the last one wins.
+options() {
+	cat "$here/common.config" "$here/$arch.config" ${LUMINA_KERNEL_FRAGMENT:+"$LUMINA_KERNEL_FRAGMENT"} | awk '
+		/^CONFIG_[A-Za-z0-9_]+=/ { name = substr($0, 1, index($0, "=") - 1) }
+		/^# CONFIG_[A-Za-z0-9_]+ is not set$/ { name = $2 }
+		name != "" { if (!(name in line)) order[++n] = name; line[name] = $0; name = ""; next }
+		!/^[[:space:]]*(#|$)/ { print "kernel: \"" $0 "\" is no option; write CONFIG_NAME=value" >"/dev/stderr"; bad = 1; exit 1 }
+		END { if (!bad) for (i = 1; i <= n; i++) print line[order[i]] }'
+}
+
 # input_digest: names everything the result depends on.
 input_digest() {
 	local compiler="missing"
 	command -v "${cross}gcc" >/dev/null && compiler=$("${cross}gcc" --version | head -n1; "${cross}ld" --version | head -n1)
 	{
 		printf '%s\n' "$arch" "$source_digest" "$compiler"
-		cat "$here/build.sh" "$here/version" "$here/common.config" "$here/$arch.config" "$here"/patches/*.patch
+		cat "$here/build.sh" "$here/version" "$here"/patches/*.patch
+		options
 	} | sha256sum | cut -d' ' -f1
 }
 
@@ -91,10 +104,8 @@ check_config() {
 			name=${line#\# } name=${name%% *}
 			if grep -q "^$name=" "$1"; then lost+=("$line"); fi
 			;;
-		'' | '#'*) ;;
-		*) die "reading fragments: \"$line\" is no option" ;;
 		esac
-	done < <(cat "$here/common.config" "$here/$arch.config")
+	done < <(options)
 	((${#lost[@]} == 0)) || die "options asked for that the kernel's own rules dropped (a dependency is missing, or the name changed):
 $(printf '  %s\n' "${lost[@]}")"
 }
@@ -135,7 +146,7 @@ compile() {
 	cd "$dir/source"
 
 	# Options no fragment names are off, whatever their default: what the kernel holds is written down.
-	cat "$here/common.config" "$here/$arch.config" >"$dir/fragments"
+	options >"$dir/fragments"
 	make -s "${make_args[@]}" KCONFIG_ALLCONFIG="$dir/fragments" allnoconfig >"$dir/log" 2>&1 ||
 		die "configuring failed: $(tail -n5 "$dir/log")"
 	check_config .config
@@ -160,39 +171,45 @@ compile() {
 	esac
 }
 
-# publish DIR: compresses the result in DIR into out/; the description comes last, so it never names what is not there.
+# publish DIR: compresses the result in DIR into $out; the description comes last, so it never names what is not there.
 publish() {
 	local dir=$1 efi='' file
-	mkdir -p "$here/out"
+	mkdir -p "$out"
 	compress() {
-		zstd -q -f -19 --single-thread "$1" -o "$here/out/.$2.tmp"
-		mv "$here/out/.$2.tmp" "$here/out/$2"
+		zstd -q -f -19 --single-thread "$1" -o "$out/.$2.tmp"
+		mv "$out/.$2.tmp" "$out/$2"
 	}
 	compress "$dir/kernel" "kernel-$arch.zst"
 	if [[ -e $dir/bzImage ]]; then
 		compress "$dir/bzImage" "bzimage-$arch.zst"
 		efi=$(printf ',\n  "efi": {"sha256": "%s", "size": %d}' "$(sha256 "$dir/bzImage")" "$(stat -c %s "$dir/bzImage")")
 	fi
-	file=$here/out/.$arch.json.tmp
+	file=$out/.$arch.json.tmp
 	printf '{\n  "version": "%s",\n  "architecture": "%s",\n  "sha256": "%s",\n  "size": %d,\n  "inputs": "%s"%s\n}\n' \
 		"$(<"$dir/version")" "$arch" "$(sha256 "$dir/kernel")" "$(stat -c %s "$dir/kernel")" "$digest" "$efi" >"$file"
-	mv "$file" "$here/out/$arch.json"
+	mv "$file" "$out/$arch.json"
 }
 
-# published: out/ holds what these inputs give.
+# published: $out holds what these inputs give.
 published() {
-	[[ -s $here/out/kernel-$arch.zst && ($arch != amd64 || -s $here/out/bzimage-$arch.zst) ]] &&
-		grep -qsF "\"inputs\": \"$digest\"" "$here/out/$arch.json"
+	[[ -s $out/kernel-$arch.zst && ($arch != amd64 || -s $out/bzimage-$arch.zst) ]] &&
+		grep -qsF "\"inputs\": \"$digest\"" "$out/$arch.json"
 }
 
 (($# == 1)) || die "usage: build.sh amd64|arm64"
 arch=$1
 setup
 cache=${LUMINA_CACHE:-$HOME/.cache/lumina}/kernel
+out=$(realpath -m "${LUMINA_KERNEL_OUT:-$here/out}")
 source=${LUMINA_KERNEL_SOURCE:-/usr/src/linux-source-6.12.tar.xz}
 # A kernel of the pinned source that is already built needs no source; one named on purpose is always checked.
 source_digest=$(pinned sha256)
 [[ -z ${LUMINA_KERNEL_SOURCE:-}${LUMINA_KERNEL_UNPINNED:-} ]] || check_source
+if [[ -n ${LUMINA_KERNEL_FRAGMENT:-} ]]; then
+	[[ -r $LUMINA_KERNEL_FRAGMENT ]] || die "cannot read the fragment \"$LUMINA_KERNEL_FRAGMENT\""
+	LUMINA_KERNEL_FRAGMENT=$(realpath "$LUMINA_KERNEL_FRAGMENT")
+fi
+options >/dev/null || exit 1
 digest=$(input_digest)
 if published; then exit 0; fi
 

@@ -6,23 +6,27 @@ import (
 	"html/template"
 	"os"
 	"strings"
+	"sync"
 )
 
 //go:embed bench_page.html
 var bootPageSource string
 
-var bootPage = template.Must(template.New("boot").Funcs(template.FuncMap{
-	"points":  percentilePoints,
-	"percent": func(part, whole float64) float64 { return 100 * part / whole },
-	"minus":   func(a, b float64) float64 { return a - b },
-	"slowest": slowest,
-	"total":   func(w waterfall) float64 { return w.Marks[len(w.Marks)-1].To },
-}).Parse(bootPageSource))
+// bootPage is parsed when it is needed: every command would pay for it.
+var bootPage = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("boot").Funcs(template.FuncMap{
+		"points":  percentilePoints,
+		"percent": func(part, whole float64) float64 { return 100 * part / whole },
+		"minus":   func(a, b float64) float64 { return a - b },
+		"slowest": slowest,
+		"total":   func(w waterfall) float64 { return w.Marks[len(w.Marks)-1].To },
+	}).Parse(bootPageSource))
+})
 
 // writeBootPage writes a page that needs nothing but itself.
 func writeBootPage(name string, report *bootReport) error {
 	var page strings.Builder
-	if err := bootPage.Execute(&page, report); err != nil {
+	if err := bootPage().Execute(&page, report); err != nil {
 		return err
 	}
 	return os.WriteFile(name, []byte(page.String()), 0o644)

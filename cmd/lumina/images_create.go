@@ -20,6 +20,7 @@ import (
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // createFlags are the flags of every command that makes an image.
@@ -80,10 +81,10 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	o.Progress = bars.update
 	o.RunStep = func(ctx context.Context, s builder.Step, changes io.Writer) error {
 		fmt.Fprintf(env.stderr, "step %d of %d: %s\n", s.Number, s.Total, s.Command)
-		var last tailWriter
-		err := rt.RunStep(ctx, s.Dir, runtime.VMOptions{Network: network}, s.Command, io.MultiWriter(env.stderr, &last), changes)
-		if err != nil && len(last.b) > 0 {
-			err = fmt.Errorf("%w; it said last:\n%s", err, strings.TrimSpace(string(last.b)))
+		last := vm.NewTail(2 << 10)
+		err := rt.RunStep(ctx, s.Dir, runtime.VMOptions{Network: network}, s.Command, io.MultiWriter(env.stderr, last), changes)
+		if said := strings.TrimSpace(last.String()); err != nil && said != "" {
+			err = fmt.Errorf("%w; it said last:\n%s", err, said)
 		}
 		return err
 	}
@@ -123,16 +124,6 @@ func readRecipe(name string) (*recipe.Recipe, error) {
 	}
 	defer f.Close()
 	return recipe.Parse(f, name)
-}
-
-// tailWriter keeps the end of what is written.
-type tailWriter struct{ b []byte }
-
-func (t *tailWriter) Write(p []byte) (int, error) {
-	const size = 2 << 10
-	t.b = append(t.b, p...)
-	t.b = t.b[max(0, len(t.b)-size):]
-	return len(p), nil
 }
 
 func newImagesCreateCommand(env *environment) *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -53,12 +54,19 @@ func (f *commandFlags) command(c *cobra.Command, env *environment, args []string
 	return cmd, nil
 }
 
-// stdin is what the command reads: a terminal stays with its owner.
+// stdin is what the command reads: a terminal stays with its owner, and the null
+// device is the guest's own, without a stream to it.
 func stdin(env *environment) io.Reader {
-	if term.IsTerminal(int(env.stdin.Fd())) {
+	if term.IsTerminal(int(env.stdin.Fd())) || isNull(env.stdin) {
 		return nil
 	}
 	return env.stdin
+}
+
+func isNull(f *os.File) bool {
+	null, nullErr := os.Stat(os.DevNull)
+	info, err := f.Stat()
+	return nullErr == nil && err == nil && os.SameFile(null, info)
 }
 
 func newRunCommand(env *environment) *cobra.Command {

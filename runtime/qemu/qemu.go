@@ -108,8 +108,8 @@ func newProcess(port net.Conn, consoleSize int) *process {
 		port:    port,
 		done:    make(chan struct{}),
 		greeted: make(chan struct{}),
-		console: &tail{size: consoleSize},
-		stderr:  &tail{size: 4 << 10},
+		console: vm.NewTail(consoleSize),
+		stderr:  vm.NewTail(4 << 10),
 	}
 	p.output = p.console
 	return p
@@ -142,8 +142,8 @@ type process struct {
 	port    net.Conn // our end of the agent's serial port, or of a desktop's monitor
 	agent   *mux.Session
 	output  io.Writer // gets the console's: console, and who else is to
-	console *tail
-	stderr  *tail
+	console *vm.Tail
+	stderr  *vm.Tail
 	cancel  context.CancelFunc
 	killed  atomic.Bool
 	greeted chan struct{} // closed when the guest's agent has greeted

@@ -3,13 +3,13 @@
 package vz
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -58,10 +58,7 @@ func define(spec vm.Spec, identifier *apple.GenericMachineIdentifier) (*machine,
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
-	m := &machine{done: make(chan struct{}), ready: make(chan struct{}), console: &tail{size: spec.ConsoleTail}}
-	if m.console.size == 0 {
-		m.console.size = 16 << 10
-	}
+	m := &machine{done: make(chan struct{}), ready: make(chan struct{}), console: vm.NewTail(cmp.Or(spec.ConsoleTail, 16<<10))}
 	if m.config, err = m.configure(spec, identifier); err != nil {
 		m.closeConsole()
 		return nil, err
@@ -94,7 +91,7 @@ func (m *machine) boot(ctx context.Context) error {
 type machine struct {
 	config   *apple.VirtualMachineConfiguration
 	vm       *apple.VirtualMachine
-	console  *tail
+	console  *vm.Tail
 	hostEnds []*os.File // of the console's pipes
 	killed   atomic.Bool
 	ready    chan struct{} // closed when the agent listens
@@ -162,7 +159,7 @@ func (m *machine) addConsole(config *apple.VirtualMachineConfiguration, _ vm.Spe
 		b := make([]byte, 4096)
 		for {
 			n, err := fromGuest.Read(b)
-			m.console.write(b[:n])
+			_, _ = m.console.Write(b[:n])
 			if err != nil {
 				return
 			}
@@ -352,27 +349,7 @@ func (m *machine) Err() error {
 
 // Console is part of [vm.Machine].
 func (m *machine) Console() string {
-	return strings.ToValidUTF8(strings.ReplaceAll(m.console.string(), "\r", ""), "\uFFFD")
-}
-
-// tail keeps the end of what is written.
-type tail struct {
-	mu   sync.Mutex
-	size int
-	b    []byte
-}
-
-func (t *tail) write(p []byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
-	t.b = t.b[max(0, len(t.b)-t.size):]
-}
-
-func (t *tail) string() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.b)
+	return strings.ToValidUTF8(strings.ReplaceAll(m.console.String(), "\r", ""), "\uFFFD")
 }
 
 // commandLine is the kernel's: the console is a virtio one, the agent is reached

@@ -32,7 +32,8 @@ import (
 //go:embed page.html page.js novnc/core novnc/vendor
 var files embed.FS
 
-var page = template.Must(template.ParseFS(files, "page.html"))
+// page is parsed when it is needed: every command of the program would pay for it.
+var page = sync.OnceValue(func() *template.Template { return template.Must(template.ParseFS(files, "page.html")) })
 
 // Dial opens a stream of the RFB protocol.
 type Dial func(context.Context) (net.Conn, error)
@@ -73,7 +74,7 @@ func newHandler(ctx context.Context, host, token, name string, dial Dial) *handl
 	h := &handler{ctx: ctx, host: host, token: token, mux: http.NewServeMux()}
 	h.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_ = page.Execute(w, name) // a browser that has gone
+		_ = page().Execute(w, name) // a browser that has gone
 	})
 	static, err := fs.Sub(files, "novnc")
 	if err == nil {

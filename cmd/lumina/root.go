@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -82,6 +83,39 @@ func codeOf(err error) int {
 	return exitFailure
 }
 
+// subcommand is made only when it is called, or all are listed: an exec would pay
+// for the flags of all.
+type subcommand struct {
+	name string
+	make func(*environment) *cobra.Command
+}
+
+func subcommands() []subcommand {
+	return []subcommand{
+		{"run", newRunCommand},
+		{"pool", newPoolCommand},
+		{"session", newSessionCommand},
+		{"exec", newExecCommand},
+		{"cp", newCpCommand},
+		{"ps", newPsCommand},
+		{"logs", newLogsCommand},
+		{"kill", newKillCommand},
+		{"images", newImagesCommand},
+		{"pull", newPullCommand},
+		{"release", newReleaseCommand},
+		{"volume", newVolumeCommand},
+		{"network", newNetworkCommand},
+		{"desktop", newDesktopCommand},
+		{superviseCommand, newSuperviseCommand},
+		{superviseDesktopCommand, newSuperviseDesktopCommand},
+		{templateCommand, newTemplateCommand},
+		{"clean", newCleanCommand},
+		{"doctor", newDoctorCommand},
+		{"bench", newBenchCommand},
+		{"version", newVersionCommand},
+	}
+}
+
 func newRootCommand(env *environment) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "lumina",
@@ -94,29 +128,13 @@ func newRootCommand(env *environment) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(
-		newRunCommand(env),
-		newPoolCommand(env),
-		newSessionCommand(env),
-		newExecCommand(env),
-		newCpCommand(env),
-		newPsCommand(env),
-		newLogsCommand(env),
-		newKillCommand(env),
-		newImagesCommand(env),
-		newPullCommand(env),
-		newReleaseCommand(env),
-		newVolumeCommand(env),
-		newNetworkCommand(env),
-		newDesktopCommand(env),
-		newSuperviseCommand(env),
-		newSuperviseDesktopCommand(env),
-		newTemplateCommand(env),
-		newCleanCommand(env),
-		newDoctorCommand(env),
-		newBenchCommand(env),
-		newVersionCommand(env),
-	)
+	all := subcommands()
+	if i := slices.IndexFunc(all, func(c subcommand) bool { return len(env.args) > 0 && c.name == env.args[0] }); i >= 0 {
+		all = all[i : i+1]
+	}
+	for _, c := range all {
+		root.AddCommand(c.make(env))
+	}
 	return root
 }
 

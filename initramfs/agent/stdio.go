@@ -16,7 +16,7 @@ import (
 // stdio is the two ends of a process's standard files.
 type stdio struct {
 	in, out, err *os.File // ours; with a terminal, in and out are its master and err is nil
-	child        []*os.File
+	child        []int    // the process's, as plain descriptors: in the runtime's poller each would cost an exec five system calls
 	terminal     bool
 	closeOnce    sync.Once
 }
@@ -35,23 +35,40 @@ func openStdio(req *protocol.Exec, cmd *command) (*stdio, error) {
 		s.close()
 		return nil, failed("opening standard files", err)
 	}
-	for _, f := range s.child {
-		cmd.attr.Files = append(cmd.attr.Files, f.Fd())
+	for i := range 3 {
+		// A terminal is all three.
+		cmd.attr.Files = append(cmd.attr.Files, uintptr(s.child[min(i, len(s.child)-1)]))
 	}
 	return s, nil
 }
 
 func (s *stdio) openPipes(input bool) error {
-	s.child = make([]*os.File, 3)
-	var inErr, outErr, errErr error
 	if input {
-		s.child[0], s.in, inErr = os.Pipe()
+		if err := s.openPipe(&s.in, 1); err != nil {
+			return err
+		}
 	} else {
-		s.child[0], inErr = os.Open(os.DevNull)
+		null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		s.child = append(s.child, null)
 	}
-	s.out, s.child[1], outErr = os.Pipe()
-	s.err, s.child[2], errErr = os.Pipe()
-	return errors.Join(inErr, outErr, errErr)
+	return errors.Join(s.openPipe(&s.out, 0), s.openPipe(&s.err, 0))
+}
+
+// openPipe makes a pipe of which end is ours; the other one is the process's next.
+func (s *stdio) openPipe(ours **os.File, end int) error {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	s.child = append(s.child, fds[1-end])
+	if err := unix.SetNonblock(fds[end], true); err != nil {
+		return errors.Join(err, unix.Close(fds[end]))
+	}
+	*ours = os.NewFile(uintptr(fds[end]), "pipe")
+	return nil
 }
 
 // openTerminal makes the process the leader of a terminal of its own.
@@ -74,13 +91,13 @@ func (s *stdio) openTerminal(size protocol.TerminalSize, cmd *command) error {
 	if err := s.resize(size); err != nil {
 		return err
 	}
-	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	slave, err := unix.Open(fmt.Sprintf("/dev/pts/%d", number), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	s.child = []*os.File{slave, slave, slave}
+	s.child = []int{slave}
 	if c := cmd.attr.Sys.Credential; c != nil {
-		if err := slave.Chown(int(c.Uid), -1); err != nil {
+		if err := unix.Fchown(slave, int(c.Uid), -1); err != nil {
 			return err
 		}
 	}
@@ -122,10 +139,8 @@ func (s *stdio) endInput() {
 }
 
 func (s *stdio) closeChild() {
-	for _, f := range s.child {
-		if f != nil {
-			f.Close()
-		}
+	for _, fd := range s.child {
+		unix.Close(fd)
 	}
 	s.child = nil
 }

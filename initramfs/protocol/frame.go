@@ -127,7 +127,7 @@ type Reader struct {
 }
 
 // NewReader makes a Reader.
-func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 16<<10)} }
+func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 4<<10)} }
 
 // Next reads one frame. The payload is valid until the next call. It returns
 // io.EOF between frames, io.ErrUnexpectedEOF inside one, and an error that

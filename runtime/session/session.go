@@ -237,7 +237,7 @@ func (s *Session) Traffic(ctx context.Context) (func() (*runtime.NetworkReport, 
 		return nil, err
 	}
 	return func() (*runtime.NetworkReport, error) {
-		if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+		if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 			conn.Close()
 			return nil, fmt.Errorf("asking session %q: %w", s.Info.SID, err)
 		}

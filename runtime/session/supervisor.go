@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
@@ -29,6 +31,8 @@ type supervisor struct {
 	crash    *crash
 	gone     chan struct{} // closed when everything is removed
 
+	buffers sync.Pool // of *[mux.MaxPayload]byte: one frame of the transport
+
 	mu      sync.Mutex
 	clients int         // connections being served
 	active  int         // of them, streams to the agent
@@ -41,9 +45,10 @@ type supervisor struct {
 // answers or has failed to start.
 func Supervise(ctx context.Context, o Options, ready func(error)) error {
 	s := &supervisor{
-		info: Info{SID: o.SID, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now()},
-		dir:  filepath.Join(sessionsDir(o.Home), o.SID),
-		ttl:  o.TTL, stop: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
+		info:    Info{SID: o.SID, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now()},
+		dir:     filepath.Join(sessionsDir(o.Home), o.SID),
+		buffers: sync.Pool{New: func() any { return new([mux.MaxPayload]byte) }},
+		ttl:     o.TTL, stop: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
 	err := s.run(ctx, o, ready)
 	close(s.gone)
@@ -157,7 +162,7 @@ func (s *supervisor) serve(ctx context.Context, l net.Listener) {
 		go func() {
 			defer s.count(&s.clients, -1)
 			defer conn.Close()
-			s.client(ctx, conn)
+			s.client(ctx, conn.(*net.UnixConn))
 		}()
 	}
 }
@@ -191,7 +196,7 @@ func (s *supervisor) arm() {
 
 func (s *supervisor) askStop() { s.stopOnce.Do(func() { close(s.stop) }) }
 
-func (s *supervisor) client(ctx context.Context, conn net.Conn) {
+func (s *supervisor) client(ctx context.Context, conn *net.UnixConn) {
 	var kind [1]byte
 	if _, err := io.ReadFull(conn, kind[:]); err != nil {
 		return
@@ -208,21 +213,57 @@ func (s *supervisor) client(ctx context.Context, conn net.Conn) {
 
 // relay carries a client's stream to the agent and back. A client that goes
 // drops the agent's stream, which cancels the operation.
-func (s *supervisor) relay(ctx context.Context, conn net.Conn) {
+func (s *supervisor) relay(ctx context.Context, conn *net.UnixConn) {
 	stream, err := s.vm.Dial(ctx)
 	if err != nil {
 		return // the client finds out why, see explain
 	}
 	go func() {
-		_, _ = io.Copy(stream, conn)
+		_ = s.carry(stream, conn)
 		stream.Close()
 	}()
 	_, _ = io.Copy(conn, stream)
 	// The client may have a question before it goes; until then its
 	// connection counts.
-	if c, ok := conn.(*net.UnixConn); ok {
-		_ = c.CloseWrite()
-		_, _ = io.Copy(io.Discard, conn)
+	_ = conn.CloseWrite()
+	_, _ = io.Copy(io.Discard, conn)
+}
+
+// carry copies what a client sends to the agent. It holds a buffer only while
+// there is something in it: a thousand clients that wait for their commands hold
+// none.
+func (s *supervisor) carry(to io.Writer, from *net.UnixConn) error {
+	raw, err := from.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		var buf *[mux.MaxPayload]byte
+		var n int
+		var readErr error
+		err := raw.Read(func(fd uintptr) bool {
+			buf = s.buffers.Get().(*[mux.MaxPayload]byte)
+			for {
+				if n, readErr = syscall.Read(int(fd), buf[:]); readErr != syscall.EINTR {
+					break
+				}
+			}
+			if readErr == syscall.EAGAIN {
+				s.buffers.Put(buf)
+				return false
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		if readErr == nil && n > 0 {
+			_, readErr = to.Write(buf[:n])
+		}
+		s.buffers.Put(buf)
+		if readErr != nil || n <= 0 {
+			return readErr
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/abdul-abdi/lumina/runtime/confine"
@@ -167,7 +168,8 @@ func Listen(dir string) (net.Listener, error) {
 // or has not started yet.
 var ErrGone = errors.New("no supervisor answers")
 
-// Dial connects to the socket of a directory. The connection begins with kind.
+// Dial connects to the socket of a directory. The connection begins with kind,
+// which travels with what is written first: the supervisor wakes up once.
 func Dial(ctx context.Context, dir string, kind byte) (net.Conn, error) {
 	address, hold, err := socketAddress(dir)
 	if err != nil {
@@ -184,9 +186,39 @@ func Dial(ctx context.Context, dir string, kind byte) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Write([]byte{kind}); err != nil {
-		conn.Close()
-		return nil, err
+	return &opening{UnixConn: conn.(*net.UnixConn), kind: []byte{kind}}, nil
+}
+
+// opening is a connection whose first byte has yet to be sent.
+type opening struct {
+	*net.UnixConn
+	mu   sync.Mutex
+	kind []byte // nil once it is being sent
+}
+
+func (o *opening) Write(p []byte) (int, error) {
+	if kind := o.unsent(); kind != nil {
+		n, err := o.UnixConn.Write(append(kind, p...))
+		return max(0, n-len(kind)), err
 	}
-	return conn, nil
+	return o.UnixConn.Write(p)
+}
+
+// Read is also for a supervisor that speaks first.
+func (o *opening) Read(p []byte) (int, error) {
+	if kind := o.unsent(); kind != nil {
+		if _, err := o.UnixConn.Write(kind); err != nil {
+			return 0, err
+		}
+	}
+	return o.UnixConn.Read(p)
+}
+
+// unsent returns the first byte, once.
+func (o *opening) unsent() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	kind := o.kind
+	o.kind = nil
+	return kind
 }

@@ -83,7 +83,11 @@ func newBenchSessionCommand(env *environment) *cobra.Command {
 
 func measureSession(ctx context.Context, me *self, s *session.Session, count int, lasting time.Duration) (*sessionReport, error) {
 	var report sessionReport
-	var err error
+	// The guest's kernel announces its interface for some seconds.
+	_, err := wakeups(ctx, s.Info.PID, 5*time.Second)
+	if err != nil {
+		return nil, err
+	}
 	if report.Supervisor.Wakeups, err = wakeups(ctx, s.Info.PID, 3*time.Second); err != nil {
 		return nil, err
 	}

@@ -130,7 +130,7 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 	case req.Op == protocol.OpExec && req.Exec != nil:
 		return s.exec(req.Exec, r, w)
 	case req.Op == protocol.OpProcesses:
-		return w.Message(protocol.FrameReply, s.processes.list())
+		return w.Last(protocol.FrameReply, s.processes.list())
 	case req.Op == protocol.OpLogs && req.Logs != nil:
 		return s.logs(req.Logs, r, w)
 	case req.Op == protocol.OpKill && req.Kill != nil:

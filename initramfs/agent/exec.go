@@ -56,7 +56,7 @@ func attach(p *process, ended <-chan syscall.WaitStatus, std *stdio, r *protocol
 		for _, p := range pumps {
 			p.finish()
 		}
-		return w.Message(protocol.FrameExit, exitOf(status))
+		return w.Last(protocol.FrameExit, exitOf(status))
 	case err := <-cancelled:
 		killSession(p.pid)
 		<-ended

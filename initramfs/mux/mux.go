@@ -264,8 +264,8 @@ func (s *Session) receive(r *bufio.Reader, id uint32, flags byte, length int) er
 		st.remoteFin()
 	}
 	if flags&flagReset != 0 {
-		st.fail(ErrReset)
 		s.forget(st)
+		st.fail(ErrReset)
 	}
 	return nil
 }

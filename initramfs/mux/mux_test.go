@@ -127,6 +127,28 @@ func TestCloseResetsThePeerButKeepsWhatWasWritten(t *testing.T) {
 	}
 }
 
+// Whatever its length, what WriteClose is given arrives, and then the end.
+func TestWriteClose(t *testing.T) {
+	for _, size := range []int{0, 1, MaxPayload, MaxPayload + 1, Window} {
+		client, server := pair(t)
+		near, far := open(t, client, server)
+		sent := bytes.Repeat([]byte{'x'}, size)
+		if err := far.(*Stream).WriteClose(sent); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(near)
+		if !bytes.Equal(got, sent) || !errors.Is(err, ErrReset) {
+			t.Errorf("of %d bytes %d arrived, and %v", size, len(got), err)
+		}
+		if n := server.Streams() + client.Streams(); n != 0 {
+			t.Errorf("after %d bytes %d streams are open", size, n)
+		}
+		if err := far.(*Stream).WriteClose(sent); !errors.Is(err, net.ErrClosed) && size > 0 {
+			t.Errorf("a second time: %v", err)
+		}
+	}
+}
+
 func TestCloseWakesReader(t *testing.T) {
 	client, server := pair(t)
 	near, _ := open(t, client, server)

@@ -321,6 +321,43 @@ func (st *Stream) Close() error {
 	return nil
 }
 
+// WriteClose is Write and then Close, in one frame where p fits in it.
+func (st *Stream) WriteClose(p []byte) error {
+	if sent, err := st.writeLast(p); sent || err != nil {
+		return err
+	}
+	if _, err := st.Write(p); err != nil {
+		return err
+	}
+	return st.Close()
+}
+
+func (st *Stream) writeLast(p []byte) (sent bool, err error) {
+	s := st.session
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	st.mu.Lock()
+	if len(p) == 0 || len(p) > min(MaxPayload, st.window) || st.closed || st.finSent || st.err != nil || st.writeLimit.passed() {
+		st.mu.Unlock()
+		return false, nil // Write knows what to do
+	}
+	st.closed = true
+	st.chunks, st.buffered = nil, 0
+	flags := byte(flagData | flagReset)
+	if st.finGot {
+		flags = flagData | flagFin // the peer has sent all: an orderly end
+	}
+	st.mu.Unlock()
+	signal(st.readable)
+	signal(st.writable)
+	flags, err = st.open(flags)
+	if err == nil {
+		err = s.send(st.id, flags, len(p), p)
+	}
+	s.forget(st)
+	return true, err
+}
+
 // LocalAddr is part of [net.Conn].
 func (st *Stream) LocalAddr() net.Addr { return addr{} }
 

@@ -86,21 +86,51 @@ func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
 // Message sends v as the JSON payload of a frame.
 func (w *Writer) Message(t FrameType, v any) error {
+	frame, err := message(t, v)
+	if err != nil {
+		return err
+	}
+	return w.Data(t, frame)
+}
+
+// Last sends v as the JSON payload of the last frame, and closes what it writes
+// to in the same go, where the transport can; else that is left to the caller.
+func (w *Writer) Last(t FrameType, v any) error {
+	frame, err := message(t, v)
+	if err != nil {
+		return err
+	}
+	c, ok := w.w.(interface{ WriteClose([]byte) error })
+	if !ok {
+		return w.Data(t, frame)
+	}
+	seal(t, frame)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return c.WriteClose(frame)
+}
+
+// message lays out a frame.
+func message(t FrameType, v any) ([]byte, error) {
 	payload, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encoding message: %w", err)
+		return nil, fmt.Errorf("encoding message: %w", err)
 	}
 	if len(payload) > t.limit() {
-		return fmt.Errorf("message of %d bytes is longer than %d", len(payload), t.limit())
+		return nil, fmt.Errorf("message of %d bytes is longer than %d", len(payload), t.limit())
 	}
-	return w.Data(t, append(make([]byte, HeaderSize, HeaderSize+len(payload)), payload...))
+	return append(make([]byte, HeaderSize, HeaderSize+len(payload)), payload...), nil
+}
+
+func seal(t FrameType, frame []byte) {
+	frame[0] = byte(t)
+	binary.BigEndian.PutUint32(frame[1:], uint32(len(frame)-HeaderSize))
 }
 
 // Data sends a frame that the caller has laid out: HeaderSize bytes, which
 // Data fills in, and then the payload.
 func (w *Writer) Data(t FrameType, frame []byte) error {
-	frame[0] = byte(t)
-	binary.BigEndian.PutUint32(frame[1:], uint32(len(frame)-HeaderSize))
+	seal(t, frame)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, err := w.w.Write(frame)

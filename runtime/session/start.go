@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -77,8 +78,13 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 	return Open(o.Home, o.SID)
 }
 
+// heapGrowth is the supervisor's GOGC: it carries bytes and keeps next to none,
+// so what it takes is what it leaves lying about.
+const heapGrowth = 25
+
 // Main is the supervisor process that Start makes.
 func Main(ctx context.Context, stdin io.Reader) error {
+	debug.SetGCPercent(heapGrowth)
 	var o Options
 	report, err := supervise.Main(stdin, &o)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,31 @@ func sessionPID(t *testing.T, sid string) int {
 		t.Fatal(err)
 	}
 	return info.PID
+}
+
+// What the caller left open is nothing for a session's processes.
+func TestInheritedFiles(t *testing.T) {
+	secret, err := os.Create(filepath.Join(t.TempDir(), "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	start := command("session", "start", "--image", "debian", "--network", "none")
+	start.ExtraFiles = []*os.File{secret, secret, secret, secret, secret, secret}
+	r := finish(t, start).succeeded(t)
+	defer lumina(t, "session", "stop", r.SID)
+	supervisor := sessionPID(t, r.SID)
+	for _, pid := range []int{supervisor, childOf(t, supervisor)} {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil || len(files) < 3 {
+			t.Fatalf("files of process %d: %v, %v", pid, files, err)
+		}
+		for _, f := range files {
+			if to, err := os.Readlink(f); err == nil && to == secret.Name() {
+				t.Errorf("process %d has %s as %s", pid, to, f)
+			}
+		}
+	}
 }
 
 func childOf(t *testing.T, pid int) int {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,7 +85,17 @@ func newWorld(t *testing.T) *world {
 }
 
 // listen listens in a network namespace.
-func (w *world) listen(t *testing.T, ns, address string) net.Listener {
+func (w *world) listen(t *testing.T, ns, address string) (l net.Listener) {
+	t.Helper()
+	inNamespace(t, ns, func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
+	return l
+}
+
+// inNamespace calls do in a network namespace.
+func inNamespace(t *testing.T, ns string, do func() error) {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -106,11 +117,80 @@ func (w *world) listen(t *testing.T, ns, address string) net.Listener {
 			panic(err) // the thread is lost in another network
 		}
 	}()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
+	if err := do(); err != nil {
 		t.Fatal(err)
 	}
-	return l
+}
+
+// capture counts the packets on every interface of the host, its loopback too,
+// until the returned function is called. What its kernel says by itself to find
+// neighbours does not count.
+func (w *world) capture(t *testing.T) (packets func() int) {
+	t.Helper()
+	var fd int
+	inNamespace(t, w.host, func() (err error) {
+		const all = unix.ETH_P_ALL>>8 | unix.ETH_P_ALL&0xff<<8 // big endian
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, all)
+		return err
+	})
+	f := os.NewFile(uintptr(fd), "packets")
+	counted := make(chan int)
+	go func() {
+		n := 0
+		raw, _ := f.SyscallConn()
+		b := make([]byte, 64)
+		for {
+			var size int
+			var from unix.Sockaddr
+			var recvErr error
+			if err := raw.Read(func(fd uintptr) bool {
+				size, from, recvErr = unix.Recvfrom(int(fd), b, 0)
+				return recvErr != unix.EAGAIN
+			}); err != nil || recvErr != nil {
+				counted <- n
+				return
+			}
+			switch link := from.(*unix.SockaddrLinklayer); {
+			case link.Protocol == unix.ETH_P_IP>>8|unix.ETH_P_IP&0xff<<8:
+				n++
+			case link.Protocol == unix.ETH_P_IPV6>>8|unix.ETH_P_IPV6&0xff<<8 && size > 6 && b[6] != unix.IPPROTO_ICMPV6 && b[6] != 0: // 0: MLD's options
+				n++
+			}
+		}
+	}()
+	return func() int {
+		_ = f.SetReadDeadline(time.Unix(1, 0))
+		defer f.Close()
+		return <-counted
+	}
+}
+
+// internetSockets counts the sockets of a process that are not of this host only.
+func internetSockets(t *testing.T, pid int) int {
+	t.Helper()
+	open := map[string]bool{}
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil || len(links) == 0 {
+		t.Fatalf("files of process %d: %v", pid, err)
+	}
+	for _, l := range links {
+		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, "socket:[") {
+			open[strings.Trim(to, "socket:[]")] = true
+		}
+	}
+	n := 0
+	for table, inode := range map[string]int{"tcp": 9, "tcp6": 9, "udp": 9, "udp6": 9, "udplite": 9, "icmp": 9, "raw": 9, "raw6": 9, "packet": 8} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) > inode && open[f[inode]] {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func (w *world) serve(t *testing.T, ns, address string) {
@@ -206,6 +286,27 @@ func TestEscapes(t *testing.T) {
 			t.Errorf("traffic without a network: %s", r.stdout)
 		}
 	})
+	// What the escape suite does in a session, seen from the host.
+	for _, tt := range []struct {
+		network string
+		silent  bool
+	}{{"none", true}, {"nat", false}} {
+		t.Run("capture of "+tt.network, func(t *testing.T) {
+			packets := w.capture(t)
+			r := w.lumina(t, "session", "start", "--image", "debian", "--network", tt.network).succeeded(t)
+			defer w.lumina(t, "session", "stop", r.SID)
+			// A connection that stays, where one can be made.
+			w.lumina(t, "exec", "--detach", r.SID, "--", "perl", "-e", `use IO::Socket::INET; my $s = IO::Socket::INET->new("198.51.100.10:80"); print "up\n"; sleep 1000`).succeeded(t)
+			w.lumina(t, append([]string{"exec", r.SID, "--", "perl", "-e", escape}, escapeTo...)...).succeeded(t)
+			supervisor := sessionPID(t, r.SID)
+			sockets := internetSockets(t, supervisor) + internetSockets(t, childOf(t, supervisor))
+			n := packets()
+			t.Logf("%d packets, %d sockets of the internet's", n, sockets)
+			if (n == 0) != tt.silent || (sockets == 0) != tt.silent {
+				t.Errorf("with --network %s: %d packets, %d sockets of the internet's", tt.network, n, sockets)
+			}
+		})
+	}
 	t.Run("a session says what it denied", func(t *testing.T) {
 		r := w.lumina(t, "session", "start", "--image", "debian", "--network", "allow=example.test").succeeded(t)
 		defer w.lumina(t, "session", "stop", r.SID)

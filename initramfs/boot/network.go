@@ -43,7 +43,64 @@ func (s *System) configureNetwork(n *protocol.Network) error {
 	if old != nil && old.Address == n.Address && old.Gateway == n.Gateway && old.MTU == n.MTU {
 		return nil
 	}
+	if old == nil {
+		if err := withoutIPv6(fd, interfaceName); err != nil {
+			return fmt.Errorf("switching IPv6 off on %s: %w", interfaceName, err)
+		}
+	}
 	return configureInterface(fd, interfaceName, n)
+}
+
+// addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
+const addrGenModeNone = 1
+
+// withoutIPv6 keeps the kernel from giving an interface an IPv6 address of its
+// own choice: there is no router that speaks it, and the search for neighbours
+// and routers goes on for seconds, also in a guest that was frozen meanwhile.
+func withoutIPv6(fd int, name string) error {
+	r, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r); err != nil {
+		return err
+	}
+	netlink, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(netlink)
+	// if_addr.h, if_link.h, rtnetlink.h: the interface, and in it
+	// IFLA_AF_SPEC { AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none } }.
+	request := struct {
+		unix.NlMsghdr
+		unix.IfInfomsg
+		spec, family, mode unix.RtAttr
+		value              [4]byte
+	}{
+		IfInfomsg: unix.IfInfomsg{Index: int32(r.Uint32())},
+		spec:      unix.RtAttr{Len: 16, Type: unix.IFLA_AF_SPEC},
+		family:    unix.RtAttr{Len: 12, Type: unix.AF_INET6},
+		mode:      unix.RtAttr{Len: 5, Type: unix.IFLA_INET6_ADDR_GEN_MODE},
+		value:     [4]byte{addrGenModeNone},
+	}
+	request.NlMsghdr = unix.NlMsghdr{Len: uint32(unsafe.Sizeof(request)), Type: unix.RTM_SETLINK, Flags: unix.NLM_F_REQUEST | unix.NLM_F_ACK}
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&request)), unsafe.Sizeof(request))
+	if err := unix.Sendto(netlink, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	reply := make([]byte, 4<<10)
+	n, _, err := unix.Recvfrom(netlink, reply, 0)
+	if err != nil {
+		return err
+	}
+	if n < unix.SizeofNlMsghdr+4 {
+		return unix.EPROTO
+	}
+	if errno := int32(binary.NativeEndian.Uint32(reply[unix.SizeofNlMsghdr:])); errno != 0 {
+		return unix.Errno(-errno)
+	}
+	return nil
 }
 
 func configureInterface(fd int, name string, n *protocol.Network) error {

@@ -140,7 +140,9 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 		c.addShare(i, share)
 	}
 	if n := spec.Network; n != nil {
-		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Wire)), "-device", "virtio-net-device,netdev=net0,mac="+n.MAC.String())
+		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Wire)), "-device",
+			// A thawed guest gets a network of its own: there is nobody to announce itself to.
+			"virtio-net-device,guest_announce=off,netdev=net0,mac="+n.MAC.String())
 	}
 	return c, port, nil
 }

@@ -164,7 +164,7 @@ func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *pro
 	// The host's answer tells what time it is now, not when it asked: that may
 	// be a boot ago. It comes while the rest is done.
 	asked := time.Now()
-	if err := w.Message(protocol.FrameReply, struct{}{}); err != nil {
+	if err := w.Message(protocol.FrameReply, nil); err != nil {
 		return err
 	}
 	reply, err := s.system.Configure(c, func() (time.Time, error) {
@@ -187,7 +187,7 @@ func (s *Server) changes(w *protocol.Writer) error {
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	return w.Message(protocol.FrameReply, struct{}{})
+	return w.Message(protocol.FrameReply, nil)
 }
 
 // stdoutWriter writes Stdout frames.
@@ -216,13 +216,13 @@ func (s *Server) freeze(w *protocol.Writer) error {
 	}
 	s.gate.shut()
 	s.configure <- struct{}{}
-	return w.Message(protocol.FrameReply, struct{}{})
+	return w.Message(protocol.FrameReply, nil)
 }
 
 func (s *Server) shutdown(w *protocol.Writer) error {
 	err := s.system.Sync()
 	if err == nil {
-		err = w.Message(protocol.FrameReply, struct{}{})
+		err = w.Message(protocol.FrameReply, nil)
 	} else {
 		_ = w.Message(protocol.FrameError, asError(err))
 	}

@@ -208,7 +208,7 @@ func TestOperationsWaitForConfigure(t *testing.T) {
 	defer conn.Close()
 	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
 	_ = w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpConfigure, Configure: &protocol.Configure{}})
-	if err := r.Expect(protocol.FrameReply, new(struct{})); err != nil {
+	if err := r.Expect(protocol.FrameReply, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Expect(protocol.FrameReply, new(protocol.Configured)); err != nil {
@@ -249,7 +249,7 @@ func TestDialKeepsHalfClose(t *testing.T) {
 	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
 	_ = w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpDial, Dial: &protocol.Dial{Port: port}})
 	_, _ = conn.Write([]byte("sent before the reply")) // as a fast client would
-	if err := r.Expect(protocol.FrameReply, new(struct{})); err != nil {
+	if err := r.Expect(protocol.FrameReply, nil); err != nil {
 		t.Fatal(err)
 	}
 	_ = conn.(*mux.Stream).CloseWrite()
@@ -266,7 +266,7 @@ func TestEcho(t *testing.T) {
 	defer conn.Close()
 	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
 	_ = w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpEcho})
-	if err := r.Expect(protocol.FrameReply, new(struct{})); err != nil {
+	if err := r.Expect(protocol.FrameReply, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = io.WriteString(conn, "twice")

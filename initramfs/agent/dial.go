@@ -27,7 +27,7 @@ func dial(stream net.Conn, req *protocol.Dial, r *protocol.Reader, w *protocol.W
 		target = six
 	}
 	defer target.Close()
-	if err := w.Message(protocol.FrameReply, struct{}{}); err != nil {
+	if err := w.Message(protocol.FrameReply, nil); err != nil {
 		return fmt.Errorf("%w: %w", errCancelled, err)
 	}
 	toHost := make(chan struct{})
@@ -49,7 +49,7 @@ func dial(stream net.Conn, req *protocol.Dial, r *protocol.Reader, w *protocol.W
 
 // echo sends back what comes.
 func echo(stream net.Conn, r *protocol.Reader, w *protocol.Writer) error {
-	if err := w.Message(protocol.FrameReply, struct{}{}); err != nil {
+	if err := w.Message(protocol.FrameReply, nil); err != nil {
 		return fmt.Errorf("%w: %w", errCancelled, err)
 	}
 	_, _ = io.Copy(stream, r.Rest()) // it ends with the stream

@@ -99,7 +99,7 @@ func (s *Server) logs(req *protocol.Logs, r *protocol.Reader, w *protocol.Writer
 	for offset := int64(0); ; {
 		size, more := p.log.wait(offset, req.Follow, &gone)
 		if !more {
-			return w.Message(protocol.FrameReply, struct{}{})
+			return w.Message(protocol.FrameReply, nil)
 		}
 		if err := w.Raw(io.NewSectionReader(p.log.file, offset, size-offset)); err != nil {
 			return errors.Join(errCancelled, err)

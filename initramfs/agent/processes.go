@@ -133,5 +133,5 @@ func (s *Server) kill(req *protocol.Kill, w *protocol.Writer) error {
 	}); err != nil {
 		return err
 	}
-	return w.Message(protocol.FrameReply, struct{}{})
+	return w.Message(protocol.FrameReply, nil)
 }

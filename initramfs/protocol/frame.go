@@ -3,7 +3,6 @@ package protocol
 import (
 	"bufio"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +29,7 @@ type FrameType uint8
 
 // Frames from the host.
 const (
-	FrameRequest    FrameType = 1 + iota // JSON Request
+	FrameRequest    FrameType = 1 + iota // Request
 	FrameStdin                           // data
 	FrameStdinClose                      // empty: end of standard input
 	FrameResize                          // JSON TerminalSize: the terminal's new size
@@ -39,12 +38,12 @@ const (
 
 // Frames from the guest.
 const (
-	FrameReply       FrameType = 64 + iota // JSON, depends on the operation
+	FrameReply       FrameType = 64 + iota // a message that depends on the operation
 	FrameError                             // JSON Error; the last frame
 	FrameStdout                            // data
 	FrameStderr                            // data
 	FrameStdinCredit                       // 4 bytes, big endian: so much more standard input may be sent
-	FrameExit                              // JSON Exit; the last frame
+	FrameExit                              // Exit; the last frame
 )
 
 // limit is the longest payload of a frame of type t; -1 when there is none.
@@ -84,7 +83,7 @@ type Writer struct {
 // NewWriter makes a Writer; every frame is one Write to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// Message sends v as the JSON payload of a frame.
+// Message sends v as the payload of a frame; see binary.go.
 func (w *Writer) Message(t FrameType, v any) error {
 	frame, err := message(t, v)
 	if err != nil {
@@ -93,7 +92,7 @@ func (w *Writer) Message(t FrameType, v any) error {
 	return w.Data(t, frame)
 }
 
-// Last sends v as the JSON payload of the last frame, and closes what it writes
+// Last sends v as the payload of the last frame, and closes what it writes
 // to in the same go, where the transport can; else that is left to the caller.
 func (w *Writer) Last(t FrameType, v any) error {
 	frame, err := message(t, v)
@@ -112,14 +111,14 @@ func (w *Writer) Last(t FrameType, v any) error {
 
 // message lays out a frame.
 func message(t FrameType, v any) ([]byte, error) {
-	payload, err := json.Marshal(v)
+	frame, err := appendMessage(make([]byte, HeaderSize, 256), v)
 	if err != nil {
 		return nil, fmt.Errorf("encoding message: %w", err)
 	}
-	if len(payload) > t.limit() {
-		return nil, fmt.Errorf("message of %d bytes is longer than %d", len(payload), t.limit())
+	if n := len(frame) - HeaderSize; n > t.limit() {
+		return nil, fmt.Errorf("message of %d bytes is longer than %d", n, t.limit())
 	}
-	return append(make([]byte, HeaderSize, HeaderSize+len(payload)), payload...), nil
+	return frame, nil
 }
 
 func seal(t FrameType, frame []byte) {
@@ -202,14 +201,6 @@ func (r *Reader) Expect(t FrameType, v any) error {
 		return DecodeError(payload)
 	}
 	return fmt.Errorf("%w: type %d where %d was due", ErrMalformed, got, t)
-}
-
-// Decode reads a JSON payload.
-func Decode(payload []byte, v any) error {
-	if err := json.Unmarshal(payload, v); err != nil {
-		return fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	return nil
 }
 
 // DecodeError reads the payload of an Error frame as an error.

@@ -10,7 +10,7 @@ import "time"
 
 // Version is the version of everything in this package. Host and guest must
 // agree on it: an image carries the agent that it was made with.
-const Version = 2
+const Version = 3
 
 // PortName is the name of the virtio-serial port that the agent listens on.
 const PortName = "org.lumina.agent.0"
@@ -51,15 +51,15 @@ const (
 
 // Request opens an operation. Exactly the field that belongs to Op is set.
 type Request struct {
-	Version   int        `json:"version"`
-	Op        Op         `json:"op"`
-	Configure *Configure `json:"configure,omitempty"`
-	Exec      *Exec      `json:"exec,omitempty"`
-	Logs      *Logs      `json:"logs,omitempty"`
-	Kill      *Kill      `json:"kill,omitempty"`
-	Dial      *Dial      `json:"dial,omitempty"`
-	CopyIn    *CopyIn    `json:"copy_in,omitempty"`
-	CopyOut   *CopyOut   `json:"copy_out,omitempty"`
+	Version   int       
+	Op        Op        
+	Configure *Configure
+	Exec      *Exec     
+	Logs      *Logs     
+	Kill      *Kill     
+	Dial      *Dial     
+	CopyIn    *CopyIn   
+	CopyOut   *CopyOut  
 }
 
 // Configure makes a booted guest somebody: it gives it its name, time, entropy
@@ -67,15 +67,15 @@ type Request struct {
 type Configure struct {
 	// Template: the guest is going to be frozen, and configured again
 	// whenever it is thawed.
-	Template  bool   `json:"template,omitempty"`
-	Hostname  string `json:"hostname"`
-	MachineID string `json:"machine_id"` // 32 hexadecimal digits
+	Template  bool  
+	Hostname  string
+	MachineID string // 32 hexadecimal digits
 	// Seed is entropy for the kernel's pool; all of it is credited.
-	Seed    []byte   `json:"seed"`
-	Network *Network `json:"network,omitempty"` // nil: loopback only
-	Mounts  []Mount  `json:"mounts,omitempty"`
+	Seed    []byte  
+	Network *Network // nil: loopback only
+	Mounts  []Mount 
 	// Hosts are more names for /etc/hosts.
-	Hosts []Host `json:"hosts,omitempty"`
+	Hosts []Host
 }
 
 // Host is a name of another machine.
@@ -86,55 +86,55 @@ type Host struct {
 
 // Mount is a file system of the host's: a volume's disk or a shared directory.
 type Mount struct {
-	Disk     string `json:"disk,omitempty"`  // its serial number, or
-	Share    string `json:"share,omitempty"` // its 9p tag
-	Path     string `json:"path"`
-	ReadOnly bool   `json:"read_only,omitempty"`
+	Disk     string  // its serial number, or
+	Share    string // its 9p tag
+	Path     string
+	ReadOnly bool  
 }
 
 // Configured is the reply to Configure.
 type Configured struct {
 	// Marks says where the guest's part of the boot went.
-	Marks []Mark `json:"marks"`
+	Marks []Mark
 }
 
 // Mark is a moment of the boot.
 type Mark struct {
-	Name string        `json:"name"`
-	At   time.Duration `json:"at"` // since the kernel started
+	Name string       
+	At   time.Duration // since the kernel started
 }
 
 // Network is the guest's one interface.
 type Network struct {
-	MAC     string   `json:"mac,omitempty"`     // "": the device's
-	Address string   `json:"address"`           // CIDR
-	Gateway string   `json:"gateway,omitempty"` // "": the network leads nowhere else
-	DNS     []string `json:"dns"`
-	MTU     int      `json:"mtu,omitempty"` // bytes; 0: the device's
+	MAC     string       // "": the device's
+	Address string             // CIDR
+	Gateway string   // "": the network leads nowhere else
+	DNS     []string
+	MTU     int      // bytes; 0: the device's
 }
 
 // Exec starts a process.
 type Exec struct {
 	// Args is the program and its arguments. The program is looked up in
 	// the PATH of Env.
-	Args []string `json:"args"`
+	Args []string
 	// Shell: Args is one string for /bin/sh -c.
-	Shell bool `json:"shell,omitempty"`
+	Shell bool
 	// Env is the whole environment, NAME=value. HOME is added when missing.
-	Env []string `json:"env,omitempty"`
+	Env []string
 	// Dir is the working directory; "/" when empty.
-	Dir string `json:"dir,omitempty"`
+	Dir string
 	// User is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's
 	// /etc/passwd and /etc/group; root when empty.
-	User string `json:"user,omitempty"`
+	User string
 	// Stdin: the host sends Stdin frames; otherwise standard input is empty.
-	Stdin bool `json:"stdin,omitempty"`
+	Stdin bool
 	// Terminal gives the process a terminal of this size instead of three
 	// separate files: its output is Stdout frames, its input Stdin frames.
-	Terminal *TerminalSize `json:"terminal,omitempty"`
+	Terminal *TerminalSize
 	// Detach: the process outlives the stream, which ends with a Started
 	// reply. Its output is kept in the guest for OpLogs.
-	Detach bool `json:"detach,omitempty"`
+	Detach bool
 }
 
 // TerminalSize is in characters.

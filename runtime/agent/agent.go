@@ -52,7 +52,7 @@ func configure(conn net.Conn, c *protocol.Configure) (*protocol.Configured, erro
 	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
 	err := w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpConfigure, Configure: c})
 	if err == nil {
-		err = r.Expect(protocol.FrameReply, new(struct{}))
+		err = r.Expect(protocol.FrameReply, nil)
 	}
 	if err == nil {
 		err = w.Clock(time.Now())
@@ -73,7 +73,7 @@ func Freeze(ctx context.Context, conn net.Conn) error {
 	r := protocol.NewReader(conn)
 	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpFreeze})
 	if err == nil {
-		err = r.Expect(protocol.FrameReply, new(struct{}))
+		err = r.Expect(protocol.FrameReply, nil)
 	}
 	if err == nil {
 		// The agent drops the stream as its last word; there is no answer to that.
@@ -85,7 +85,7 @@ func Freeze(ctx context.Context, conn net.Conn) error {
 // Shutdown ends the guest in order. It returns when everything is on disk; the
 // VM ends right after.
 func Shutdown(ctx context.Context, conn net.Conn) error {
-	return call(ctx, conn, &protocol.Request{Op: protocol.OpShutdown}, new(struct{}))
+	return call(ctx, conn, &protocol.Request{Op: protocol.OpShutdown}, nil)
 }
 
 // Detach starts a process that outlives the stream and returns its id.
@@ -106,7 +106,7 @@ func Processes(ctx context.Context, conn net.Conn) ([]protocol.Process, error) {
 
 // Kill sends a signal to the process group of a process.
 func Kill(ctx context.Context, conn net.Conn, id string, signal int) error {
-	return call(ctx, conn, &protocol.Request{Op: protocol.OpKill, Kill: &protocol.Kill{ID: id, Signal: signal}}, new(struct{}))
+	return call(ctx, conn, &protocol.Request{Op: protocol.OpKill, Kill: &protocol.Kill{ID: id, Signal: signal}}, nil)
 }
 
 // Changes ends every process of the guest and writes what they changed of its
@@ -140,7 +140,7 @@ func output(conn net.Conn, req *protocol.Request, std Stdio) error {
 		case protocol.FrameStderr:
 			err = writeTo(std.Stderr, payload, "standard error")
 		case protocol.FrameReply:
-			return protocol.Decode(payload, new(struct{}))
+			return protocol.Decode(payload, nil)
 		case protocol.FrameError:
 			return protocol.DecodeError(payload)
 		default:
@@ -168,7 +168,7 @@ func join(conn net.Conn, request *protocol.Request) (net.Conn, error) {
 		return nil, err
 	}
 	r := protocol.NewReader(conn)
-	if err := r.Expect(protocol.FrameReply, new(struct{})); err != nil {
+	if err := r.Expect(protocol.FrameReply, nil); err != nil {
 		return nil, err
 	}
 	return &dialed{Conn: conn, rest: r.Rest()}, nil

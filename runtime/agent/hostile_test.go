@@ -30,7 +30,7 @@ func header(t protocol.FrameType, n uint32) string {
 // An agent that says whatever it likes gets an error, at once, and neither more
 // memory nor a file of the host.
 func TestHostileAgent(t *testing.T) {
-	exit := frame(protocol.FrameExit, `{"code":0}`)
+	exit := frame(protocol.FrameExit, "\x00\x00")
 	said := []struct{ name, bytes string }{
 		{"nothing", ""},
 		{"noise", "\xff\xfe\xfd\xfc\xfb\xfa"},
@@ -40,7 +40,9 @@ func TestHostileAgent(t *testing.T) {
 		{"a type that is the host's", frame(protocol.FrameRequest, "{}")},
 		{"output that claims four gigabytes", header(protocol.FrameStdout, 0xffffffff)},
 		{"a reply that claims four gigabytes", header(protocol.FrameReply, 0xffffffff)},
-		{"an exit that is no JSON", frame(protocol.FrameExit, "{")},
+		{"an exit that is cut", frame(protocol.FrameExit, "\x00")},
+		{"an exit with a number beyond all", frame(protocol.FrameExit, strings.Repeat("\xff", 20))},
+		{"a list that claims four million items", frame(protocol.FrameReply, "\xff\xff\xff\x01")},
 		{"an error that is no JSON", frame(protocol.FrameError, "[1")},
 		{"a credit of the wrong length", frame(protocol.FrameStdinCredit, "\x00\x01")},
 		{"a credit for all there is", frame(protocol.FrameStdinCredit, "\xff\xff\xff\xff")},

@@ -162,7 +162,8 @@ func (c *command) addMachine(m machine, spec vm.Spec, mem *memory) {
 		"memory-backend-file,id=ram,size=%s,mem-path=%s,share=%s", size, devFD(c.inherit(mem.file)), share))
 	c.writes = append(c.writes, mem.file) // QEMU 7.2 opens it so, also not to share it
 	if mem.state != nil {
-		c.add("-incoming", "defer")
+		// QEMU says nothing in the guest's name to a network where nobody knows it.
+		c.add("-incoming", "defer", "-global", "migration.announce-rounds=0")
 	}
 }
 

@@ -141,8 +141,10 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 	}
 	if n := spec.Network; n != nil {
 		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Wire)), "-device",
-			// A thawed guest gets a network of its own: there is nobody to announce itself to.
-			"virtio-net-device,guest_announce=off,netdev=net0,mac="+n.MAC.String())
+			// Without its control queue: a guest would wait for QEMU's answer to
+			// each filter that it sets, and the other end sends it nothing but its own.
+			"virtio-net-device,ctrl_vq=off,ctrl_rx=off,ctrl_rx_extra=off,ctrl_vlan=off,ctrl_mac_addr=off,"+
+				"ctrl_guest_offloads=off,guest_announce=off,netdev=net0,mac="+n.MAC.String())
 	}
 	return c, port, nil
 }

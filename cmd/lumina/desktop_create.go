@@ -32,7 +32,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 					r.Architecture = r.OS.Architecture
 				}
 			}
-			if err := checkDesktop(r.Manifest); err != nil {
+			if err := checkDesktop(r.Architecture, r.CPUs, r.Network); err != nil {
 				return usageError{err}
 			}
 			driver, err := desktop.Driver()
@@ -66,13 +66,13 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	return c
 }
 
-func checkDesktop(m desktop.Manifest) error {
-	if m.Architecture != "amd64" && m.Architecture != "arm64" {
-		return fmt.Errorf("--arch %q: want amd64 or arm64", m.Architecture)
+func checkDesktop(arch string, cpus int, network runtime.NetworkMode) error {
+	if arch != "amd64" && arch != "arm64" {
+		return fmt.Errorf("--arch %q: want amd64 or arm64", arch)
 	}
 	const maxCPUs = 64
-	if m.CPUs < 1 || m.CPUs > maxCPUs {
-		return fmt.Errorf("%d cpus: want 1 to %d", m.CPUs, maxCPUs)
+	if cpus < 1 || cpus > maxCPUs {
+		return fmt.Errorf("%d cpus: want 1 to %d", cpus, maxCPUs)
 	}
-	return m.Network.Check()
+	return network.Check()
 }

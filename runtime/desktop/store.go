@@ -5,7 +5,8 @@
 //
 //	manifest.json  see Manifest
 //	disk.img       raw and sparse
-//	efi.vars       the firmware's variables
+//	efi.vars       the firmware's variables; of a Mac, in its place:
+//	auxiliary.img  its auxiliary storage
 //	lock           held by the process that runs it
 //	socket         of that process, see supervisor.go
 package desktop
@@ -29,6 +30,7 @@ const (
 	manifestFile  = "manifest.json"
 	diskFile      = "disk.img"
 	variablesFile = "efi.vars"
+	auxiliaryFile = "auxiliary.img"
 	lockFile      = "lock"
 	// unfinished is how directories of desktops begin that are being made.
 	unfinished = ".new-"
@@ -83,7 +85,7 @@ func (s *Store) Create(driver vm.DesktopDriver, m Manifest) (*Manifest, error) {
 	m.fill(dir, m.Created)
 	err = makeFile(filepath.Join(dir, diskFile), func(f *os.File) error { return f.Truncate(m.DiskSize) })
 	if err == nil {
-		err = makeFile(filepath.Join(dir, variablesFile), func(f *os.File) error { return driver.WriteVariables(m.Architecture, f) })
+		err = m.makeFirmware(driver, dir)
 	}
 	if err == nil {
 		err = m.write(dir)
@@ -95,6 +97,31 @@ func (s *Store) Create(driver vm.DesktopDriver, m Manifest) (*Manifest, error) {
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
 	}
 	return &m, nil
+}
+
+// makeFirmware makes what the firmware keeps, and the machine's identifier.
+func (m *Manifest) makeFirmware(driver vm.DesktopDriver, dir string) (err error) {
+	firmware, write := vm.FirmwareEFI, func(f *os.File) error { return driver.WriteVariables(m.Architecture, f) }
+	if m.Family == MacOS {
+		mac, err := macDriver(driver)
+		if err != nil {
+			return err
+		}
+		firmware, write = vm.FirmwareMac, func(f *os.File) error { return mac.WriteAuxiliary(m.HardwareModel, f) }
+	}
+	if d, ok := driver.(vm.Identifies); ok {
+		if m.Identifier, err = d.NewIdentifier(firmware); err != nil {
+			return err
+		}
+	}
+	return makeFile(filepath.Join(dir, m.firmwareFile()), write)
+}
+
+func (m *Manifest) firmwareFile() string {
+	if m.Family == MacOS {
+		return auxiliaryFile
+	}
+	return variablesFile
 }
 
 func makeFile(name string, fill func(*os.File) error) error {

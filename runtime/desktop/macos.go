@@ -93,7 +93,7 @@ func (s *Store) installMacOS(ctx context.Context, driver vm.DesktopDriver, r Mac
 	if err := r.suit(system); err != nil {
 		return nil, err
 	}
-	m, err := s.Create(driver, r.Manifest)
+	m, err := s.Create(ctx, driver, r.Manifest, "")
 	if err != nil {
 		return nil, err
 	}

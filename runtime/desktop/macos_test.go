@@ -143,7 +143,7 @@ func TestInstallMacOSFails(t *testing.T) {
 func TestHalfInstalled(t *testing.T) {
 	home := t.TempDir()
 	s := NewStore(home)
-	if _, err := s.Create(&mac{}, Manifest{Name: "half", Family: MacOS, Installing: true}); err != nil {
+	if _, err := s.Create(context.Background(), &mac{}, Manifest{Name: "half", Family: MacOS, Installing: true}, ""); err != nil {
 		t.Fatal(err)
 	}
 	err := Supervise(context.Background(), Options{Home: home, ID: "half"}, func(error) {})
@@ -170,7 +170,7 @@ func TestCanMacOS(t *testing.T) {
 // Machines of a driver that makes identifiers keep theirs.
 func TestIdentifier(t *testing.T) {
 	s := NewStore(t.TempDir())
-	if _, err := s.Create(&mac{}, Manifest{Name: "efi", Architecture: "arm64"}); err != nil {
+	if _, err := s.Create(context.Background(), &mac{}, Manifest{Name: "efi", Architecture: "arm64"}, ""); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := s.Find("efi"); err != nil || string(m.Identifier) != "generic" || m.HardwareModel != nil {

@@ -45,7 +45,7 @@ func testBrowser(t *testing.T, name string, f font) {
 	for {
 		same := 0.0
 		if shot := b.canvas(t); shot != nil {
-			same = sameness(newScreen(t, shot), screenshot(t, name))
+			same = sameness(newScreen(decode(t, string(shot))), newScreen(screenshot(t, name)))
 		}
 		if same == 1 {
 			break

@@ -17,7 +17,12 @@ import (
 // newDesktop makes a desktop that the test ends with.
 func newDesktop(t testing.TB, name, medium string, args ...string) (mac, dir string) {
 	t.Helper()
-	r := lumina(t, append([]string{"desktop", "create", name, "--iso", medium, "--disk-size", "64MB"}, args...)...).succeeded(t)
+	return createDesktop(t, name, append([]string{"--iso", medium, "--disk-size", "64MB"}, args...)...)
+}
+
+func createDesktop(t testing.TB, name string, args ...string) (mac, dir string) {
+	t.Helper()
+	r := lumina(t, append([]string{"desktop", "create", name}, args...)...).succeeded(t)
 	var rows []struct {
 		ID  string `json:"id"`
 		MAC string `json:"macAddress"`

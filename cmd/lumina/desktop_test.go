@@ -140,6 +140,17 @@ func TestDesktopBoots(t *testing.T) {
 			t.Errorf("the guest says %q", got)
 		}
 	})
+	t.Run("a Mac's bundle", func(t *testing.T) {
+		manifest := filepath.Join(dir, "manifest.json")
+		b := bytes.Replace(readFile(t, manifest), []byte(`"osFamily": "windows"`), []byte(`"osFamily": "macOS"`), 1)
+		writeFile(t, manifest, b)
+		for _, args := range [][]string{{"--headless"}, {"--headless", "--detach"}} {
+			r := lumina(t, append([]string{"desktop", "boot", name}, args...)...)
+			if r.code != exitFailure || !strings.Contains(r.stderr, "it does not run macOS") || strings.Count(r.stderr, "\n") != 1 {
+				t.Errorf("%q: %d %s", args, r.code, r.stderr)
+			}
+		}
+	})
 }
 
 func TestDesktopCapturesSerial(t *testing.T) {
@@ -229,7 +240,7 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		"x86 for arm64":           {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitFailure, []string{"--disk", disk, "--arch", "arm64"}},
 		"truncated":               {"truncated", exitFailure, []string{"--disk", file("truncated", content[:len(content)/2])}},
 		"empty":                   {"neither a qcow2 nor a raw disk", exitFailure, []string{"--disk", file("empty", nil)}},
-		"a medium":                {"no EFI loader", exitFailure, []string{"--disk", startsMedium(t)}},
+		"a medium":                {"no partition table", exitFailure, []string{"--disk", startsMedium(t)}},
 		"too small":               {"do not go into one of 1048576", exitFailure, []string{"--disk", disk, "--disk-size", "1MB"}},
 		"another digest":          {"its SHA-256 is ", exitFailure, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
 	} {

@@ -155,6 +155,11 @@ func (s *supervisor) start(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if s.m.Family == MacOS {
+		if _, err := macDriver(driver); err != nil {
+			return err // a bundle that was copied here
+		}
+	}
 	p, err := s.m.open(s.dir)
 	if err != nil {
 		return err
@@ -382,6 +387,7 @@ type request struct {
 	Screenshot bool       `json:"screenshot,omitempty"`
 	Chords     [][]vm.Key `json:"chords,omitempty"` // pressed one after the other
 	Click      *Click     `json:"click,omitempty"`
+	Viewer     bool       `json:"viewer,omitempty"` // whether it can be viewed
 	Stop       bool       `json:"stop,omitempty"`
 	Kill       bool       `json:"kill,omitempty"`
 }
@@ -464,6 +470,11 @@ func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
 		err = s.press(ctx, req.Chords)
 	case req.Click != nil:
 		err = s.click(ctx, *req.Click)
+	case req.Viewer:
+		var screen net.Conn
+		if screen, err = s.machine.Viewer(); err == nil {
+			err = screen.Close()
+		}
 	case req.Stop || req.Kill:
 		select {
 		case s.stop <- req.Kill:

@@ -288,8 +288,12 @@ func (m *desktop) RunWindow(title string) error {
 
 // PowerButton is part of [vm.Desktop].
 func (m *desktop) PowerButton() error {
-	if ok, err := m.vm.RequestStop(); !ok || err != nil {
-		return fmt.Errorf("pressing the power button: %w", errors.Join(errors.New("the framework does not"), err))
+	asked, err := m.vm.RequestStop()
+	if err == nil && !asked {
+		err = errors.New("the framework did not")
+	}
+	if err != nil {
+		return fmt.Errorf("pressing the power button: %w", err)
 	}
 	return nil
 }

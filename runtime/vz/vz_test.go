@@ -59,7 +59,10 @@ func TestCheckDesktop(t *testing.T) {
 	if err := checkDesktop(ok); err != nil {
 		t.Error(err)
 	}
-	mac := map[string]string{"arm64": "without hardware model", "amd64": "Apple silicon"}[goruntime.GOARCH]
+	mac, direct := "without hardware model", "boots macOS only"
+	if goruntime.GOARCH != "arm64" {
+		mac, direct = "Apple silicon", "Apple silicon"
+	}
 	for name, tt := range map[string]struct {
 		change func(*vm.DesktopSpec)
 		want   string
@@ -69,6 +72,7 @@ func TestCheckDesktop(t *testing.T) {
 		"half a mebibyte":       {func(s *vm.DesktopSpec) { s.Memory += 1 << 19 }, "whole mebibytes"},
 		"an empty identifier":   {func(s *vm.DesktopSpec) { s.Identifier = []byte{} }, "identifier is empty"},
 		"a Mac without a model": {func(s *vm.DesktopSpec) { s.HardwareModel = []byte{} }, mac},
+		"a Mac with a kernel":   {func(s *vm.DesktopSpec) { s.HardwareModel, s.Direct = []byte("m"), &vm.DirectBoot{} }, direct},
 	} {
 		spec := ok
 		tt.change(&spec)

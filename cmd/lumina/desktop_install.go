@@ -45,7 +45,11 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 			}
 			bars := newProgress(env)
 			r.Progress = func(step string, done, total int64) {
-				bars.update(builder.Progress{Step: step, Done: done, Total: total})
+				if step == desktop.StepInstall {
+					bars.percent(step, done*100/total)
+				} else {
+					bars.update(builder.Progress{Step: step, Done: done, Total: total})
+				}
 			}
 			m, err := store.InstallMacOS(c.Context(), driver, r)
 			bars.close(err == nil)

@@ -25,6 +25,9 @@ type fetcher struct {
 	progress func(done, total int64)
 }
 
+// fetchIdle is how long a connection may bring nothing.
+const fetchIdle = time.Minute
+
 // fetchTries is how many times in a row a try may bring nothing.
 const fetchTries = 5
 
@@ -106,6 +109,10 @@ func (f *fetcher) all(ctx context.Context, address string, part *os.File) error 
 // once fetches what is missing, as far as it comes; again says whether another try
 // may bring more.
 func (f *fetcher) once(ctx context.Context, address string, part *os.File) (again bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(fetchIdle, func() { cancel(fmt.Errorf("nothing came for %v", fetchIdle)) })
+	defer idle.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return false, err
@@ -145,9 +152,15 @@ func (f *fetcher) once(ctx context.Context, address string, part *os.File) (agai
 	if total < 0 {
 		return false, errors.New("the server does not say how large the file is")
 	}
-	n, err := io.Copy(part, &counted{io.LimitReader(resp.Body, total-done), done, total, f.progress})
+	n, err := io.Copy(part, &counted{io.LimitReader(resp.Body, total-done), done, func(done int64) {
+		idle.Reset(fetchIdle)
+		f.progress(done, total)
+	}})
 	if err == nil && done+n < total {
 		err = io.ErrUnexpectedEOF
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return true, fmt.Errorf("after %d of %d bytes: %w", done+n, total, err)
@@ -176,13 +189,13 @@ func (f *fetcher) restart(part *os.File, tag string) error {
 // counted tells how much was read.
 type counted struct {
 	io.Reader
-	done, total int64
-	progress    func(done, total int64)
+	done     int64
+	progress func(done int64)
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
 	c.done += int64(n)
-	c.progress(c.done, c.total)
+	c.progress(c.done)
 	return n, err
 }

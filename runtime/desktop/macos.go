@@ -76,15 +76,8 @@ func (s *Store) installMacOS(ctx context.Context, driver vm.DesktopDriver, r Mac
 	if slices.ContainsFunc(all, func(m *Manifest) bool { return m.Name == r.Name }) {
 		return nil, fmt.Errorf("creating desktop %q: %w", r.Name, ErrExists)
 	}
-	if r.Image == "" {
-		address, err := mac.LatestMacOS()
-		if err != nil {
-			return nil, err
-		}
-		f.progress = func(done, total int64) { r.Progress(StepFetch, done, total) }
-		if r.Image, err = f.fetch(ctx, address, MacCache(filepath.Dir(s.dir))); err != nil {
-			return nil, err
-		}
+	if err := s.fetchMacOS(ctx, mac, &r, f); err != nil {
+		return nil, err
 	}
 	system, err := mac.ReadMacOS(r.Image)
 	if err != nil {
@@ -101,6 +94,20 @@ func (s *Store) installMacOS(ctx context.Context, driver vm.DesktopDriver, r Mac
 		return nil, errors.Join(fmt.Errorf("desktop %q: %w", m.Name, err), s.Remove(m.ID))
 	}
 	return m, nil
+}
+
+// fetchMacOS gets Apple's restore image, when the request has none.
+func (s *Store) fetchMacOS(ctx context.Context, mac vm.MacDriver, r *MacRequest, f *fetcher) error {
+	if r.Image != "" {
+		return nil
+	}
+	address, err := mac.LatestMacOS()
+	if err != nil {
+		return err
+	}
+	f.progress = func(done, total int64) { r.Progress(StepFetch, done, total) }
+	r.Image, err = f.fetch(ctx, address, MacCache(filepath.Dir(s.dir)))
+	return err
 }
 
 // suit fills in what the restore image says, and looks whether it has enough.

@@ -110,6 +110,33 @@ func TestInstallMacOS(t *testing.T) {
 	}
 }
 
+// Without an image of one's own, the newest one of Apple's is fetched, and kept for
+// the next desktop.
+func TestInstallFetchedMacOS(t *testing.T) {
+	m := newMirror(t)
+	m.answers = []int{100_000} // and then the connection breaks
+	s := NewStore(t.TempDir())
+	d := &mac{address: m.URL + "/UniversalMac_15.1_Restore.ipsw"}
+	fetched := int64(0)
+	for _, name := range []string{"first", "second"} {
+		r := MacRequest{Manifest: Manifest{Name: name, DiskSize: 1 << 20, Network: runtime.NetworkNone}}
+		r.Progress = func(step string, done, _ int64) {
+			if step == StepFetch {
+				fetched = done
+			}
+		}
+		if _, err := s.installMacOS(context.Background(), d, r, &fetcher{client: m.Client()}); err != nil {
+			t.Fatal(err)
+		}
+		if d.image != string(m.content) || fetched != int64(len(m.content)) {
+			t.Errorf("%s: installed were %d bytes, fetched %d, of %d", name, len(d.image), fetched, len(m.content))
+		}
+	}
+	if len(m.ranges) != 2 {
+		t.Errorf("the server was asked %d times", len(m.ranges))
+	}
+}
+
 func TestInstallMacOSFails(t *testing.T) {
 	broken := errors.New("the installer's error")
 	for _, tt := range []struct {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	goruntime "runtime"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,7 @@ func newDesktopCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{Use: "desktop", Short: "Run whole systems with a screen, installed from their vendors' media"}
 	c.AddCommand(newDesktopCreateCommand(env), newDesktopBootCommand(env), newDesktopLsCommand(env), newDesktopStopCommand(env),
 		newDesktopRmCommand(env), newDesktopScreenshotCommand(env), newDesktopTypeCommand(env), newDesktopKeyCommand(env),
-		newDesktopClickCommand(env), newDesktopOpenCommand(env), newDesktopCatalogCommand(env), newDesktopInstallMacOSCommand())
+		newDesktopClickCommand(env), newDesktopOpenCommand(env), newDesktopCatalogCommand(env), newDesktopInstallMacOSCommand(env))
 	return c
 }
 
@@ -150,20 +149,6 @@ func newDesktopCatalogCommand(env *environment) *cobra.Command {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", o.ID, o.Name, o.Architecture, o.URL)
 			}
 			return w.Flush()
-		},
-	}
-}
-
-func newDesktopInstallMacOSCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "install-macos NAME",
-		Short: "Make a desktop of macOS",
-		Args:  usageArgs(cobra.ExactArgs(1)),
-		RunE: func(*cobra.Command, []string) error {
-			if goruntime.GOOS == "darwin" {
-				return errors.New("installing macOS is not built yet")
-			}
-			return fmt.Errorf("macOS runs in VMs of a Mac with Apple silicon only, and this is %s", goruntime.GOOS)
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	goruntime "runtime"
 
@@ -16,9 +17,14 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	var os, network string
 	c := &cobra.Command{
 		Use:   "create NAME",
-		Short: "Make a desktop of an installation medium",
-		Args:  usageArgs(cobra.ExactArgs(1)),
+		Short: "Make a desktop of an installation medium, or of a disk",
+		Example: "  lumina desktop create debian --iso debian.iso\n" +
+			"  lumina images export desktop --init systemd -o d.qcow2 && lumina desktop create mine --disk d.qcow2",
+		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if r.Medium == "" && r.Disk == "" {
+				return usageError{errors.New("want --iso, an installation medium, or --disk, the image of a disk")}
+			}
 			store, err := desktopStore(env)
 			if err != nil {
 				return err
@@ -32,7 +38,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 					r.Architecture = r.OS.Architecture
 				}
 			}
-			if err := checkDesktop(r.Manifest); err != nil {
+			if err := checkDesktop(r.Architecture, r.CPUs, r.Network); err != nil {
 				return usageError{err}
 			}
 			driver, err := desktop.Driver()
@@ -42,7 +48,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 			if err := r.Examine(c.Context()); err != nil {
 				return err
 			}
-			m, err := store.Create(driver, r.Manifest)
+			m, err := store.Create(c.Context(), driver, r.Manifest, r.Disk)
 			if err != nil {
 				return err
 			}
@@ -54,25 +60,25 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	}
 	c.Flags().SortFlags = false
 	c.Flags().StringVar(&r.Medium, "iso", "", "the installation medium, an image of a CD-ROM")
+	c.Flags().StringVar(&r.Disk, "disk", "", "an image of a disk, qcow2 or raw, that its disk is a copy of")
 	c.Flags().StringVar(&os, "os", "", "what it is in the catalogue, see lumina desktop catalog")
 	c.Flags().StringVar(&r.SHA256, "sha256", "", "its digest, from its vendor")
 	c.Flags().StringVar(&r.Architecture, "arch", goruntime.GOARCH, "architecture of the VM: amd64 or arm64")
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB)")
 	c.Flags().IntVar(&r.CPUs, "cpus", desktop.DefaultCPUs, "processors of the VM")
-	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB)")
+	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB, or what --disk has)")
 	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…")
 	c.Flags().BoolVar(&r.Force, "force", false, "take a medium that does not fit, or is not verified")
-	_ = c.MarkFlagRequired("iso") // fails for flags that do not exist only
 	return c
 }
 
-func checkDesktop(m desktop.Manifest) error {
-	if m.Architecture != "amd64" && m.Architecture != "arm64" {
-		return fmt.Errorf("--arch %q: want amd64 or arm64", m.Architecture)
+func checkDesktop(arch string, cpus int, network runtime.NetworkMode) error {
+	if arch != "amd64" && arch != "arm64" {
+		return fmt.Errorf("--arch %q: want amd64 or arm64", arch)
 	}
 	const maxCPUs = 64
-	if m.CPUs < 1 || m.CPUs > maxCPUs {
-		return fmt.Errorf("%d cpus: want 1 to %d", m.CPUs, maxCPUs)
+	if cpus < 1 || cpus > maxCPUs {
+		return fmt.Errorf("%d cpus: want 1 to %d", cpus, maxCPUs)
 	}
-	return m.Network.Check()
+	return network.Check()
 }

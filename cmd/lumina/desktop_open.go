@@ -18,7 +18,7 @@ func newDesktopOpenCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := d.Status(c.Context()); err != nil {
+			if err := d.CheckViewer(c.Context()); err != nil {
 				return err
 			}
 			f, err := outputFormat(env)

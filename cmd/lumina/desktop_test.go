@@ -17,7 +17,12 @@ import (
 // newDesktop makes a desktop that the test ends with.
 func newDesktop(t testing.TB, name, medium string, args ...string) (mac, dir string) {
 	t.Helper()
-	r := lumina(t, append([]string{"desktop", "create", name, "--iso", medium, "--disk-size", "64MB"}, args...)...).succeeded(t)
+	return createDesktop(t, name, append([]string{"--iso", medium, "--disk-size", "64MB"}, args...)...)
+}
+
+func createDesktop(t testing.TB, name string, args ...string) (mac, dir string) {
+	t.Helper()
+	r := lumina(t, append([]string{"desktop", "create", name}, args...)...).succeeded(t)
 	var rows []struct {
 		ID  string `json:"id"`
 		MAC string `json:"macAddress"`
@@ -135,6 +140,17 @@ func TestDesktopBoots(t *testing.T) {
 			t.Errorf("the guest says %q", got)
 		}
 	})
+	t.Run("a Mac's bundle", func(t *testing.T) {
+		manifest := filepath.Join(dir, "manifest.json")
+		b := bytes.Replace(readFile(t, manifest), []byte(`"osFamily": "windows"`), []byte(`"osFamily": "macOS"`), 1)
+		writeFile(t, manifest, b)
+		for _, args := range [][]string{{"--headless"}, {"--headless", "--detach"}} {
+			r := lumina(t, append([]string{"desktop", "boot", name}, args...)...)
+			if r.code != exitFailure || !strings.Contains(r.stderr, "it does not run macOS") || strings.Count(r.stderr, "\n") != 1 {
+				t.Errorf("%q: %d %s", args, r.code, r.stderr)
+			}
+		}
+	})
 }
 
 func TestDesktopCapturesSerial(t *testing.T) {
@@ -193,7 +209,49 @@ func TestDesktopRefusesMedia(t *testing.T) {
 	if r := lumina(t, "doctor", "--iso", filepath.Join(dir, "empty")); r.code != 2 {
 		t.Errorf("doctor, an empty file: %d %s", r.code, r.stdout)
 	}
-	if r := lumina(t, "desktop", "install-macos", "mac"); r.code != exitFailure || !strings.Contains(r.stderr, "of a Mac") {
-		t.Errorf("install-macos: %d %s", r.code, r.stderr)
+	for _, args := range [][]string{{"mac"}, {"mac", "--ipsw", "none.ipsw"}} {
+		r := lumina(t, append([]string{"desktop", "install-macos"}, args...)...)
+		if r.code != exitFailure || !strings.Contains(r.stderr, "macOS runs in VMs of a Mac with Apple silicon only, and this is linux/") || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("install-macos %q: %d %s", args, r.code, r.stderr)
+		}
+	}
+	if r := lumina(t, "desktop", "install-macos"); r.code != exitUsage {
+		t.Errorf("install-macos without a name: %d %s", r.code, r.stderr)
+	}
+}
+
+func TestDesktopRefusesDisks(t *testing.T) {
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "d.qcow2")
+	lumina(t, "images", "export", "debian", "--disk-size", "64MB", "-o", disk).succeeded(t)
+	content := readFile(t, disk)
+	file := func(name string, content []byte) string {
+		name = filepath.Join(dir, name)
+		writeFile(t, name, content)
+		return name
+	}
+	for name, tt := range map[string]struct {
+		want string
+		code int
+		args []string
+	}{
+		"neither disk nor medium": {"want --iso, an installation medium, or --disk", exitUsage, nil},
+		"no such file":            {"no such file", exitFailure, []string{"--disk", filepath.Join(dir, "none")}},
+		"x86 for arm64":           {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitFailure, []string{"--disk", disk, "--arch", "arm64"}},
+		"truncated":               {"truncated", exitFailure, []string{"--disk", file("truncated", content[:len(content)/2])}},
+		"empty":                   {"neither a qcow2 nor a raw disk", exitFailure, []string{"--disk", file("empty", nil)}},
+		"a medium":                {"no partition table", exitFailure, []string{"--disk", startsMedium(t)}},
+		"too small":               {"do not go into one of 1048576", exitFailure, []string{"--disk", disk, "--disk-size", "1MB"}},
+		"another digest":          {"its SHA-256 is ", exitFailure, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := lumina(t, append([]string{"desktop", "create", "refused"}, tt.args...)...)
+			if r.code != tt.code || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 || r.stdout != "" {
+				t.Errorf("exit code %d, %q, %q; want %d, %q", r.code, r.stdout, r.stderr, tt.code, tt.want)
+			}
+			if entries, _ := filepath.Glob(filepath.Join(home, "desktop-vms", "[^.]*")); len(entries) > 0 {
+				t.Errorf("it left %q", entries)
+			}
+		})
 	}
 }

@@ -7,11 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
-// Installation media for the tests of desktops, made of Debian's packages and
-// kept by the digest of what they are made of.
+// Installation media and disks for the tests of desktops, made of Debian's packages
+// and kept by the digest of what they are made of.
 
 // installerDir has Debian's text installer (package debian-installer-12-netboot-amd64).
 const installerDir = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
@@ -49,15 +50,9 @@ func writeFile(t testing.TB, name string, content []byte) {
 	}
 }
 
-// cachedMedium returns the file that build makes of inputs; build writes to the
-// name that it is given.
-func cachedMedium(t testing.TB, kind string, inputs [][]byte, build func(name string)) string {
+// testCache is the directory of what tests keep.
+func testCache(t testing.TB) string {
 	t.Helper()
-	h := sha256.New()
-	for _, in := range inputs {
-		sum := sha256.Sum256(in)
-		h.Write(sum[:])
-	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -66,11 +61,23 @@ func cachedMedium(t testing.TB, kind string, inputs [][]byte, build func(name st
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	name := filepath.Join(dir, kind+"-"+hex.EncodeToString(h.Sum(nil)[:8])+".iso")
+	return dir
+}
+
+// cachedFile returns the file that build makes of inputs; build writes to the
+// name that it is given.
+func cachedFile(t testing.TB, kind, extension string, inputs [][]byte, build func(name string)) string {
+	t.Helper()
+	h := sha256.New()
+	for _, in := range inputs {
+		sum := sha256.Sum256(in)
+		h.Write(sum[:])
+	}
+	name := filepath.Join(testCache(t), kind+"-"+hex.EncodeToString(h.Sum(nil)[:8])+extension)
 	if _, err := os.Stat(name); err == nil {
 		return name
 	}
-	made := filepath.Join(t.TempDir(), "medium.iso")
+	made := filepath.Join(t.TempDir(), "made"+extension)
 	build(made)
 	tool(t, "cp", made, name+".new")
 	if err := os.Rename(name+".new", name); err != nil {
@@ -84,7 +91,7 @@ func installer(t testing.TB) string {
 	t.Helper()
 	kernel, initrd := filepath.Join(installerDir, "linux"), filepath.Join(installerDir, "initrd.gz")
 	inputs := [][]byte{readFile(t, kernel), readFile(t, initrd), []byte(installerConfig)}
-	return cachedMedium(t, "installer", inputs, func(name string) {
+	return cachedFile(t, "installer", ".iso", inputs, func(name string) {
 		tree := t.TempDir()
 		writeFile(t, filepath.Join(tree, "install.amd/vmlinuz"), inputs[0])
 		writeFile(t, filepath.Join(tree, "install.amd/initrd.gz"), inputs[1])
@@ -97,7 +104,7 @@ func installer(t testing.TB) string {
 func startsMedium(t testing.TB) string {
 	t.Helper()
 	const source = "testdata/starts.c"
-	return cachedMedium(t, "starts", [][]byte{readFile(t, source)}, func(name string) {
+	return cachedFile(t, "starts", ".iso", [][]byte{readFile(t, source)}, func(name string) {
 		dir := t.TempDir()
 		object, program := filepath.Join(dir, "starts.o"), filepath.Join(dir, "BOOTX64.EFI")
 		tool(t, "gcc", "-Wall", "-Werror", "-O1", "-ffreestanding", "-fno-stack-protector", "-fno-ident", "-fno-asynchronous-unwind-tables",
@@ -105,6 +112,36 @@ func startsMedium(t testing.TB) string {
 		tool(t, "ld", "-m", "i386pep", "--subsystem", "10", "-e", "efi_main", "--image-base", "0x10000000", "-o", program, object)
 		tool(t, "cp", efiMedium(t, "BOOTX64.EFI", readFile(t, program)), name)
 	})
+}
+
+// sessionDisk is the image of recipes/desktop.yaml, exported. What is made of
+// Debian's packages is kept, the rest is made anew by each program that differs.
+func sessionDisk(t testing.TB) string {
+	t.Helper()
+	const recipe = "../../recipes/desktop.yaml"
+	old, err := filepath.Glob(filepath.Join(testCache(t), "session-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := cachedFile(t, "session", ".qcow2", [][]byte{readFile(t, recipe), readFile(t, program)}, func(name string) {
+		here := "LUMINA_HOME=" + filepath.Join(testCache(t), "home")
+		image := "session-" + strconv.Itoa(os.Getpid()) // another run of the tests may make its own
+		for _, args := range [][]string{
+			{"images", "create", image, "--recipe", recipe, "--no-verify"},
+			{"images", "export", image, "--init", "systemd", "-o", name},
+			{"images", "remove", image},
+		} {
+			cmd := command(args...)
+			cmd.Env = append(cmd.Env, here)
+			finish(t, cmd).succeeded(t)
+		}
+	})
+	for _, name := range old {
+		if name != disk {
+			_ = os.Remove(name) // of no use to this program; somebody else may have been faster
+		}
+	}
+	return disk
 }
 
 // efiMedium is a medium with one EFI loader.

@@ -56,6 +56,19 @@ func (p *progress) update(u builder.Progress) {
 	}
 }
 
+// percent draws a step that is counted in hundredths.
+func (p *progress) percent(step string, done int64) {
+	if p.bars == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.step[step] == nil {
+		p.step[step] = p.bars.AddBar(100, mpb.PrependDecorators(decor.Name(step, decor.WCSyncSpaceR)), mpb.AppendDecorators(decor.Percentage()))
+	}
+	p.step[step].SetCurrent(done)
+}
+
 // close ends the drawing; what is not complete is so for a reason.
 func (p *progress) close(done bool) {
 	if p.bars == nil {

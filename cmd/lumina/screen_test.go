@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"image"
 	"image/color"
+	"image/draw"
 	"image/png"
 	"path/filepath"
 	"strings"
@@ -31,12 +31,7 @@ type screen struct {
 	cells [][]glyph
 }
 
-func newScreen(t testing.TB, shot []byte) *screen {
-	t.Helper()
-	img, err := png.Decode(bytes.NewReader(shot))
-	if err != nil {
-		t.Fatalf("reading the screenshot: %v", err)
-	}
+func newScreen(img image.Image) *screen {
 	s := &screen{Image: img}
 	for y := 0; y+cellHeight <= img.Bounds().Dy(); y += cellHeight {
 		var row []glyph
@@ -154,22 +149,42 @@ func (s *screen) selected(f font) string {
 }
 
 // screenshot takes one of a desktop.
-func screenshot(t testing.TB, name string) *screen {
+func screenshot(t testing.TB, name string) *image.RGBA {
 	t.Helper()
-	return newScreen(t, []byte(lumina(t, "desktop", "screenshot", name, "-").succeeded(t).stdout))
+	return decode(t, lumina(t, "desktop", "screenshot", name, "-").succeeded(t).stdout)
 }
 
-// waitScreen takes screenshots until one is as it should be. A guest tells nobody
-// that it has drawn: there is no event to wait for. The wait is bounded, and what
-// was seen last is kept for whoever looks into it.
-func waitScreen(t testing.TB, name, what string, limit time.Duration, ok func(*screen) bool) *screen {
+func decode(t testing.TB, shot string) *image.RGBA {
+	t.Helper()
+	img, err := png.Decode(strings.NewReader(shot))
+	if err != nil {
+		t.Fatalf("reading the screenshot: %v", err)
+	}
+	if as, ok := img.(*image.RGBA); ok {
+		return as
+	}
+	as := image.NewRGBA(img.Bounds())
+	draw.Draw(as, as.Rect, img, as.Rect.Min, draw.Src)
+	return as
+}
+
+// waitScreen takes screenshots of text until one is as it should be.
+func waitScreen(t testing.TB, name, what string, limit time.Duration, ok func(*screen) bool) {
+	t.Helper()
+	waitPicture(t, name, what, limit, func(img *image.RGBA) bool { return ok(newScreen(img)) })
+}
+
+// waitPicture takes screenshots until one is as it should be, and returns it. A
+// guest tells nobody that it has drawn: there is no event to wait for. The wait is
+// bounded, and what was seen last is kept for whoever looks into it.
+func waitPicture(t testing.TB, name, what string, limit time.Duration, ok func(*image.RGBA) bool) *image.RGBA {
 	t.Helper()
 	start := time.Now()
 	for {
-		s := screenshot(t, name)
-		if ok(s) {
+		img := screenshot(t, name)
+		if ok(img) {
 			t.Logf("%s after %.1f s", what, time.Since(start).Seconds())
-			return s
+			return img
 		}
 		if time.Since(start) > limit {
 			last := filepath.Join(t.ArtifactDir(), "last.png")

@@ -53,6 +53,10 @@ func (s *System) nameAlone() error {
 	if _, err := rand.Read(id[:]); err != nil {
 		return err
 	}
+	if s.HasOwnInit() {
+		// How names are resolved is the image's own affair, too.
+		return s.names.write(&protocol.Configure{Hostname: name, MachineID: hex.EncodeToString(id[:])}, resolvFile)
+	}
 	return s.names.write(&protocol.Configure{Hostname: name, MachineID: hex.EncodeToString(id[:])})
 }
 

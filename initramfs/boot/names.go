@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,10 @@ type nameFile struct {
 	content string
 }
 
-func (n *names) write(c *protocol.Configure) error {
+const resolvFile = "/etc/resolv.conf"
+
+// write writes them, but for those that are the image's.
+func (n *names) write(c *protocol.Configure, but ...string) error {
 	var resolv strings.Builder
 	if c.Network != nil {
 		for _, server := range c.Network.DNS {
@@ -45,9 +49,12 @@ func (n *names) write(c *protocol.Configure) error {
 	for _, f := range []struct{ path, content string }{
 		{"/etc/hostname", c.Hostname + "\n"},
 		{"/etc/hosts", hosts},
-		{"/etc/resolv.conf", resolv.String()},
+		{resolvFile, resolv.String()},
 		{"/etc/machine-id", c.MachineID + "\n"},
 	} {
+		if slices.Contains(but, f.path) {
+			continue
+		}
 		var err error
 		switch old := (*n)[f.path]; {
 		case old != nil:

@@ -121,6 +121,13 @@ func (c *Client) Stop(ctx context.Context, force bool) error {
 	return err
 }
 
+// CheckViewer says why Viewer cannot show the screen, if so: a stream has no place
+// for that.
+func (c *Client) CheckViewer(ctx context.Context) error {
+	_, err := c.ask(ctx, request{Viewer: true})
+	return err
+}
+
 // Viewer opens a stream of the RFB protocol.
 func (c *Client) Viewer(ctx context.Context) (net.Conn, error) { return c.dial(ctx, kindViewer) }
 

@@ -10,21 +10,65 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
 )
 
-// Request is a desktop that is to be made from a medium.
+// Request is a desktop that is to be made from a medium, or from a disk.
 type Request struct {
 	Manifest
+	// Disk is the name of a disk's image that its disk is a copy of; "" for an
+	// empty one.
+	Disk string
 	// OS is what the catalogue says of the medium; its zero value when it is of
 	// none. Then the medium need not be verified.
 	OS OS
-	// SHA256 of the medium, in the place of the catalogue's.
+	// SHA256 of the medium or disk, in the place of the catalogue's.
 	SHA256 string
 	// Force takes media that do not fit or are not verified.
 	Force bool
 }
 
-// Examine looks whether a medium fits a desktop before one is made, and fills in
-// what the medium says of it.
-func (r *Request) Examine(ctx context.Context) (err error) {
+// Examine looks whether medium and disk fit a desktop before one is made, and
+// fills in what the medium says of it.
+func (r *Request) Examine(ctx context.Context) error {
+	if r.Medium != "" {
+		if err := r.examineMedium(ctx); err != nil {
+			return err
+		}
+	}
+	r.fillOS()
+	if r.Disk == "" {
+		return nil
+	}
+	f, err := os.Open(r.Disk)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	disk, err := openDisk(f)
+	if err != nil {
+		return fmt.Errorf("disk %q: %w", r.Disk, err)
+	}
+	image, err := iso.ReadDisk(disk, disk.size())
+	if err == nil {
+		err = image.Boots(r.Architecture)
+	}
+	if err != nil && !r.Force {
+		return fmt.Errorf("disk %q: %w; --arch chooses the guest's, --force takes it all the same", r.Disk, err)
+	}
+	if r.Medium != "" {
+		return nil // the digest is that one's
+	}
+	return r.verify(ctx, f, "disk", r.Disk)
+}
+
+func (r *Request) fillOS() {
+	set(&r.Family, r.OS.Family)
+	set(&r.Variant, r.OS.Variant)
+	set(&r.Memory, r.OS.Memory)
+	if r.Disk == "" {
+		set(&r.DiskSize, r.OS.DiskSize)
+	}
+}
+
+func (r *Request) examineMedium(ctx context.Context) (err error) {
 	if r.Medium, err = filepath.Abs(r.Medium); err != nil {
 		return err
 	}
@@ -44,13 +88,11 @@ func (r *Request) Examine(ctx context.Context) (err error) {
 	if image.Windows() {
 		set(&r.Family, Windows)
 	}
-	set(&r.Variant, r.OS.Variant)
-	set(&r.Memory, r.OS.Memory)
-	set(&r.DiskSize, r.OS.DiskSize)
-	return r.verify(ctx, f)
+	return r.verify(ctx, f, "medium", r.Medium)
 }
 
-func (r *Request) verify(ctx context.Context, f *os.File) error {
+// verify compares a file with its digest. what is it, for messages.
+func (r *Request) verify(ctx context.Context, f *os.File, what, name string) error {
 	digest := r.SHA256
 	if digest == "" {
 		digest = r.OS.SHA256
@@ -59,15 +101,15 @@ func (r *Request) verify(ctx context.Context, f *os.File) error {
 		return nil
 	}
 	if digest == "" {
-		return fmt.Errorf("medium %q: %w: the catalogue has no digest of %s; give the one of %s with --sha256, or --force",
-			r.Medium, ErrDigest, r.OS.ID, r.OS.Checksums)
+		return fmt.Errorf("%s %q: %w: the catalogue has no digest of %s; give the one of %s with --sha256, or --force",
+			what, name, ErrDigest, r.OS.ID, r.OS.Checksums)
 	}
 	err := Verify(ctx, f, digest)
 	if errors.Is(err, ErrDigest) && r.Force {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("medium %q: %w", r.Medium, err)
+		return fmt.Errorf("%s %q: %w", what, name, err)
 	}
 	return nil
 }

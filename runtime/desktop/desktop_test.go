@@ -28,7 +28,7 @@ func (f firmware) WriteVariables(_ string, to *os.File) error {
 
 func create(t *testing.T, s *Store, name string) *Manifest {
 	t.Helper()
-	m, err := s.Create(firmware{}, Manifest{Name: name, Architecture: "amd64"})
+	m, err := s.Create(context.Background(), firmware{}, Manifest{Name: name, Architecture: "amd64"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,11 +45,11 @@ func TestCreate(t *testing.T) {
 	if err != nil || mac[0]&3 != 2 {
 		t.Errorf("address %q is not a locally administered one of one machine: %v", a.MAC, err)
 	}
-	if _, err := s.Create(firmware{}, Manifest{Name: "a"}); !errors.Is(err, ErrExists) {
+	if _, err := s.Create(context.Background(), firmware{}, Manifest{Name: "a"}, ""); !errors.Is(err, ErrExists) {
 		t.Errorf("a second one of the name: %v", err)
 	}
 	full := errors.New("disk full")
-	if _, err := s.Create(firmware{err: full}, Manifest{Name: "c"}); !errors.Is(err, full) {
+	if _, err := s.Create(context.Background(), firmware{err: full}, Manifest{Name: "c"}, ""); !errors.Is(err, full) {
 		t.Errorf("on a full disk: %v", err)
 	}
 	// What a process left that was killed is nobody's desktop, and goes.
@@ -70,7 +70,7 @@ func TestCreate(t *testing.T) {
 	if m, err := s.Find(a.ID[:8]); err != nil || m.Name != "a" {
 		t.Errorf("by its identifier: %v, %v", m, err)
 	}
-	if _, err := s.Find("e"); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Find("nobody"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)
 	}
 	lock, err := s.hold(a)

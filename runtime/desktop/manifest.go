@@ -24,20 +24,25 @@ const maxManifest = 1 << 20
 
 // Manifest is a desktop's manifest.json.
 type Manifest struct {
-	ID            string              `json:"id"`
-	Name          string              `json:"name"`
-	Family        Family              `json:"osFamily"`
-	Variant       string              `json:"osVariant"`
-	Architecture  string              `json:"architecture"` // in Go's name; since version 2
-	Memory        int64               `json:"memoryBytes"`
-	CPUs          int                 `json:"cpuCount"`
-	DiskSize      int64               `json:"diskBytes"`
-	Created       time.Time           `json:"createdAt"`
-	LastBooted    *time.Time          `json:"lastBootedAt,omitempty"`
-	MAC           string              `json:"macAddress"`
-	Network       runtime.NetworkMode `json:"networkMode"`
-	Medium        string              `json:"installMedium,omitempty"` // path of an image; since version 2
-	SchemaVersion int                 `json:"schemaVersion"`
+	ID           string              `json:"id"`
+	Name         string              `json:"name"`
+	Family       Family              `json:"osFamily"`
+	Variant      string              `json:"osVariant"`
+	Architecture string              `json:"architecture"` // in Go's name; since version 2
+	Memory       int64               `json:"memoryBytes"`
+	CPUs         int                 `json:"cpuCount"`
+	DiskSize     int64               `json:"diskBytes"`
+	Created      time.Time           `json:"createdAt"`
+	LastBooted   *time.Time          `json:"lastBootedAt,omitempty"`
+	MAC          string              `json:"macAddress"`
+	Network      runtime.NetworkMode `json:"networkMode"`
+	Medium       string              `json:"installMedium,omitempty"` // path of an image; since version 2
+	// Identifier is the machine's, in its driver's form; HardwareModel that of a Mac.
+	Identifier    []byte `json:"machineIdentifier,omitempty"`
+	HardwareModel []byte `json:"hardwareModel,omitempty"`
+	// Installing: its system is being installed, or was when that ended.
+	Installing    bool `json:"installing,omitempty"`
+	SchemaVersion int  `json:"schemaVersion"`
 
 	// unknown are the fields of others, which are kept.
 	unknown map[string]json.RawMessage
@@ -87,8 +92,9 @@ func (m *Manifest) MarshalJSON() ([]byte, error) {
 		all[k] = v
 	}
 	// What is left out because it is empty is not taken from what was read.
-	delete(all, "lastBootedAt")
-	delete(all, "installMedium")
+	for _, field := range []string{"lastBootedAt", "installMedium", "machineIdentifier", "hardwareModel", "installing"} {
+		delete(all, field)
+	}
 	if err := json.Unmarshal(b, &all); err != nil {
 		return nil, err
 	}

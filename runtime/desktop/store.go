@@ -5,12 +5,14 @@
 //
 //	manifest.json  see Manifest
 //	disk.img       raw and sparse
-//	efi.vars       the firmware's variables
+//	efi.vars       the firmware's variables; of a Mac, in its place:
+//	auxiliary.img  its auxiliary storage
 //	lock           held by the process that runs it
 //	socket         of that process, see supervisor.go
 package desktop
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +31,7 @@ const (
 	manifestFile  = "manifest.json"
 	diskFile      = "disk.img"
 	variablesFile = "efi.vars"
+	auxiliaryFile = "auxiliary.img"
 	lockFile      = "lock"
 	// unfinished is how directories of desktops begin that are being made.
 	unfinished = ".new-"
@@ -56,8 +59,9 @@ func NewStore(home string) *Store {
 }
 
 // Create makes a desktop and returns its manifest. Of m it takes what is set;
-// driver's firmware is the desktop's. It appears at once, and whole.
-func (s *Store) Create(driver vm.DesktopDriver, m Manifest) (*Manifest, error) {
+// driver's firmware is the desktop's, and its disk is a copy of disk, the name of
+// a qcow2 or raw image, or empty for "". It appears at once, and whole.
+func (s *Store) Create(ctx context.Context, driver vm.DesktopDriver, m Manifest, disk string) (*Manifest, error) {
 	if err := name.Check("desktop", m.Name); err != nil {
 		return nil, err
 	}
@@ -74,16 +78,15 @@ func (s *Store) Create(driver vm.DesktopDriver, m Manifest) (*Manifest, error) {
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, ErrExists)
 	}
 	m.ID, m.Created = name.UUID(), time.Now().UTC()
-	set(&m.DiskSize, DefaultDiskSize)
 	dir := filepath.Join(s.dir, unfinished+m.ID)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
 	}
 	defer os.RemoveAll(dir)
-	m.fill(dir, m.Created)
-	err = makeFile(filepath.Join(dir, diskFile), func(f *os.File) error { return f.Truncate(m.DiskSize) })
+	err = makeFile(filepath.Join(dir, diskFile), func(f *os.File) error { return m.fillDisk(ctx, f, disk) })
 	if err == nil {
-		err = makeFile(filepath.Join(dir, variablesFile), func(f *os.File) error { return driver.WriteVariables(m.Architecture, f) })
+		m.fill(dir, m.Created)
+		err = m.makeFirmware(driver, dir)
 	}
 	if err == nil {
 		err = m.write(dir)
@@ -95,6 +98,56 @@ func (s *Store) Create(driver vm.DesktopDriver, m Manifest) (*Manifest, error) {
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
 	}
 	return &m, nil
+}
+
+// fillDisk makes a disk of the manifest's size, or of that of what it is copied of.
+func (m *Manifest) fillDisk(ctx context.Context, to *os.File, from string) error {
+	if from == "" {
+		set(&m.DiskSize, DefaultDiskSize)
+		return to.Truncate(m.DiskSize)
+	}
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	image, err := openDisk(f)
+	if err != nil {
+		return fmt.Errorf("disk %q: %w", from, err)
+	}
+	set(&m.DiskSize, image.size())
+	if m.DiskSize < image.size() {
+		return fmt.Errorf("disk %q has %d bytes, which do not go into one of %d", from, image.size(), m.DiskSize)
+	}
+	if err := copyDisk(ctx, to, image); err != nil {
+		return fmt.Errorf("copying disk %q: %w", from, err)
+	}
+	return to.Truncate(m.DiskSize)
+}
+
+// makeFirmware makes what the firmware keeps, and the machine's identifier.
+func (m *Manifest) makeFirmware(driver vm.DesktopDriver, dir string) (err error) {
+	firmware, write := vm.FirmwareEFI, func(f *os.File) error { return driver.WriteVariables(m.Architecture, f) }
+	if m.Family == MacOS {
+		mac, err := macDriver(driver)
+		if err != nil {
+			return err
+		}
+		firmware, write = vm.FirmwareMac, func(f *os.File) error { return mac.WriteAuxiliary(m.HardwareModel, f) }
+	}
+	if d, ok := driver.(vm.Identifies); ok {
+		if m.Identifier, err = d.NewIdentifier(firmware); err != nil {
+			return err
+		}
+	}
+	return makeFile(filepath.Join(dir, m.firmwareFile()), write)
+}
+
+func (m *Manifest) firmwareFile() string {
+	if m.Family == MacOS {
+		return auxiliaryFile
+	}
+	return variablesFile
 }
 
 func makeFile(name string, fill func(*os.File) error) error {

@@ -84,6 +84,9 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	if s.m, err = readManifest(s.dir); err != nil {
 		return fmt.Errorf("desktop %q: %w", o.ID, err)
 	}
+	if s.m.Installing {
+		return fmt.Errorf("desktop %q: the installation of its system did not finish; remove it with lumina desktop rm %s and install it again", s.m.Name, s.m.Name)
+	}
 	// What a supervisor left that was killed.
 	socket := filepath.Join(s.dir, "socket")
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -112,7 +115,24 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	go s.serve(ctx, l)
 	running = true
 	ready(nil)
-	return s.wait(ctx, o.Timeout)
+	return s.attend(ctx, o)
+}
+
+// attend waits for the desktop's end, and shows its window meanwhile where that is
+// this process's own.
+func (s *supervisor) attend(ctx context.Context, o Options) error {
+	w, ok := s.machine.(vm.Windowed)
+	if !ok || !o.Window {
+		return s.wait(ctx, o.Timeout, nil)
+	}
+	closed, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- s.wait(ctx, o.Timeout, closed)
+		s.machine.Kill() // the window ends with it
+	}()
+	err := w.RunWindow(s.m.Name)
+	close(closed)
+	return errors.Join(err, <-ended)
 }
 
 // end frees what start made.
@@ -135,17 +155,21 @@ func (s *supervisor) start(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	spec := vm.DesktopSpec{ID: s.m.ID, Arch: s.m.Architecture, CPUs: s.m.CPUs, Memory: s.m.Memory,
-		Common: s.m.Family == Windows, Window: o.Window}
-	var files closers
-	defer files.close()
-	if spec.Disk, err = files.open(filepath.Join(s.dir, diskFile), os.O_RDWR); err != nil {
+	if s.m.Family == MacOS {
+		if _, err := macDriver(driver); err != nil {
+			return err // a bundle that was copied here
+		}
+	}
+	p, err := s.m.open(s.dir)
+	if err != nil {
 		return err
 	}
-	if spec.Variables, err = files.open(filepath.Join(s.dir, variablesFile), os.O_RDWR); err != nil {
-		return err
-	}
-	if err := s.addMedium(&spec, o, &files); err != nil {
+	defer p.files.close()
+	s.network = p.network
+	p.files.named = namesDisks(driver)
+	spec := &p.spec
+	spec.Window = o.Window
+	if err := s.addMedium(spec, o, &p.files); err != nil {
 		return err
 	}
 	var serial []io.Writer
@@ -161,55 +185,95 @@ func (s *supervisor) start(ctx context.Context, o Options) error {
 	if len(serial) > 0 {
 		spec.Serial = io.MultiWriter(serial...)
 	}
-	mac, err := net.ParseMAC(s.m.MAC)
-	if err != nil {
-		return err
-	}
-	if s.network, err = s.m.Network.Open(false, mac); err != nil {
-		return err
-	}
-	if s.network != nil {
-		spec.Network = &vm.Network{MAC: mac, Wire: s.network.Device(), MTU: 1500}
-	}
-	machine, err := driver.StartDesktop(ctx, spec)
+	machine, err := driver.StartDesktop(ctx, *spec)
 	if err == nil {
 		s.machine = machine
 	}
 	return err
 }
 
-// closers are files of ours that the machine has its own descriptors of.
-type closers []*os.File
-
-func (c *closers) open(name string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(name, flag, 0)
-	if err == nil {
-		*c = append(*c, f)
-	}
-	return f, err
+// parts are what a machine is made of. Its driver has what it needs of the files
+// once it has started the machine; the network is needed until it ends.
+type parts struct {
+	spec    vm.DesktopSpec
+	files   files
+	network *network.Network
 }
 
-// temporary makes a file that ends with this process.
-func (c *closers) temporary(dir string, content io.Reader) (*os.File, error) {
-	f, err := os.CreateTemp(dir, ".kernel-*")
+// open opens the parts of a desktop that its bundle has.
+func (m *Manifest) open(dir string) (_ *parts, err error) {
+	p := &parts{spec: vm.DesktopSpec{ID: m.ID, Arch: m.Architecture, CPUs: m.CPUs, Memory: m.Memory,
+		Common: m.Family == Windows, Identifier: m.Identifier, HardwareModel: m.HardwareModel}}
+	defer func() {
+		if err != nil {
+			p.files.close()
+		}
+	}()
+	if p.spec.Disk, err = p.files.open(filepath.Join(dir, diskFile), os.O_RDWR); err != nil {
+		return nil, err
+	}
+	if p.spec.Variables, err = p.files.open(filepath.Join(dir, m.firmwareFile()), os.O_RDWR); err != nil {
+		return nil, err
+	}
+	mac, err := net.ParseMAC(m.MAC)
 	if err != nil {
 		return nil, err
 	}
-	*c = append(*c, f)
-	if err := os.Remove(f.Name()); err != nil {
+	if p.network, err = m.Network.Open(false, mac); err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(f, content)
-	return f, err
+	if p.network != nil {
+		p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device(), MTU: 1500}
+	}
+	return p, nil
 }
 
-func (c *closers) close() {
-	for _, f := range *c {
-		f.Close()
+// files are opened for a machine.
+type files struct {
+	all   []*os.File
+	named bool     // temporary ones have a name, which the driver opens
+	gone  []string // names of temporary ones
+}
+
+func (f *files) open(name string, flag int) (*os.File, error) {
+	file, err := os.OpenFile(name, flag, 0)
+	if err == nil {
+		f.all = append(f.all, file)
+	}
+	return file, err
+}
+
+// temporary makes a file that ends with the others.
+func (f *files) temporary(dir string, content io.Reader) (*os.File, error) {
+	file, err := os.CreateTemp(dir, ".kernel-*")
+	if err != nil {
+		return nil, err
+	}
+	f.all = append(f.all, file)
+	if f.named {
+		f.gone = append(f.gone, file.Name())
+	} else if err := os.Remove(file.Name()); err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(file, content)
+	return file, err
+}
+
+func (f *files) close() {
+	for _, file := range f.all {
+		file.Close()
+	}
+	for _, name := range f.gone {
+		os.Remove(name)
 	}
 }
 
-func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *closers) (err error) {
+func namesDisks(driver vm.DesktopDriver) bool {
+	d, ok := driver.(vm.NamedDisks)
+	return ok && d.NamesDisks()
+}
+
+func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *files) (err error) {
 	path := o.Medium
 	if path == "" {
 		path = s.m.Medium
@@ -248,7 +312,9 @@ func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *closers) 
 // stopTimeout is how long a guest has to power off once its button is pressed.
 const stopTimeout = 10 * time.Second
 
-func (s *supervisor) wait(ctx context.Context, timeout time.Duration) error {
+// wait waits for what ends the desktop. That its window was closed is like its
+// power button.
+func (s *supervisor) wait(ctx context.Context, timeout time.Duration, windowClosed <-chan struct{}) error {
 	var expired <-chan time.Time
 	if timeout > 0 {
 		t := time.NewTimer(timeout)
@@ -265,16 +331,28 @@ func (s *supervisor) wait(ctx context.Context, timeout time.Duration) error {
 			return nil
 		}
 		return s.powerOff()
+	case <-windowClosed:
+		return s.powerOff()
 	case <-s.machine.Done():
-		if err := s.machine.Err(); err != nil {
-			return fmt.Errorf("desktop %q: %w", s.m.Name, err)
-		}
-		return nil
+		return s.result()
 	}
+}
+
+// result is how the machine ended.
+func (s *supervisor) result() error {
+	if err := s.machine.Err(); err != nil {
+		return fmt.Errorf("desktop %q: %w", s.m.Name, err)
+	}
+	return nil
 }
 
 // powerOff gives the guest the time to end by itself.
 func (s *supervisor) powerOff() error {
+	select {
+	case <-s.machine.Done():
+		return s.result()
+	default:
+	}
 	if err := s.machine.PowerButton(); err != nil {
 		return err
 	}
@@ -309,6 +387,7 @@ type request struct {
 	Screenshot bool       `json:"screenshot,omitempty"`
 	Chords     [][]vm.Key `json:"chords,omitempty"` // pressed one after the other
 	Click      *Click     `json:"click,omitempty"`
+	Viewer     bool       `json:"viewer,omitempty"` // whether it can be viewed
 	Stop       bool       `json:"stop,omitempty"`
 	Kill       bool       `json:"kill,omitempty"`
 }
@@ -391,6 +470,11 @@ func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
 		err = s.press(ctx, req.Chords)
 	case req.Click != nil:
 		err = s.click(ctx, *req.Click)
+	case req.Viewer:
+		var screen net.Conn
+		if screen, err = s.machine.Viewer(); err == nil {
+			err = screen.Close()
+		}
 	case req.Stop || req.Kill:
 		select {
 		case s.stop <- req.Kill:

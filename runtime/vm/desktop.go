@@ -17,6 +17,45 @@ type DesktopDriver interface {
 	StartDesktop(ctx context.Context, spec DesktopSpec) (Desktop, error)
 }
 
+// Identifies is a [DesktopDriver] whose machines have identifiers that only it
+// makes, and that stay with them.
+type Identifies interface {
+	NewIdentifier(f Firmware) ([]byte, error)
+}
+
+// MacDriver is a [DesktopDriver] that runs macOS, too.
+type MacDriver interface {
+	DesktopDriver
+	Identifies
+	// LatestMacOS is the URL of the newest restore image that this host can run.
+	LatestMacOS() (string, error)
+	// ReadMacOS says what a restore image (IPSW) needs.
+	ReadMacOS(image string) (*MacOS, error)
+	// WriteAuxiliary writes an empty auxiliary storage, a Mac's counterpart of the
+	// firmware's variables, for a model of hardware.
+	WriteAuxiliary(hardwareModel []byte, to *os.File) error
+	// InstallMacOS installs macOS in the place of starting spec's machine. progress
+	// is told the part that is done, from 0 to 1.
+	InstallMacOS(ctx context.Context, spec DesktopSpec, image string, progress func(float64)) error
+}
+
+// MacOS is what a restore image says of itself.
+type MacOS struct {
+	Version       string // such as "15.1 (24B83)"
+	HardwareModel []byte // the best one that both it and this host have
+	CPUs          int    // at least
+	Memory        int64  // at least, bytes
+}
+
+// Firmware is what starts a desktop's system.
+type Firmware int
+
+// The firmwares.
+const (
+	FirmwareEFI Firmware = iota
+	FirmwareMac
+)
+
 // DesktopSpec is a desktop before it is started. Unlike that of a [Spec], its
 // guest may restart its machine.
 type DesktopSpec struct {
@@ -24,10 +63,15 @@ type DesktopSpec struct {
 	Arch   string // in Go's name
 	CPUs   int
 	Memory int64 // bytes
-	// Variables is the firmware's, see WriteVariables.
+	// Identifier is what [Identifies] made; nil where the driver is none.
+	Identifier []byte
+	// Variables is the firmware's, see WriteVariables; for a Mac, its auxiliary
+	// storage, see [MacDriver].
 	Variables *os.File
-	Disk      *os.File // booted from, once there is something on it
-	Medium    *os.File // a read-only CD-ROM; nil for none
+	// HardwareModel is that of a Mac, see [MacDriver]; nil for a machine with EFI.
+	HardwareModel []byte
+	Disk          *os.File // booted from, once there is something on it
+	Medium        *os.File // a read-only CD-ROM; nil for none
 	// Common: the guest has no drivers for virtio, as Windows.
 	Common  bool
 	Network *Network // nil for none
@@ -65,6 +109,14 @@ type Desktop interface {
 	// Viewer opens a stream of the RFB protocol (RFC 6143), which needs no
 	// password.
 	Viewer() (net.Conn, error)
+}
+
+// Windowed is a [Desktop] whose window is of this process, not of the hypervisor's.
+type Windowed interface {
+	// RunWindow shows the screen until the machine ends or somebody closes the
+	// window. It takes the goroutine that is locked to the process's first thread:
+	// main's, when an init function has called [runtime.LockOSThread].
+	RunWindow(title string) error
 }
 
 // Key is a key of a keyboard, by what is printed on an American one in lower

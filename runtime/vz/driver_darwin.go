@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -48,30 +49,50 @@ func (*Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
 
 // define lays out a machine and makes it, stopped.
 func define(spec vm.Spec, identifier *apple.GenericMachineIdentifier) (*machine, error) {
-	release, err := unix.Sysctl("kern.osproductversion")
-	if err != nil {
-		return nil, fmt.Errorf("reading the release of macOS: %w", err)
-	}
-	if err := checkMacOS(release); err != nil {
+	if err := checkHost(); err != nil {
 		return nil, err
 	}
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
-	m := &machine{done: make(chan struct{}), ready: make(chan struct{}), console: vm.NewTail(cmp.Or(spec.ConsoleTail, 16<<10))}
-	if m.config, err = m.configure(spec, identifier); err != nil {
-		m.closeConsole()
-		return nil, err
-	}
-	if m.vm, err = apple.NewVirtualMachine(m.config); err != nil {
-		m.closeConsole()
-		return nil, fmt.Errorf("making the machine: %w", err)
-	}
-	return m, nil
+	m := newMachine(spec.ConsoleTail)
+	return m, m.define(func() (*apple.VirtualMachineConfiguration, error) { return m.configure(spec, identifier) })
 }
 
-// boot starts a machine.
-func (m *machine) boot(ctx context.Context) error {
+// checkHost looks whether this macOS is new enough.
+func checkHost() error {
+	release, err := unix.Sysctl("kern.osproductversion")
+	if err != nil {
+		return fmt.Errorf("reading the release of macOS: %w", err)
+	}
+	return checkMacOS(release)
+}
+
+func newMachine(consoleTail int) *machine {
+	return &machine{done: make(chan struct{}), ready: make(chan struct{}), console: vm.NewTail(cmp.Or(consoleTail, 16<<10))}
+}
+
+// define makes the machine, stopped.
+func (m *machine) define(configure func() (*apple.VirtualMachineConfiguration, error)) (err error) {
+	defer func() {
+		if err != nil {
+			m.closeConsole()
+		}
+	}()
+	if m.config, err = configure(); err != nil {
+		return err
+	}
+	if ok, err := m.config.Validate(); !ok || err != nil {
+		return fmt.Errorf("the framework refuses the machine: %w", errors.Join(err, vm.ErrUnsupported))
+	}
+	if m.vm, err = apple.NewVirtualMachine(m.config); err != nil {
+		return fmt.Errorf("making the machine: %w", err)
+	}
+	return nil
+}
+
+// start starts a machine.
+func (m *machine) start(ctx context.Context) error {
 	// Before the start: a crash in its first moments is seen, too.
 	states := m.vm.StateChangedNotify()
 	if err := m.vm.Start(); err != nil {
@@ -79,6 +100,14 @@ func (m *machine) boot(ctx context.Context) error {
 		return fmt.Errorf("starting the machine: %w", err)
 	}
 	go m.watch(ctx, states)
+	return nil
+}
+
+// boot starts a machine that has an agent.
+func (m *machine) boot(ctx context.Context) error {
+	if err := m.start(ctx); err != nil {
+		return err
+	}
 	if err := m.awaitAgent(); err != nil {
 		m.Kill()
 		<-m.done
@@ -123,20 +152,19 @@ func (m *machine) configure(spec vm.Spec, identifier *apple.GenericMachineIdenti
 		return nil, fmt.Errorf("the platform: %w", err)
 	}
 	config.SetPlatformVirtualMachineConfiguration(platform)
-	for _, add := range []func(*apple.VirtualMachineConfiguration, vm.Spec) error{
-		m.addConsole, addDisks, addShares, addNetwork, addRest,
+	for _, err := range []error{
+		m.addConsole(config, m.console), addDisks(config, spec.Disks), addShares(config, spec.Shares), addNetwork(config, spec.Network),
+		addSocket(config), addRest(config),
 	} {
-		if err := add(config, spec); err != nil {
+		if err != nil {
 			return nil, err
 		}
-	}
-	if ok, err := config.Validate(); !ok || err != nil {
-		return nil, fmt.Errorf("the framework refuses the machine: %w", errors.Join(err, vm.ErrUnsupported))
 	}
 	return config, nil
 }
 
-func (m *machine) addConsole(config *apple.VirtualMachineConfiguration, _ vm.Spec) error {
+// addConsole adds a serial port; what the guest writes to it goes to to.
+func (m *machine) addConsole(config *apple.VirtualMachineConfiguration, to io.Writer) error {
 	in, toGuest, err := os.Pipe()
 	if err != nil {
 		return err
@@ -159,7 +187,9 @@ func (m *machine) addConsole(config *apple.VirtualMachineConfiguration, _ vm.Spe
 		b := make([]byte, 4096)
 		for {
 			n, err := fromGuest.Read(b)
-			_, _ = m.console.Write(b[:n])
+			if _, failed := to.Write(b[:n]); failed != nil {
+				to = io.Discard // the guest goes on
+			}
 			if err != nil {
 				return
 			}
@@ -174,18 +204,10 @@ func (m *machine) closeConsole() {
 	}
 }
 
-func addDisks(config *apple.VirtualMachineConfiguration, spec vm.Spec) error {
+func addDisks(config *apple.VirtualMachineConfiguration, disks []vm.Disk) error {
 	var devices []apple.StorageDeviceConfiguration
-	for _, d := range spec.Disks {
-		name, err := filePath(d.File)
-		if err != nil {
-			return err
-		}
-		sync := apple.DiskImageSynchronizationModeFsync
-		if d.Ephemeral {
-			sync = apple.DiskImageSynchronizationModeNone
-		}
-		attachment, err := apple.NewDiskImageStorageDeviceAttachmentWithCacheAndSync(name, d.ReadOnly, apple.DiskImageCachingModeAutomatic, sync)
+	for _, d := range disks {
+		attachment, err := attach(d)
 		if err != nil {
 			return fmt.Errorf("disk %q: %w", d.Serial, err)
 		}
@@ -202,9 +224,22 @@ func addDisks(config *apple.VirtualMachineConfiguration, spec vm.Spec) error {
 	return nil
 }
 
-func addShares(config *apple.VirtualMachineConfiguration, spec vm.Spec) error {
+// attach opens a disk for the framework.
+func attach(d vm.Disk) (*apple.DiskImageStorageDeviceAttachment, error) {
+	name, err := filePath(d.File)
+	if err != nil {
+		return nil, err
+	}
+	sync := apple.DiskImageSynchronizationModeFsync
+	if d.Ephemeral {
+		sync = apple.DiskImageSynchronizationModeNone
+	}
+	return apple.NewDiskImageStorageDeviceAttachmentWithCacheAndSync(name, d.ReadOnly, apple.DiskImageCachingModeAutomatic, sync)
+}
+
+func addShares(config *apple.VirtualMachineConfiguration, shares []vm.Share) error {
 	var devices []apple.DirectorySharingDeviceConfiguration
-	for _, s := range spec.Shares {
+	for _, s := range shares {
 		directory, err := apple.NewSharedDirectory(s.Dir, s.ReadOnly)
 		if err != nil {
 			return fmt.Errorf("sharing %s: %w", s.Dir, err)
@@ -224,22 +259,22 @@ func addShares(config *apple.VirtualMachineConfiguration, spec vm.Spec) error {
 	return nil
 }
 
-func addNetwork(config *apple.VirtualMachineConfiguration, spec vm.Spec) error {
-	if spec.Network == nil {
+func addNetwork(config *apple.VirtualMachineConfiguration, n *vm.Network) error {
+	if n == nil {
 		return nil
 	}
-	attachment, err := apple.NewFileHandleNetworkDeviceAttachment(spec.Network.Wire)
+	attachment, err := apple.NewFileHandleNetworkDeviceAttachment(n.Wire)
 	if err != nil {
 		return fmt.Errorf("the network: %w", err)
 	}
-	if err := attachment.SetMaximumTransmissionUnit(spec.Network.MTU); err != nil {
+	if err := attachment.SetMaximumTransmissionUnit(n.MTU); err != nil {
 		return fmt.Errorf("the network: %w", err)
 	}
 	device, err := apple.NewVirtioNetworkDeviceConfiguration(attachment)
 	if err != nil {
 		return fmt.Errorf("the network: %w", err)
 	}
-	mac, err := apple.NewMACAddress(spec.Network.MAC)
+	mac, err := apple.NewMACAddress(n.MAC)
 	if err != nil {
 		return fmt.Errorf("the network: %w", err)
 	}
@@ -248,13 +283,17 @@ func addNetwork(config *apple.VirtualMachineConfiguration, spec vm.Spec) error {
 	return nil
 }
 
-// addRest adds what every machine has: vsock, entropy, balloon.
-func addRest(config *apple.VirtualMachineConfiguration, _ vm.Spec) error {
+func addSocket(config *apple.VirtualMachineConfiguration) error {
 	socket, err := apple.NewVirtioSocketDeviceConfiguration()
 	if err != nil {
 		return fmt.Errorf("vsock: %w", err)
 	}
 	config.SetSocketDevicesVirtualMachineConfiguration([]apple.SocketDeviceConfiguration{socket})
+	return nil
+}
+
+// addRest adds what every machine has: entropy, balloon.
+func addRest(config *apple.VirtualMachineConfiguration) error {
 	entropy, err := apple.NewVirtioEntropyDeviceConfiguration()
 	if err != nil {
 		return fmt.Errorf("entropy: %w", err)

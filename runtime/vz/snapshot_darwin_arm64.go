@@ -7,9 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
 
 	apple "github.com/Code-Hex/vz/v3"
 	"golang.org/x/sys/unix"
@@ -78,32 +76,11 @@ func (*Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare fu
 	if err := m.vm.Pause(); err != nil {
 		return fmt.Errorf("pausing the machine: %w", err)
 	}
-	if err := m.save(s.State); err != nil {
+	if err := byName(s.State, m.vm.SaveMachineStateToPath); err != nil {
 		return fmt.Errorf("saving the machine: %w", err)
 	}
 	data := identifier.DataRepresentation()
 	_, err = s.Memory.WriteAt(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data...), 0)
-	return err
-}
-
-// save writes the machine's state to a file that is open: the framework makes
-// its own, by name.
-func (m *machine) save(to *os.File) (err error) {
-	name, err := filePath(to)
-	if err != nil {
-		return err
-	}
-	name += ".vz"
-	defer func() { err = errors.Join(err, os.Remove(name)) }()
-	if err := m.vm.SaveMachineStateToPath(name); err != nil {
-		return err
-	}
-	from, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	_, err = io.Copy(to, from)
 	return err
 }
 

@@ -35,14 +35,8 @@ func checkMacOS(release string) error {
 
 // checkSpec says what of a spec the framework cannot do.
 func checkSpec(spec vm.Spec) error {
-	if spec.Arch != runtime.GOARCH {
-		return fmt.Errorf("%w: the image is for %s and this Mac is %s; the framework does not emulate", vm.ErrUnsupported, spec.Arch, runtime.GOARCH)
-	}
-	if spec.CPUs < 1 || spec.Memory < 32<<20 {
-		return fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 32 MiB are needed", spec.CPUs, spec.Memory)
-	}
-	if spec.Memory%(1<<20) != 0 {
-		return fmt.Errorf("%d bytes of memory: the framework takes whole mebibytes", spec.Memory)
+	if err := checkMachine(spec.Arch, spec.CPUs, spec.Memory); err != nil {
+		return err
 	}
 	for _, d := range spec.Disks {
 		if len(d.Serial) > 20 {
@@ -51,6 +45,58 @@ func checkSpec(spec vm.Spec) error {
 	}
 	if spec.Arch == "arm64" {
 		return checkKernel(spec.Kernel)
+	}
+	return nil
+}
+
+func checkMachine(arch string, cpus int, memory int64) error {
+	if err := checkArch(arch); err != nil {
+		return err
+	}
+	if cpus < 1 || memory < 32<<20 {
+		return fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 32 MiB are needed", cpus, memory)
+	}
+	if memory%(1<<20) != 0 {
+		return fmt.Errorf("%d bytes of memory: the framework takes whole mebibytes", memory)
+	}
+	return nil
+}
+
+func checkArch(arch string) error {
+	if arch != runtime.GOARCH {
+		return fmt.Errorf("%w: the guest is %s and this Mac is %s; the framework does not emulate", vm.ErrUnsupported, arch, runtime.GOARCH)
+	}
+	return nil
+}
+
+var (
+	// errScreen is what drives a screen from a program.
+	errScreen = fmt.Errorf("%w: Virtualization.framework shows and drives a screen by its window only; boot the desktop without --headless, or drive it over its network (ssh, VNC, Screen Sharing)", vm.ErrUnsupported)
+	// errNoMac is what a Mac with an Intel processor says of macOS.
+	errNoMac = fmt.Errorf("%w: macOS runs in VMs of a Mac with Apple silicon only", vm.ErrUnsupported)
+)
+
+// checkDesktop says what of a desktop's spec the framework cannot do.
+func checkDesktop(spec vm.DesktopSpec) error {
+	if err := checkMachine(spec.Arch, spec.CPUs, spec.Memory); err != nil {
+		return err
+	}
+	if spec.HardwareModel != nil {
+		if spec.Arch != "arm64" {
+			return errNoMac
+		}
+		if spec.Direct != nil {
+			return fmt.Errorf("%w: a Mac boots macOS only, not a kernel of a medium", vm.ErrUnsupported)
+		}
+		if len(spec.HardwareModel) == 0 || len(spec.Identifier) == 0 {
+			return errors.New("a Mac without hardware model or identifier: its manifest has lost them")
+		}
+	}
+	if spec.Identifier != nil && len(spec.Identifier) == 0 {
+		return errors.New("the machine's identifier is empty: its manifest has lost it")
+	}
+	if spec.Direct != nil && spec.Arch == "arm64" {
+		return checkKernel(spec.Direct.Kernel)
 	}
 	return nil
 }

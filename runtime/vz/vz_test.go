@@ -3,6 +3,7 @@ package vz
 import (
 	"bytes"
 	"errors"
+	goruntime "runtime"
 	"strings"
 	"testing"
 
@@ -50,5 +51,40 @@ func TestCheckSpec(t *testing.T) {
 		if err := checkSpec(spec); err == nil {
 			t.Errorf("%+v is let through", spec)
 		}
+	}
+}
+
+func TestCheckDesktop(t *testing.T) {
+	ok := vm.DesktopSpec{Arch: goruntime.GOARCH, CPUs: 2, Memory: 1 << 30, Identifier: []byte("id")}
+	if err := checkDesktop(ok); err != nil {
+		t.Error(err)
+	}
+	mac, direct := "without hardware model", "boots macOS only"
+	if goruntime.GOARCH != "arm64" {
+		mac, direct = "Apple silicon", "Apple silicon"
+	}
+	for name, tt := range map[string]struct {
+		change func(*vm.DesktopSpec)
+		want   string
+	}{
+		"another architecture":  {func(s *vm.DesktopSpec) { s.Arch = "riscv64" }, "does not emulate"},
+		"no processor":          {func(s *vm.DesktopSpec) { s.CPUs = 0 }, "0 cpus"},
+		"half a mebibyte":       {func(s *vm.DesktopSpec) { s.Memory += 1 << 19 }, "whole mebibytes"},
+		"an empty identifier":   {func(s *vm.DesktopSpec) { s.Identifier = []byte{} }, "identifier is empty"},
+		"a Mac without a model": {func(s *vm.DesktopSpec) { s.HardwareModel = []byte{} }, mac},
+		"a Mac with a kernel":   {func(s *vm.DesktopSpec) { s.HardwareModel, s.Direct = []byte("m"), &vm.DirectBoot{} }, direct},
+	} {
+		spec := ok
+		tt.change(&spec)
+		if err := checkDesktop(spec); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// What cannot be done says so, and what can be done in its place.
+func TestScreenIsUnsupported(t *testing.T) {
+	if !errors.Is(errScreen, vm.ErrUnsupported) || !strings.Contains(errScreen.Error(), "without --headless") {
+		t.Error(errScreen)
 	}
 }

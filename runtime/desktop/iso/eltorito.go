@@ -37,7 +37,12 @@ func (i *Image) readBootImage(at int64) {
 	if at <= 0 || at >= i.size {
 		return
 	}
-	fs, err := readFAT(io.NewSectionReader(i.r, at, i.size-at), i.size-at)
+	i.addFAT(at, i.size-at, "boot image")
+}
+
+// addFAT adds the loaders of a FAT file system.
+func (i *Image) addFAT(at, size int64, where string) {
+	fs, err := readFAT(io.NewSectionReader(i.r, at, size), size)
 	if err != nil {
 		return
 	}
@@ -47,7 +52,7 @@ func (i *Image) readBootImage(at int64) {
 			continue
 		}
 		if file, err := fs.open("EFI", "BOOT", name); err == nil {
-			i.addLoader(file, "/EFI/BOOT/"+name, "boot image")
+			i.addLoader(file, "/EFI/BOOT/"+name, where)
 		}
 	}
 }

@@ -52,7 +52,8 @@ type Image struct {
 type Loader struct {
 	Arch string `json:"arch"` // of its PE header, in Go's name
 	Path string `json:"path"`
-	// Where it was found: "boot image", El Torito's, or "file system".
+	// Where it was found: "boot image", El Torito's, "file system", or a disk's
+	// "EFI system partition".
 	Where string `json:"where"`
 }
 

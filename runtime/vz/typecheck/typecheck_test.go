@@ -40,20 +40,22 @@ func TestDarwin(t *testing.T) {
 
 // The check fails when a call of vz does not exist or has a wrong type.
 func TestDarwinIsReallyChecked(t *testing.T) {
-	driver, err := filepath.Abs("../driver_darwin.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := os.ReadFile(driver)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct{ name, old, new, want string }{
-		{"a call that vz does not have", "apple.NewVirtioEntropyDeviceConfiguration()", "apple.NewVirtioEntropyDevice()", "undefined: apple.NewVirtioEntropyDevice"},
-		{"a method that vz does not have", "m.vm.Start()", "m.vm.StartUp()", "m.vm.StartUp undefined"},
-		{"an argument of another type", "uint(spec.CPUs)", "spec.CPUs", "cannot use spec.CPUs"},
+	for _, tt := range []struct{ name, file, old, new, want string }{
+		{"a call that vz does not have", "driver_darwin.go", "apple.NewVirtioEntropyDeviceConfiguration()", "apple.NewVirtioEntropyDevice()", "undefined: apple.NewVirtioEntropyDevice"},
+		{"a method that vz does not have", "driver_darwin.go", "m.vm.Start()", "m.vm.StartUp()", "m.vm.StartUp undefined"},
+		{"an argument of another type", "driver_darwin.go", "uint(spec.CPUs)", "spec.CPUs", "cannot use spec.CPUs"},
+		{"a file of a desktop", "desktop_darwin.go", "apple.NewEFIBootLoader(", "apple.NewUEFIBootLoader(", "undefined: apple.NewUEFIBootLoader"},
+		{"a file of one architecture", "macos_darwin_arm64.go", "installer.FractionCompleted()", "installer.Progress()", "installer.Progress undefined"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			driver, err := filepath.Abs("../" + tt.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source, err := os.ReadFile(driver)
+			if err != nil {
+				t.Fatal(err)
+			}
 			broken := strings.Replace(string(source), tt.old, tt.new, 1)
 			if broken == string(source) {
 				t.Fatalf("the driver has no %q", tt.old)

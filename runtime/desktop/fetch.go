@@ -1,0 +1,201 @@
+package desktop
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/flock"
+)
+
+// fetcher fetches a large file, and goes on where an earlier try ended.
+type fetcher struct {
+	client   *http.Client
+	pause    time.Duration // after a first try that failed; doubled after others
+	progress func(done, total int64)
+}
+
+// fetchIdle is how long a connection may bring nothing.
+const fetchIdle = time.Minute
+
+// fetchTries is how many times in a row a try may bring nothing.
+const fetchTries = 5
+
+// fetch returns the name of the file of an address, in dir. What has come of it is
+// in a file of the same name with ".part", and beside it the server's tag of it.
+func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" {
+		return "", fmt.Errorf("fetching %q: want an https address", address)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("fetching %s: %w", address, err)
+	}
+	sum := sha256.Sum256([]byte(address))
+	name := filepath.Join(dir, hex.EncodeToString(sum[:4])+"-"+path.Base("/"+u.Path))
+	if _, err := os.Stat(name); err == nil {
+		return name, nil
+	}
+	part, err := os.OpenFile(name+".part", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("fetching %s: %w", address, err)
+	}
+	defer part.Close()
+	busy, err := flock.TryExclusive(part)
+	if err == nil && busy {
+		err = errors.New("another process does")
+	}
+	if err == nil {
+		err = f.all(ctx, address, part)
+	}
+	if err == nil {
+		err = part.Sync()
+	}
+	if err == nil {
+		err = os.Rename(part.Name(), name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("fetching %s: %w", address, err)
+	}
+	os.Remove(tagFile(part)) // of no use any more
+	return name, nil
+}
+
+func tagFile(part *os.File) string { return part.Name() + ".tag" }
+
+// all fetches what is missing, as often as the connection breaks.
+func (f *fetcher) all(ctx context.Context, address string, part *os.File) error {
+	pause := f.pause
+	for try := 1; ; try++ {
+		before, err := part.Seek(0, io.SeekEnd)
+		if err != nil {
+			return err
+		}
+		again, err := f.once(ctx, address, part)
+		if err == nil || ctx.Err() != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+		after, seekErr := part.Seek(0, io.SeekEnd)
+		if seekErr != nil {
+			return seekErr
+		}
+		if after > before {
+			try, pause = 0, f.pause
+		}
+		if !again || try >= fetchTries {
+			return err
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		}
+		pause *= 2
+	}
+}
+
+// once fetches what is missing, as far as it comes; again says whether another try
+// may bring more.
+func (f *fetcher) once(ctx context.Context, address string, part *os.File) (again bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(fetchIdle, func() { cancel(fmt.Errorf("nothing came for %v", fetchIdle)) })
+	defer idle.Stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return false, err
+	}
+	done, err := part.Seek(0, io.SeekEnd)
+	if err != nil {
+		return false, err
+	}
+	// Only what is certainly of the same file is gone on with.
+	if tag, err := os.ReadFile(tagFile(part)); err == nil && done > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", done))
+		req.Header.Set("If-Range", string(tag))
+	}
+	resp, err := f.client.Do(req)
+	if err != nil {
+		return true, err
+	}
+	defer resp.Body.Close()
+	var total int64
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		var from, to int64
+		if n, _ := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &from, &to, &total); n != 3 || from != done {
+			return false, fmt.Errorf("the server sends the range %.80q, asked for was %d-", resp.Header.Get("Content-Range"), done)
+		}
+	case http.StatusOK:
+		done, total = 0, resp.ContentLength
+		if err := f.restart(part, resp.Header.Get("ETag")); err != nil {
+			return false, err
+		}
+	case http.StatusRequestedRangeNotSatisfiable:
+		// What is there is longer than the file, or all of it: not known which.
+		return true, errors.Join(errors.New(resp.Status), f.restart(part, ""))
+	default:
+		return resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests, errors.New(resp.Status)
+	}
+	if total < 0 {
+		return false, errors.New("the server does not say how large the file is")
+	}
+	n, err := io.Copy(part, &counted{io.LimitReader(resp.Body, total-done), done, func(done int64) {
+		idle.Reset(fetchIdle)
+		f.progress(done, total)
+	}})
+	if err == nil && done+n < total {
+		err = io.ErrUnexpectedEOF
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return true, fmt.Errorf("after %d of %d bytes: %w", done+n, total, err)
+	}
+	return false, nil
+}
+
+// restart forgets what has come, and keeps the tag of what will.
+func (f *fetcher) restart(part *os.File, tag string) error {
+	if err := part.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := part.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	// A weak tag says nothing of bytes (RFC 9110, section 13.1.5).
+	if tag == "" || strings.HasPrefix(tag, "W/") {
+		if err := os.Remove(tagFile(part)); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return os.WriteFile(tagFile(part), []byte(tag), 0o600)
+}
+
+// counted tells how much was read.
+type counted struct {
+	io.Reader
+	done     int64
+	progress func(done int64)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.done += int64(n)
+	c.progress(c.done)
+	return n, err
+}

@@ -1,0 +1,311 @@
+//go:build darwin && cgo
+
+package vz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	apple "github.com/Code-Hex/vz/v3"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+var (
+	_ vm.DesktopDriver = (*Driver)(nil)
+	_ vm.Identifies    = (*Driver)(nil)
+	_ vm.Desktop       = (*desktop)(nil)
+	_ vm.Windowed      = (*desktop)(nil)
+)
+
+// The screen, in pixels. A Linux guest changes it with its window.
+const (
+	screenWidth  = 1280
+	screenHeight = 800
+)
+
+// WriteVariables is part of [vm.DesktopDriver].
+func (*Driver) WriteVariables(arch string, to *os.File) error {
+	if err := errors.Join(checkHost(), checkArch(arch)); err != nil {
+		return err
+	}
+	err := byName(to, func(name string) error {
+		_, err := apple.NewEFIVariableStore(name, apple.WithCreatingEFIVariableStore())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("writing the firmware's variables: %w", err)
+	}
+	return nil
+}
+
+// byName fills a file that is open: the framework makes its own, by name.
+func byName(to *os.File, make func(name string) error) (err error) {
+	name, err := filePath(to)
+	if err != nil {
+		return err
+	}
+	name += ".vz"
+	defer func() {
+		if removed := os.Remove(name); !errors.Is(removed, os.ErrNotExist) {
+			err = errors.Join(err, removed)
+		}
+	}()
+	if err := make(name); err != nil {
+		return err
+	}
+	from, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	_, err = io.Copy(to, from)
+	return err
+}
+
+// NewIdentifier is part of [vm.Identifies].
+func (d *Driver) NewIdentifier(f vm.Firmware) ([]byte, error) {
+	if err := checkHost(); err != nil {
+		return nil, err
+	}
+	if f == vm.FirmwareMac {
+		return d.newMacIdentifier()
+	}
+	identifier, err := apple.NewGenericMachineIdentifier()
+	if err != nil {
+		return nil, fmt.Errorf("making the machine's identifier: %w", err)
+	}
+	// Its bytes are the framework's, and go with the identifier.
+	return append([]byte(nil), identifier.DataRepresentation()...), nil
+}
+
+// StartDesktop is part of [vm.DesktopDriver].
+func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desktop, error) {
+	m, err := d.defineDesktop(spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.start(ctx); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// defineDesktop lays out a machine and makes it, stopped.
+func (d *Driver) defineDesktop(spec vm.DesktopSpec) (*desktop, error) {
+	if err := checkHost(); err != nil {
+		return nil, err
+	}
+	if err := checkDesktop(spec); err != nil {
+		return nil, err
+	}
+	m := &desktop{newMachine(0)}
+	return m, m.define(func() (*apple.VirtualMachineConfiguration, error) { return m.configure(spec) })
+}
+
+// desktop is one running machine with a screen.
+type desktop struct{ *machine }
+
+func (m *desktop) configure(spec vm.DesktopSpec) (*apple.VirtualMachineConfiguration, error) {
+	loader, err := desktopLoader(spec)
+	if err != nil {
+		return nil, fmt.Errorf("the boot loader: %w", err)
+	}
+	config, err := apple.NewVirtualMachineConfiguration(loader, uint(spec.CPUs), uint64(spec.Memory))
+	if err != nil {
+		return nil, fmt.Errorf("the machine's configuration: %w", err)
+	}
+	serial := io.Writer(m.console)
+	if spec.Serial != nil {
+		serial = spec.Serial
+	}
+	steps := []error{m.addConsole(config, serial), addStorage(config, spec), addNetwork(config, spec.Network), addRest(config), addSound(config)}
+	if spec.HardwareModel != nil {
+		steps = append(steps, addMac(config, spec))
+	} else {
+		steps = append(steps, addGeneric(config, spec), addClipboard(config))
+	}
+	for _, err := range steps {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return config, nil
+}
+
+func desktopLoader(spec vm.DesktopSpec) (apple.BootLoader, error) {
+	switch {
+	case spec.HardwareModel != nil:
+		return macLoader()
+	case spec.Direct != nil:
+		kernel, err := filePath(spec.Direct.Kernel)
+		if err != nil {
+			return nil, err
+		}
+		initrd, err := filePath(spec.Direct.Initrd)
+		if err != nil {
+			return nil, err
+		}
+		return apple.NewLinuxBootLoader(kernel, apple.WithCommandLine(spec.Direct.CommandLine+" console=hvc0"), apple.WithInitrd(initrd))
+	}
+	name, err := filePath(spec.Variables)
+	if err != nil {
+		return nil, err
+	}
+	variables, err := apple.NewEFIVariableStore(name)
+	if err != nil {
+		return nil, fmt.Errorf("the firmware's variables: %w", err)
+	}
+	return apple.NewEFIBootLoader(apple.WithEFIVariableStore(variables))
+}
+
+// addGeneric adds what a guest of EFI's has and a Mac has otherwise: platform,
+// screen, keyboard, pointer.
+func addGeneric(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) error {
+	var options []apple.GenericPlatformConfigurationOption
+	if spec.Identifier != nil {
+		identifier, err := apple.NewGenericMachineIdentifierWithData(spec.Identifier)
+		if err != nil {
+			return fmt.Errorf("the machine's identifier: %w", err)
+		}
+		options = append(options, apple.WithGenericMachineIdentifier(identifier))
+	}
+	platform, err := apple.NewGenericPlatformConfiguration(options...)
+	if err != nil {
+		return fmt.Errorf("the platform: %w", err)
+	}
+	config.SetPlatformVirtualMachineConfiguration(platform)
+	screen, err := apple.NewVirtioGraphicsDeviceConfiguration()
+	if err != nil {
+		return fmt.Errorf("the screen: %w", err)
+	}
+	scanout, err := apple.NewVirtioGraphicsScanoutConfiguration(screenWidth, screenHeight)
+	if err != nil {
+		return fmt.Errorf("the screen: %w", err)
+	}
+	screen.SetScanouts(scanout)
+	config.SetGraphicsDevicesVirtualMachineConfiguration([]apple.GraphicsDeviceConfiguration{screen})
+	return addInput(config)
+}
+
+// addInput adds a keyboard, and a pointer beside others that the guest may prefer.
+func addInput(config *apple.VirtualMachineConfiguration, pointers ...apple.PointingDeviceConfiguration) error {
+	keyboard, err := apple.NewUSBKeyboardConfiguration()
+	if err != nil {
+		return fmt.Errorf("the keyboard: %w", err)
+	}
+	config.SetKeyboardsVirtualMachineConfiguration([]apple.KeyboardConfiguration{keyboard})
+	pointer, err := apple.NewUSBScreenCoordinatePointingDeviceConfiguration()
+	if err != nil {
+		return fmt.Errorf("the pointer: %w", err)
+	}
+	config.SetPointingDevicesVirtualMachineConfiguration(append(pointers, pointer))
+	return nil
+}
+
+// addStorage adds disk and medium. An empty disk does not boot, and the firmware
+// goes on to the medium.
+func addStorage(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) error {
+	var devices []apple.StorageDeviceConfiguration
+	if spec.Disk != nil {
+		attachment, err := attach(vm.Disk{File: spec.Disk})
+		if err != nil {
+			return fmt.Errorf("the disk: %w", err)
+		}
+		var device apple.StorageDeviceConfiguration
+		if spec.Common {
+			device, err = apple.NewNVMExpressControllerDeviceConfiguration(attachment)
+		} else {
+			device, err = apple.NewVirtioBlockDeviceConfiguration(attachment)
+		}
+		if err != nil {
+			return fmt.Errorf("the disk: %w", err)
+		}
+		devices = append(devices, device)
+	}
+	if spec.Medium != nil {
+		attachment, err := attach(vm.Disk{File: spec.Medium, ReadOnly: true})
+		if err != nil {
+			return fmt.Errorf("the medium: %w", err)
+		}
+		device, err := apple.NewUSBMassStorageDeviceConfiguration(attachment)
+		if err != nil {
+			return fmt.Errorf("the medium: %w", err)
+		}
+		devices = append(devices, device)
+	}
+	config.SetStorageDevicesVirtualMachineConfiguration(devices)
+	return nil
+}
+
+// addSound adds what plays on this host. What records would ask its user.
+func addSound(config *apple.VirtualMachineConfiguration) error {
+	device, err := apple.NewVirtioSoundDeviceConfiguration()
+	if err != nil {
+		return fmt.Errorf("the sound: %w", err)
+	}
+	output, err := apple.NewVirtioSoundDeviceHostOutputStreamConfiguration()
+	if err != nil {
+		return fmt.Errorf("the sound: %w", err)
+	}
+	device.SetStreams(output)
+	config.SetAudioDevicesVirtualMachineConfiguration([]apple.AudioDeviceConfiguration{device})
+	return nil
+}
+
+// addClipboard shares this host's clipboard with guests that run spice-vdagent.
+func addClipboard(config *apple.VirtualMachineConfiguration) error {
+	attachment, err := apple.NewSpiceAgentPortAttachment()
+	if err != nil {
+		return fmt.Errorf("the clipboard: %w", err)
+	}
+	name, err := apple.SpiceAgentPortAttachmentName()
+	if err != nil {
+		return fmt.Errorf("the clipboard: %w", err)
+	}
+	port, err := apple.NewVirtioConsolePortConfiguration(
+		apple.WithVirtioConsolePortConfigurationName(name), apple.WithVirtioConsolePortConfigurationAttachment(attachment))
+	if err != nil {
+		return fmt.Errorf("the clipboard: %w", err)
+	}
+	device, err := apple.NewVirtioConsoleDeviceConfiguration()
+	if err != nil {
+		return fmt.Errorf("the clipboard: %w", err)
+	}
+	device.SetVirtioConsolePortConfiguration(0, port)
+	config.SetConsoleDevicesVirtualMachineConfiguration([]apple.ConsoleDeviceConfiguration{device})
+	return nil
+}
+
+// RunWindow is part of [vm.Windowed].
+func (m *desktop) RunWindow(title string) error {
+	return m.vm.StartGraphicApplication(screenWidth, screenHeight, apple.WithWindowTitle(title))
+}
+
+// PowerButton is part of [vm.Desktop].
+func (m *desktop) PowerButton() error {
+	asked, err := m.vm.RequestStop()
+	if err == nil && !asked {
+		err = errors.New("the framework did not")
+	}
+	if err != nil {
+		return fmt.Errorf("pressing the power button: %w", err)
+	}
+	return nil
+}
+
+// Screenshot is part of [vm.Desktop].
+func (*desktop) Screenshot() ([]byte, error) { return nil, errScreen }
+
+// Key is part of [vm.Desktop].
+func (*desktop) Key(vm.Key, bool) error { return errScreen }
+
+// Point is part of [vm.Desktop].
+func (*desktop) Point(int, int, vm.Button, bool) error { return errScreen }
+
+// Viewer is part of [vm.Desktop].
+func (*desktop) Viewer() (net.Conn, error) { return nil, errScreen }

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -47,6 +48,9 @@ type VMOptions struct {
 	// Member, if set, makes the VM one of a network of VMs in place of Network.
 	Member  *Member
 	Volumes []Volume
+	// Init is who is PID 1, of image.InitLumina and image.InitSystemd; the
+	// image says when it is empty.
+	Init string
 	// NoTemplate boots even if there is a frozen VM to go on from.
 	NoTemplate bool
 }
@@ -56,6 +60,7 @@ func (o VMOptions) withDefaults(img *image.Image) VMOptions {
 	if o.DiskSize == 0 {
 		o.DiskSize = img.DiskSize
 	}
+	o.Init = cmp.Or(o.Init, img.Init, image.InitLumina)
 	if o.CPUs == 0 {
 		o.CPUs = DefaultCPUs
 	}
@@ -186,6 +191,10 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		CPUs:        options.CPUs,
 		Memory:      options.Memory,
 	}}
+	if options.Init == image.InitSystemd {
+		// The interface keeps the name by which it was configured.
+		p.spec.CommandLine += " lumina.init=systemd net.ifnames=0"
+	}
 	if p.configure, err = newConfigure(); err != nil {
 		p.close()
 		return nil, err

@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,6 +33,9 @@ func (s *System) HasOwnInit() bool { return s.cmdline["init"] != "" }
 // ConfigureAlone does what Configure does, without a host: what has a name keeps
 // it from boot to boot.
 func (s *System) ConfigureAlone() error {
+	if s.beside() {
+		return nil // PID 1 did it before there was an agent
+	}
 	return s.marks.run([]step{
 		action{"entering the root", s.enterRoot},
 		action{"writing the guest's names", s.nameAlone},
@@ -56,9 +61,13 @@ func (s *System) nameAlone() error {
 	return s.names.write(&protocol.Configure{Hostname: name, MachineID: hex.EncodeToString(id[:])})
 }
 
-// StartInit makes the image's init PID 1, with the agent beside it. It returns
-// only when that failed.
+// StartInit makes the image's init PID 1, with the agent beside it, once the
+// agent has configured the guest as the host wants. It returns only when that
+// failed.
 func (s *System) StartInit() error {
+	if err := s.prepareInit(); err != nil {
+		return err
+	}
 	var program string
 	for _, p := range []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd"} {
 		if _, err := os.Stat(p); err == nil {
@@ -73,28 +82,89 @@ func (s *System) StartInit() error {
 	if err != nil {
 		return err
 	}
+	configured, agent, err := os.Pipe()
+	if err != nil {
+		return err
+	}
 	if _, err := syscall.ForkExec("/proc/self/exe", []string{besideName}, &syscall.ProcAttr{
-		Dir: "/", Files: []uintptr{null.Fd(), 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: "/", Files: []uintptr{null.Fd(), 1, 2, agent.Fd()}, Sys: &syscall.SysProcAttr{Setsid: true},
 	}); err != nil {
 		return fmt.Errorf("starting the agent: %w", err)
 	}
-	return fmt.Errorf("starting %s: %w", program, syscall.Exec(program, []string{"/sbin/init"}, []string{"TERM=linux"}))
+	agent.Close()
+	env := []string{"TERM=linux"}
+	if !s.Alone() {
+		if _, err := configured.Read(make([]byte, 1)); err != nil {
+			return errors.New("starting systemd: the agent has ended")
+		}
+		env = append(env, "NOTIFY_SOCKET="+notifySocket)
+	}
+	return fmt.Errorf("starting %s: %w", program, syscall.Exec(program, []string{"/sbin/init"}, env))
+}
+
+func (s *System) prepareInit() error {
+	if s.Alone() {
+		return s.ConfigureAlone()
+	}
+	return s.marks.run([]step{action{"entering the root", s.enterRoot}})
+}
+
+// notifySocket is where systemd tells that it is up (sd_notify(3)).
+const notifySocket = "@lumina-agent"
+
+// initPatience is how long a host waits for systemd to be up before it goes on
+// without; a unit may take minutes.
+const initPatience = 30 * time.Second
+
+// awaitInit lets PID 1 start systemd, and waits until that is up.
+func (s *System) awaitInit() error {
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notifySocket, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if _, err := s.configured.Write([]byte{0}); err != nil {
+		return err
+	}
+	if err := errors.Join(s.configured.Close(), l.SetReadDeadline(time.Now().Add(initPatience))); err != nil {
+		return err
+	}
+	message := make([]byte, 4096)
+	for {
+		n, err := l.Read(message)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if slices.Contains(strings.Split(string(message[:n]), "\n"), "READY=1") {
+			return nil
+		}
+	}
 }
 
 // IsBeside says whether this process is the agent beside another init.
 func IsBeside() bool { return os.Args[0] == besideName }
 
 // Beside is the guest as the agent sees it that is not PID 1.
-func Beside() *System {
+func Beside() (*System, error) {
 	// The orphans of what it starts come to it.
-	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	return &System{entered: true, beside: true}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, err
+	}
+	s := &System{entered: true, configured: os.NewFile(3, "configured")}
+	unix.CloseOnExec(3)
+	return s, s.readCommandLine()
 }
+
+// beside says whether another init is PID 1, as the agent sees it.
+func (s *System) beside() bool { return s.configured != nil }
 
 // Run is what only PID 1 does, beside serving: it gets the network up and keeps a
 // shell on the console, when the image has one.
 func (s *System) Run(start func(string, []string, *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error)) {
-	if s.beside {
+	if s.beside() {
 		return
 	}
 	go s.networkAlone()

@@ -32,6 +32,10 @@ const (
 // seen at once; this is for one that hangs.
 const bootTimeout = 60 * time.Second
 
+// systemdTimeout bounds a boot with systemd, whose agent answers when systemd is
+// up, or after 90 s without.
+const systemdTimeout = 3 * time.Minute
+
 // crashGrace is how long a VM whose agent has gone gets to end by itself, so
 // that its end can be told.
 const crashGrace = 2 * time.Second
@@ -275,7 +279,11 @@ func (v *VM) end() {
 // has ended, ctx has, or it takes too long; in all but the first case the VM has
 // ended.
 func (v *VM) configure(ctx context.Context, c *protocol.Configure) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("its agent did not answer within %v", bootTimeout))
+	limit := bootTimeout
+	if v.options.Init == image.InitSystemd {
+		limit = systemdTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("its agent did not answer within %v", limit))
 	defer cancel()
 	conn, err := v.machine.Dial(ctx)
 	if err != nil {

@@ -106,15 +106,37 @@ func (s *System) prepareInit() error {
 	if s.Alone() {
 		return s.ConfigureAlone()
 	}
-	return s.marks.run([]step{action{"entering the root", s.enterRoot}})
+	return s.marks.run([]step{
+		action{"entering the root", s.enterRoot},
+		mount{"run", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755,size=20%"}, // which systemd keeps
+		action{"telling systemd how to power off", s.setPowerOff},
+	})
+}
+
+// setPowerOff makes systemd end a machine that has no power management as
+// PowerOff does.
+func (s *System) setPowerOff() error {
+	if s.cmdline["off"] != "reset" {
+		return nil
+	}
+	for _, unit := range []string{"systemd-poweroff.service", "systemd-halt.service"} {
+		dir := "/run/systemd/system/" + unit + ".d"
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(dir+"/lumina.conf", []byte("[Unit]\nSuccessAction=reboot-force\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // notifySocket is where systemd tells that it is up (sd_notify(3)).
 const notifySocket = "@lumina-agent"
 
 // initPatience is how long a host waits for systemd to be up before it goes on
-// without; a unit may take minutes.
-const initPatience = 30 * time.Second
+// without: as long as systemd itself waits for a unit (DefaultTimeoutStartSec).
+const initPatience = 90 * time.Second
 
 // awaitInit lets PID 1 start systemd, and waits until that is up.
 func (s *System) awaitInit() error {

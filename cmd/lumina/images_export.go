@@ -25,8 +25,8 @@ func newImagesExportCommand(env *environment) *cobra.Command {
 		Long: `Write an image as a disk that EFI firmware boots, of the image's architecture.
 
 The disk has the image's root, read-only, and a partition for what is written,
-which stays from boot to boot. An ISO has neither: it unpacks its root into
-memory, and forgets. The same image gives the same bytes.
+which stays from boot to boot. An ISO has its root as a file and what is written
+in memory, and forgets. The same image gives the same bytes.
 
 The console has a shell of root's, without a password, when the image has one;
 with --init systemd, or in an image whose recipe says so, the image's systemd is

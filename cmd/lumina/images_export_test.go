@@ -216,9 +216,16 @@ func TestExport(t *testing.T) {
 		layout := buildertest.DebianFor(t, "arm64")
 		lumina(t, "images", "create", "export-arm64", "--from", "oci:"+layout, "--platform", "linux/arm64", "--no-verify").succeeded(t)
 		t.Cleanup(func() { lumina(t, "images", "remove", "export-arm64").succeeded(t) })
-		b := bootFirmware(t, "arm64", "if=virtio,format=raw,file="+export(t, "export-arm64", "a.raw"))
-		if out := b.exec(t, "uname -m; cat /etc/debian_version"); !strings.HasPrefix(out, "aarch64\n12.") {
-			t.Errorf("it said %q", out)
+		for name, drive := range map[string]string{
+			"disk": "if=virtio,format=raw,file=" + export(t, "export-arm64", "a.raw"),
+			"ISO":  "if=none,id=cd,media=cdrom,readonly=on,file=" + export(t, "export-arm64", "a.iso") + " -device virtio-scsi-pci -device scsi-cd,drive=cd",
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := bootFirmware(t, "arm64", drive)
+				if out := b.exec(t, "uname -m; cat /etc/debian_version"); !strings.HasPrefix(out, "aarch64\n12.") {
+					t.Errorf("it said %q", out)
+				}
+			})
 		}
 	})
 	t.Run("systemd", func(t *testing.T) {

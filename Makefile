@@ -71,7 +71,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh recipes/build.sh release/install.sh .ci/run
+	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh recipes/build.sh builder/compare.sh release/install.sh .ci/run
 	go run $(ACTIONLINT) .github/workflows/*.yml
 
 # The sources that only a Mac compiles, those with cgo against the real vz.
@@ -97,6 +97,7 @@ recipes: build
 bench: build
 	bin/lumina bench boot --image debian
 	bin/lumina bench session --image debian
+	builder/compare.sh
 
 clean:
 	rm -rf bin initramfs/out/*.zst

@@ -32,6 +32,7 @@ import (
 type Kernel struct {
 	Version     string
 	CommandLine string
+	Fragment    string // options on top of Lumina's own
 	Open        func() (io.ReadCloser, error)
 }
 
@@ -126,7 +127,7 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 		Schema:       image.Schema,
 		Architecture: o.Architecture,
 		Created:      time.Now().UTC().Truncate(time.Second),
-		Kernel:       image.KernelInfo{Version: kernel.Version, CommandLine: kernel.CommandLine},
+		Kernel:       image.KernelInfo{Version: kernel.Version, CommandLine: kernel.CommandLine, Fragment: kernel.Fragment},
 		Files:        map[string]image.File{},
 		Rosetta:      o.Rosetta,
 	}
@@ -254,7 +255,7 @@ type localImage struct {
 // layers are those of the image if the cache has them all, else one of all that
 // is in its root.
 func (l localImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
-	img.Config, img.History, img.Layers, img.Source = l.Config, l.History, l.Layers, l.Source
+	img.Config, img.Init, img.History, img.Layers, img.Source = l.Config, l.Init, l.History, l.Layers, l.Source
 	var layers []oci.Layer
 	for _, known := range l.Layers {
 		layer, err := layerOf(known)
@@ -299,7 +300,7 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 	if _, err := io.Copy(to, from); err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
 	}
-	img.Config, img.History, img.Layers = l.Config, l.History, l.Layers
+	img.Config, img.Init, img.History, img.Layers = l.Config, l.Init, l.History, l.Layers
 	img.Source = l.Source
 	img.Files[image.Rootfs] = l.Files[image.Rootfs] // to compare the copy with
 	return nil
@@ -355,6 +356,7 @@ func (c containerImage) describe(img *image.Image) {
 	}
 	img.Config = configOf(c.Config)
 	img.Source = image.Source{Reference: c.Reference, Digest: c.Digest}
+	img.Source.Reference = img.Source.Public() // the image may be given away
 	for _, h := range c.Config.History {
 		img.History = append(img.History, image.History{Created: h.Created.Time, CreatedBy: h.CreatedBy, Comment: h.Comment, EmptyLayer: h.EmptyLayer})
 	}

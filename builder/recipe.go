@@ -2,6 +2,7 @@ package builder
 
 import (
 	"archive/tar"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -14,7 +15,8 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
-// Apply adds what a recipe says to options, but for its tests and its disk size.
+// Apply adds what a recipe says to options, but for its kernel, its tests and its
+// disk size.
 func (o *Options) Apply(r *recipe.Recipe) {
 	o.Reference = r.Base
 	o.Files = r.Files
@@ -30,6 +32,7 @@ func (o *Options) Apply(r *recipe.Recipe) {
 			c.Env = slices.DeleteFunc(slices.Clone(c.Env), func(e string) bool { return strings.HasPrefix(e, name+"=") })
 			c.Env = append(c.Env, name+"="+r.Env[name])
 		}
+		img.Init = cmp.Or(r.Init, img.Init)
 		if r.User != "" {
 			c.User = r.User
 		}

@@ -20,6 +20,8 @@ func (r *Runtime) RunStep(ctx context.Context, dir string, options VMOptions, co
 		return err
 	}
 	options.NoTemplate = true // there is one VM of this image
+	// What systemd writes as it starts is not the command's.
+	options.Init = image.InitLumina
 	v, err := r.StartImage(ctx, img, options)
 	if err != nil {
 		return err

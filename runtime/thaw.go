@@ -27,6 +27,9 @@ func (r *Runtime) thaw(ctx context.Context, v *VM, p *plan) (ok bool, reason str
 	if len(v.options.Volumes) > 0 {
 		return false, "a VM with volumes cannot be thawed"
 	}
+	if v.options.Init == image.InitSystemd {
+		return false, "systemd keeps the names it booted with: a VM of it is not thawed"
+	}
 	driver, ok := r.Driver.(vm.Snapshotter)
 	if !ok {
 		return false, "the driver has no templates"
@@ -100,6 +103,9 @@ func (r *Runtime) MakeTemplate(ctx context.Context, options VMOptions) error {
 	}
 	defer img.Close()
 	options = options.withDefaults(img.Image)
+	if options.Init == image.InitSystemd {
+		return fmt.Errorf("making a template of a VM with systemd: %w", vm.ErrUnsupported)
+	}
 	p, err := r.plan(img, options)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -31,6 +32,10 @@ const (
 // seen at once; this is for one that hangs.
 const bootTimeout = 60 * time.Second
 
+// systemdTimeout bounds a boot with systemd, whose agent answers when systemd is
+// up, or after 90 s without.
+const systemdTimeout = 3 * time.Minute
+
 // crashGrace is how long a VM whose agent has gone gets to end by itself, so
 // that its end can be told.
 const crashGrace = 2 * time.Second
@@ -47,6 +52,9 @@ type VMOptions struct {
 	// Member, if set, makes the VM one of a network of VMs in place of Network.
 	Member  *Member
 	Volumes []Volume
+	// Init is who is PID 1, of image.InitLumina and image.InitSystemd; the
+	// image says when it is empty.
+	Init string
 	// NoTemplate boots even if there is a frozen VM to go on from.
 	NoTemplate bool
 }
@@ -56,6 +64,7 @@ func (o VMOptions) withDefaults(img *image.Image) VMOptions {
 	if o.DiskSize == 0 {
 		o.DiskSize = img.DiskSize
 	}
+	o.Init = cmp.Or(o.Init, img.Init, image.InitLumina)
 	if o.CPUs == 0 {
 		o.CPUs = DefaultCPUs
 	}
@@ -186,6 +195,10 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		CPUs:        options.CPUs,
 		Memory:      options.Memory,
 	}}
+	if options.Init == image.InitSystemd {
+		// The interface keeps the name by which it was configured.
+		p.spec.CommandLine += " lumina.init=systemd net.ifnames=0"
+	}
 	if p.configure, err = newConfigure(); err != nil {
 		p.close()
 		return nil, err
@@ -266,7 +279,11 @@ func (v *VM) end() {
 // has ended, ctx has, or it takes too long; in all but the first case the VM has
 // ended.
 func (v *VM) configure(ctx context.Context, c *protocol.Configure) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("its agent did not answer within %v", bootTimeout))
+	limit := bootTimeout
+	if v.options.Init == image.InitSystemd {
+		limit = systemdTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("its agent did not answer within %v", limit))
 	defer cancel()
 	conn, err := v.machine.Dial(ctx)
 	if err != nil {

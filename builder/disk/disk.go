@@ -28,9 +28,9 @@ const (
 	// MaxDataSize bounds what is writable, in bytes: VHD's limit is 2040 GiB
 	// for the whole disk.
 	MaxDataSize = 1 << 40
-	// maxLiveRoot bounds the root of an ISO, in bytes: FAT and cpio have 32 bits
-	// for a file's size.
-	maxLiveRoot = 4<<30 - 2*mib
+	// maxISOFile bounds the root of an ISO, in bytes: a directory has 32 bits for
+	// a file's size.
+	maxISOFile = 4<<30 - 1
 )
 
 var (
@@ -51,7 +51,7 @@ type Options struct {
 	Image  *image.Handle
 	Kernel Kernel
 	Loader []byte // what starts the kernel
-	// Init is who is PID 1: "" Lumina's, "systemd" the image's.
+	// Init is who is PID 1; Lumina's when empty.
 	Init     string
 	DataSize int64 // of the writable partition, in bytes; an ISO has none
 	Path     string
@@ -74,8 +74,8 @@ func Export(ctx context.Context, o Options) (err error) {
 	if err := CheckPath(o.Path); err != nil {
 		return err
 	}
-	if o.Init != "" && o.Init != "systemd" {
-		return fmt.Errorf("init %q: want systemd, or nothing for Lumina's own", o.Init)
+	if err := image.CheckInit(o.Init); err != nil {
+		return err
 	}
 	if o.DataSize < ext4.MinSize || o.DataSize > MaxDataSize {
 		return fmt.Errorf("a writable partition of %d bytes: want %d to %d", o.DataSize, int64(ext4.MinSize), int64(MaxDataSize))
@@ -117,7 +117,7 @@ type export struct {
 	Options
 	ctx         context.Context // of this call only
 	file        *os.File
-	live        bool // an ISO: the root is unpacked into memory
+	live        bool // an ISO: what is written is in memory
 	id          [sha256.Size]byte
 	done, total int64
 }
@@ -133,7 +133,7 @@ type container interface {
 func (e *export) write() error {
 	// What names the disk and its parts: all that it is made from.
 	h := sha256.New()
-	fmt.Fprintf(h, "lumina disk 1\n%s\n%s\n%d\n%v\n%x\n", e.Image.Architecture, e.commandLine(), e.DataSize, e.live, sha256.Sum256(e.Loader))
+	fmt.Fprintf(h, "lumina disk 2\n%s\n%s\n%d\n%v\n%x\n", e.Image.Architecture, e.commandLine(), e.DataSize, e.live, sha256.Sum256(e.Loader))
 	for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
 		fmt.Fprintf(h, "%s\n", e.Image.Files[name].SHA256)
 	}
@@ -150,11 +150,11 @@ func (e *export) write() error {
 	for _, f := range boot {
 		e.total += f.size
 	}
+	root := e.Image.Files[image.Rootfs].Size
+	e.total += root
 	if e.live {
 		return e.writeISO(esp)
 	}
-	root := e.Image.Files[image.Rootfs].Size
-	e.total += root
 	data := (e.DataSize + mib - 1) / mib * mib
 	parts := []partition{
 		{kind: typeESP, name: "boot-" + e.shortID(), size: esp.size},
@@ -203,7 +203,7 @@ func (e *export) commandLine() string {
 		console = "console=tty0 console=ttyAMA0"
 	}
 	line := e.Image.Kernel.CommandLine + " " + console + " lumina.host=none"
-	if e.Init != "" {
+	if e.Init == image.InitSystemd {
 		line += " lumina.init=" + e.Init
 	}
 	return line
@@ -217,7 +217,7 @@ func (e *export) bootFiles() ([]file, error) {
 	}
 	line := e.commandLine() + ` initrd=\lumina\initrd`
 	if e.live {
-		line += ` initrd=\lumina\root lumina.root=/rootfs.erofs`
+		line += " lumina.medium=" + e.volumeID()
 	} else {
 		line += " lumina.disk=" + e.shortID()
 	}
@@ -230,13 +230,6 @@ func (e *export) bootFiles() ([]file, error) {
 		{dir: "LUMINA", name: "CMDLINE", size: int64(len(line) + 1), open: reader([]byte(line + "\n"))},
 		{dir: "LUMINA", name: "KERNEL", size: e.Kernel.Size, open: e.Kernel.Open},
 		{dir: "LUMINA", name: "INITRD", size: e.Image.Files[image.Initramfs].Size, open: e.imageFile(image.Initramfs).open},
-	}
-	if e.live {
-		root, err := cpioFile("rootfs.erofs", e.imageFile(image.Rootfs))
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, root)
 	}
 	return files, nil
 }

@@ -2,8 +2,9 @@ package disk
 
 import (
 	"fmt"
-	"io"
 	"strings"
+
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 const isoSector = 2048
@@ -18,21 +19,25 @@ const (
 	isoPathBig
 	isoRoot
 	isoCatalog
-	isoESP = 32 // to the end, aligned for disks of 4 KiB sectors
+	isoFile = 32 // the image's root; the EFI system partition is behind it, to the end
 )
 
 // writeISO writes an ISO 9660 file system (ECMA-119) with an El Torito entry for
-// EFI, which is the EFI system partition. The kernel has no need of the medium:
-// the root is in memory, with what is written.
+// EFI, which is the EFI system partition, and the image's root as a file. What
+// is written goes into memory.
 func (e *export) writeISO(esp *fat) error {
-	end := isoESP*isoSector + esp.size
-	size := (end + (1+gptTable)*sector + mib - 1) / mib * mib
+	root := e.imageFile(image.Rootfs)
+	if root.size > maxISOFile {
+		return fmt.Errorf("a root of %d bytes does not fit in an ISO, whose files have at most %d; export a disk", root.size, int64(maxISOFile))
+	}
+	espStart := (isoFile*isoSector + root.size + mib - 1) / mib * mib
+	size := (espStart + esp.size + (1+gptTable)*sector + mib - 1) / mib * mib
 	c, err := newRaw(e.file, size)
 	if err != nil {
 		return err
 	}
 	if err := writeGPT(c, size, e.guid("disk"), []partition{
-		{kind: typeESP, id: e.guid("esp"), name: "boot-" + e.shortID(), start: isoESP * isoSector, size: esp.size},
+		{kind: typeESP, id: e.guid("esp"), name: "boot-" + e.shortID(), start: espStart, size: esp.size},
 	}); err != nil {
 		return err
 	}
@@ -40,32 +45,39 @@ func (e *export) writeISO(esp *fat) error {
 		at int64 // sector
 		b  []byte
 	}{
-		{isoVolume, isoVolumeDescriptor(size)},
+		{isoVolume, isoVolumeDescriptor(e.volumeID(), size)},
 		{isoBoot, isoBootRecord()},
 		{isoTerminator, []byte("\xffCD001\x01")},
 		{isoPathLittle, []byte{1, 0, isoRoot, 0, 0, 0, 1, 0, 0, 0}},
 		{isoPathBig, []byte{1, 0, 0, 0, 0, isoRoot, 0, 1, 0, 0}},
-		{isoRoot, isoDirectory(esp.size)},
-		{isoCatalog, isoBootCatalog()},
+		{isoRoot, isoDirectory(root.size)},
+		{isoCatalog, isoBootCatalog(uint32(espStart / isoSector))},
 	} {
 		if _, err := c.WriteAt(part.b, part.at*isoSector); err != nil {
 			return err
 		}
 	}
-	if err := esp.write(&section{c, isoESP * isoSector}, e.copy); err != nil {
+	if err := e.copy(&section{c, isoFile * isoSector}, 0, root); err != nil {
+		return err
+	}
+	if err := esp.write(&section{c, espStart}, e.copy); err != nil {
 		return err
 	}
 	return c.finish()
 }
 
+// volumeID is how the guest finds the medium: by the name of the volume, which
+// has upper-case letters, digits and "_".
+func (e *export) volumeID() string { return "LUMINA_" + strings.ToUpper(e.shortID()) }
+
 // both appends a number in both byte orders.
 func both32(b []byte, v uint32) []byte { return be.AppendUint32(le.AppendUint32(b, v), v) }
 func both16(b []byte, v uint16) []byte { return be.AppendUint16(le.AppendUint16(b, v), v) }
 
-func isoVolumeDescriptor(size int64) []byte {
+func isoVolumeDescriptor(id string, size int64) []byte {
 	b := make([]byte, 0, isoSector)
 	b = append(b, "\x01CD001\x01\x00"...)
-	b = append(b, fmt.Sprintf("%-32s%-32s", "", "LUMINA")...)
+	b = append(b, fmt.Sprintf("%-32s%-32s", "", id)...)
 	b = append(b, make([]byte, 8)...)
 	b = both32(b, uint32(size/isoSector))
 	b = append(b, make([]byte, 32)...)
@@ -93,7 +105,7 @@ func isoBootRecord() []byte {
 	return le.AppendUint32(b, isoCatalog)
 }
 
-func isoBootCatalog() []byte {
+func isoBootCatalog(esp uint32) []byte {
 	b := make([]byte, 64)
 	b[0], b[1] = 1, 0xef // for EFI
 	b[30], b[31] = 0x55, 0xaa
@@ -104,18 +116,15 @@ func isoBootCatalog() []byte {
 	le.PutUint16(b[28:], -sum)
 	b[32] = 0x88 // bootable, no emulation
 	// The count of 512-byte sectors has 16 bits; 0 stands for all to the end.
-	le.PutUint32(b[40:], isoESP)
+	le.PutUint32(b[40:], esp)
 	return b
 }
 
-func isoDirectory(espSize int64) []byte {
+func isoDirectory(rootSize int64) []byte {
 	b := isoEntry("\x00", isoRoot, isoSector, true)
 	b = append(b, isoEntry("\x01", isoRoot, isoSector, true)...)
 	b = append(b, isoEntry("BOOT.CAT;1", isoCatalog, isoSector, false)...)
-	if espSize < 4<<30 { // larger ones have no entry; firmware needs none
-		b = append(b, isoEntry("EFI.IMG;1", isoESP, uint32(espSize), false)...)
-	}
-	return b
+	return append(b, isoEntry("ROOT.IMG;1", isoFile, uint32(rootSize), false)...)
 }
 
 func isoEntry(name string, at, size uint32, dir bool) []byte {
@@ -134,38 +143,4 @@ func isoEntry(name string, at, size uint32, dir bool) []byte {
 		b = append(b, 0)
 	}
 	return b
-}
-
-// cpioFile is a file in an archive of its own, for the initramfs: the kernel
-// takes several, one behind the other (the kernel's
-// Documentation/driver-api/early-userspace/buffer-format.rst).
-func cpioFile(name string, f file) (file, error) {
-	if f.size > maxLiveRoot {
-		return file{}, fmt.Errorf("a root of %d bytes does not fit in an ISO, which has it in memory; export a disk", f.size)
-	}
-	header := cpioHeader(name, 0o100644, f.size)
-	pad := strings.Repeat("\x00", int(-f.size&3))
-	trailer := pad + cpioHeader("TRAILER!!!", 0, 0)
-	return file{
-		dir: "LUMINA", name: "ROOT", size: int64(len(header)) + f.size + int64(len(trailer)),
-		open: func() (io.ReadCloser, error) {
-			r, err := f.open()
-			if err != nil {
-				return nil, err
-			}
-			return struct {
-				io.Reader
-				io.Closer
-			}{io.MultiReader(strings.NewReader(header), io.LimitReader(r, f.size), strings.NewReader(trailer)), r}, nil
-		},
-	}, nil
-}
-
-func cpioHeader(name string, mode uint32, size int64) string {
-	h := "070701"
-	for _, v := range []uint32{1, mode, 0, 0, 1, 0, uint32(size), 0, 0, 0, 0, uint32(len(name) + 1), 0} {
-		h += fmt.Sprintf("%08x", v)
-	}
-	h += name + "\x00"
-	return h + strings.Repeat("\x00", -len(h)&3)
 }

@@ -12,10 +12,14 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 // Recipe describes an image.
 type Recipe struct {
+	Name        string   `yaml:"-"` // how errors call it
 	Description string   `yaml:"description"`
 	Tags        []string `yaml:"tags"`
 	// Base is what images create --from takes.
@@ -27,6 +31,10 @@ type Recipe struct {
 	User     string            `yaml:"user"`
 	Workdir  string            `yaml:"workdir"`
 	Cmd      []string          `yaml:"cmd"`
+	Kernel   Kernel            `yaml:"kernel"`
+	// Init is who is PID 1: "lumina" or "systemd", the image's own; the base's
+	// when empty.
+	Init string `yaml:"init"`
 	// Run are commands for the image's shell, each a step.
 	Run []string `yaml:"run"`
 	// DiskSize is the default of a VM's own disk, such as 16GB.
@@ -34,6 +42,13 @@ type Recipe struct {
 	// Tests are run in one VM of the finished image, in order, before it is
 	// installed.
 	Tests []Test `yaml:"tests"`
+}
+
+// Kernel says what is different about the image's kernel.
+type Kernel struct {
+	// Fragment are options in the form of the kernel's .config. They win over
+	// Lumina's; the kernel is built with them on this host.
+	Fragment string `yaml:"fragment"`
 }
 
 // File is a file of the image: it has Content, or is a symbolic link to Link.
@@ -69,7 +84,7 @@ func Parse(r io.Reader, name string) (*Recipe, error) {
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
-	recipe := new(Recipe)
+	recipe := &Recipe{Name: name}
 	if err := d.Decode(recipe); err != nil {
 		return nil, located(name, err)
 	}
@@ -83,7 +98,10 @@ func Parse(r io.Reader, name string) (*Recipe, error) {
 	return recipe, nil
 }
 
-var yamlLine = regexp.MustCompile(`line (\d+): `)
+var (
+	yamlLine   = regexp.MustCompile(`line (\d+): `)
+	recipeType = regexp.MustCompile(` in type recipe\.[A-Z][a-z]+$`)
+)
 
 // located turns the decoder's "line N:" into "FILE:N:", the first one.
 func located(name string, err error) error {
@@ -96,7 +114,7 @@ func located(name string, err error) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	rest, _, _ := strings.Cut(text[m[1]:], "\n")
-	rest = strings.ReplaceAll(rest, " in type recipe.Recipe", "; see recipes/schema.json")
+	rest = recipeType.ReplaceAllString(rest, "; see recipes/schema.json")
 	return fmt.Errorf("%s:%s: %s", name, text[m[2]:m[3]], rest)
 }
 
@@ -140,6 +158,9 @@ func lineOf(b []byte, at []any) int {
 				}
 			}
 		case int:
+			if node.Kind == yaml.ScalarNode && node.Style == yaml.LiteralStyle {
+				return line + 1 + p // of a text, whose lines begin below its key
+			}
 			if p < len(node.Content) {
 				next = node.Content[p]
 				line = next.Line
@@ -187,6 +208,13 @@ func (r *Recipe) check() error {
 		if strings.TrimSpace(s) == "" {
 			return &fieldError{[]any{"run", i}, "it is empty"}
 		}
+	}
+	var option *kernelconfig.FragmentError
+	if errors.As(kernelconfig.CheckFragment(r.Kernel.Fragment), &option) {
+		return &fieldError{[]any{"kernel", "fragment", option.Line}, option.Error()}
+	}
+	if err := image.CheckInit(r.Init); err != nil {
+		return &fieldError{[]any{"init"}, err.Error()}
 	}
 	for i, t := range r.Tests {
 		if t.Command == "" {

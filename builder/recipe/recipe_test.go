@@ -24,6 +24,10 @@ func TestParseErrorsSayWhere(t *testing.T) {
 		{"empty step", "base: a\nrun: [' ']\n", "r.yaml:2: run[0]: it is empty"},
 		{"test", "base: a\ntests:\n  - exit: 1\n", "r.yaml:3: tests[0]: it has no command"},
 		{"expression", "base: a\ntests:\n  - command: x\n    stdout: '('\n", "r.yaml:4: tests[0].stdout: "},
+		{"kernel option", "base: a\nkernel:\n  fragment: |\n    # Mine.\n    CONFIG_A=y\n    CONFIG_B=maybe\n", `r.yaml:6: kernel.fragment[2]: "CONFIG_B=maybe" is no option`},
+		{"kernel option on its key's line", "base: a\nkernel: {fragment: A}\n", `r.yaml:2: kernel.fragment[0]: "A" is no option`},
+		{"unknown part of the kernel", "base: a\nkernel:\n  version: 6\n", "r.yaml:3: field version not found; see recipes/schema.json"},
+		{"init", "base: a\ninit: upstart\n", `r.yaml:2: init: init "upstart": want lumina or systemd`},
 		{"duplicate", "base: a\nbase: b\n", "r.yaml:2: mapping key \"base\" already defined"},
 	}
 	for _, tt := range tests {
@@ -72,7 +76,9 @@ func TestSchema(t *testing.T) {
 	compare := func(where string, typ reflect.Type, properties map[string]json.RawMessage) {
 		fields := map[string]bool{}
 		for i := range typ.NumField() {
-			fields[typ.Field(i).Tag.Get("yaml")] = true
+			if tag := typ.Field(i).Tag.Get("yaml"); tag != "-" {
+				fields[tag] = true
+			}
 		}
 		for name := range fields {
 			if properties[name] == nil {
@@ -86,6 +92,11 @@ func TestSchema(t *testing.T) {
 		}
 	}
 	compare("", reflect.TypeFor[Recipe](), schema.Properties)
+	var kernel struct{ Properties map[string]json.RawMessage }
+	if err := json.Unmarshal(schema.Properties["kernel"], &kernel); err != nil {
+		t.Fatal(err)
+	}
+	compare("kernel.", reflect.TypeFor[Kernel](), kernel.Properties)
 	for name, typ := range map[string]reflect.Type{"files": reflect.TypeFor[File](), "tests": reflect.TypeFor[Test]()} {
 		var list struct {
 			Items struct{ Properties map[string]json.RawMessage }

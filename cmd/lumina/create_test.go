@@ -134,6 +134,15 @@ tests:
 	if r := lumina(t, "run", "--image", "made", "/opt/link; cat built; df -BG --output=size / | tail -1").succeeded(t); strings.Join(strings.Fields(r.Stdout), " ") != "hello world built 3G" {
 		t.Errorf("stdout = %q", r.Stdout)
 	}
+	// A kernel of its own that cannot be had says whose it is.
+	write(t, recipe, text+"kernel: {fragment: CONFIG_BLK_DEV_NBD=y}\n")
+	noSource := with(command("images", "create", "made", "--recipe", recipe), "LUMINA_KERNEL_SOURCE=/nowhere/linux.tar.xz")
+	if r := finish(t, noSource); r.code != 125 || !strings.Contains(r.stderr, `r.yaml: building a kernel: no kernel source "/nowhere/linux.tar.xz": install `) {
+		t.Errorf("no source: exit code %d, %s", r.code, r.stderr)
+	}
+	if r := lumina(t, "images", "create", "made", "--recipe", recipe, "--kernel", recipe); r.code != 2 || !strings.Contains(r.stderr, "--kernel and the recipe's kernel exclude each other") {
+		t.Errorf("two kernels: exit code %d, %s", r.code, r.stderr)
+	}
 	write(t, recipe, text+"packages_: [x]\n")
 	if r := lumina(t, "images", "create", "made", "--recipe", recipe); r.code != 125 || !strings.Contains(r.stderr, "r.yaml:14: field packages_ not found") {
 		t.Errorf("an unknown field: exit code %d, %s", r.code, r.stderr)

@@ -70,6 +70,12 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	}
 	verify := func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
 	if r != nil {
+		if r.Kernel.Fragment != "" {
+			if f.kernel != "" {
+				return usageError{errors.New("--kernel and the recipe's kernel exclude each other")}
+			}
+			o.Kernel = ownKernel(ctx, env, r)
+		}
 		if verify, err = applyRecipe(&o, r, rt); err != nil {
 			return err
 		}
@@ -247,5 +253,16 @@ func kernelOf(path string) func(arch string) (builder.Kernel, error) {
 			return builder.Kernel{}, err
 		}
 		return builder.Kernel{Version: k.Version, CommandLine: kernelconfig.CommandLine(arch), Open: k.Open}, nil
+	}
+}
+
+// ownKernel is the kernel of a recipe that has one.
+func ownKernel(ctx context.Context, env *environment, r *recipe.Recipe) func(arch string) (builder.Kernel, error) {
+	return func(arch string) (builder.Kernel, error) {
+		built, err := kernelconfig.Build(ctx, arch, r.Kernel.Fragment, env.stderr)
+		if err != nil {
+			return builder.Kernel{}, fmt.Errorf("%s: %w", r.Name, err)
+		}
+		return builder.Kernel{Version: built.Kernel.Version, CommandLine: kernelconfig.CommandLine(arch), Fragment: r.Kernel.Fragment, Open: built.Kernel.Open}, nil
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,11 +25,12 @@ func newImagesExportCommand(env *environment) *cobra.Command {
 		Long: `Write an image as a disk that EFI firmware boots, of the image's architecture.
 
 The disk has the image's root, read-only, and a partition for what is written,
-which stays from boot to boot. An ISO has neither: it unpacks its root into
-memory, and forgets. The same image gives the same bytes.
+which stays from boot to boot. An ISO has its root as a file and what is written
+in memory, and forgets. The same image gives the same bytes.
 
 The console has a shell of root's, without a password, when the image has one;
-with --init systemd the image's systemd is PID 1 and does what it is set up for.
+with --init systemd, or in an image whose recipe says so, the image's systemd is
+PID 1 and does what it is set up for.
 Either way Lumina's agent answers on the virtio-serial port
 "org.lumina.agent.0" and on vsock, where the machine has one.`,
 		Example: `  lumina images export debian -o debian.qcow2
@@ -49,7 +51,8 @@ Either way Lumina's agent answers on the virtio-serial port
 				return err
 			}
 			defer o.Image.Close()
-			if err := bootable(env, &o); err != nil {
+			o.Init = cmp.Or(o.Init, o.Image.Init)
+			if err := bootable(c.Context(), env, &o); err != nil {
 				return err
 			}
 			o.DataSize = cmp.Or(int64(size), o.Image.DiskSize, 16<<30)
@@ -72,14 +75,14 @@ Either way Lumina's agent answers on the virtio-serial port
 	c.Flags().SortFlags = false
 	c.Flags().StringVarP(&o.Path, "output", "o", "", "file to write; its name says the format")
 	c.Flags().Var(&size, "disk-size", "size of what can be written (default the image's, or 16GB)")
-	c.Flags().StringVar(&o.Init, "init", "", "PID 1: systemd, the image's (default Lumina's own)")
+	c.Flags().StringVar(&o.Init, "init", "", "PID 1: lumina, or the image's systemd (default the image's choice)")
 	c.Flags().BoolVar(&o.Force, "force", false, "replace the file if there is one")
 	return c
 }
 
 // bootable adds the loader and the kernel that EFI firmware can start. That of
 // arm64's images is one; amd64's have another form of theirs.
-func bootable(env *environment, o *disk.Options) (err error) {
+func bootable(ctx context.Context, env *environment, o *disk.Options) (err error) {
 	arch := o.Image.Architecture
 	if o.Loader, err = kernelconfig.Loader(arch); err != nil {
 		return err
@@ -88,7 +91,7 @@ func bootable(env *environment, o *disk.Options) (err error) {
 		o.Kernel = disk.Kernel{Size: o.Image.Files[image.Kernel].Size, Open: func() (io.ReadCloser, error) { return o.Image.Open(image.Kernel) }}
 		return nil
 	}
-	k, err := kernelconfig.OpenEFI(arch)
+	k, err := kernelForEFI(ctx, env, o.Image)
 	if err != nil {
 		return err
 	}
@@ -97,6 +100,19 @@ func bootable(env *environment, o *disk.Options) (err error) {
 	}
 	o.Kernel = disk.Kernel{Size: k.Size, Open: k.Open}
 	return nil
+}
+
+// kernelForEFI is Lumina's kernel, or the image's own, which is in the cache of
+// kernels when the image was made on this host.
+func kernelForEFI(ctx context.Context, env *environment, img *image.Handle) (kernelconfig.Kernel, error) {
+	if img.Kernel.Fragment == "" {
+		return kernelconfig.OpenEFI(img.Architecture)
+	}
+	built, err := kernelconfig.Build(ctx, img.Architecture, img.Kernel.Fragment, env.stderr)
+	if err != nil {
+		return kernelconfig.Kernel{}, fmt.Errorf("the image's kernel in a form that EFI can start: %w", err)
+	}
+	return built.EFI, nil
 }
 
 func printDisk(env *environment, name string, o disk.Options) error {

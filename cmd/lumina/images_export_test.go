@@ -197,28 +197,40 @@ func TestExport(t *testing.T) {
 		buildertest.Run(t, "qemu-img", "check", "-U", disk)
 	})
 	t.Run("ISO", func(t *testing.T) {
-		b := bootFirmware(t, "amd64", "if=none,id=cd,media=cdrom,readonly=on,file="+export(t, "debian", "d.iso")+" -device virtio-scsi-pci -device scsi-cd,drive=cd")
-		if out := b.exec(t, "echo x > /file; cat /file /etc/debian_version"); !strings.HasPrefix(out, "x\n12.") {
-			t.Errorf("it said %q", out)
+		iso := export(t, "debian", "d.iso")
+		// The root stays where it is: with it in memory, these would not boot.
+		for name, drive := range map[string]string{
+			"CD":    "if=none,id=cd,media=cdrom,readonly=on,file=" + iso + " -device ahci,id=ahci -device ide-cd,drive=cd,bus=ahci.0",
+			"stick": "if=none,id=usb,format=raw,readonly=on,file=" + iso + " -device qemu-xhci -device usb-storage,drive=usb",
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := bootFirmware(t, "amd64", drive+" -m 256M")
+				if out := b.exec(t, "echo x > /file; cat /file /etc/debian_version; find / -xdev -type f -exec cat {} + | wc -c"); !strings.HasPrefix(out, "x\n12.") {
+					t.Errorf("it said %q", out)
+				}
+				b.shutdown(t)
+			})
 		}
 	})
 	t.Run("arm64", func(t *testing.T) {
 		layout := buildertest.DebianFor(t, "arm64")
 		lumina(t, "images", "create", "export-arm64", "--from", "oci:"+layout, "--platform", "linux/arm64", "--no-verify").succeeded(t)
 		t.Cleanup(func() { lumina(t, "images", "remove", "export-arm64").succeeded(t) })
-		b := bootFirmware(t, "arm64", "if=virtio,format=raw,file="+export(t, "export-arm64", "a.raw"))
-		if out := b.exec(t, "uname -m; cat /etc/debian_version"); !strings.HasPrefix(out, "aarch64\n12.") {
-			t.Errorf("it said %q", out)
+		for name, drive := range map[string]string{
+			"disk": "if=virtio,format=raw,file=" + export(t, "export-arm64", "a.raw"),
+			"ISO":  "if=none,id=cd,media=cdrom,readonly=on,file=" + export(t, "export-arm64", "a.iso") + " -device virtio-scsi-pci -device scsi-cd,drive=cd",
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := bootFirmware(t, "arm64", drive)
+				if out := b.exec(t, "uname -m; cat /etc/debian_version"); !strings.HasPrefix(out, "aarch64\n12.") {
+					t.Errorf("it said %q", out)
+				}
+			})
 		}
 	})
 	t.Run("systemd", func(t *testing.T) {
-		layout, err := buildertest.Debian("amd64", "systemd-sysv", "udev")
-		if err != nil {
-			t.Fatal(err)
-		}
-		lumina(t, "images", "create", "systemd", "--from", "oci:"+layout+":latest", "--no-verify").succeeded(t)
-		t.Cleanup(func() { lumina(t, "images", "remove", "systemd").succeeded(t) })
-		b := bootFirmware(t, "amd64", "if=virtio,format=vpc,file="+export(t, "systemd", "s.vhd", "--init", "systemd"))
+		systemdImage(t, "systemd")
+		b := bootFirmware(t, "amd64", "if=virtio,format=vpc,file="+export(t, "systemd", "s.vhd"))
 		b.wait(t, "login: ")
 		if out := b.exec(t, "cat /proc/1/comm; systemctl is-system-running --wait; systemctl --failed --no-legend"); out != "systemd\nrunning\n" {
 			t.Errorf("it said %q", out)
@@ -241,7 +253,7 @@ func TestExportRefuses(t *testing.T) {
 		{"no file", "-o is missing", 2, nil},
 		{"another format", `unknown disk format ".vmdk"`, 2, []string{"-o", filepath.Join(dir, "d.vmdk")}},
 		{"a file that is there", "file exists; --force", 125, []string{"-o", there}},
-		{"another init", `init "upstart": want systemd`, 125, []string{"-o", filepath.Join(dir, "d.raw"), "--init", "upstart"}},
+		{"another init", `init "upstart": want lumina or systemd`, 125, []string{"-o", filepath.Join(dir, "d.raw"), "--init", "upstart"}},
 		{"too small", "a writable partition of 4096 bytes", 125, []string{"-o", filepath.Join(dir, "d.raw"), "--disk-size", "4KB"}},
 		{"no folder", "creating the disk", 125, []string{"-o", filepath.Join(dir, "none", "d.raw")}},
 	} {

@@ -180,6 +180,11 @@ func runNetwork(ctx context.Context, env *environment, members []session.Options
 	if err != nil {
 		return err
 	}
+	for _, m := range members {
+		if err := pullDefault(ctx, env, m.Home, m.VM.Image); err != nil {
+			return report.fail(err)
+		}
+	}
 	wires := network.NewSwitch()
 	defer wires.Close()
 	sessions, err := startMembers(ctx, wires, members)

@@ -75,6 +75,14 @@ func TestReleaseEndToEnd(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Join(second, "cache", "pull")); len(left) != 0 {
 		t.Errorf("pulling leaves %v", left)
 	}
+	// So does a network's first run.
+	third := append(env, "LUMINA_HOME="+t.TempDir())
+	file := filepath.Join(t.TempDir(), "network.yaml")
+	write(t, file, "sessions: [{name: a}, {name: b}]\n")
+	network := finish(t, with(command("network", "run", "--timeout", "1s", file), third...)).succeeded(t)
+	if strings.Count(network.stderr, "lumina: fetching default-amd64, ") != 1 || !strings.Contains(network.stdout, `"name":"b"`) {
+		t.Errorf("network run: stdout %q, stderr %q", network.stdout, network.stderr)
+	}
 	pulled := finish(t, with(command("pull"), env...)).succeeded(t)
 	if !strings.Contains(pulled.stdout, `"name":"default"`) || !strings.Contains(pulled.stderr, "there already") {
 		t.Errorf("pulling again: %+v", pulled)
@@ -175,6 +183,12 @@ func TestRunWithoutImage(t *testing.T) {
 			started := finish(t, with(command("session", "start"), env...))
 			if started.code != exitFailure || started.Error != "connection_failed" || started.Message != r.Message {
 				t.Errorf("session start: %+v", started)
+			}
+			file := filepath.Join(t.TempDir(), "network.yaml")
+			write(t, file, "sessions: [{name: a, image: debian}, {name: b}]\n")
+			network := finish(t, with(command("network", "run", file), env...))
+			if network.code != exitFailure || network.Error != "connection_failed" || network.Message != r.Message {
+				t.Errorf("network run: %+v", network)
 			}
 			text := finish(t, with(command("run", "true"), append(env, "LUMINA_FORMAT=text")...))
 			if text.code != exitFailure || strings.Count(text.stderr, "\n") != 1 {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
@@ -22,6 +23,7 @@ type vmFlags struct {
 	network string
 	lan     bool
 	volumes []string
+	init    string
 	// noTemplate also comes from LUMINA_TEMPLATE=0.
 	noTemplate bool
 }
@@ -36,10 +38,12 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
 	flags.Bool("no-wait-network", false, "do not wait for the network: it is there with the boot, so this changes nothing")
 	flags.StringArrayVar(&f.volumes, "volume", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")
+	flags.StringVar(&f.init, "init", "", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"image":   completeNames(env, imageStore),
 		"volume":  completeNames(env, volumeStore),
+		"init":    cobra.FixedCompletions([]string{image.InitLumina, image.InitSystemd}, cobra.ShellCompDirectiveNoFileComp),
 		"network": cobra.FixedCompletions([]string{string(runtime.NetworkNAT), string(runtime.NetworkNone), "allow="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace),
 	} {
 		// It fails for flags that do not exist only.
@@ -50,7 +54,10 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 // options joins flags and environment; flags win.
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: f.cpus, Memory: int64(f.memory), DiskSize: int64(f.disk),
-		Network: runtime.NetworkMode(f.network), AllowLAN: f.lan, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
+		Network: runtime.NetworkMode(f.network), AllowLAN: f.lan, Init: f.init, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
+	if err := image.CheckInit(o.Init); err != nil {
+		return o, usageError{err}
+	}
 	if o.Network == "" {
 		o.Network = runtime.NetworkMode(env.getenv("LUMINA_NETWORK"))
 	}

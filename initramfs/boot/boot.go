@@ -16,11 +16,12 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
-// Mount points in the initramfs. The first two stay below the root that the
+// Mount points in the initramfs. All but the last stay below the root that the
 // guest's processes see, where no path of theirs reaches.
 const (
 	lowerDir   = "/lower"   // the image's root, read-only
 	scratchDir = "/scratch" // the VM's own disk
+	mediumDir  = "/medium"  // of an exported ISO
 	rootDir    = "/root"    // the two joined
 )
 
@@ -41,7 +42,9 @@ type System struct {
 	// upper is what the guest has changed of lower, its image.
 	upper, lower *os.Root
 	entered      bool // the root file system is the root directory
-	beside       bool // another init is PID 1
+	// configured lets PID 1 go on, beside which this process is the agent; nil
+	// for PID 1.
+	configured *os.File
 }
 
 var _ agent.System = (*System)(nil)
@@ -60,14 +63,21 @@ func Start() (*System, error) {
 	}); err != nil {
 		return nil, err
 	}
-	line, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return nil, fmt.Errorf("reading the kernel's command line: %w", err)
+	if err := s.readCommandLine(); err != nil {
+		return nil, err
 	}
-	s.cmdline = parseCommandLine(string(line))
 	s.mounted = sync.OnceValues(func() (marks, error) { return mountRoot(s.cmdline) })
 	go s.mounted()
 	return s, nil
+}
+
+func (s *System) readCommandLine() error {
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return fmt.Errorf("reading the kernel's command line: %w", err)
+	}
+	s.cmdline = parseCommandLine(string(line))
+	return nil
 }
 
 // raiseFileLimit makes room for the pipes of thousands of processes at once.

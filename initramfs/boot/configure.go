@@ -22,7 +22,7 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 		s.marks = nil // of the boot, long ago
 	}
 	s.marks.add("asked to configure")
-	if err := s.marks.run([]step{
+	steps := []step{
 		action{"seeding the entropy pool", func() error { return s.seed(c.Seed) }},
 		action{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		action{"configuring the network", func() error { return s.configureNetwork(c.Network) }},
@@ -30,7 +30,11 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 		action{"writing the guest's names", func() error { return s.names.write(c) }},
 		action{"mounting volumes", func() error { return s.mountVolumes(c.Mounts) }},
 		action{"setting the clock", func() error { return setClock(clock) }},
-	}); err != nil {
+	}
+	if s.beside() {
+		steps = append(steps, action{"starting systemd", s.awaitInit})
+	}
+	if err := s.marks.run(steps); err != nil {
 		return nil, err
 	}
 	return &protocol.Configured{Marks: s.marks}, nil
@@ -44,7 +48,7 @@ func mountRoot(c commandLine) (marks, error) {
 	}
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	var m marks
-	err = m.run([]step{
+	err = m.run(append(disks.medium, []step{
 		mount{disks.root, lowerDir, "erofs", unix.MS_RDONLY, ""},
 		disks.scratch,
 		action{"making the overlay's directories", makeOverlayDirs},
@@ -58,7 +62,7 @@ func mountRoot(c commandLine) (marks, error) {
 		mount{"mqueue", rootDir + "/dev/mqueue", "mqueue", quiet, ""},
 		mount{"cgroup", rootDir + "/sys/fs/cgroup", "cgroup2", quiet, ""},
 		action{"linking standard files", linkStandardFiles},
-	})
+	}...))
 	return m, err
 }
 

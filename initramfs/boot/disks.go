@@ -3,7 +3,6 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,13 +17,14 @@ import (
 
 // disks is where the root file system comes from.
 type disks struct {
-	root    string // device of the image's root
+	medium  []step // mounts what root is on, if it is a file
+	root    string // device or file of the image's root
 	scratch mount
 }
 
 // findDisks finds what the kernel's command line names: lumina.disk=ID, the
-// partitions of an exported disk; lumina.root=FILE, a root in the initramfs, of
-// an ISO; nothing, the two disks that a host gives.
+// partitions of an exported disk; lumina.medium=ID, an exported ISO, on a CD or
+// written to a stick; nothing, the two disks that a host gives.
 func findDisks(c commandLine) (d disks, err error) {
 	switch {
 	case c["disk"] != "":
@@ -40,10 +40,17 @@ func findDisks(c commandLine) (d disks, err error) {
 			return d, fmt.Errorf("finding the partitions of disk %q: %w", c["disk"], err)
 		}
 		d.scratch = mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, ""}
-	case c["root"] != "":
-		if d.root, err = attachLoop(c["root"]); err != nil {
-			return d, fmt.Errorf("attaching %q: %w", c["root"], err)
+	case c["medium"] != "":
+		device := ""
+		err = uevent.Wait(time.Minute, func() (bool, error) {
+			device, err = findMedium(c["medium"])
+			return device != "", err
+		})
+		if err != nil {
+			return d, fmt.Errorf("finding the medium %q: %w", c["medium"], err)
 		}
+		d.medium = []step{mount{device, mediumDir, "iso9660", unix.MS_RDONLY, ""}}
+		d.root = mediumDir + "/root.img"
 		d.scratch = mount{"scratch", scratchDir, "tmpfs", 0, "mode=0755,size=75%"}
 	default:
 		if d.root, err = findDisk(protocol.DiskRoot); err != nil {
@@ -79,38 +86,33 @@ func findPartition(name string) (string, error) {
 	return "", nil
 }
 
-// attachLoop makes a block device of a file.
-func attachLoop(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return "", err
-	}
-	defer control.Close()
-	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-	if err != nil {
-		return "", err
-	}
-	path := fmt.Sprintf("/dev/loop%d", n)
-	device, err := os.OpenFile(path, os.O_RDONLY, 0)
-	if err != nil {
-		return "", err
-	}
-	err = unix.IoctlLoopConfigure(int(device.Fd()), &unix.LoopConfig{
-		Fd: uint32(f.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR},
-	})
-	if err != nil {
-		return "", errors.Join(err, device.Close())
-	}
-	// The device is left open until it is mounted, which is soon, and so for
-	// good: without a user it would let go of the file.
-	kept = append(kept, device)
-	return path, nil
-}
+// Where the primary descriptor of an ISO 9660 file system is, and in it the
+// name of the volume (ECMA-119, 8.4).
+const (
+	isoDescriptor = 16 * 2048
+	isoName       = 40
+)
 
-// kept are files that nobody closes.
-var kept []*os.File
+// findMedium finds a disk, not a partition of one, that has an ISO 9660 file
+// system of a name; "" when it is not there (yet).
+func findMedium(name string) (string, error) {
+	devices, err := filepath.Glob("/sys/block/*")
+	if err != nil {
+		return "", err
+	}
+	want := fmt.Sprintf("%-32s", name)
+	for _, d := range devices {
+		path := "/dev/" + filepath.Base(d)
+		f, err := os.Open(path)
+		if err != nil {
+			continue // a drive without a medium
+		}
+		b := make([]byte, isoName+len(want))
+		_, err = f.ReadAt(b, isoDescriptor)
+		f.Close()
+		if err == nil && string(b[:6]) == "\x01CD001" && string(b[isoName:]) == want {
+			return path, nil
+		}
+	}
+	return "", nil
+}

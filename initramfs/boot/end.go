@@ -11,7 +11,7 @@ import (
 
 // Sync kills every other process and brings all file systems to disk.
 func (s *System) Sync() error {
-	if s.beside {
+	if s.beside() {
 		unix.Sync()
 		return nil // systemd ends the processes, as it knows how
 	}
@@ -33,13 +33,19 @@ func (s *System) Sync() error {
 // PowerOff ends the VM in the way that its machine has: a machine without
 // power management resets, which its driver takes for the end.
 func (s *System) PowerOff() {
-	if s != nil && s.beside {
-		// systemd(1): SIGRTMIN+4 powers off; 34 is the C library's SIGRTMIN.
-		_ = syscall.Kill(1, syscall.Signal(34+4))
+	reset := s == nil || s.cmdline["off"] == "reset"
+	if s != nil && s.beside() {
+		// systemd(1): SIGRTMIN+4 powers off, +5 reboots; 34 is the C library's
+		// SIGRTMIN.
+		signal := syscall.Signal(34 + 4)
+		if reset {
+			signal++
+		}
+		_ = syscall.Kill(1, signal)
 		select {}
 	}
 	how := unix.LINUX_REBOOT_CMD_POWER_OFF
-	if s == nil || s.cmdline["off"] == "reset" {
+	if reset {
 		how = unix.LINUX_REBOOT_CMD_RESTART
 	}
 	_ = unix.Reboot(how)

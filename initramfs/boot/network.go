@@ -146,6 +146,14 @@ func setInterface(fd int, name string, request uint, fill func(*unix.Ifreq) erro
 	return unix.IoctlIfreq(fd, request, r)
 }
 
+// hardwareRequest is struct ifreq with ifr_hwaddr, a sockaddr of the device's
+// type.
+type hardwareRequest struct {
+	name [unix.IFNAMSIZ]byte
+	addr unix.RawSockaddr
+	_    [8]byte
+}
+
 // setMAC sets the address that a thawed guest's device does not have yet.
 func setMAC(fd int, name, address string) error {
 	if address == "" {
@@ -155,12 +163,7 @@ func setMAC(fd int, name, address string) error {
 	if err != nil || len(mac) != 6 {
 		return fmt.Errorf("%q is not a MAC address", address)
 	}
-	// struct ifreq with ifr_hwaddr, a sockaddr of the device's type.
-	var r struct {
-		name [unix.IFNAMSIZ]byte
-		addr unix.RawSockaddr
-		_    [8]byte
-	}
+	var r hardwareRequest
 	copy(r.name[:unix.IFNAMSIZ-1], name)
 	r.addr.Family = unix.ARPHRD_ETHER
 	for i, b := range mac {

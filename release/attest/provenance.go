@@ -71,7 +71,7 @@ func Provenance(h *image.Handle, entry *catalog.Image, by Builder) ([]byte, erro
 	b := &s.Predicate.BuildDefinition
 	b.BuildType = "https://github.com/abdul-abdi/lumina/images/create/v1"
 	b.ExternalParameters = map[string]any{
-		"reference": h.Source.Reference, "platform": "linux/" + h.Architecture, "name": entry.Name, "version": entry.Version,
+		"reference": h.Source.Public(), "platform": "linux/" + h.Architecture, "name": entry.Name, "version": entry.Version,
 	}
 	b.InternalParameters = map[string]any{"kernel": h.Image.Kernel.Version}
 	var steps []string
@@ -83,7 +83,7 @@ func Provenance(h *image.Handle, entry *catalog.Image, by Builder) ([]byte, erro
 	if len(steps) > 0 {
 		b.InternalParameters["history"] = steps
 	}
-	b.ResolvedDependencies = append(b.ResolvedDependencies, dependency(h.Source.Reference, h.Source.Digest))
+	b.ResolvedDependencies = append(b.ResolvedDependencies, dependency(h.Source.Public(), h.Source.Digest))
 	for _, l := range h.Layers {
 		b.ResolvedDependencies = append(b.ResolvedDependencies, dependency("", l.Digest))
 	}

@@ -123,7 +123,7 @@ func SBOM(ctx context.Context, h *image.Handle, entry *catalog.Image) ([]byte, e
 		Relationships:     []relationship{{"SPDXRef-DOCUMENT", "DESCRIBES", top}},
 	}
 	img := newPackage(top, entry.Name, entry.Version, "OPERATING-SYSTEM")
-	img.SourceInfo = strings.TrimSpace("made from " + h.Source.Reference + " " + h.Source.Digest)
+	img.SourceInfo = strings.TrimSpace("made from " + h.Source.Public() + " " + h.Source.Digest)
 	img.Checksums = []checksum{{"SHA256", h.Files[image.Rootfs].SHA256}}
 	kernel := newPackage("SPDXRef-kernel", "linux", h.Image.Kernel.Version, "OPERATING-SYSTEM")
 	kernel.Checksums = []checksum{{"SHA256", h.Files[image.Kernel].SHA256}}

@@ -69,7 +69,7 @@ func Install(t testing.TB, store *image.Store, name, arch string, files map[stri
 		img := &image.Image{
 			Schema: image.Schema, Architecture: arch, Created: time.Unix(1_700_000_000, 0).UTC(),
 			Kernel: image.KernelInfo{Version: "6.12.1-test", CommandLine: "quiet"},
-			Source: image.Source{Reference: "oci:test", Digest: "sha256:" + strings.Repeat("0123456789abcdef", 4)},
+			Source: image.Source{Reference: "oci:/home/me/secret/test:v1", Digest: "sha256:" + strings.Repeat("0123456789abcdef", 4)},
 			Layers: []image.Layer{{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: "sha256:" + strings.Repeat("fedcba9876543210", 4)}},
 			Files:  map[string]image.File{},
 		}

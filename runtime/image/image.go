@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,6 +32,20 @@ const (
 
 	metadata = "image.json"
 )
+
+// Who is PID 1 of a guest.
+const (
+	InitLumina  = "lumina"
+	InitSystemd = "systemd" // the image's own, with Lumina's agent beside it
+)
+
+// CheckInit returns an error when s is neither the name of an init nor empty.
+func CheckInit(s string) error {
+	if s != "" && s != InitLumina && s != InitSystemd {
+		return fmt.Errorf("init %.80q: want %s or %s", s, InitLumina, InitSystemd)
+	}
+	return nil
+}
 
 // maxMetadata bounds image.json, in bytes.
 const maxMetadata = 4 << 20
@@ -49,6 +64,8 @@ type Image struct {
 	Rosetta      bool            `json:"rosetta,omitempty"`
 	Description  string          `json:"description,omitempty"`
 	Tags         []string        `json:"tags,omitempty"`
+	// Init is who is PID 1; InitLumina when empty.
+	Init string `json:"init,omitempty"`
 	// DiskSize is the default size of a VM's own disk, in bytes; 0: the
 	// runtime's.
 	DiskSize int64 `json:"disk_size,omitempty"`
@@ -58,6 +75,8 @@ type Image struct {
 type KernelInfo struct {
 	Version     string `json:"version"`
 	CommandLine string `json:"cmdline"` // the driver adds its machine's part
+	// Fragment are the options that it was built with on top of Lumina's own.
+	Fragment string `json:"fragment,omitempty"`
 }
 
 // Config is the part of the OCI image configuration that running a command
@@ -77,6 +96,16 @@ type Config struct {
 type Source struct {
 	Reference string `json:"reference"`
 	Digest    string `json:"digest,omitempty"` // of the manifest
+}
+
+// Public is the reference without the folders of the machine on which the image
+// was made.
+func (s Source) Public() string {
+	switch kind, local, _ := strings.Cut(s.Reference, ":"); kind {
+	case "oci", "oci-archive", "docker-archive":
+		return kind + ":" + path.Base(local)
+	}
+	return s.Reference
 }
 
 // History is one step of how the layers were made.
@@ -142,6 +171,9 @@ func (img *Image) check() error {
 	}
 	if img.DiskSize < 0 {
 		return fmt.Errorf("%w: disk size %d", ErrInvalid, img.DiskSize)
+	}
+	if err := CheckInit(img.Init); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if len(img.Files) != 3 {
 		return fmt.Errorf("%w: it lists %d files, want 3", ErrInvalid, len(img.Files))

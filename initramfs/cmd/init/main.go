@@ -17,7 +17,10 @@ import (
 
 func main() {
 	if boot.IsBeside() {
-		err := serveAlone(boot.Beside())
+		system, err := boot.Beside()
+		if err == nil {
+			err = serve(system)
+		}
 		fmt.Fprintf(os.Stderr, "lumina-agent: %v\n", err)
 		os.Exit(1)
 	}
@@ -35,7 +38,11 @@ func main() {
 		}
 	}()
 	system, err := boot.Start()
-	if err == nil {
+	switch {
+	case err != nil:
+	case system.HasOwnInit():
+		err = system.StartInit()
+	default:
 		err = serve(system)
 	}
 	// The console is what the host shows of a boot that failed.
@@ -47,9 +54,6 @@ func serve(system *boot.System) error {
 	if system.Alone() {
 		if err := system.ConfigureAlone(); err != nil {
 			return err
-		}
-		if system.HasOwnInit() {
-			return system.StartInit()
 		}
 		return serveAlone(system)
 	}

@@ -117,29 +117,22 @@ func (r *Runtime) startBegin(ctx context.Context, options VMOptions, begin func(
 	if err != nil {
 		return nil, &Error{Kind: ConnectionFailed, Err: err}
 	}
-	v, err := r.startImage(ctx, img, options, begin)
+	v, err := r.start(ctx, img, options, begin)
 	if err != nil {
 		return nil, kindOf(ConnectionFailed, fmt.Errorf("starting a VM of image %q: %w", options.Image, err))
 	}
 	return v, nil
 }
 
-// StartImage boots an image that is open already. The VM takes it over; it is
+// start starts a VM of an image that is open. The VM takes the image over; it is
 // closed when the start fails.
-func (r *Runtime) StartImage(ctx context.Context, img *image.Handle, options VMOptions) (*VM, error) {
-	return r.startImage(ctx, img, options, nil)
-}
-
-func (r *Runtime) startImage(ctx context.Context, img *image.Handle, options VMOptions, begin func(*VM) func()) (*VM, error) {
-	v, err := r.start(ctx, img, options.withDefaults(img.Image), begin)
-	if err != nil {
-		img.Close()
-		return nil, err
-	}
-	return v, nil
-}
-
-func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOptions, begin func(*VM) func()) (*VM, error) {
+func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOptions, begin func(*VM) func()) (_ *VM, err error) {
+	defer func() {
+		if err != nil {
+			img.Close()
+		}
+	}()
+	options = options.withDefaults(img.Image)
 	v := &VM{image: img, options: options, trace: Trace{start: time.Now()}, ready: make(chan struct{}), begin: begin}
 	v.Guest = NewGuest(img.Config, v.dial, func(err error) error { return v.ended(VMCrashed, err) })
 	p, err := r.plan(img, options)

@@ -12,6 +12,7 @@ lumina=$(cd "$(dirname "$0")/.." && pwd)/bin/lumina
 [ -e "${layout%:*}/index.json" ] || { echo "compare: no image ${layout%:*}: run quickstart.sh first" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 export LUMINA_HOME="$work/home" LIBGUESTFS_BACKEND=direct
 
 # script METHOD: what makes "$out" of the image, in a folder of its own.

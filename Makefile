@@ -84,7 +84,7 @@ typecheck-darwin:
 FUZZTIME ?= 60s
 fuzz:
 	@set -e; grep -rlE '^func Fuzz' --include=*_test.go . | xargs -n1 dirname | sort -u | while read -r dir; do \
-		for target in $$(grep -rhoE '^func Fuzz[A-Za-z]+' "$$dir"/*_test.go | cut -d' ' -f2); do \
+		for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' "$$dir"/*_test.go | cut -d' ' -f2); do \
 			go test -run xxx -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$dir"; \
 		done; \
 	done

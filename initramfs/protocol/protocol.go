@@ -51,15 +51,15 @@ const (
 
 // Request opens an operation. Exactly the field that belongs to Op is set.
 type Request struct {
-	Version   int       
-	Op        Op        
+	Version   int
+	Op        Op
 	Configure *Configure
-	Exec      *Exec     
-	Logs      *Logs     
-	Kill      *Kill     
-	Dial      *Dial     
-	CopyIn    *CopyIn   
-	CopyOut   *CopyOut  
+	Exec      *Exec
+	Logs      *Logs
+	Kill      *Kill
+	Dial      *Dial
+	CopyIn    *CopyIn
+	CopyOut   *CopyOut
 }
 
 // Configure makes a booted guest somebody: it gives it its name, time, entropy
@@ -67,13 +67,13 @@ type Request struct {
 type Configure struct {
 	// Template: the guest is going to be frozen, and configured again
 	// whenever it is thawed.
-	Template  bool  
+	Template  bool
 	Hostname  string
 	MachineID string // 32 hexadecimal digits
 	// Seed is entropy for the kernel's pool; all of it is credited.
-	Seed    []byte  
+	Seed    []byte
 	Network *Network // nil: loopback only
-	Mounts  []Mount 
+	Mounts  []Mount
 	// Hosts are more names for /etc/hosts.
 	Hosts []Host
 }
@@ -86,10 +86,10 @@ type Host struct {
 
 // Mount is a file system of the host's: a volume's disk or a shared directory.
 type Mount struct {
-	Disk     string  // its serial number, or
+	Disk     string // its serial number, or
 	Share    string // its 9p tag
 	Path     string
-	ReadOnly bool  
+	ReadOnly bool
 }
 
 // Configured is the reply to Configure.
@@ -100,17 +100,17 @@ type Configured struct {
 
 // Mark is a moment of the boot.
 type Mark struct {
-	Name string       
+	Name string
 	At   time.Duration // since the kernel started
 }
 
 // Network is the guest's one interface.
 type Network struct {
-	MAC     string       // "": the device's
-	Address string             // CIDR
-	Gateway string   // "": the network leads nowhere else
+	MAC     string // "": the device's
+	Address string // CIDR
+	Gateway string // "": the network leads nowhere else
 	DNS     []string
-	MTU     int      // bytes; 0: the device's
+	MTU     int // bytes; 0: the device's
 }
 
 // Exec starts a process.

@@ -59,6 +59,8 @@ func (c *Client) ask(ctx context.Context, req request) (*reply, error) {
 		return nil, context.Cause(ctx)
 	case err != nil && (req.Stop || req.Kill):
 		return r, nil // it ended before it answered
+	case supervise.Unread(err):
+		return nil, fmt.Errorf("desktop %q: %w", c.Manifest.Name, ErrNotRunning)
 	case err != nil:
 		return nil, fmt.Errorf("asking desktop %q: %w", c.Manifest.Name, err)
 	case r.Error != "":

@@ -105,6 +105,8 @@ func (s *Session) reply(ctx context.Context, conn net.Conn) (*controlReply, erro
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case supervise.Unread(err):
+		return nil, fmt.Errorf("session %q: %w: its supervisor has ended", s.Info.SID, ErrNotFound)
 	case err != nil:
 		return nil, fmt.Errorf("asking session %q: %w", s.Info.SID, err)
 	case reply.Error != "":

@@ -168,6 +168,12 @@ func Listen(dir string) (net.Listener, error) {
 // or has not started yet.
 var ErrGone = errors.New("no supervisor answers")
 
+// Unread says whether an error means that the supervisor was killed before it
+// read what was asked: its socket outlives it by a moment.
+func Unread(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
 // Dial connects to the socket of a directory. The connection begins with kind,
 // which travels with what is written first: the supervisor wakes up once.
 func Dial(ctx context.Context, dir string, kind byte) (net.Conn, error) {

@@ -91,9 +91,17 @@ func (s *Session) ask(ctx context.Context, req controlRequest) (net.Conn, error)
 	}
 	if err := json.NewEncoder(conn).Encode(req); err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("asking session %q: %w", s.Info.SID, err)
+		return nil, s.asking(err)
 	}
 	return conn, nil
+}
+
+// asking says what an error of a control connection means.
+func (s *Session) asking(err error) error {
+	if supervise.Unread(err) {
+		return fmt.Errorf("session %q: %w: its supervisor has ended", s.Info.SID, ErrNotFound)
+	}
+	return fmt.Errorf("asking session %q: %w", s.Info.SID, err)
 }
 
 // reply reads the answer, and closes conn.
@@ -105,10 +113,8 @@ func (s *Session) reply(ctx context.Context, conn net.Conn) (*controlReply, erro
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case supervise.Unread(err):
-		return nil, fmt.Errorf("session %q: %w: its supervisor has ended", s.Info.SID, ErrNotFound)
 	case err != nil:
-		return nil, fmt.Errorf("asking session %q: %w", s.Info.SID, err)
+		return nil, s.asking(err)
 	case reply.Error != "":
 		return nil, errors.New(reply.Error)
 	}

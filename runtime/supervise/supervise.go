@@ -199,32 +199,33 @@ func Dial(ctx context.Context, dir string, kind byte) (net.Conn, error) {
 type opening struct {
 	*net.UnixConn
 	mu   sync.Mutex
-	kind []byte // nil once it is being sent
+	kind []byte // nil once it was sent
 }
 
 func (o *opening) Write(p []byte) (int, error) {
-	if kind := o.unsent(); kind != nil {
-		n, err := o.UnixConn.Write(append(kind, p...))
-		return max(0, n-len(kind)), err
+	if sent, n, err := o.begin(p); sent {
+		return n, err
 	}
 	return o.UnixConn.Write(p)
 }
 
 // Read is also for a supervisor that speaks first.
 func (o *opening) Read(p []byte) (int, error) {
-	if kind := o.unsent(); kind != nil {
-		if _, err := o.UnixConn.Write(kind); err != nil {
-			return 0, err
-		}
+	if _, _, err := o.begin(nil); err != nil {
+		return 0, err
 	}
 	return o.UnixConn.Read(p)
 }
 
-// unsent returns the first byte, once.
-func (o *opening) unsent() []byte {
+// begin sends the first byte and p, once; whoever comes meanwhile waits for it.
+func (o *opening) begin(p []byte) (sent bool, n int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	kind := o.kind
+	if o.kind == nil {
+		return false, 0, nil
+	}
+	n, err = o.UnixConn.Write(append(o.kind, p...))
+	n = max(0, n-len(o.kind))
 	o.kind = nil
-	return kind
+	return true, n, err
 }

@@ -184,7 +184,7 @@ func TestExport(t *testing.T) {
 			t.Errorf("it said %q", out)
 		}
 		// Of QEMU's own DHCP server; the shell waits for it, at most a minute.
-		if out := b.exec(t, "i=0; until grep -q nameserver /etc/resolv.conf || [ $i = 600 ]; do i=$((i+1)); sleep 0.1; done; cat /etc/resolv.conf; cat /proc/net/fib_trie"); !strings.HasPrefix(out, "nameserver 10.0.2.3\n") || !strings.Contains(out, "10.0.2.15") {
+		if out := b.exec(t, "i=0; until grep -q nameserver /etc/resolv.conf || [ $i = 600 ]; do i=$((i+1)); sleep 0.1; done; cat /etc/resolv.conf /proc/net/fib_trie /proc/net/if_inet6"); !strings.HasPrefix(out, "nameserver 10.0.2.3\n") || !strings.Contains(out, "10.0.2.15") || !strings.Contains(out, " eth0\n") {
 			t.Errorf("the network is %q", out)
 		}
 		id := b.exec(t, "cat /etc/machine-id")

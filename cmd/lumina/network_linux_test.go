@@ -298,6 +298,9 @@ func TestEscapes(t *testing.T) {
 			// A connection that stays, where one can be made.
 			w.lumina(t, "exec", "--detach", r.SID, "--", "perl", "-e", `use IO::Socket::INET; my $s = IO::Socket::INET->new("198.51.100.10:80"); print "up\n"; sleep 1000`).succeeded(t)
 			w.lumina(t, append([]string{"exec", r.SID, "--", "perl", "-e", escape}, escapeTo...)...).succeeded(t)
+			if r := w.lumina(t, "exec", r.SID, "cat /proc/net/if_inet6").succeeded(t); strings.Contains(r.Stdout, "eth0") {
+				t.Errorf("the guest has given itself an address: %s", r.Stdout)
+			}
 			supervisor := sessionPID(t, r.SID)
 			sockets := internetSockets(t, supervisor) + internetSockets(t, childOf(t, supervisor))
 			n := packets()

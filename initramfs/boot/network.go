@@ -43,7 +43,7 @@ func (s *System) configureNetwork(n *protocol.Network) error {
 	if old != nil && old.Address == n.Address && old.Gateway == n.Gateway && old.MTU == n.MTU {
 		return nil
 	}
-	if old == nil {
+	if old == nil && !s.Alone() { // on its own, it may have neighbours
 		if err := withoutIPv6(fd, interfaceName); err != nil {
 			return fmt.Errorf("switching IPv6 off on %s: %w", interfaceName, err)
 		}

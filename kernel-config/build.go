@@ -24,7 +24,7 @@ var inputs embed.FS
 
 // killGrace is how long a build that is cancelled has to remove what it was
 // writing: half an object file would be taken for a whole one by the next.
-const killGrace = 30 * time.Second
+const killGrace = 5 * time.Second
 
 // Built is a kernel of one's own, in the two forms of Open and OpenEFI.
 type Built struct{ Kernel, EFI Kernel }
@@ -80,7 +80,7 @@ func runGroup(ctx context.Context, cmd *exec.Cmd, progress io.Writer) error {
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		if cmd.Process != nil {
-			_ = signal(syscall.SIGKILL) // there is nobody left, as a rule
+			endGroup(signal)
 		}
 		return context.Cause(ctx)
 	}
@@ -89,6 +89,17 @@ func runGroup(ctx context.Context, cmd *exec.Cmd, progress io.Writer) error {
 		return errors.New(last.words())
 	}
 	return err
+}
+
+// endGroup waits until nobody of a group that was told to end is there any more.
+// They are no children of this process, so it has to look.
+func endGroup(signal func(syscall.Signal) error) {
+	for began := time.Now(); signal(0) == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) > killGrace {
+			_ = signal(syscall.SIGKILL)
+			return
+		}
+	}
 }
 
 // tail keeps the end of what is written.

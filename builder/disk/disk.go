@@ -1,9 +1,10 @@
 // Package disk exports images as disks that EFI firmware boots: GPT, an EFI
 // system partition, the image's root and a partition for what is written.
 //
-// All of it is written here, sparse and byte for byte the same from the same
-// input: go-diskfs (1.9.4) puts the time of day into its FAT and ISO file systems,
-// unless an environment variable of the whole process says otherwise.
+// It is sparse and byte for byte the same from the same input. go-diskfs writes
+// the partition table. Its file systems (1.9.4) are not used: fsck.fat refuses a
+// FAT32 of 64 MiB of its ("Too few sectors in FAT"), and an environment variable of
+// the whole process is what keeps the time of day out of them.
 package disk
 
 import (
@@ -19,6 +20,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/diskfs/go-diskfs/partition/gpt"
 )
 
 const (
@@ -133,7 +135,7 @@ type container interface {
 func (e *export) write() error {
 	// What names the disk and its parts: all that it is made from.
 	h := sha256.New()
-	fmt.Fprintf(h, "lumina disk 2\n%s\n%s\n%d\n%v\n%x\n", e.Image.Architecture, e.commandLine(), e.DataSize, e.live, sha256.Sum256(e.Loader))
+	fmt.Fprintf(h, "lumina disk 3\n%s\n%s\n%d\n%v\n%x\n", e.Image.Architecture, e.commandLine(), e.DataSize, e.live, sha256.Sum256(e.Loader))
 	for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
 		fmt.Fprintf(h, "%s\n", e.Image.Files[name].SHA256)
 	}
@@ -157,9 +159,9 @@ func (e *export) write() error {
 	}
 	data := (e.DataSize + mib - 1) / mib * mib
 	parts := []partition{
-		{kind: typeESP, name: "boot-" + e.shortID(), size: esp.size},
-		{kind: typeLinux, name: "root-" + e.shortID(), size: (root + mib - 1) / mib * mib},
-		{kind: typeLinux, name: "data-" + e.shortID(), size: data},
+		{kind: gpt.EFISystemPartition, name: "boot-" + e.shortID(), size: esp.size},
+		{kind: gpt.LinuxFilesystem, name: "root-" + e.shortID(), size: (root + mib - 1) / mib * mib},
+		{kind: gpt.LinuxFilesystem, name: "data-" + e.shortID(), size: data},
 	}
 	at := int64(mib)
 	for i := range parts {
@@ -269,11 +271,11 @@ func (e *export) copy(w io.WriterAt, at int64, f file) error {
 func (e *export) shortID() string { return hex.EncodeToString(e.id[:8]) }
 
 // guid derives one of what the disk is made from, marked as version 8 of RFC
-// 9562, as it is on disk in GPT.
+// 9562.
 func (e *export) guid(of string) [16]byte {
 	sum := sha256.Sum256(append(e.id[:], of...))
 	g := [16]byte(sum[:])
-	g[7] = g[7]&0x0f | 0x80
+	g[6] = g[6]&0x0f | 0x80
 	g[8] = g[8]&0x3f | 0x80
 	return g
 }

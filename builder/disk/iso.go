@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/diskfs/go-diskfs/partition/gpt"
 )
 
 const isoSector = 2048
@@ -37,7 +38,7 @@ func (e *export) writeISO(esp *fat) error {
 		return err
 	}
 	if err := writeGPT(c, size, e.guid("disk"), []partition{
-		{kind: typeESP, id: e.guid("esp"), name: "boot-" + e.shortID(), start: espStart, size: esp.size},
+		{kind: gpt.EFISystemPartition, id: e.guid("esp"), name: "boot-" + e.shortID(), start: espStart, size: esp.size},
 	}); err != nil {
 		return err
 	}

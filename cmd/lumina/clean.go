@@ -11,6 +11,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/release"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/desktop"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -51,13 +52,20 @@ func newCleanCommand(env *environment) *cobra.Command {
 			}
 			freed, err := builder.Prune(c.Context(), builder.PruneOptions{
 				Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"), Age: age, Size: int64(size)})
-			if err == nil {
-				fmt.Fprintf(env.stderr, "lumina: %s of layers removed\n", formatSize(freed))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.stderr, "lumina: %s of layers removed\n", formatSize(freed))
+			if age == 0 {
+				return nil
+			}
+			if freed, err = desktop.PruneMacCache(r.Home(), age); freed > 0 {
+				fmt.Fprintf(env.stderr, "lumina: %s of restore images removed\n", formatSize(freed))
 			}
 			return err
 		},
 	}
-	c.Flags().DurationVar(&age, "cache-age", 0, "also remove layers that no image has and that were not used for this long, such as 720h")
+	c.Flags().DurationVar(&age, "cache-age", 0, "also remove layers that no image has, and macOS's restore images, that were not used for this long, such as 720h")
 	c.Flags().Var(&size, "cache-size", "also remove such layers, the oldest first, until the cache has this size, such as 5GB")
 	c.Flags().BoolVar(&templates, "templates", false, "also remove the frozen VMs that starts go on from")
 	return c

@@ -181,15 +181,15 @@ func TestDesktopRefusesMedia(t *testing.T) {
 		args []string
 		want string
 	}{
-		"x86 for arm64":     {[]string{amd64, "--arch", "arm64"}, "it is for amd64 (BOOTX64.EFI), the guest is arm64"},
-		"arm64 for x86":     {[]string{arm64, "--arch", "amd64"}, "it is for arm64 (BOOTAA64.EFI), the guest is amd64"},
-		"truncated":         {[]string{file("truncated", content[:len(content)/2])}, "truncated"},
-		"empty":             {[]string{file("empty", nil)}, "it is empty"},
-		"no ISO":            {[]string{file("text", bytes.Repeat([]byte("text\n"), 1<<14))}, "not an ISO 9660 image"},
-		"a directory":       {[]string{dir}, "not an ISO 9660 image"},
-		"another digest":    {[]string{amd64, "--sha256", other}, "its SHA-256 is " + digest},
-		"a placeholder":     {[]string{amd64, "--sha256", strings.Repeat("0", 64)}, "placeholder"},
-		"none in catalogue": {[]string{amd64, "--os", "debian-12-amd64"}, "the catalogue has no digest of debian-12-amd64"},
+		"x86 for arm64":       {[]string{amd64, "--arch", "arm64"}, "it is for amd64 (BOOTX64.EFI), the guest is arm64"},
+		"arm64 for x86":       {[]string{arm64, "--arch", "amd64"}, "it is for arm64 (BOOTAA64.EFI), the guest is amd64"},
+		"truncated":           {[]string{file("truncated", content[:len(content)/2])}, "truncated"},
+		"empty":               {[]string{file("empty", nil)}, "it is empty"},
+		"no ISO":              {[]string{file("text", bytes.Repeat([]byte("text\n"), 1<<14))}, "not an ISO 9660 image"},
+		"a directory":         {[]string{dir}, "not an ISO 9660 image"},
+		"another digest":      {[]string{amd64, "--sha256", other}, "its SHA-256 is " + digest},
+		"a placeholder":       {[]string{amd64, "--sha256", strings.Repeat("0", 64)}, "placeholder"},
+		"not the catalogue's": {[]string{amd64, "--os", "debian-12-amd64"}, "its SHA-256 is " + digest + ", not 013f5b44670d81280b5b1bc02455842b250df2f0c6763398feb69af1a805a14f, which the catalogue has for Debian 12"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := lumina(t, append([]string{"desktop", "create", "refused", "--iso"}, tt.args...)...)

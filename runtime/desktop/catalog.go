@@ -24,14 +24,15 @@ type OS struct {
 	Architecture string `json:"architecture"`
 	URL          string `json:"url"`       // of the medium, or of the page that has it
 	Checksums    string `json:"checksums"` // URL of the vendor's list of digests
-	// SHA256 of the medium, in hexadecimal; "" where it is not known for certain.
-	SHA256   string `json:"sha256,omitempty"`
-	Memory   int64  `json:"memoryBytes,omitempty"`
-	DiskSize int64  `json:"diskBytes,omitempty"`
-	Note     string `json:"note,omitempty"`
+	SHA256       string `json:"sha256"`    // of the medium, in hexadecimal
+	Memory       int64  `json:"memoryBytes,omitempty"`
+	DiskSize     int64  `json:"diskBytes,omitempty"`
+	Note         string `json:"note,omitempty"`
 }
 
-// Catalog lists the operating systems whose vendors' media are known.
+// Catalog lists the operating systems whose vendors' media are known. Their
+// digests are those that several public repositories agree on; a medium that has
+// another one is refused.
 func Catalog() ([]OS, error) {
 	var all []OS
 	if err := json.Unmarshal(catalogJSON, &all); err != nil {

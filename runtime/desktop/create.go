@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,10 +17,10 @@ type Request struct {
 	// Disk is the name of a disk's image that its disk is a copy of; "" for an
 	// empty one.
 	Disk string
-	// OS is what the catalogue says of the medium; its zero value when it is of
-	// none. Then the medium need not be verified.
+	// OS is what the catalogue says of the medium, its digest above all; its zero
+	// value when it is of none. Then the medium need not be verified.
 	OS OS
-	// SHA256 of the medium or disk, in the place of the catalogue's.
+	// SHA256 of the medium, in the place of the catalogue's, or of the disk.
 	SHA256 string
 	// Force takes media that do not fit or are not verified.
 	Force bool
@@ -56,7 +57,7 @@ func (r *Request) Examine(ctx context.Context) error {
 	if r.Medium != "" {
 		return nil // the digest is that one's
 	}
-	return r.verify(ctx, f, "disk", r.Disk)
+	return r.verify(ctx, f, "disk", r.Disk, r.SHA256)
 }
 
 func (r *Request) fillOS() {
@@ -88,21 +89,17 @@ func (r *Request) examineMedium(ctx context.Context) (err error) {
 	if image.Windows() {
 		set(&r.Family, Windows)
 	}
-	return r.verify(ctx, f, "medium", r.Medium)
+	err = r.verify(ctx, f, "medium", r.Medium, cmp.Or(r.SHA256, r.OS.SHA256))
+	if errors.Is(err, ErrDigest) && r.SHA256 == "" {
+		err = fmt.Errorf("%w, which the catalogue has for %s; give that of another release with --sha256, from %s, or --force", err, r.OS.Name, r.OS.Checksums)
+	}
+	return err
 }
 
-// verify compares a file with its digest. what is it, for messages.
-func (r *Request) verify(ctx context.Context, f *os.File, what, name string) error {
-	digest := r.SHA256
+// verify compares a file with its digest, if there is one. what is it, for messages.
+func (r *Request) verify(ctx context.Context, f *os.File, what, name, digest string) error {
 	if digest == "" {
-		digest = r.OS.SHA256
-	}
-	if digest == "" && (r.OS.ID == "" || r.Force) {
 		return nil
-	}
-	if digest == "" {
-		return fmt.Errorf("%s %q: %w: the catalogue has no digest of %s; give the one of %s with --sha256, or --force",
-			what, name, ErrDigest, r.OS.ID, r.OS.Checksums)
 	}
 	err := Verify(ctx, f, digest)
 	if errors.Is(err, ErrDigest) && r.Force {

@@ -43,7 +43,9 @@ func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error
 	}
 	sum := sha256.Sum256([]byte(address))
 	name := filepath.Join(dir, hex.EncodeToString(sum[:4])+"-"+path.Base("/"+u.Path))
-	if _, err := os.Stat(name); err == nil {
+	// When it was used last is known by its time.
+	now := time.Now()
+	if err := os.Chtimes(name, now, now); err == nil {
 		return name, nil
 	}
 	part, err := os.OpenFile(name+".part", os.O_RDWR|os.O_CREATE, 0o600)

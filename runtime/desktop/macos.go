@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -32,6 +34,46 @@ const (
 
 // MacCache is the directory of a state directory that keeps Apple's restore images.
 func MacCache(home string) string { return filepath.Join(home, "cache", "macos") }
+
+// PruneMacCache removes the restore images that were not used for longer than age,
+// and what half came of others, and returns how many bytes were freed. What is
+// being fetched stays.
+func PruneMacCache(home string, age time.Duration) (freed int64, err error) {
+	files, err := os.ReadDir(MacCache(home))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("pruning the restore images: %w", err)
+	}
+	for _, f := range files {
+		n, err := pruneFile(filepath.Join(MacCache(home), f.Name()), time.Now().Add(-age))
+		if err != nil {
+			return freed, fmt.Errorf("pruning the restore images: %w", err)
+		}
+		freed += n
+	}
+	return freed, nil
+}
+
+func pruneFile(name string, before time.Time) (freed int64, err error) {
+	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil // complete, and renamed, meanwhile
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.ModTime().After(before) {
+		return 0, err
+	}
+	if busy, err := flock.TryExclusive(f); busy || err != nil {
+		return 0, err
+	}
+	return info.Size(), os.Remove(name)
+}
 
 // CanMacOS says why this system cannot run macOS in VMs, if so.
 func CanMacOS() error { return canMacOS(goruntime.GOOS, goruntime.GOARCH) }

@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -134,6 +136,39 @@ func TestInstallFetchedMacOS(t *testing.T) {
 	}
 	if len(m.ranges) != 2 {
 		t.Errorf("the server was asked %d times", len(m.ranges))
+	}
+}
+
+// A restore image goes when it was not used for long, and when nobody fetches it.
+func TestPruneMacCache(t *testing.T) {
+	home := t.TempDir()
+	if freed, err := PruneMacCache(home, time.Hour); freed != 0 || err != nil {
+		t.Errorf("without a cache: %d, %v", freed, err)
+	}
+	if err := os.MkdirAll(MacCache(home), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	for name, at := range map[string]time.Time{"new.ipsw": time.Now(), "old.ipsw": old, "left.ipsw.part": old, "fetched.ipsw.part": old} {
+		file := filepath.Join(MacCache(home), name)
+		if err := errors.Join(os.WriteFile(file, []byte("ten bytes."), 0o600), os.Chtimes(file, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fetched, err := os.Open(filepath.Join(MacCache(home), "fetched.ipsw.part"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fetched.Close()
+	if err := flock.Shared(fetched); err != nil {
+		t.Fatal(err)
+	}
+	if freed, err := PruneMacCache(home, time.Hour); freed != 20 || err != nil {
+		t.Errorf("PruneMacCache = %d, %v; want 20", freed, err)
+	}
+	left, err := filepath.Glob(filepath.Join(MacCache(home), "*"))
+	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "fetched.ipsw.part" || filepath.Base(left[1]) != "new.ipsw" {
+		t.Errorf("left are %q, %v", left, err)
 	}
 }
 

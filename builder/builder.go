@@ -33,7 +33,10 @@ type Kernel struct {
 	Version     string
 	CommandLine string
 	Fragment    string // options on top of Lumina's own
-	Open        func() (io.ReadCloser, error)
+	// Default is a kernel that nobody chose: one that a base of the store was
+	// given by its recipe is taken in its place.
+	Default bool
+	Open    func() (io.ReadCloser, error)
 }
 
 // Options says what to make.
@@ -99,6 +102,9 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 		return nil, err
 	}
 	defer source.Close()
+	if base, ok := source.(localImage); ok && kernel.Default && base.Kernel.Fragment != "" {
+		kernel = base.kernel()
+	}
 	if len(o.Steps)+len(o.Files) > 0 || o.Configure != nil {
 		source = stepped{source, o}
 	}
@@ -252,6 +258,12 @@ type localImage struct {
 	cacheDir string
 }
 
+func (l localImage) kernel() Kernel {
+	k := l.Kernel
+	return Kernel{Version: k.Version, CommandLine: k.CommandLine, Fragment: k.Fragment,
+		Open: func() (io.ReadCloser, error) { return l.Open(image.Kernel) }}
+}
+
 // layers are those of the image if the cache has them all, else one of all that
 // is in its root.
 func (l localImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
@@ -354,7 +366,7 @@ func (c containerImage) describe(img *image.Image) {
 	for _, l := range c.Layers {
 		img.Layers = append(img.Layers, describeLayer(l))
 	}
-	img.Config = configOf(c.Config)
+	img.Config, img.Init = configOf(c.Config)
 	img.Source = image.Source{Reference: c.Reference, Digest: c.Digest}
 	img.Source.Reference = img.Source.Public() // the image may be given away
 	for _, h := range c.Config.History {
@@ -397,16 +409,22 @@ func hashString(h v1.Hash) string {
 	return h.String()
 }
 
-func configOf(c *v1.ConfigFile) image.Config {
-	config := image.Config{
+// initLabel keeps an image's choice of PID 1 in a container image.
+const initLabel = "org.lumina.init"
+
+func configOf(c *v1.ConfigFile) (config image.Config, init string) {
+	config = image.Config{
 		Env: c.Config.Env, User: c.Config.User, WorkingDir: c.Config.WorkingDir,
 		Entrypoint: c.Config.Entrypoint, Cmd: c.Config.Cmd, Labels: c.Config.Labels, StopSignal: c.Config.StopSignal,
+	}
+	if init = c.Config.Labels[initLabel]; image.CheckInit(init) != nil {
+		init = ""
 	}
 	for port := range c.Config.ExposedPorts {
 		config.ExposedPorts = append(config.ExposedPorts, port)
 	}
 	slices.Sort(config.ExposedPorts)
-	return config
+	return config, init
 }
 
 // KernelFile is a kernel that is not Lumina's own.

@@ -103,6 +103,44 @@ func TestEverySourceGivesTheSameRoot(t *testing.T) {
 	}
 }
 
+// A kernel that a recipe gave a base is that of what is made of it, too, unless
+// another one is asked for.
+func TestKernelOfTheBase(t *testing.T) {
+	o := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("a", "content"))))
+	given := func(k Kernel) func(string) (Kernel, error) {
+		return func(arch string) (Kernel, error) {
+			fake, err := fakeKernel(arch)
+			k.Open = func() (io.ReadCloser, error) {
+				r, err := fake.Open()
+				return struct {
+					io.Reader
+					io.Closer
+				}{io.MultiReader(r, strings.NewReader(k.Version)), r}, err
+			}
+			return k, err
+		}
+	}
+	o.Name, o.Kernel = "base", given(Kernel{Version: "own", CommandLine: "quiet", Fragment: "CONFIG_BLK_DEV_NBD=y\n"})
+	create(t, o)
+	o.Name, o.Reference = "test", "base"
+	for _, tt := range []struct {
+		asked Kernel
+		want  string
+	}{{Kernel{Version: "built in", Default: true}, "own"}, {Kernel{Version: "a file"}, "a file"}, {Kernel{Version: "other", Fragment: "CONFIG_NET_9P=y\n"}, "other"}} {
+		o.Kernel = given(tt.asked)
+		create(t, o)
+		h, err := o.Store.Open("test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		kernel, err := os.ReadFile(h.Path(image.Kernel))
+		h.Close()
+		if err != nil || h.Kernel.Version != tt.want || !strings.HasSuffix(string(kernel), tt.want) || (h.Kernel.Fragment == "") != (tt.want == "a file") {
+			t.Errorf("asked for %+v: %+v, %q, %v", tt.asked, h.Kernel, kernel, err)
+		}
+	}
+}
+
 func TestCorruptCacheIsFetchedAgain(t *testing.T) {
 	layout := "oci:" + buildertest.DebianFor(t, "amd64") + ":latest"
 	ref := buildertest.Registry(t) + "/debian:12"

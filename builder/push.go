@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -42,11 +43,19 @@ func Push(ctx context.Context, o PushOptions) (string, error) {
 }
 
 func configFile(img *image.Image) v1.ConfigFile {
+	labels := maps.Clone(img.Config.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	delete(labels, initLabel) // the base's
+	if img.Init != "" {
+		labels[initLabel] = img.Init
+	}
 	c := v1.ConfigFile{
 		Architecture: img.Architecture, OS: "linux", Created: v1.Time{Time: img.Created},
 		Config: v1.Config{
 			Env: img.Config.Env, User: img.Config.User, WorkingDir: img.Config.WorkingDir, Entrypoint: img.Config.Entrypoint,
-			Cmd: img.Config.Cmd, Labels: img.Config.Labels, StopSignal: img.Config.StopSignal,
+			Cmd: img.Config.Cmd, Labels: labels, StopSignal: img.Config.StopSignal,
 		},
 	}
 	for _, port := range img.Config.ExposedPorts {

@@ -159,3 +159,22 @@ func TestFullCache(t *testing.T) {
 		t.Errorf("the store has %q and %d stale directories, %v", names, o.Store.Stale(), err)
 	}
 }
+
+// What a container image has no place for, PID 1, is a label of it.
+func TestPushedInit(t *testing.T) {
+	ref := buildertest.Registry(t) + "/init:1"
+	o := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("a", "content"))))
+	for _, init := range []string{image.InitSystemd, ""} {
+		o.Configure = func(img *image.Image) { img.Init = init }
+		create(t, o)
+		if _, err := Push(t.Context(), PushOptions{Name: o.Name, Reference: ref, Store: o.Store, CacheDir: o.CacheDir}); err != nil {
+			t.Fatal(err)
+		}
+		img, err := Create(t.Context(), options(t, ref))
+		if err != nil || img.Init != init {
+			t.Errorf("pushed with init %q, pulled: %+v, %v", init, img, err)
+		}
+		// The next is made of what came back, label and all.
+		o.Reference = ref
+	}
+}

@@ -252,7 +252,7 @@ func kernelOf(path string) func(arch string) (builder.Kernel, error) {
 		if err != nil {
 			return builder.Kernel{}, err
 		}
-		return builder.Kernel{Version: k.Version, CommandLine: kernelconfig.CommandLine(arch), Open: k.Open}, nil
+		return builder.Kernel{Version: k.Version, CommandLine: kernelconfig.CommandLine(arch), Default: true, Open: k.Open}, nil
 	}
 }
 

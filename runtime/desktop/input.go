@@ -1,0 +1,68 @@
+package desktop
+
+import (
+	"context"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// keyTime is how long a key or button is held, and how long it rests. A USB
+// keyboard has room for 16 events and drops the rest; the guest fetches them
+// every 10 ms or so, and nothing says when it has.
+const keyTime = 25 * time.Millisecond
+
+func rest(ctx context.Context) error {
+	t := time.NewTimer(keyTime)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *supervisor) press(ctx context.Context, chords [][]vm.Key) error {
+	s.keyboard.Lock()
+	defer s.keyboard.Unlock()
+	for _, keys := range chords {
+		for _, k := range keys {
+			if err := s.machine.Key(k, true); err != nil {
+				return err
+			}
+		}
+		if err := rest(ctx); err != nil {
+			return err
+		}
+		for i := range keys {
+			if err := s.machine.Key(keys[len(keys)-1-i], false); err != nil {
+				return err
+			}
+		}
+		if err := rest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *supervisor) click(ctx context.Context, c Click) error {
+	s.keyboard.Lock()
+	defer s.keyboard.Unlock()
+	times := 1
+	if c.Twice {
+		times = 2
+	}
+	for range times {
+		for _, down := range []bool{true, false} {
+			if err := s.machine.Point(c.X, c.Y, c.Button, down); err != nil {
+				return err
+			}
+			if err := rest(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

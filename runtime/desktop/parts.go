@@ -1,0 +1,131 @@
+package desktop
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
+	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// parts are what a machine is made of. Its driver has what it needs of the files
+// once it has started the machine; the network is needed until it ends.
+type parts struct {
+	spec    vm.DesktopSpec
+	files   files
+	network *network.Network
+}
+
+// open opens the parts of a desktop that its bundle has.
+func (m *Manifest) open(dir string) (_ *parts, err error) {
+	p := &parts{spec: vm.DesktopSpec{ID: m.ID, Arch: m.Architecture, CPUs: m.CPUs, Memory: m.Memory,
+		Common: m.Family == Windows, Identifier: m.Identifier, HardwareModel: m.HardwareModel}}
+	defer func() {
+		if err != nil {
+			p.files.close()
+		}
+	}()
+	if p.spec.Disk, err = p.files.open(filepath.Join(dir, diskFile), os.O_RDWR); err != nil {
+		return nil, err
+	}
+	if p.spec.Variables, err = p.files.open(filepath.Join(dir, m.firmwareFile()), os.O_RDWR); err != nil {
+		return nil, err
+	}
+	mac, err := net.ParseMAC(m.MAC)
+	if err != nil {
+		return nil, err
+	}
+	if p.network, err = m.Network.Open(false, mac); err != nil {
+		return nil, err
+	}
+	if p.network != nil {
+		p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device(), MTU: 1500}
+	}
+	return p, nil
+}
+
+// files are opened for a machine.
+type files struct {
+	all   []*os.File
+	named bool     // temporary ones have a name, which the driver opens
+	gone  []string // names of temporary ones
+}
+
+func (f *files) open(name string, flag int) (*os.File, error) {
+	file, err := os.OpenFile(name, flag, 0)
+	if err == nil {
+		f.all = append(f.all, file)
+	}
+	return file, err
+}
+
+// temporary makes a file that ends with the others.
+func (f *files) temporary(dir string, content io.Reader) (*os.File, error) {
+	file, err := os.CreateTemp(dir, ".kernel-*")
+	if err != nil {
+		return nil, err
+	}
+	f.all = append(f.all, file)
+	if f.named {
+		f.gone = append(f.gone, file.Name())
+	} else if err := os.Remove(file.Name()); err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(file, content)
+	return file, err
+}
+
+func (f *files) close() {
+	for _, file := range f.all {
+		file.Close()
+	}
+	for _, name := range f.gone {
+		os.Remove(name)
+	}
+}
+
+func namesDisks(driver vm.DesktopDriver) bool {
+	d, ok := driver.(vm.NamedDisks)
+	return ok && d.NamesDisks()
+}
+
+func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *files) (err error) {
+	path := o.Medium
+	if path == "" {
+		path = s.m.Medium
+	}
+	if path == "" || path == NoMedium {
+		if o.Capture {
+			return errors.New("there is no medium to take a kernel from")
+		}
+		return nil
+	}
+	spec.Medium, err = files.open(path, os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) && o.Medium == "" {
+		return fmt.Errorf("its medium %q is gone: name another one, or %q", path, NoMedium)
+	}
+	if err != nil || !o.Capture {
+		return err
+	}
+	image, err := iso.ReadFile(spec.Medium)
+	if err != nil {
+		return fmt.Errorf("medium %q: %w", path, err)
+	}
+	kernel, err := image.Kernel(s.m.Architecture)
+	if err != nil {
+		return fmt.Errorf("medium %q: %w", path, err)
+	}
+	spec.Direct = &vm.DirectBoot{CommandLine: kernel.CommandLine}
+	if spec.Direct.Kernel, err = files.temporary(s.dir, kernel.Kernel); err != nil {
+		return fmt.Errorf("taking the kernel out of %q: %w", path, err)
+	}
+	if spec.Direct.Initrd, err = files.temporary(s.dir, kernel.Initrd); err != nil {
+		return fmt.Errorf("taking the initial RAM disk out of %q: %w", path, err)
+	}
+	return nil
+}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -27,14 +28,14 @@ type debianRoot struct {
 	suite, variant string
 }
 
-var debianWord = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+var debianWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]*$`) })
 
 func newDebianRoot(o Options) (*debianRoot, error) {
 	suite, variant, _ := strings.Cut(strings.TrimPrefix(o.Reference, debianPrefix), ",")
 	if variant == "" {
 		variant = "minbase"
 	}
-	if !debianWord.MatchString(suite) || !debianWord.MatchString(variant) {
+	if !debianWord().MatchString(suite) || !debianWord().MatchString(variant) {
 		return nil, fmt.Errorf("reference %q is not %sSUITE[,VARIANT], such as %sbookworm", o.Reference, debianPrefix, debianPrefix)
 	}
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {

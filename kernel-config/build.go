@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -123,7 +124,9 @@ func (t tail) words() string {
 
 // fragmentLine is an option. The kernel's makefiles read the values: a string
 // has nothing that means something to them, and names no file of this host.
-var fragmentLine = regexp.MustCompile(`^(CONFIG_[A-Za-z0-9_]+=(y|-?[0-9]+|0x[0-9a-fA-F]+|"[A-Za-z0-9 ._,:=+-]*")|# CONFIG_[A-Za-z0-9_]+ is not set)$`)
+var fragmentLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(CONFIG_[A-Za-z0-9_]+=(y|-?[0-9]+|0x[0-9a-fA-F]+|"[A-Za-z0-9 ._,:=+-]*")|# CONFIG_[A-Za-z0-9_]+ is not set)$`)
+})
 
 // FragmentError says what is wrong with a line of a fragment.
 type FragmentError struct {
@@ -140,7 +143,7 @@ func (e *FragmentError) Error() string {
 func CheckFragment(fragment string) error {
 	for n, line := range strings.Split(fragment, "\n") {
 		comment := strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "# CONFIG_")
-		if strings.TrimSpace(line) != "" && !comment && !fragmentLine.MatchString(line) {
+		if strings.TrimSpace(line) != "" && !comment && !fragmentLine().MatchString(line) {
 			return &FragmentError{Line: n, Text: line}
 		}
 	}

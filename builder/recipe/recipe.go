@@ -10,6 +10,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 
@@ -99,8 +100,8 @@ func Parse(r io.Reader, name string) (*Recipe, error) {
 }
 
 var (
-	yamlLine   = regexp.MustCompile(`line (\d+): `)
-	recipeType = regexp.MustCompile(` in type recipe\.[A-Z][a-z]+$`)
+	yamlLine   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`line (\d+): `) })
+	recipeType = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(` in type recipe\.[A-Z][a-z]+$`) })
 )
 
 // located turns the decoder's "line N:" into "FILE:N:", the first one.
@@ -109,12 +110,12 @@ func located(name string, err error) error {
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s:1: the recipe is empty", name)
 	}
-	m := yamlLine.FindStringSubmatchIndex(text)
+	m := yamlLine().FindStringSubmatchIndex(text)
 	if m == nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	rest, _, _ := strings.Cut(text[m[1]:], "\n")
-	rest = recipeType.ReplaceAllString(rest, "; see recipes/schema.json")
+	rest = recipeType().ReplaceAllString(rest, "; see recipes/schema.json")
 	return fmt.Errorf("%s:%s: %s", name, text[m[2]:m[3]], rest)
 }
 
@@ -174,14 +175,14 @@ func lineOf(b []byte, at []any) int {
 	return line
 }
 
-var packageName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.+:~=_-]*$`)
+var packageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.+:~=_-]*$`) })
 
 func (r *Recipe) check() error {
 	if r.Base == "" {
 		return &fieldError{[]any{"base"}, "it is missing: what is the image made from?"}
 	}
 	for i, p := range r.Packages {
-		if !packageName.MatchString(p) {
+		if !packageName().MatchString(p) {
 			return &fieldError{[]any{"packages", i}, fmt.Sprintf("%q is no package's name", p)}
 		}
 	}

@@ -97,7 +97,7 @@ func readNetwork(env *environment, name string) ([]session.Options, error) {
 	return members, nil
 }
 
-var hostName = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+var hostName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`) })
 
 // options are those of the sessions, all but their wires.
 func (f *networkFile) options(env *environment) ([]session.Options, error) {
@@ -134,7 +134,7 @@ func (f *networkFile) options(env *environment) ([]session.Options, error) {
 
 func (m *networkMember) options(env *environment) (session.Options, error) {
 	var o session.Options
-	if !hostName.MatchString(m.Name) {
+	if !hostName().MatchString(m.Name) {
 		return o, errors.New("the name is no host name: lower-case letters, digits and '-'")
 	}
 	flags := vmFlags{image: m.Image, cpus: m.CPUs, volumes: m.Volumes, network: string(runtime.NetworkNone)}

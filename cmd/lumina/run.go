@@ -14,6 +14,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
 // commandFlags are the flags of every command that runs a process in a VM.
@@ -132,6 +133,7 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 	}
 	stdout, stderr := report.writers()
 	options.Command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	supervise.LeaveProcessors()
 	result, err := r.Run(ctx, options)
 	if env.getenv("LUMINA_BOOT_TRACE") == "1" {
 		printTrace(env.stderr, result.Trace)

@@ -23,6 +23,7 @@ type link struct {
 	gateway  tcpip.Address
 	mac      tcpip.LinkAddress
 	counters *counters
+	acks     *acks
 
 	mu         sync.Mutex
 	dispatcher stack.NetworkDispatcher
@@ -36,6 +37,7 @@ func newLink(c *counters) (*link, *os.File, error) {
 		return nil, nil, err
 	}
 	l := &link{conn: conn, gateway: gatewayAddress, mac: gatewayMAC, counters: c}
+	l.acks = newAcks(ackDelay, l.writeFrame)
 	l.frames.New = func() any { b := make([]byte, 0, maxFrame); return &b }
 	return l, theirs, nil
 }
@@ -139,6 +141,10 @@ func (l *link) write(p *stack.PacketBuffer) error {
 		b = append(b, s...)
 	}
 	*frame = b
+	return l.acks.send(b)
+}
+
+func (l *link) writeFrame(b []byte) error {
 	l.counters.rxPackets.Add(1)
 	l.counters.rxBytes.Add(int64(len(b)))
 	_, err := l.conn.Write(b)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -323,6 +324,30 @@ func TestSessionStartThatFails(t *testing.T) {
 	if code := waitCode(t, cmd); code != 130 {
 		t.Errorf("interrupted start: exit code %d", code)
 	}
+	nothingLeft(t)
+}
+
+// QEMU may be installed where the system has no programs: who is confined may run
+// it all the same.
+func TestQEMUElsewhere(t *testing.T) {
+	bin := t.TempDir()
+	if err := os.Chmod(filepath.Dir(bin), 0o755); err != nil { // root's QEMU has a user of its own
+		t.Fatal(err)
+	}
+	for _, name := range []string{"qemu-system-x86_64", "qemu-system-aarch64"} {
+		program, err := exec.LookPath(name)
+		if err != nil {
+			continue
+		}
+		write(t, filepath.Join(bin, name), "#!/bin/sh\nexec "+program+" \"$@\"\n")
+		if err := os.Chmod(filepath.Join(bin, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := "PATH=" + bin + ":" + os.Getenv("PATH")
+	s := finish(t, with(command("session", "start", "--image", "debian"), path)).succeeded(t)
+	lumina(t, "exec", s.SID, "true").succeeded(t)
+	lumina(t, "session", "stop", s.SID).succeeded(t)
 	nothingLeft(t)
 }
 

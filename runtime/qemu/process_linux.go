@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,14 +37,9 @@ func policy(program string, line *command) confine.Policy {
 		// Its toolkit needs what the user's session has.
 		return confine.Policy{Write: []string{"/"}, KeepPrivileges: true, Network: true}
 	}
-	if real, err := filepath.EvalSymlinks(program); err == nil {
-		program = real
-	}
-	prefix := filepath.Dir(filepath.Dir(program))
 	p := confine.Policy{
-		// The program with its libraries and firmware, wherever it was installed.
-		Read: []string{program, filepath.Join(prefix, "lib"), filepath.Join(prefix, "share"), "/usr", "/lib", "/lib64",
-			"/opt", "/nix/store", "/gnu/store", "/home/linuxbrew", "/etc/ld.so.cache", "/sys/devices/system", "/dev/urandom"},
+		Read: append(installation(program), "/usr", "/lib", "/lib64",
+			"/opt", "/nix/store", "/gnu/store", "/home/linuxbrew", "/etc/ld.so.cache", "/sys/devices/system", "/dev/urandom"),
 		Write: []string{"/dev/null", kvm},
 		// A share is its user's.
 		KeepUser: len(line.shares) > 0 || !theirs(line),

@@ -75,6 +75,29 @@ func find(arch string) (string, error) {
 	return path, nil
 }
 
+var _ vm.Installed = (*Driver)(nil)
+
+// Installation is part of [vm.Installed].
+func (*Driver) Installation() []string {
+	var files []string
+	for _, m := range machines {
+		if program, err := exec.LookPath(m.binary); err == nil {
+			files = append(files, installation(program)...)
+		}
+	}
+	return files
+}
+
+// installation is a program with its libraries and firmware, wherever it was
+// installed.
+func installation(program string) []string {
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		program = real
+	}
+	prefix := filepath.Dir(filepath.Dir(program))
+	return []string{program, filepath.Join(prefix, "lib"), filepath.Join(prefix, "share")}
+}
+
 // start boots a machine and greets its agent.
 func start(ctx context.Context, spec vm.Spec, v Verdict) (*process, error) {
 	line, agent, err := newCommand(machines[spec.Arch], v, spec, nil)

@@ -13,6 +13,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/name"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // Options says which session to start.
@@ -55,6 +56,13 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 	policy, err := supervise.Policy(program, o.Home)
 	if err != nil {
 		return nil, err
+	}
+	driver, err := vm.Open(o.Driver)
+	if err != nil {
+		return nil, err
+	}
+	if d, ok := driver.(vm.Installed); ok {
+		policy.Read = append(policy.Read, d.Installation()...)
 	}
 	for _, v := range o.VM.Volumes {
 		switch {

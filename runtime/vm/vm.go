@@ -131,6 +131,14 @@ const (
 	CheckFail CheckStatus = "failure" // VMs do not run
 )
 
+// Installed is a driver that runs a program of this host's.
+type Installed interface {
+	Driver
+	// Installation lists the files and directories that the program is made of,
+	// for whoever confines the driver's process.
+	Installation() []string
+}
+
 // Machine is a started virtual machine.
 type Machine interface {
 	// Dial opens a stream to the guest's agent. Before the agent is up, it

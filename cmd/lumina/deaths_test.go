@@ -12,6 +12,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 // deaths are all that can die of a session, but the client.
@@ -193,17 +197,15 @@ func TestDeathsDuringCopies(t *testing.T) {
 
 // Whatever dies while a session starts, the start says so at once.
 func TestDeathsDuringStart(t *testing.T) {
-	// An image whose kernel finds no init dies before there is an agent.
-	headless := filepath.Join(home, "images", "headless")
-	if err := os.CopyFS(headless, os.DirFS(filepath.Join(home, "images", "debian"))); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { lumina(t, "images", "remove", "headless").succeeded(t) })
-	edit(t, filepath.Join(headless, "image.json"), `"cmdline": "`, `"cmdline": "rdinit=/nothing `)
+	// A guest whose kernel finds no init dies before there is an agent, one whose
+	// init ends with it.
+	edit(t, filepath.Join(copyImage(t, "headless"), "image.json"), `"cmdline": "`, `"cmdline": "rdinit=/nothing `)
+	endInit(t, copyImage(t, "mortal"))
 	for _, tt := range []struct{ name, image, process, want string }{
 		{"QEMU", "debian", "qemu-system-", "QEMU ended"},
 		{"supervisor", "debian", superviseCommand, "the session's supervisor died while it started"},
 		{"guest kernel", "headless", "", "ended"},
+		{"agent", "mortal", "", "Attempted to kill init"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cmd := command("session", "start", "--image", tt.image)
@@ -239,6 +241,51 @@ func TestDeathsDuringStart(t *testing.T) {
 			nothingLeft(t)
 		})
 	}
+}
+
+// copyImage makes an image like the tests' and returns its directory.
+func copyImage(t *testing.T, name string) string {
+	t.Helper()
+	dir := filepath.Join(home, "images", name)
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(home, "images", "debian"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lumina(t, "images", "remove", name).succeeded(t) })
+	return dir
+}
+
+// endInit gives an image an init that is there, and ends. The kernel unpacks one
+// archive behind the other, and the last init stays.
+func endInit(t *testing.T, dir string) {
+	t.Helper()
+	source, program := filepath.Join(t.TempDir(), "main.go"), filepath.Join(t.TempDir(), "init")
+	write(t, source, "package main\n\nfunc main() { println(\"the agent ends\") }\n")
+	build := exec.Command("go", "build", "-o", program, source)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	name := filepath.Join(dir, image.Initramfs)
+	before, err := image.Digest(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := bytes.NewBuffer(readFile(t, name))
+	w := cpio.Newc.Writer(archive)
+	if err := cpio.WriteRecords(w, []cpio.Record{cpio.StaticFile("init", string(readFile(t, program)), 0o755)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cpio.WriteTrailer(w); err != nil {
+		t.Fatal(err)
+	}
+	write(t, name, archive.String())
+	after, err := image.Digest(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	description := filepath.Join(dir, "image.json")
+	edit(t, description, before.SHA256, after.SHA256)
+	edit(t, description, fmt.Sprintf(`"size": %d`, before.Size), fmt.Sprintf(`"size": %d`, after.Size))
 }
 
 // edit replaces text in a file, which must have it.

@@ -9,7 +9,8 @@ mmdebstrap umoci skopeo jq ovmf qemu-efi-aarch64"
 [ "${1:-}" != --test ] || packages="$packages
 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static binfmt-support arch-test
 docker-registry buildah erofs-utils e2fsprogs dosfstools mtools fdisk cpio tmux hyperfine shellcheck curl wget wrk openssh-client minisign
-chromium debian-installer-12-netboot-amd64 grub-efi-amd64-bin grub-common xorriso"
+chromium debian-installer-12-netboot-amd64 grub-efi-amd64-bin grub-common xorriso
+qemu-system-gui xvfb xdotool"
 
 missing=
 for p in $packages; do

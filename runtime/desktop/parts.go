@@ -23,7 +23,7 @@ type parts struct {
 
 // open opens the parts of a desktop that its bundle has.
 func (m *Manifest) open(dir string) (_ *parts, err error) {
-	p := &parts{spec: vm.DesktopSpec{ID: m.ID, Arch: m.Architecture, CPUs: m.CPUs, Memory: m.Memory,
+	p := &parts{spec: vm.DesktopSpec{ID: m.ID, Name: m.Name, Arch: m.Architecture, CPUs: m.CPUs, Memory: m.Memory,
 		Common: m.Family == Windows, Identifier: m.Identifier, HardwareModel: m.HardwareModel}}
 	defer func() {
 		if err != nil {

@@ -111,7 +111,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 	c.addMachine(m, spec, mem)
 	c.add("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		// QEMU itself is confined: no new processes, no privileges.
-		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-sandbox", sandbox(false),
 		"-smp", strconv.Itoa(spec.CPUs),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	c.add(v.Accelerator.args(m)...)

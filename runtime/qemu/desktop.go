@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,14 +113,14 @@ func startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accel
 	if spec.Serial != nil {
 		p.output = io.MultiWriter(p.console, spec.Serial)
 	}
-	if _, err := launch(ctx, spec.Arch, p, line); err != nil {
+	if err := p.launch(ctx, spec.Arch, line); err != nil {
 		return nil, err
 	}
 	qmp, err := openMonitor(control)
 	if err != nil {
-		p.Kill()
+		p.cancel() // if it has not ended: how it did is the error
 		<-p.done
-		return nil, errors.Join(err, textError(strings.TrimSpace(p.stderr.String())))
+		return nil, cmp.Or(p.err, err)
 	}
 	qmp.dropEvents()
 	return &desktop{process: p, qmp: qmp}, nil
@@ -141,14 +142,14 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 		"-nodefaults", "-no-user-config", "-display", display(spec.Window),
 		// Viewers are handed over one by one, by add_client: nothing listens.
 		"-vnc", "none",
-		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol="+resourceControl(spec.Window),
+		"-sandbox", sandbox(spec.Window),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-blockdev", "driver=file,node-name=code,read-only=on,filename="+strings.ReplaceAll(fw.code, ",", ",,"),
 		"-device", m.screen, "-device", "virtio-rng-pci",
 		"-device", "qemu-xhci", "-device", "usb-kbd", "-device", "usb-tablet")
 	c.add(a.args(machines[spec.Arch])...)
 	if spec.ID != "" {
-		c.add("-uuid", spec.ID)
+		c.add("-uuid", spec.ID, "-name", spec.Name)
 	}
 	c.addFile("variables", spec.Variables, false, "")
 	c.addStorage(spec)
@@ -206,13 +207,13 @@ func display(window bool) string {
 	return "gtk"
 }
 
-// resourceControl is what the sandbox does about system calls that set
-// priorities: a window's toolkit makes them.
-func resourceControl(window bool) string {
+// sandbox is QEMU's own. A window's toolkit sets priorities, and starts what it
+// needs of the user's session.
+func sandbox(window bool) string {
 	if window {
-		return "allow"
+		return "on,obsolete=deny,elevateprivileges=deny"
 	}
-	return "deny"
+	return "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 }
 
 func (d *desktop) command(file *os.File, name string, arguments any) error {

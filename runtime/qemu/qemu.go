@@ -104,8 +104,8 @@ func start(ctx context.Context, spec vm.Spec, v Verdict) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := launch(ctx, spec.Arch, newProcess(agent, spec.ConsoleTail), line)
-	if err != nil {
+	p := newProcess(agent, spec.ConsoleTail)
+	if err := p.launch(ctx, spec.Arch, line); err != nil {
 		return nil, err
 	}
 	return p, p.greet()
@@ -139,12 +139,12 @@ func newProcess(port net.Conn, consoleSize int) *process {
 }
 
 // launch starts QEMU.
-func launch(ctx context.Context, arch string, p *process, line *command) (*process, error) {
+func (p *process) launch(ctx context.Context, arch string, line *command) error {
 	defer line.close()
 	path, err := find(arch)
 	if err != nil {
 		p.port.Close()
-		return nil, err
+		return err
 	}
 	ctx, p.cancel = context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, path, line.args...)
@@ -153,9 +153,9 @@ func launch(ctx context.Context, arch string, p *process, line *command) (*proce
 	if err := p.start(cmd, line); err != nil {
 		p.cancel()
 		p.port.Close()
-		return nil, fmt.Errorf("starting %s: %w", path, err)
+		return fmt.Errorf("starting %s: %w", path, err)
 	}
-	return p, nil
+	return nil
 }
 
 var packageOf = map[string]string{"amd64": "qemu-system-x86", "arm64": "qemu-system-arm"}

@@ -71,8 +71,8 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 		return err
 	}
 	defer control.Close()
-	p, err := launch(ctx, spec.Arch, newProcess(port, spec.ConsoleTail), line)
-	if err != nil {
+	p := newProcess(port, spec.ConsoleTail)
+	if err := p.launch(ctx, spec.Arch, line); err != nil {
 		return err
 	}
 	defer func() {
@@ -104,8 +104,8 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 	}
 	// QEMU loses its monitor with it: nothing can reach it any more.
 	defer control.Close()
-	p, err := launch(ctx, spec.Arch, newProcess(port, spec.ConsoleTail), line)
-	if err != nil {
+	p := newProcess(port, spec.ConsoleTail)
+	if err := p.launch(ctx, spec.Arch, line); err != nil {
 		return nil, err
 	}
 	// To the guest, which was not asked, this is the connection that it had.

@@ -60,6 +60,7 @@ const (
 // guest may restart its machine.
 type DesktopSpec struct {
 	ID     string // a UUID, which the guest sees
+	Name   string // for people
 	Arch   string // in Go's name
 	CPUs   int
 	Memory int64 // bytes

@@ -119,6 +119,7 @@ func Main(stdin io.Reader, input any) (report func(any), err error) {
 	return func(v any) {
 		defer result.Close()
 		_ = json.NewEncoder(result).Encode(v)
+		trim()
 	}, nil
 }
 

@@ -22,6 +22,7 @@ import (
 // firmwareBoot is a machine with EFI firmware and nothing of Lumina's.
 type firmwareBoot struct {
 	cmd     *exec.Cmd
+	socket  string // of the agent's port
 	session *mux.Session
 	console console
 	ended   chan error
@@ -49,9 +50,17 @@ func (c *console) text() (string, <-chan struct{}) {
 	return c.said.String(), c.more
 }
 
-// bootFirmware boots a disk of an architecture; drive says how it is attached,
-// the words of QEMU's command line after -drive.
+// bootFirmware boots a disk and greets its agent, see powerOn.
 func bootFirmware(t *testing.T, arch, drive string) *firmwareBoot {
+	t.Helper()
+	b := powerOn(t, arch, drive)
+	b.greet(t)
+	return b
+}
+
+// powerOn boots a disk of an architecture; drive says how it is attached, the
+// words of QEMU's command line after -drive.
+func powerOn(t *testing.T, arch, drive string) *firmwareBoot {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent")
 	args := map[string][]string{
@@ -64,7 +73,7 @@ func bootFirmware(t *testing.T, arch, drive string) *firmwareBoot {
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,server=on,wait=off,path="+socket,
 		"-device", "virtserialport,chardev=agent,name="+protocol.PortName)
 	args = append(append(args, "-drive"), strings.Fields(drive)...)
-	b := &firmwareBoot{cmd: exec.Command(args[0], args[1:]...), console: console{more: make(chan struct{})}, ended: make(chan error, 1)}
+	b := &firmwareBoot{cmd: exec.Command(args[0], args[1:]...), socket: socket, console: console{more: make(chan struct{})}, ended: make(chan error, 1)}
 	b.cmd.Stdout, b.cmd.Stderr = &b.console, &b.console
 	stdin, err := b.cmd.StdinPipe()
 	if err != nil {
@@ -84,10 +93,17 @@ func bootFirmware(t *testing.T, arch, drive string) *firmwareBoot {
 			t.Logf("the console's end:\n%s", said[max(0, len(said)-3000):])
 		}
 	})
+	return b
+}
+
+// greet begins the conversation with the agent, which may not be there yet.
+func (b *firmwareBoot) greet(t *testing.T) {
+	t.Helper()
 	// QEMU makes the socket as it starts.
 	var conn net.Conn
+	var err error
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err = net.Dial("unix", socket); err == nil {
+		if conn, err = net.Dial("unix", b.socket); err == nil {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -108,7 +124,6 @@ func bootFirmware(t *testing.T, arch, drive string) *firmwareBoot {
 		t.Fatal(err)
 	}
 	b.session = mux.Client(conn)
-	return b
 }
 
 // wait waits for a text on the console.
@@ -230,8 +245,9 @@ func TestExport(t *testing.T) {
 	})
 	t.Run("systemd", func(t *testing.T) {
 		systemdImage(t, "systemd")
-		b := bootFirmware(t, "amd64", "if=virtio,format=vpc,file="+export(t, "systemd", "s.vhd"))
+		b := powerOn(t, "amd64", "if=virtio,format=vpc,file="+export(t, "systemd", "s.vhd"))
 		b.wait(t, "login: ")
+		b.greet(t) // the agent has waited for somebody
 		if out := b.exec(t, "cat /proc/1/comm; systemctl is-system-running --wait; systemctl --failed --no-legend"); out != "systemd\nrunning\n" {
 			t.Errorf("it said %q", out)
 		}

@@ -72,7 +72,9 @@ func findPort() (string, error) {
 // Accept waits for a host to greet and returns the session of its streams.
 func (p *Port) Accept() (*mux.Session, error) {
 	if err := protocol.ReceiveHello(p.file); err != nil {
-		_ = protocol.SendHello(p.file) // so that the host sees our version
+		if !errors.Is(err, io.EOF) { // of a host that is not there
+			_ = protocol.SendHello(p.file) // so that the host sees our version
+		}
 		return nil, err
 	}
 	if err := protocol.SendHello(p.file); err != nil {

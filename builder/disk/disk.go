@@ -18,9 +18,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/diskfs/go-diskfs/partition/gpt"
+
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
-	"github.com/diskfs/go-diskfs/partition/gpt"
 )
 
 const (

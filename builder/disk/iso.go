@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/diskfs/go-diskfs/partition/gpt"
+
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 const isoSector = 2048

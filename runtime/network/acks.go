@@ -59,7 +59,8 @@ func (a *acks) send(frame []byte) error {
 	a.mu.Lock()
 	_, second := a.held[f]
 	if second {
-		// Whatever this one is, it acknowledges as much.
+		// Whatever this one is, it acknowledges as much: the stack makes and sends a
+		// connection's segments under its lock, in order.
 		delete(a.held, f)
 	} else if bare && len(a.held) < maxHeld {
 		h := heldAck{size: len(frame)}

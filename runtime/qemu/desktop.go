@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,9 +117,12 @@ func startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accel
 	}
 	qmp, err := openMonitor(control)
 	if err != nil {
-		p.cancel() // if it has not ended: how it did is the error
+		p.cancel()
 		<-p.done
-		return nil, cmp.Or(p.err, err)
+		if errors.Is(err, io.EOF) && p.err != nil {
+			err = p.err // it ended by itself, and how says more than its silence
+		}
+		return nil, err
 	}
 	qmp.dropEvents()
 	return &desktop{process: p, qmp: qmp}, nil

@@ -105,7 +105,8 @@ func Policy(program, home string) (confine.Policy, error) {
 }
 
 // Main begins a process that Start has made: it reads the input and returns the
-// function that reports, to be called once.
+// function that reports, to be called once, when all is started: the process then
+// becomes smaller.
 func Main(stdin io.Reader, input any) (report func(any), err error) {
 	LeaveProcessors()
 	result := os.NewFile(reportDescriptor, "result")

@@ -243,6 +243,7 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		"a medium":                {"no partition table", exitFailure, []string{"--disk", startsMedium(t)}},
 		"too small":               {"do not go into one of 1048576", exitFailure, []string{"--disk", disk, "--disk-size", "1MB"}},
 		"another digest":          {"its SHA-256 is ", exitFailure, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
+		"not the catalogue's":     {"the catalogue's digest of debian-12-amd64 is its medium's", exitFailure, []string{"--disk", disk, "--os", "debian-12-amd64"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := lumina(t, append([]string{"desktop", "create", "refused"}, tt.args...)...)

@@ -96,10 +96,15 @@ func (r *Request) examineMedium(ctx context.Context) (err error) {
 	return err
 }
 
-// verify compares a file with its digest, if there is one. what is it, for messages.
+// verify compares a file with its digest, which what is said to be of the catalogue
+// must have. what is it, for messages.
 func (r *Request) verify(ctx context.Context, f *os.File, what, name, digest string) error {
-	if digest == "" {
+	if digest == "" && (r.OS.ID == "" || r.Force) {
 		return nil
+	}
+	if digest == "" {
+		return fmt.Errorf("%s %q: %w: the catalogue's digest of %s is its medium's; give the %s's with --sha256, or --force",
+			what, name, ErrDigest, r.OS.ID, what)
 	}
 	err := Verify(ctx, f, digest)
 	if errors.Is(err, ErrDigest) && r.Force {

@@ -115,7 +115,7 @@ func start(ctx context.Context, spec vm.Spec, v Verdict) (*process, error) {
 func (p *process) greet() error {
 	p.agent = mux.Client(&greeting{Conn: p.port, done: p.greeted})
 	if err := protocol.SendHello(p.port); err != nil {
-		p.Kill()
+		p.cancel() // not Kill: if it ended by itself, how is the reason
 		<-p.done
 		return fmt.Errorf("greeting the guest: %w", errors.Join(err, p.err))
 	}

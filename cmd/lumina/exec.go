@@ -85,17 +85,18 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 	}
 	stdout, stderr := report.writers()
 	command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
-	traffic := func() (*runtime.NetworkReport, error) { return nil, nil }
+	guest := s.Guest
+	traffic := func(context.Context) (*runtime.NetworkReport, error) { return nil, nil }
 	if report.format == formatJSON && s.Info.Network {
-		if traffic, err = s.Traffic(context.WithoutCancel(ctx)); err != nil {
+		if guest, traffic, err = s.Counted(); err != nil {
 			return report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
 		}
 	}
 	start := time.Now()
-	exit, err := s.Exec(ctx, command)
+	exit, err := guest.Exec(ctx, command)
 	duration := time.Since(start)
 	// A session that has ended knows nothing, and err says so.
-	if network, trafficErr := traffic(); trafficErr == nil {
+	if network, trafficErr := traffic(context.WithoutCancel(ctx)); trafficErr == nil {
 		report.network = network
 	}
 	return report.finish(exit.Code, duration, err)

@@ -228,27 +228,6 @@ func (s *Session) Network(ctx context.Context) (*runtime.NetworkReport, error) {
 	return reply.Network, nil
 }
 
-// Traffic watches the network from now on. The function that it returns says
-// what the guest has done with it since, all of its commands together; nil when
-// it has none. It must be called.
-func (s *Session) Traffic(ctx context.Context) (func() (*runtime.NetworkReport, error), error) {
-	conn, err := s.ask(ctx, controlRequest{Op: opTraffic})
-	if err != nil {
-		return nil, err
-	}
-	return func() (*runtime.NetworkReport, error) {
-		if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-			conn.Close()
-			return nil, fmt.Errorf("asking session %q: %w", s.Info.SID, err)
-		}
-		reply, err := s.reply(ctx, conn)
-		if err != nil {
-			return nil, err
-		}
-		return reply.Network, nil
-	}, nil
-}
-
 // Stop ends the session and returns when its VM and directory are gone. What
 // runs in it is killed; volumes are brought to disk first.
 func (s *Session) Stop(ctx context.Context) error {

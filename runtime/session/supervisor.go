@@ -197,11 +197,17 @@ func (s *supervisor) arm() {
 func (s *supervisor) askStop() { s.stopOnce.Do(func() { close(s.stop) }) }
 
 func (s *supervisor) client(ctx context.Context, conn *net.UnixConn) {
-	var kind [1]byte
-	if _, err := io.ReadFull(conn, kind[:]); err != nil {
+	kind, passed, err := receiveKind(conn)
+	if err != nil {
 		return
 	}
-	switch kind[0] {
+	if kind == kindCounted && passed != nil {
+		go s.tellTraffic(passed, s.vm.Network())
+		kind = kindAgent
+	} else if passed != nil {
+		passed.Close()
+	}
+	switch kind {
 	case kindAgent:
 		s.count(&s.active, +1)
 		defer s.count(&s.active, -1)
@@ -283,10 +289,6 @@ func (s *supervisor) answer(conn net.Conn) {
 		<-s.gone
 	case opNetwork:
 		reply.Network = s.vm.Network()
-	case opTraffic:
-		before := s.vm.Network()
-		_, _ = io.Copy(io.Discard, conn)
-		reply.Network = s.vm.Network().Since(before)
 	case opWait:
 		select {
 		case <-s.ended:

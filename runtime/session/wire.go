@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -19,9 +20,14 @@ import (
 // kindAgent: everything that follows is a stream of the agent's protocol; the
 // supervisor carries its bytes to and from the guest and looks at none.
 //
+// kindCounted: the same, and one end of a stream socket comes with the byte. When
+// its other end is shut down, the supervisor writes a JSON controlReply to it, with
+// what the network has done since the connection began.
+//
 // kindControl: one JSON controlRequest, one JSON controlReply.
 const (
 	kindAgent   = 'a'
+	kindCounted = 'n'
 	kindControl = 'c'
 )
 
@@ -39,8 +45,7 @@ const (
 	opStop    controlOp = "stop"
 	opWait    controlOp = "wait" // for the end
 	opNetwork controlOp = "network"
-	opTraffic controlOp = "traffic" // what the network does until the client has no more to say
-	opWhy     controlOp = "why"     // why the VM ended; waits for its end
+	opWhy     controlOp = "why" // why the VM ended; waits for its end
 )
 
 type controlRequest struct {
@@ -60,8 +65,8 @@ type crash struct {
 	Console string `json:"console"`
 }
 
-func dialSocket(ctx context.Context, dir string, kind byte) (net.Conn, error) {
-	conn, err := supervise.Dial(ctx, dir, kind)
+func dialSocket(ctx context.Context, dir string, kind byte, files ...*os.File) (net.Conn, error) {
+	conn, err := supervise.Dial(ctx, dir, kind, files...)
 	if errors.Is(err, supervise.ErrGone) {
 		// Its supervisor was killed, or has just ended.
 		if err := cleanDir(dir); err != nil {

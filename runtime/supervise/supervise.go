@@ -185,8 +185,9 @@ func Unread(err error) bool {
 }
 
 // Dial connects to the socket of a directory. The connection begins with kind,
-// which travels with what is written first: the supervisor wakes up once.
-func Dial(ctx context.Context, dir string, kind byte) (net.Conn, error) {
+// and passes the files, which travel with what is written first: the supervisor
+// wakes up once. The files have to stay open until then.
+func Dial(ctx context.Context, dir string, kind byte, files ...*os.File) (net.Conn, error) {
 	address, hold, err := socketAddress(dir)
 	if err != nil {
 		return nil, err
@@ -202,14 +203,19 @@ func Dial(ctx context.Context, dir string, kind byte) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &opening{UnixConn: conn.(*net.UnixConn), kind: []byte{kind}}, nil
+	o := &opening{UnixConn: conn.(*net.UnixConn), kind: []byte{kind}}
+	for _, f := range files {
+		o.rights = append(o.rights, syscall.UnixRights(int(f.Fd()))...)
+	}
+	return o, nil
 }
 
 // opening is a connection whose first byte has yet to be sent.
 type opening struct {
 	*net.UnixConn
-	mu   sync.Mutex
-	kind []byte // nil once it was sent
+	mu     sync.Mutex
+	kind   []byte // nil once it was sent
+	rights []byte // control messages that go with it
 }
 
 func (o *opening) Write(p []byte) (int, error) {
@@ -234,7 +240,16 @@ func (o *opening) begin(p []byte) (sent bool, n int, err error) {
 	if o.kind == nil {
 		return false, 0, nil
 	}
-	n, err = o.UnixConn.Write(append(o.kind, p...))
+	first := append(o.kind, p...)
+	n = 0
+	if len(o.rights) > 0 {
+		n, _, err = o.UnixConn.WriteMsgUnix(first, o.rights, nil)
+	}
+	if err == nil && n < len(first) {
+		var rest int
+		rest, err = o.UnixConn.Write(first[n:])
+		n += rest
+	}
 	n = max(0, n-len(o.kind))
 	o.kind = nil
 	return true, n, err

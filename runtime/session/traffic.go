@@ -1,0 +1,111 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/abdul-abdi/lumina/runtime"
+)
+
+// Counted returns the guest to run one command in, and a function, which must be
+// called, that says what the guest has done with its network since that began, all
+// of its commands together; nil when it has none.
+//
+// Beside the command's connection this takes none: one end of a pair of sockets
+// goes along with the first byte, see kindCounted.
+func (s *Session) Counted() (runtime.Guest, func(context.Context) (*runtime.NetworkReport, error), error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return runtime.Guest{}, nil, fmt.Errorf("making a socket: %w", err)
+	}
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return dialSocket(ctx, s.dir, kindCounted, theirs)
+	}
+	traffic := func(ctx context.Context) (*runtime.NetworkReport, error) {
+		theirs.Close() // the supervisor has its own by now, or there is none
+		if err := ours.CloseWrite(); err != nil {
+			ours.Close()
+			return nil, s.asking(err)
+		}
+		reply, err := s.reply(ctx, ours)
+		if err != nil {
+			return nil, err
+		}
+		return reply.Network, nil
+	}
+	return runtime.NewGuest(s.Info.Config, dial, s.explain), traffic, nil
+}
+
+// socketPair makes two connected stream sockets that children do not inherit.
+func socketPair() (*net.UnixConn, *os.File, error) {
+	syscall.ForkLock.RLock()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fds[0])
+		syscall.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "counted")
+	ours, err := connOf(os.NewFile(uintptr(fds[0]), "counting"))
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// connOf makes a file, which it closes, a connection.
+func connOf(f *os.File) (*net.UnixConn, error) {
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	unix, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, errors.New("not a unix socket")
+	}
+	return unix, nil
+}
+
+// receiveKind reads the first byte of a client's connection and what socket came
+// with it, if any.
+func receiveKind(conn *net.UnixConn) (kind byte, passed *net.UnixConn, err error) {
+	var b [1]byte
+	oob := make([]byte, syscall.CmsgSpace(4))
+	n, oobn, _, _, err := conn.ReadMsgUnix(b[:], oob)
+	if err != nil {
+		return 0, nil, err
+	}
+	if n == 0 {
+		return 0, nil, io.EOF
+	}
+	messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) == 0 {
+		return b[0], nil, err
+	}
+	fds, err := syscall.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) == 0 {
+		return b[0], nil, err
+	}
+	passed, err = connOf(os.NewFile(uintptr(fds[0]), "passed"))
+	return b[0], passed, err
+}
+
+// tellTraffic tells a client, when it asks, what the network has done since.
+func (s *supervisor) tellTraffic(conn *net.UnixConn, before *runtime.NetworkReport) {
+	defer conn.Close()
+	_, _ = io.Copy(io.Discard, conn)
+	// A client that has gone needs no answer.
+	_ = json.NewEncoder(conn).Encode(controlReply{Network: s.vm.Network().Since(before)})
+}

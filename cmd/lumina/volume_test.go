@@ -53,6 +53,38 @@ func TestNamedVolume(t *testing.T) {
 	}
 }
 
+// A VM takes as many volumes and directories as its machine has room for, and
+// none of them takes the clock's interrupt before there is no other.
+func TestManyVolumes(t *testing.T) {
+	var flags []string
+	for _, name := range []string{"a", "b"} {
+		lumina(t, "volume", "create", name, "--size", "64MB").succeeded(t)
+		t.Cleanup(func() { lumina(t, "volume", "remove", name).succeeded(t) })
+		flags = append(flags, "--volume", name+":/mnt/"+name)
+	}
+	dir := func(name string) string {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	flags = append(flags, "--volume", dir("c")+":/mnt/c")
+	r := run(t, append(flags, "ls /mnt /mnt/c; grep -c ' /mnt/' /proc/mounts; test -e /dev/rtc0 && echo clock")...).succeeded(t)
+	if want := "/mnt:\na\nb\nc\n\n/mnt/c:\nc\n3\nclock\n"; r.Stdout != want {
+		t.Errorf("three: %q, want %q", r.Stdout, want)
+	}
+	flags = append(flags, "--volume", dir("d")+":/mnt/d")
+	if r := run(t, append(flags, "ls /mnt/c /mnt/d")...).succeeded(t); r.Stdout != "/mnt/c:\nc\n\n/mnt/d:\nd\n" {
+		t.Errorf("four: %q", r.Stdout)
+	}
+	flags = append(flags, "--volume", dir("e")+":/mnt/e")
+	if r := run(t, append(flags, "true")...); r.code != 125 || !strings.Contains(r.Message, "9 devices are too many, 8 are possible") {
+		t.Errorf("five: exit code %d, %s", r.code, r.stdout)
+	}
+	nothingLeft(t)
+}
+
 // A directory of the host is shared only when asked for, and byte by byte.
 func TestSharedDirectory(t *testing.T) {
 	dir := t.TempDir()

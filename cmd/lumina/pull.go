@@ -232,7 +232,7 @@ func pullDefault(ctx context.Context, env *environment, home, name string) error
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf(
-			"image %q: %w, and it cannot be pulled (%w); make it with: lumina images create %s --from REF", name, image.ErrNotFound, err, name)}
+			"image %q: %w, and it cannot be pulled (%w); make it with: lumina images create %s --from debian:12", name, image.ErrNotFound, err, name)}
 	}
 	return err
 }

@@ -177,7 +177,7 @@ func TestRunWithoutImage(t *testing.T) {
 			if r.code != exitFailure || r.Error != "connection_failed" || r.PartialStdout != nil {
 				t.Errorf("%+v", r)
 			}
-			if !strings.Contains(r.Message, tt.want) || !strings.Contains(r.Message, "lumina images create default --from REF") || strings.Contains(r.Message, "\n") {
+			if !strings.Contains(r.Message, tt.want) || !strings.Contains(r.Message, "lumina images create default --from debian:12") || strings.Contains(r.Message, "\n") {
 				t.Errorf("message %q, want %q", r.Message, tt.want)
 			}
 			started := finish(t, with(command("session", "start"), env...))

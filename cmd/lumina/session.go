@@ -103,14 +103,15 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			confirmed := true
-			s, err := session.Open(home, args[0])
+			sid, confirmed := args[0], true
+			s, err := session.Open(home, sid)
 			switch {
 			case errors.Is(err, session.ErrNotFound):
 				confirmed = false // stopped already: the wish is fulfilled
 			case err != nil:
 				return err
 			default:
+				sid = s.Info.SID // of which a beginning may have been given
 				err := s.Stop(c.Context())
 				if confirmed = err == nil; !confirmed && !errors.Is(err, session.ErrNotFound) {
 					return err
@@ -128,7 +129,7 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 				_, err = fmt.Fprintln(env.stdout, word)
 				return err
 			}
-			return printJSON(env.stdout, map[string]any{"sid": args[0], "stopped": true, "confirmed": confirmed})
+			return printJSON(env.stdout, map[string]any{"sid": sid, "stopped": true, "confirmed": confirmed})
 		},
 		ValidArgsFunction: completeSIDs(env),
 	}

@@ -115,6 +115,8 @@ func (r *Runtime) MakeTemplate(ctx context.Context, options VMOptions) error {
 	if err != nil {
 		return err
 	}
+	// What is needed of the image is open: nobody who removes it waits for this.
+	img.Close()
 	err = r.Templates.Make(ctx, key, func(files *template.Files) error {
 		return r.freeze(ctx, driver, p, options, files)
 	})

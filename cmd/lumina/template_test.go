@@ -37,6 +37,28 @@ func runThawed(t testing.TB, args ...string) (result, string) {
 	return r, first
 }
 
+// Whoever removes an image does not wait for what nobody asked for.
+func TestImageIsRemovedWhileItsTemplateIsMade(t *testing.T) {
+	t.Cleanup(func() { nothingLeft(t) })
+	dir := filepath.Join(home, "images", "brief")
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(home, "images", "debian"))); err != nil {
+		t.Fatal(err)
+	}
+	lumina(t, "clean", "--templates").succeeded(t) // there may be that of the same image by another name
+	cmd := command(templateCommand, `{"Image":"brief","Network":"nat"}`)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(strings.Join(processes(t), "\n"), "qemu-system-") {
+		time.Sleep(time.Millisecond)
+	}
+	lumina(t, "images", "remove", "brief").succeeded(t)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the template: %v", err)
+	}
+	lumina(t, "clean", "--templates").succeeded(t)
+}
+
 func TestThawedVMsAreNobodysTwins(t *testing.T) {
 	t.Cleanup(func() { nothingLeft(t) })
 	if err := tools(); err != nil {

@@ -214,7 +214,7 @@ func (r *dhcpReply) lease() (*lease, error) {
 	}
 	l.renew, l.rebind = r.seconds(58), r.seconds(59)
 	if l.renew == 0 || l.rebind < l.renew || l.end < l.rebind {
-		l.renew, l.rebind = l.end/2, l.end*7/8
+		l.renew, l.rebind = l.end/2, l.end-l.end/8
 	}
 	return l, nil
 }

@@ -48,6 +48,7 @@ func TestLeaseTimes(t *testing.T) {
 		{"half and seven eighths, when it does not say", map[byte][]byte{51: seconds(80)}, 40 * time.Second, 70 * time.Second, 80 * time.Second},
 		{"as it says", map[byte][]byte{51: seconds(80), 58: seconds(10), 59: seconds(20)}, 10 * time.Second, 20 * time.Second, 80 * time.Second},
 		{"nonsense", map[byte][]byte{51: seconds(80), 58: seconds(90), 59: seconds(20)}, 40 * time.Second, 70 * time.Second, 80 * time.Second},
+		{"a century and more", map[byte][]byte{51: seconds(1<<32 - 8)}, (1<<31 - 4) * time.Second, (1<<32 - 8 - (1<<29 - 1)) * time.Second, (1<<32 - 8) * time.Second},
 		{"for ever", map[byte][]byte{51: seconds(1<<32 - 1), 58: seconds(10)}, 0, 0, 0},
 		{"nothing said", map[byte][]byte{}, 0, 0, 0},
 		{"malformed", map[byte][]byte{51: {1}}, 0, 0, 0},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -33,6 +34,9 @@ func (a Accelerator) args(m machine) []string {
 	return []string{"-accel", string(a), "-cpu", cpu}
 }
 
+// kvm is Linux's hardware accelerator.
+const kvm = "/dev/kvm"
+
 // probeTimeout is how long a hardware accelerator gets to bring a guest's init
 // up. With one that works it takes a fraction of a second.
 const probeTimeout = 5 * time.Second
@@ -47,7 +51,7 @@ func hardware(arch string) (Accelerator, error) {
 	case runtime.GOOS != "linux":
 		return TCG, fmt.Errorf("QEMU has none for %s", runtime.GOOS)
 	}
-	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	f, err := os.OpenFile(kvm, os.O_RDWR, 0)
 	if err != nil {
 		return TCG, err
 	}
@@ -128,6 +132,12 @@ func fingerprint(arch string, guest any) string {
 	for _, f := range []string{"/proc/sys/kernel/osrelease", "/proc/sys/kernel/random/boot_id"} {
 		b, _ := os.ReadFile(f) // not there on other systems
 		h.Write(b)
+	}
+	// Who may use the device can change at any time; that is what doctor advises.
+	if info, err := os.Stat(kvm); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			fmt.Fprintln(h, info.Mode(), st.Uid, st.Gid, syscall.Access(kvm, 6)) // to read and write
+		}
 	}
 	if path, err := find(arch); err == nil {
 		if info, err := os.Stat(path); err == nil {

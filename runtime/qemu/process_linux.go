@@ -78,8 +78,6 @@ func theirs(line *command) bool {
 		!slices.ContainsFunc(line.writes, func(f *os.File) bool { return ours(f, 0o006) })
 }
 
-const kvm = "/dev/kvm"
-
 // giveMemory makes a file QEMU's, which opens it again as its own user.
 func giveMemory(f *os.File) error {
 	if os.Geteuid() != 0 {

@@ -39,9 +39,12 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 	case err != nil:
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckFail, Detail: err.Error()})
 	case verdict.Accelerator == TCG:
+		remedy := "use a host whose KVM runs guests"
+		if strings.Contains(strings.ToLower(verdict.Reason), "permission denied") {
+			remedy = "let this user have " + kvm + ", as root: usermod -aG kvm USER; then log in anew"
+		}
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckWarn,
-			Detail: "software emulation, several times slower: " + verdict.Reason,
-			Remedy: "use a host whose KVM runs guests"})
+			Detail: "software emulation, several times slower: " + verdict.Reason, Remedy: remedy})
 	default:
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckOK, Detail: string(verdict.Accelerator)})
 	}

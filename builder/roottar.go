@@ -50,7 +50,7 @@ func addToTar(t *tar.Writer, fsys fs.FS, name string, d fs.DirEntry, links map[i
 			return err
 		}
 	}
-	h, err := tar.FileInfoHeader(info, link)
+	h, err := tar.FileInfoHeader(fileInfo{info, st.Mode}, link)
 	if err != nil {
 		return err
 	}
@@ -87,3 +87,13 @@ func addToTar(t *tar.Writer, fsys fs.FS, name string, d fs.DirEntry, links map[i
 	_, err = io.Copy(t, f)
 	return err
 }
+
+// fileInfo has the mode of the attributes: go-erofs v0.3.1 gives that of its own
+// as the file system has it, in which [fs.FileMode] sees no setuid, setgid and
+// sticky bits.
+type fileInfo struct {
+	fs.FileInfo
+	mode fs.FileMode
+}
+
+func (i fileInfo) Mode() fs.FileMode { return i.mode }

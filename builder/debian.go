@@ -50,10 +50,18 @@ var leftOut = []string{
 	"path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright",
 }
 
+// recordPackages is a hook for mmdebstrap's variant without dpkg: what was unpacked
+// is in var/lib/dpkg/status.d then, as in distroless images, for who asks what an
+// image has in it (an SBOM, a scanner).
+const recordPackages = `--extract-hook=mkdir -p "$1/var/lib/dpkg/status.d"; for deb in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb -f "$deb" > "$1/var/lib/dpkg/status.d/$(dpkg-deb -f "$deb" Package)"; done`
+
 func (d *debianRoot) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
 	args := []string{"--quiet", "--architectures=" + d.o.Architecture, "--variant=" + d.variant, "--format=tar"}
 	for _, o := range leftOut {
 		args = append(args, "--dpkgopt="+o)
+	}
+	if d.variant == "extract" {
+		args = append(args, recordPackages)
 	}
 	if len(d.o.Packages) > 0 {
 		args = append(args, "--include="+strings.Join(d.o.Packages, ","))

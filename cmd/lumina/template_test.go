@@ -49,11 +49,17 @@ func TestImageIsRemovedWhileItsTemplateIsMade(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
 	for !strings.Contains(strings.Join(processes(t), "\n"), "qemu-system-") {
-		time.Sleep(time.Millisecond)
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended before there was a VM: %v", err)
+		case <-time.After(time.Millisecond):
+		}
 	}
 	lumina(t, "images", "remove", "brief").succeeded(t)
-	if err := cmd.Wait(); err != nil {
+	if err := <-ended; err != nil {
 		t.Errorf("the template: %v", err)
 	}
 	lumina(t, "clean", "--templates").succeeded(t)

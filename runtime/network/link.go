@@ -11,6 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/abdul-abdi/lumina/runtime/socketpair"
 )
 
 // maxFrame is the longest Ethernet frame, in bytes.
@@ -44,23 +46,17 @@ func newLink(c *counters) (*link, *os.File, error) {
 
 // newWire makes two connected datagram sockets: ours, and a file for a driver.
 func newWire() (*net.UnixConn, *os.File, error) {
-	fds, err := socketPair()
+	ours, theirs, err := socketpair.New(syscall.SOCK_DGRAM)
 	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "network"), os.NewFile(uintptr(fds[1]), "network")
-	defer ours.Close()
-	for _, fd := range fds {
-		// A few frames of the longest kind; more than the default is a gift.
-		_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4<<20)
-		_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<20)
-	}
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		theirs.Close()
 		return nil, nil, err
 	}
-	return conn.(*net.UnixConn), theirs, nil
+	// A few frames of the longest kind; more than the default is a gift.
+	const room = 4 << 20
+	_, _ = ours.SetWriteBuffer(room), ours.SetReadBuffer(room)
+	for _, option := range []int{syscall.SO_SNDBUF, syscall.SO_RCVBUF} {
+		_ = syscall.SetsockoptInt(int(theirs.Fd()), syscall.SOL_SOCKET, option, room)
+	}
+	return ours, theirs, nil
 }
 
 var _ stack.LinkEndpoint = (*link)(nil)

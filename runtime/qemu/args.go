@@ -6,8 +6,10 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/socketpair"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -85,13 +87,13 @@ func (c *command) close() {
 
 // addMonitor gives QEMU a control socket and returns our end.
 func (c *command) addMonitor() (*net.UnixConn, error) {
-	here, there, err := socketPair()
+	here, there, err := socketpair.New(syscall.SOCK_STREAM)
 	if err != nil {
 		return nil, fmt.Errorf("making the control socket: %w", err)
 	}
 	c.own = append(c.own, there)
 	c.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", c.inherit(there)), "-mon", "chardev=qmp,mode=control")
-	return here.(*net.UnixConn), nil
+	return here, nil
 }
 
 func (c *command) add(args ...string) { c.args = append(c.args, args...) }
@@ -117,7 +119,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 	if m.slots != nil && devices > len(m.slots) {
 		return nil, nil, fmt.Errorf("%d devices are too many, %d are possible: give the VM fewer volumes", devices, len(m.slots))
 	}
-	port, there, err := socketPair()
+	port, there, err := socketpair.New(syscall.SOCK_STREAM)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the agent's socket: %w", err)
 	}

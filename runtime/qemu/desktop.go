@@ -13,7 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
+	"github.com/abdul-abdi/lumina/runtime/socketpair"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -312,7 +314,7 @@ func (d *desktop) Point(x, y int, button vm.Button, down bool) error {
 
 // Viewer is part of [vm.Desktop].
 func (d *desktop) Viewer() (net.Conn, error) {
-	here, there, err := socketPair()
+	here, there, err := socketpair.New(syscall.SOCK_STREAM)
 	if err != nil {
 		return nil, fmt.Errorf("making the viewer's socket: %w", err)
 	}

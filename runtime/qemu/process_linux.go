@@ -127,7 +127,3 @@ func limit(pid int, line *command) error {
 	}
 	return nil
 }
-
-func newSocketPair() ([2]int, error) {
-	return syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-}

@@ -234,19 +234,3 @@ func (g *greeting) Read(p []byte) (int, error) {
 	}
 	return g.Conn.Read(p)
 }
-
-// socketPair returns two connected sockets: ours, and a file for QEMU.
-func socketPair() (net.Conn, *os.File, error) {
-	fds, err := newSocketPair()
-	if err != nil {
-		return nil, nil, err
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "agent")
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		theirs.Close()
-		return nil, nil, err
-	}
-	return conn, theirs, nil
-}

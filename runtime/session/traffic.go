@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/socketpair"
 )
 
 // Counted returns the guest to run one command in, and a function, which must be
@@ -20,7 +20,7 @@ import (
 // Beside the command's connection this takes none: one end of a pair of sockets
 // goes along with the first byte, see kindCounted.
 func (s *Session) Counted() (runtime.Guest, func(context.Context) (*runtime.NetworkReport, error), error) {
-	ours, theirs, err := socketPair()
+	ours, theirs, err := socketpair.New(syscall.SOCK_STREAM)
 	if err != nil {
 		return runtime.Guest{}, nil, fmt.Errorf("making a socket: %w", err)
 	}
@@ -40,42 +40,6 @@ func (s *Session) Counted() (runtime.Guest, func(context.Context) (*runtime.Netw
 		return reply.Network, nil
 	}
 	return runtime.NewGuest(s.Info.Config, dial, s.explain), traffic, nil
-}
-
-// socketPair makes two connected stream sockets that children do not inherit.
-func socketPair() (*net.UnixConn, *os.File, error) {
-	syscall.ForkLock.RLock()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		syscall.CloseOnExec(fds[0])
-		syscall.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		return nil, nil, err
-	}
-	theirs := os.NewFile(uintptr(fds[1]), "counted")
-	ours, err := connOf(os.NewFile(uintptr(fds[0]), "counting"))
-	if err != nil {
-		theirs.Close()
-		return nil, nil, err
-	}
-	return ours, theirs, nil
-}
-
-// connOf makes a file, which it closes, a connection.
-func connOf(f *os.File) (*net.UnixConn, error) {
-	defer f.Close()
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	unix, ok := conn.(*net.UnixConn)
-	if !ok {
-		conn.Close()
-		return nil, errors.New("not a unix socket")
-	}
-	return unix, nil
 }
 
 // receiveKind reads the first byte of a client's connection and what socket came
@@ -98,7 +62,7 @@ func receiveKind(conn *net.UnixConn) (kind byte, passed *net.UnixConn, err error
 	if err != nil || len(fds) == 0 {
 		return b[0], nil, err
 	}
-	passed, err = connOf(os.NewFile(uintptr(fds[0]), "passed"))
+	passed, err = socketpair.Conn(os.NewFile(uintptr(fds[0]), "passed"))
 	return b[0], passed, err
 }
 

@@ -2,8 +2,8 @@ package network
 
 import (
 	"encoding/binary"
-	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/abdul-abdi/lumina/runtime/rawconn"
 	"github.com/abdul-abdi/lumina/runtime/socketpair"
 )
 
@@ -21,7 +22,7 @@ const maxFrame = MTU + header.EthernetMinimumSize
 // link is the wire to the guest: a socket that carries one Ethernet frame a
 // datagram. It is the network's end of it, and a link endpoint of its stack.
 type link struct {
-	conn     *net.UnixConn
+	conn     *rawconn.Conn
 	gateway  tcpip.Address
 	mac      tcpip.LinkAddress
 	counters *counters
@@ -45,7 +46,7 @@ func newLink(c *counters) (*link, *os.File, error) {
 }
 
 // newWire makes two connected datagram sockets: ours, and a file for a driver.
-func newWire() (*net.UnixConn, *os.File, error) {
+func newWire() (*rawconn.Conn, *os.File, error) {
 	ours, theirs, err := socketpair.New(syscall.SOCK_DGRAM)
 	if err != nil {
 		return nil, nil, err
@@ -56,15 +57,28 @@ func newWire() (*net.UnixConn, *os.File, error) {
 	for _, option := range []int{syscall.SO_SNDBUF, syscall.SO_RCVBUF} {
 		_ = syscall.SetsockoptInt(int(theirs.Fd()), syscall.SOL_SOCKET, option, room)
 	}
-	return ours, theirs, nil
+	conn, err := rawconn.New(ours)
+	if err != nil {
+		ours.Close()
+		theirs.Close()
+		return nil, nil, err
+	}
+	return conn, theirs, nil
 }
 
 var _ stack.LinkEndpoint = (*link)(nil)
 
+// burst is how many frames are taken before others of the processor's goroutines
+// are let run: those that carry the frames on.
+const burst = 16
+
 // receive takes the guest's frames until the wire is cut.
 func (l *link) receive() {
 	buf := make([]byte, maxFrame+1)
-	for {
+	for i := 1; ; i++ {
+		if i%burst == 0 {
+			runtime.Gosched()
+		}
 		n, err := l.conn.Read(buf)
 		if err != nil {
 			return

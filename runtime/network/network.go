@@ -23,6 +23,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/abdul-abdi/lumina/runtime/rawconn"
 )
 
 // What the guest's interface has.
@@ -74,14 +76,33 @@ type discard struct{}
 
 func (discard) Emit(int, log.Level, time.Time, string, ...any) {}
 
-// dialer makes the guest's connections. Whether one that is idle still stands is
-// the guest's to ask; asking takes four system calls before it is even there.
-var dialer = net.Dialer{KeepAlive: -1}
+// dial makes the guest's connections. Whether one that is idle still stands is the
+// guest's to ask.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
+	var conn *rawconn.Conn
+	switch network {
+	case "tcp4":
+		conn, err = rawconn.DialTCP(ctx, to)
+	default:
+		var socket *net.UDPConn
+		if socket, err = net.DialUDP(network, nil, net.UDPAddrFromAddrPort(to)); err == nil {
+			conn, err = rawconn.New(socket)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
 
 // New makes a network for the guest with this MAC address.
 func New(policy Policy, mac net.HardwareAddr) (*Network, error) {
 	silence()
-	n := &Network{policy: policy, resolver: net.DefaultResolver, dial: dialer.DialContext, flows: make(chan struct{}, maxFlows)}
+	n := &Network{policy: policy, resolver: net.DefaultResolver, dial: dial, flows: make(chan struct{}, maxFlows)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error
 	if n.link, n.device, err = newLink(&n.counters); err != nil {

@@ -7,9 +7,10 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/abdul-abdi/lumina/runtime/rawconn"
 )
 
 // Switch joins guests to a network of their own, which leads nowhere else.
@@ -22,8 +23,7 @@ type Switch struct {
 // port is a guest's place at the switch.
 type port struct {
 	mac  net.HardwareAddr
-	conn *net.UnixConn
-	raw  syscall.RawConn
+	conn *rawconn.Conn
 }
 
 // NewSwitch makes a switch without ports.
@@ -36,13 +36,7 @@ func (s *Switch) Connect(mac net.HardwareAddr) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a port of the switch: %w", err)
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		conn.Close()
-		device.Close()
-		return nil, err
-	}
-	p := &port{mac: mac, conn: conn, raw: raw}
+	p := &port{mac: mac, conn: conn}
 	s.mu.Lock()
 	s.ports = append(s.ports, p)
 	s.mu.Unlock()
@@ -82,17 +76,10 @@ func (s *Switch) receive(from *port) {
 		s.mu.Unlock()
 		for _, p := range ports {
 			if p != from && (to[0]&1 == 1 || bytes.Equal(to, p.mac)) {
-				p.send(frame[:n])
+				// What a guest that does not read has no room for is dropped: the others
+				// do not wait for it.
+				_ = p.conn.Offer(frame[:n])
 			}
 		}
 	}
-}
-
-// send drops what a guest that does not read has no room for: the others do not
-// wait for it.
-func (p *port) send(frame []byte) {
-	_ = p.raw.Write(func(fd uintptr) bool {
-		_ = syscall.Sendto(int(fd), frame, syscall.MSG_DONTWAIT, nil)
-		return true
-	})
 }

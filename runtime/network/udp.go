@@ -60,14 +60,19 @@ func (n *Network) forwardUDP(r *udp.ForwarderRequest) {
 // relayDatagrams copies until nothing has come for a while.
 func relayDatagrams(to, from net.Conn) {
 	b := make([]byte, MTU)
+	var extended time.Time
 	for {
-		_ = from.SetReadDeadline(time.Now().Add(idleUDP))
+		// A deadline is as good as new for a while, and costs as much as a datagram.
+		if now := time.Now(); now.Sub(extended) > idleUDP/60 {
+			extended = now
+			_ = from.SetReadDeadline(now.Add(idleUDP))
+			// An answer keeps the question's side open, too.
+			_ = to.SetReadDeadline(now.Add(idleUDP))
+		}
 		k, err := from.Read(b)
 		if err != nil {
 			return
 		}
-		// An answer keeps the question's side open, too.
-		_ = to.SetReadDeadline(time.Now().Add(idleUDP))
 		if _, err := to.Write(b[:k]); err != nil {
 			return
 		}

@@ -37,7 +37,8 @@ func (d *Driver) Fingerprint(ctx context.Context, spec vm.Spec) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	id := []any{"qemu", path, info.Size(), info.ModTime().UnixNano(), verdict.Accelerator}
+	// Another version of this program may make another machine.
+	id := []any{"qemu", path, info.Size(), info.ModTime().UnixNano(), verdict.Accelerator, machines[spec.Arch]}
 	if verdict.Accelerator != TCG {
 		// The guest has seen this processor.
 		b, err := os.ReadFile("/proc/cpuinfo")

@@ -38,6 +38,7 @@ type Server struct {
 	gate      gate
 	template  bool          // the guest may be frozen; set before the gate opens
 	configure chan struct{} // holds the right to configure
+	rehearsal chan struct{} // closed to end it; nil when there is none
 }
 
 // NewServer makes a server. Operations wait until the host has configured the
@@ -161,6 +162,10 @@ func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *pro
 	default:
 		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest is configured already"}
 	}
+	if s.rehearsal != nil {
+		close(s.rehearsal)
+		s.rehearsal = nil
+	}
 	// The host's answer tells what time it is now, not when it asked: that may
 	// be a boot ago. It comes while the rest is done.
 	asked := time.Now()
@@ -215,8 +220,14 @@ func (s *Server) freeze(w *protocol.Writer) error {
 		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest was not configured as a template"}
 	}
 	s.gate.shut()
+	rehearsal := make(chan struct{})
+	s.rehearsal = rehearsal
 	s.configure <- struct{}{}
-	return w.Message(protocol.FrameReply, nil)
+	err := w.Message(protocol.FrameReply, nil)
+	if err == nil {
+		go rehearse(rehearsal, s.runNothing)
+	}
+	return err
 }
 
 func (s *Server) shutdown(w *protocol.Writer) error {

@@ -1,0 +1,67 @@
+//go:build linux
+
+package agent
+
+import (
+	"io"
+	"net"
+	"time"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+const (
+	// rehearsalPause is longer than a host takes to freeze the guest after it was
+	// told that it may, mostly.
+	rehearsalPause = 5 * time.Millisecond
+	// rehearsalLimit is how long a shell may take that has nothing to do.
+	rehearsalLimit = time.Second
+)
+
+// rehearse runs nothing again and again, from when the guest may be frozen until
+// configured is closed. What then runs in the thawed guest, on a processor that waits
+// for the host's word, is the code that the first command will need: an emulator has
+// translated much of it by the time that comes. Nothing tells a guest that it was
+// frozen.
+func rehearse(configured <-chan struct{}, nothing func() error) {
+	for {
+		select {
+		case <-configured:
+			return
+		case <-time.After(rehearsalPause):
+		}
+		select {
+		case <-configured: // meanwhile
+			return
+		default:
+		}
+		if nothing() != nil {
+			return // not every image has a shell
+		}
+	}
+}
+
+// runNothing has the shell do nothing, in all as the host would, but is not listed.
+func (s *Server) runNothing() error {
+	cmd, err := prepare(nothing)
+	if err != nil {
+		return err
+	}
+	std, err := openStdio(nothing, cmd)
+	if err != nil {
+		return err
+	}
+	pid, ended, err := s.reaper.Start(cmd.path, cmd.args, cmd.attr)
+	std.closeChild()
+	if err != nil {
+		std.close()
+		return err
+	}
+	here, host := net.Pipe()
+	defer here.Close()
+	defer time.AfterFunc(rehearsalLimit, func() { host.Close() }).Stop()
+	go func() { _, _ = io.Copy(io.Discard, host) }()
+	return attach(&process{pid: pid}, ended, std, protocol.NewReader(here), protocol.NewWriter(here))
+}
+
+var nothing = &protocol.Exec{Args: []string{":"}, Shell: true}

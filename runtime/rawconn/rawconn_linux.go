@@ -74,25 +74,42 @@ func newConn(d descriptor, local, remote net.Addr) (*Conn, error) {
 	return c, nil
 }
 
+// announced is which of the calls that follow one another without a wait between
+// them the scheduler is told of. Its monitor is awake then, as it has to be where
+// a flood keeps a goroutine busy: it is who lets others run, and sees what came for
+// them.
+const announced = 16
+
 // transfer is a direction of a connection, and the call that is under way there.
 type transfer struct {
-	mu    sync.Mutex
-	b     []byte
-	n     int
-	errno syscall.Errno
-	try   func(fd uintptr) bool
+	mu     sync.Mutex
+	b      []byte
+	n      int
+	errno  syscall.Errno
+	inARow uint // calls since the last wait
+	try    func(fd uintptr) bool
 }
 
 // call tries to receive or send, and says whether that is done: it was possible.
 func (t *transfer) call(trap, fd uintptr) bool {
+	const flags = syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
+	t.inARow++
 	for {
-		n, _, errno := syscall.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)),
-			syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
-		if errno == syscall.EINTR {
-			continue
+		var n uintptr
+		if t.inARow%announced == 0 {
+			n, _, t.errno = syscall.Syscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)), flags, 0, 0)
+		} else {
+			n, _, t.errno = syscall.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)), flags, 0, 0)
 		}
-		t.n, t.errno = int(n), errno
-		return errno != syscall.EAGAIN
+		switch t.errno {
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			t.inARow = 0
+			return false
+		}
+		t.n = int(n)
+		return true
 	}
 }
 

@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -199,5 +202,47 @@ func TestDatagrams(t *testing.T) {
 		if n, err := c.Read(b); err != nil || string(b[:n]) != want {
 			t.Errorf("Read() = %q, %v, want %q", b[:n], err, want)
 		}
+	}
+}
+
+// A goroutine that never has to wait does not keep the others from what comes for
+// them, not even where the process was idle before.
+func TestFloodLetsOthersRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	begin, beginThere := pair(t, syscall.SOCK_STREAM)
+	other, otherThere := pair(t, syscall.SOCK_STREAM)
+	cmd := exec.Command("/bin/sh", "-c", "sleep 0.1; echo >&3; sleep 0.1; echo >&4")
+	cmd.ExtraFiles = []*os.File{beginThere, otherThere}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	loop, there := pair(t, syscall.SOCK_DGRAM)
+	back, err := socketpair.Conn(there)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flood, err := rawconn.New(back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flood.Close()
+	const limit = 3_000_000 // of what takes a microsecond
+	var stop atomic.Bool
+	turns := make(chan int)
+	go func() {
+		b := make([]byte, 1)
+		_, _ = begin.Read(b)
+		n := 0
+		for ; n < limit && !stop.Load(); n++ {
+			_, _ = loop.Write(b)
+			_, _ = flood.Read(b)
+		}
+		turns <- n
+	}()
+	_, err = other.Read(make([]byte, 1))
+	stop.Store(true)
+	if n := <-turns; n == limit || err != nil {
+		t.Errorf("something came for another goroutine, which saw it after %d turns of this one, %v", n, err)
 	}
 }

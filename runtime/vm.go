@@ -28,6 +28,12 @@ const (
 	DefaultDiskSize = 16 << 30 // bytes
 )
 
+// Limits of VMOptions.
+const (
+	MaxCPUs   = 64
+	MinMemory = 64 << 20 // bytes; with less the kernel does not start
+)
+
 // bootTimeout bounds a boot that neither succeeds nor ends. A crashed boot is
 // seen at once; this is for one that hangs.
 const bootTimeout = 60 * time.Second
@@ -58,6 +64,25 @@ type VMOptions struct {
 	// NoTemplate boots even if there is a frozen VM to go on from.
 	NoTemplate bool
 }
+
+// CheckSize says whether a VM of that size can be had on this host.
+func (o VMOptions) CheckSize() error {
+	if o.CPUs < 0 || o.CPUs > MaxCPUs {
+		return fmt.Errorf("%d cpus: want 1 to %d", o.CPUs, MaxCPUs)
+	}
+	if o.Memory != 0 && o.Memory < MinMemory {
+		return fmt.Errorf("memory of %d bytes: want at least 64 MB", o.Memory)
+	}
+	if host, err := hostMemory(); err == nil && o.Memory > host {
+		return fmt.Errorf("memory of %.1f GB: this host has %.1f", gigabytes(o.Memory), gigabytes(host))
+	}
+	if o.DiskSize != 0 && (o.DiskSize < ext4.MinSize || o.DiskSize > ext4.MaxSize) {
+		return fmt.Errorf("disk of %d bytes: want 16 MB to 16 TB", o.DiskSize)
+	}
+	return nil
+}
+
+func gigabytes(bytes int64) float64 { return float64(bytes) / (1 << 30) }
 
 // withDefaults fills in what an image and the runtime say.
 func (o VMOptions) withDefaults(img *image.Image) VMOptions {

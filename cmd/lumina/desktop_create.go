@@ -38,7 +38,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 					r.Architecture = r.OS.Architecture
 				}
 			}
-			if err := checkDesktop(r.Architecture, r.CPUs, r.Network); err != nil {
+			if err := checkDesktop(r.Architecture, r.CPUs, r.Memory, r.Network); err != nil {
 				return usageError{err}
 			}
 			driver, err := desktop.Driver()
@@ -72,13 +72,12 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	return c
 }
 
-func checkDesktop(arch string, cpus int, network runtime.NetworkMode) error {
+func checkDesktop(arch string, cpus int, memory int64, network runtime.NetworkMode) error {
 	if arch != "amd64" && arch != "arm64" {
 		return fmt.Errorf("--arch %q: want amd64 or arm64", arch)
 	}
-	const maxCPUs = 64
-	if cpus < 1 || cpus > maxCPUs {
-		return fmt.Errorf("%d cpus: want 1 to %d", cpus, maxCPUs)
+	if cpus < 1 {
+		return fmt.Errorf("%d cpus: want 1 to %d", cpus, runtime.MaxCPUs)
 	}
-	return network.Check()
+	return errors.Join(runtime.VMOptions{CPUs: cpus, Memory: memory}.CheckSize(), network.Check())
 }

@@ -137,7 +137,7 @@ func (m *networkMember) options(env *environment) (session.Options, error) {
 	if !hostName().MatchString(m.Name) {
 		return o, errors.New("the name is no host name: lower-case letters, digits and '-'")
 	}
-	flags := vmFlags{image: m.Image, cpus: m.CPUs, volumes: m.Volumes, network: string(runtime.NetworkNone)}
+	flags := vmFlags{image: m.Image, cpus: processors(m.CPUs), volumes: m.Volumes, network: string(runtime.NetworkNone)}
 	if flags.image == "" {
 		flags.image = defaultImage
 	}

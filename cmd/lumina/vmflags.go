@@ -19,7 +19,7 @@ type vmFlags struct {
 	image   string
 	memory  byteSize
 	disk    byteSize
-	cpus    int
+	cpus    processors
 	network string
 	lan     bool
 	volumes []string
@@ -32,7 +32,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags := c.Flags()
 	flags.StringVar(&f.image, "image", "default", "image to boot")
 	flags.Var(&f.memory, "memory", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
-	flags.IntVar(&f.cpus, "cpus", 0, "processors of the VM (default $LUMINA_CPUS or 2)")
+	flags.Var(&f.cpus, "cpus", "processors of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
 	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,… (default $LUMINA_NETWORK or nat)")
 	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
@@ -51,9 +51,30 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	}
 }
 
+// processors is a flag: a number of them, of which 0 is none given.
+type processors int
+
+func (p *processors) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*p))
+}
+
+func (p *processors) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > runtime.MaxCPUs {
+		return fmt.Errorf("want 1 to %d", runtime.MaxCPUs)
+	}
+	*p = processors(n)
+	return nil
+}
+
+func (p *processors) Type() string { return "int" }
+
 // options joins flags and environment; flags win.
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
-	o := runtime.VMOptions{Image: f.image, CPUs: f.cpus, Memory: int64(f.memory), DiskSize: int64(f.disk),
+	o := runtime.VMOptions{Image: f.image, CPUs: int(f.cpus), Memory: int64(f.memory), DiskSize: int64(f.disk),
 		Network: runtime.NetworkMode(f.network), AllowLAN: f.lan, Init: f.init, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
 	if err := image.CheckInit(o.Init); err != nil {
 		return o, usageError{err}
@@ -87,15 +108,14 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 		}
 	}
 	if v := env.getenv("LUMINA_CPUS"); v != "" && o.CPUs == 0 {
-		n, err := strconv.Atoi(v)
-		if err != nil {
-			return o, usageError{fmt.Errorf("LUMINA_CPUS=%q is not a number", v)}
+		var n processors
+		if err := n.Set(v); err != nil {
+			return o, usageError{fmt.Errorf("LUMINA_CPUS=%q: %w", v, err)}
 		}
-		o.CPUs = n
+		o.CPUs = int(n)
 	}
-	const maxCPUs = 64
-	if o.CPUs < 0 || o.CPUs > maxCPUs {
-		return o, usageError{fmt.Errorf("%d cpus: want 1 to %d", o.CPUs, maxCPUs)}
+	if err := o.CheckSize(); err != nil {
+		return o, usageError{err}
 	}
 	return o, nil
 }

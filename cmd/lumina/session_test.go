@@ -351,6 +351,25 @@ func TestQEMUElsewhere(t *testing.T) {
 	nothingLeft(t)
 }
 
+// What another version of the program has started can be stopped.
+func TestSessionOfAnotherVersion(t *testing.T) {
+	s := lumina(t, "session", "start", "--image", "debian").succeeded(t)
+	file := filepath.Join(home, "sessions", s.SID, "session.json")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, strings.Replace(string(b), `"wire":1`, `"wire":99`, 1))
+	for _, args := range [][]string{{"exec", s.SID, "true"}, {"ps", s.SID}, {"cp", s.SID + ":/etc/passwd", t.TempDir()}} {
+		r := lumina(t, args...)
+		if r.code != 125 || !strings.Contains(r.stdout+r.stderr, "started by another version") {
+			t.Errorf("lumina %q: exit code %d, %s %s", args, r.code, r.stdout, r.stderr)
+		}
+	}
+	lumina(t, "session", "stop", s.SID).succeeded(t)
+	nothingLeft(t)
+}
+
 func TestSessionEndsAfterItsTTL(t *testing.T) {
 	lumina(t, "session", "start", "--image", "debian", "--ttl", "1s").succeeded(t)
 	nothingLeft(t)

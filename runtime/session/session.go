@@ -40,6 +40,8 @@ type Info struct {
 	Memory  int64        `json:"memory"` // bytes
 	Config  image.Config `json:"config"`
 	Network bool         `json:"network"` // whether it has one of its own
+	// Wire is the version of wire.go that the supervisor speaks.
+	Wire int `json:"wire"`
 	// Cold says why the VM was booted rather than thawed; "" if it was thawed.
 	Cold string `json:"cold,omitempty"`
 }
@@ -264,8 +266,14 @@ func (s *Session) Echo(ctx context.Context) (net.Conn, error) {
 	return echo, nil
 }
 
-func (s *Session) dialAgent(ctx context.Context) (net.Conn, error) {
-	return dialSocket(ctx, s.dir, kindAgent)
+func (s *Session) dialAgent(ctx context.Context) (net.Conn, error) { return s.dial(ctx, kindAgent) }
+
+// dial connects to what the supervisor carries to the guest.
+func (s *Session) dial(ctx context.Context, kind byte, files ...*os.File) (net.Conn, error) {
+	if s.Info.Wire != wireVersion {
+		return nil, fmt.Errorf("session %s was started by another version of lumina: stop it, and start one anew", s.Info.SID)
+	}
+	return dialSocket(ctx, s.dir, kind, files...)
 }
 
 // explain tells a VM that ended from a supervisor that did: the supervisor of

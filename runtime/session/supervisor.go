@@ -45,7 +45,7 @@ type supervisor struct {
 // answers or has failed to start.
 func Supervise(ctx context.Context, o Options, ready func(error)) error {
 	s := &supervisor{
-		info:    Info{SID: o.SID, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now()},
+		info:    Info{SID: o.SID, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now(), Wire: wireVersion},
 		dir:     filepath.Join(sessionsDir(o.Home), o.SID),
 		buffers: sync.Pool{New: func() any { return new([mux.MaxPayload]byte) }},
 		ttl:     o.TTL, stop: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),

@@ -25,7 +25,7 @@ func (s *Session) Counted() (runtime.Guest, func(context.Context) (*runtime.Netw
 		return runtime.Guest{}, nil, fmt.Errorf("making a socket: %w", err)
 	}
 	dial := func(ctx context.Context) (net.Conn, error) {
-		return dialSocket(ctx, s.dir, kindCounted, theirs)
+		return s.dial(ctx, kindCounted, theirs)
 	}
 	traffic := func(ctx context.Context) (*runtime.NetworkReport, error) {
 		theirs.Close() // the supervisor has its own by now, or there is none

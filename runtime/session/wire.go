@@ -31,6 +31,10 @@ const (
 	kindControl = 'c'
 )
 
+// wireVersion counts the changes to what follows the first byte of kindAgent and
+// kindCounted. Each version can stop the sessions of the others.
+const wireVersion = 1
+
 const (
 	// explainTimeout bounds the question why a VM ended.
 	explainTimeout = time.Second

@@ -79,5 +79,8 @@ func checkDesktop(arch string, cpus int, memory int64, network runtime.NetworkMo
 	if cpus < 1 {
 		return fmt.Errorf("%d cpus: want 1 to %d", cpus, runtime.MaxCPUs)
 	}
-	return errors.Join(runtime.VMOptions{CPUs: cpus, Memory: memory}.CheckSize(), network.Check())
+	if err := (runtime.VMOptions{CPUs: cpus, Memory: memory}).CheckSize(); err != nil {
+		return err
+	}
+	return network.Check()
 }

@@ -16,21 +16,9 @@ import (
 // exec runs a process. It returns when the process has ended and its output is
 // sent or, when the request detaches it, has started.
 func (s *Server) exec(req *protocol.Exec, r *protocol.Reader, w *protocol.Writer) error {
-	cmd, err := prepare(req)
+	p, ended, std, err := s.launch(req, s.processes.start)
 	if err != nil {
 		return err
-	}
-	std, err := openStdio(req, cmd)
-	if err != nil {
-		return err
-	}
-	p, ended, err := s.processes.start(req, func() (int, <-chan syscall.WaitStatus, error) {
-		return s.reaper.Start(cmd.path, cmd.args, cmd.attr)
-	})
-	std.closeChild()
-	if err != nil {
-		std.close()
-		return startError(cmd.path, err)
 	}
 	if req.Detach {
 		go s.keep(p, ended, std)
@@ -38,6 +26,28 @@ func (s *Server) exec(req *protocol.Exec, r *protocol.Reader, w *protocol.Writer
 	}
 	defer s.processes.remove(p)
 	return attach(p, ended, std, r, w)
+}
+
+// launch starts the process that a request asks for, by a function that is given what
+// forks it.
+func (s *Server) launch(req *protocol.Exec, start func(*protocol.Exec, forker) (*process, <-chan syscall.WaitStatus, error)) (*process, <-chan syscall.WaitStatus, *stdio, error) {
+	cmd, err := prepare(req)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	std, err := openStdio(req, cmd)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, ended, err := start(req, func() (int, <-chan syscall.WaitStatus, error) {
+		return s.reaper.Start(cmd.path, cmd.args, cmd.attr)
+	})
+	std.closeChild()
+	if err != nil {
+		std.close()
+		return nil, nil, nil, startError(cmd.path, err)
+	}
+	return p, ended, std, nil
 }
 
 // attach carries a process's input and output until it has ended.

@@ -33,9 +33,12 @@ type process struct {
 	exit     *protocol.Exit // guarded by processes.mu; nil while it runs
 }
 
+// forker starts a process, and says when it has ended.
+type forker func() (pid int, ended <-chan syscall.WaitStatus, err error)
+
 // start forks a process and enters it, so that whoever sees its end also finds
 // it here.
-func (ps *processes) start(req *protocol.Exec, fork func() (int, <-chan syscall.WaitStatus, error)) (*process, <-chan syscall.WaitStatus, error) {
+func (ps *processes) start(req *protocol.Exec, fork forker) (*process, <-chan syscall.WaitStatus, error) {
 	p := &process{args: req.Args, started: time.Now(), detached: req.Detach}
 	if p.detached {
 		var err error

@@ -5,6 +5,7 @@ package agent
 import (
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -43,25 +44,20 @@ func rehearse(configured <-chan struct{}, nothing func() error) {
 
 // runNothing has the shell do nothing, in all as the host would, but is not listed.
 func (s *Server) runNothing() error {
-	cmd, err := prepare(nothing)
+	p, ended, std, err := s.launch(nothing, unlisted)
 	if err != nil {
-		return err
-	}
-	std, err := openStdio(nothing, cmd)
-	if err != nil {
-		return err
-	}
-	pid, ended, err := s.reaper.Start(cmd.path, cmd.args, cmd.attr)
-	std.closeChild()
-	if err != nil {
-		std.close()
 		return err
 	}
 	here, host := net.Pipe()
 	defer here.Close()
 	defer time.AfterFunc(rehearsalLimit, func() { host.Close() }).Stop()
 	go func() { _, _ = io.Copy(io.Discard, host) }()
-	return attach(&process{pid: pid}, ended, std, protocol.NewReader(here), protocol.NewWriter(here))
+	return attach(p, ended, std, protocol.NewReader(here), protocol.NewWriter(here))
+}
+
+func unlisted(_ *protocol.Exec, fork forker) (*process, <-chan syscall.WaitStatus, error) {
+	pid, ended, err := fork()
+	return &process{pid: pid}, ended, err
 }
 
 var nothing = &protocol.Exec{Args: []string{":"}, Shell: true}

@@ -83,17 +83,20 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	var conn *rawconn.Conn
-	switch network {
-	case "tcp4":
-		conn, err = rawconn.DialTCP(ctx, to)
-	default:
-		var socket *net.UDPConn
-		if socket, err = net.DialUDP(network, nil, net.UDPAddrFromAddrPort(to)); err == nil {
-			conn, err = rawconn.New(socket)
+	if network == "tcp4" {
+		conn, err := rawconn.DialTCP(ctx, to)
+		if err != nil {
+			return nil, err
 		}
+		return conn, nil
 	}
+	socket, err := net.DialUDP(network, nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {
+		return nil, err
+	}
+	conn, err := rawconn.New(socket)
+	if err != nil {
+		socket.Close()
 		return nil, err
 	}
 	return conn, nil

@@ -12,6 +12,7 @@ package rawconn
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -248,6 +249,7 @@ func asError(call string, errno syscall.Errno) error {
 
 // bigEndian makes a port of the machine's order one of the network's, and back.
 func bigEndian(port uint16) uint16 {
-	b := (*[2]byte)(unsafe.Pointer(&port))
-	return uint16(b[0])<<8 | uint16(b[1])
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], port)
+	return binary.BigEndian.Uint16(b[:])
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 // ErrorKind is why a command has no exit code. The values are part of the CLI
@@ -32,7 +34,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if lines := lastLines(e.Console, 12); lines != "" {
+	if lines := printable.Lines(lastLines(e.Console, 12)); lines != "" {
 		return fmt.Sprintf("%v; the guest's console ends with:\n%s", e.Err, lines)
 	}
 	return e.Err.Error()

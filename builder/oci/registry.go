@@ -13,6 +13,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 // parallelFetches is how many layers are fetched at once.
@@ -78,8 +80,10 @@ func choose(d *remote.Descriptor, want v1.Platform) (v1.Image, error) {
 	return index.Image(chosen.Digest)
 }
 
-// explain adds what an error of a registry means.
+// explain adds what an error of a registry means. Parts of its text are the
+// registry's.
 func explain(err error) error {
+	err = printable.Error(err)
 	var refused *transport.Error
 	if errors.As(err, &refused) {
 		switch refused.StatusCode {
@@ -192,7 +196,7 @@ func (f *fetcher) fetch(l v1.Layer, digest v1.Hash, size int64) error {
 		return cause
 	}
 	if err != nil {
-		return fmt.Errorf("fetching layer %s: %w", digest, err)
+		return fmt.Errorf("fetching layer %s: %w", digest, printable.Error(err))
 	}
 	return nil
 }

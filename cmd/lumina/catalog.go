@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"text/tabwriter"
-
 	"github.com/spf13/cobra"
 )
 
@@ -29,12 +26,11 @@ func newCatalogCommand(env *environment) *cobra.Command {
 			if f != formatText {
 				return printJSON(env.stdout, catalog)
 			}
-			w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tARCH\tVERSION\tDOWNLOAD\tSIZE\tDESCRIPTION")
+			w := newTable(env.stdout, "ID", "ARCH", "VERSION", "DOWNLOAD", "SIZE", "DESCRIPTION")
 			for _, img := range catalog.Images {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", img.ID, img.Architecture, img.Version, formatSize(img.DownloadSize), formatSize(img.Size), img.Description)
+				w.row(img.ID, img.Architecture, img.Version, formatSize(img.DownloadSize), formatSize(img.Size), img.Description)
 			}
-			return w.Flush()
+			return w.print()
 		},
 	}
 	c.Flags().SortFlags = false

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -55,12 +54,12 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(env.stderr, "lumina: %s of layers removed\n", formatSize(freed))
+			env.note("%s of layers removed", formatSize(freed))
 			if age == 0 {
 				return nil
 			}
 			if freed, err = desktop.PruneMacCache(r.Home(), age); freed > 0 {
-				fmt.Fprintf(env.stderr, "lumina: %s of restore images removed\n", formatSize(freed))
+				env.note("%s of restore images removed", formatSize(freed))
 			}
 			return err
 		},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 
@@ -47,7 +46,7 @@ func newCpCommand(env *environment) *cobra.Command {
 				return report.fail(err)
 			}
 			for _, name := range copied.SkippedNames {
-				fmt.Fprintf(env.stderr, "lumina: %s is a socket, FIFO or device and was not copied\n", name)
+				env.note("%s is a socket, FIFO or device and was not copied", name)
 			}
 			if report.format == formatText {
 				return nil

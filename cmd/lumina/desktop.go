@@ -2,8 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -98,12 +96,11 @@ func printDesktops(env *environment, store *desktop.Store, all []*desktop.Manife
 	if f != formatText {
 		return printJSON(env.stdout, rows)
 	}
-	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tOS\tARCH\tCPUS\tMEMORY\tDISK\tRUNNING")
+	w := newTable(env.stdout, "NAME", "OS", "ARCH", "CPUS", "MEMORY", "DISK", "RUNNING")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%v\n", r.Name, r.Variant, r.Architecture, r.CPUs, formatSize(r.Memory), formatSize(r.DiskSize), r.Running)
+		w.row(r.Name, r.Variant, r.Architecture, r.CPUs, formatSize(r.Memory), formatSize(r.DiskSize), r.Running)
 	}
-	return w.Flush()
+	return w.print()
 }
 
 func newDesktopRmCommand(env *environment) *cobra.Command {
@@ -143,12 +140,11 @@ func newDesktopCatalogCommand(env *environment) *cobra.Command {
 			if f != formatText {
 				return printJSON(env.stdout, all)
 			}
-			w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tNAME\tARCH\tURL")
+			w := newTable(env.stdout, "ID", "NAME", "ARCH", "URL")
 			for _, o := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", o.ID, o.Name, o.Architecture, o.URL)
+				w.row(o.ID, o.Name, o.Architecture, o.URL)
 			}
-			return w.Flush()
+			return w.print()
 		},
 	}
 }

@@ -54,7 +54,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 					err = printBooted(env, o)
 				}
 				if err == nil && !headless && !o.Window {
-					fmt.Fprintf(env.stderr, "lumina: this host has no screen; lumina desktop open %s shows the desktop's\n", o.ID)
+					env.note("this host has no screen; lumina desktop open %s shows the desktop's", o.ID)
 				}
 			})
 		},

@@ -53,7 +53,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if r.OS.Note != "" {
-				fmt.Fprintf(env.stderr, "lumina: %s\n", r.OS.Note)
+				env.note("%s", r.OS.Note)
 			}
 			return printDesktops(env, store, []*desktop.Manifest{m})
 		},

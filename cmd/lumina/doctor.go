@@ -112,9 +112,9 @@ func printChecks(env *environment, checks []vm.Check) error {
 		return printJSON(env.stdout, map[string]any{"checks": checks})
 	}
 	for _, check := range checks {
-		fmt.Fprintf(env.stdout, "%-8s %-12s %s\n", check.Status, check.Name, check.Detail)
+		_ = printLine(env.stdout, "%-8s %-12s %s", check.Status, check.Name, check.Detail)
 		if check.Remedy != "" {
-			fmt.Fprintf(env.stdout, "%-21s → %s\n", "", check.Remedy)
+			_ = printLine(env.stdout, "%-21s → %s", "", check.Remedy)
 		}
 	}
 	return nil

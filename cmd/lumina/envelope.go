@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"unicode/utf8"
+
+	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 // maxCapture bounds what JSON output keeps of each stream, in bytes: a guest
@@ -82,7 +84,7 @@ func writeText(w *bufio.Writer, b []byte) {
 		if c >= utf8.RuneSelf {
 			c, size = utf8.DecodeRune(b[i:])
 		}
-		if c >= ' ' && c != '"' && c != '\\' && (c != utf8.RuneError || size > 1) && c != '\u2028' && c != '\u2029' {
+		if c >= ' ' && c != '"' && c != '\\' && (c != utf8.RuneError || size > 1) && (c < 0x7f || !printable.Acts(c)) {
 			i += size
 			continue
 		}
@@ -106,11 +108,7 @@ func writeText(w *bufio.Writer, b []byte) {
 				size++
 			}
 		default:
-			const digits = "0123456789abcdef"
-			w.WriteString(`\u`)
-			for shift := 12; shift >= 0; shift -= 4 {
-				w.WriteByte(digits[c>>shift&15])
-			}
+			w.Write(printable.EscapeJSON(c))
 		}
 		i += size
 		done = i

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -216,12 +215,11 @@ func printDenied(ctx context.Context, env *environment, s *session.Session) erro
 		}
 		return printJSON(env.stdout, traffic)
 	}
-	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PROTOCOL\tDESTINATION\tNAME\tCOUNT\tREASON")
+	w := newTable(env.stdout, "PROTOCOL", "DESTINATION", "NAME", "COUNT", "REASON")
 	for _, d := range traffic.Denied {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", d.Protocol, d.Destination, d.Name, d.Count, d.Reason)
+		w.row(d.Protocol, d.Destination, d.Name, d.Count, d.Reason)
 	}
-	return w.Flush()
+	return w.print()
 }
 
 // processRow is one line of ps SID.
@@ -255,16 +253,15 @@ func printProcesses(ctx context.Context, env *environment, s *session.Session) e
 	if report.format != formatText {
 		return printJSON(env.stdout, rows)
 	}
-	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tPID\tSTATE\tAGE\tCOMMAND")
+	w := newTable(env.stdout, "ID", "PID", "STATE", "AGE", "COMMAND")
 	for _, r := range rows {
 		state := r.State
 		if r.ExitCode != nil {
 			state += " " + strconv.Itoa(*r.ExitCode)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%v\t%s\n", r.ID, r.PID, state, time.Duration(r.AgeSeconds)*time.Second, strings.Join(r.Command, " "))
+		w.row(r.ID, r.PID, state, time.Duration(r.AgeSeconds)*time.Second, strings.Join(r.Command, " "))
 	}
-	return w.Flush()
+	return w.print()
 }
 
 func newLogsCommand(env *environment) *cobra.Command {

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,8 +43,7 @@ func printImage(env *environment, name string, img *image.Image) error {
 	}
 	row := rowOf(name, img)
 	if f == formatText {
-		_, err = fmt.Fprintf(env.stdout, "%s: %s, %s\n", name, row.Architecture, formatSize(row.SizeBytes))
-		return err
+		return printLine(env.stdout, "%s: %s, %s", name, row.Architecture, formatSize(row.SizeBytes))
 	}
 	return printJSON(env.stdout, row)
 }
@@ -82,16 +79,15 @@ func newImagesListCommand(env *environment) *cobra.Command {
 			if f != formatText {
 				return printJSON(env.stdout, rows)
 			}
-			w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tARCH\tSIZE\tCREATED\tSOURCE")
+			w := newTable(env.stdout, "NAME", "ARCH", "SIZE", "CREATED", "SOURCE")
 			for _, r := range rows {
 				if r.Error != "" {
-					fmt.Fprintf(w, "%s\t\t\t\t%s\n", r.Name, r.Error)
+					w.row(r.Name, "", "", "", r.Error)
 					continue
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Name, r.Architecture, formatSize(r.SizeBytes), r.Created.Local().Format(time.DateTime), r.Source)
+				w.row(r.Name, r.Architecture, formatSize(r.SizeBytes), r.Created.Local().Format(time.DateTime), r.Source)
 			}
-			return w.Flush()
+			return w.print()
 		},
 	}
 }

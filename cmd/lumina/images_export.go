@@ -96,7 +96,7 @@ func bootable(ctx context.Context, env *environment, o *disk.Options) (err error
 		return err
 	}
 	if k.Version != o.Image.Kernel.Version {
-		fmt.Fprintf(env.stderr, "lumina: the disk gets kernel %s, the image has %s in a form that EFI cannot start\n", k.Version, o.Image.Kernel.Version)
+		env.note("the disk gets kernel %s, the image has %s in a form that EFI cannot start", k.Version, o.Image.Kernel.Version)
 	}
 	o.Kernel = disk.Kernel{Size: k.Size, Open: k.Open}
 	return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 // format is how results are printed.
@@ -51,9 +53,14 @@ func outputFormat(env *environment) (format, error) {
 
 // printJSON prints v on one line.
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
+	err := e.Encode(v)
+	if err == nil {
+		_, err = w.Write(printable.JSON(b.Bytes()))
+	}
+	if err != nil {
 		return fmt.Errorf("printing the result: %w", err)
 	}
 	return nil

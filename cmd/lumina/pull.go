@@ -110,7 +110,7 @@ func (f *releaseFlags) pull(ctx context.Context, env *environment, id, platform,
 		return err
 	}
 	if !pulled.Fresh {
-		fmt.Fprintf(env.stderr, "lumina: image %q is there already\n", pulled.Name)
+		env.note("image %q is there already", pulled.Name)
 	}
 	return printImage(env, pulled.Name, pulled.Image)
 }
@@ -203,7 +203,7 @@ func pull(ctx context.Context, env *environment, from release.From, home string,
 	var told sync.Once
 	o.Progress = func(step, item string, done, total int64) {
 		if bars.bars == nil { // why it takes long is said once
-			told.Do(func() { fmt.Fprintf(env.stderr, "lumina: fetching %s, %s\n", item, formatSize(total)) })
+			told.Do(func() { env.note("fetching %s, %s", item, formatSize(total)) })
 		}
 		bars.update(builder.Progress{Step: step + " " + item, Done: done, Total: total})
 	}

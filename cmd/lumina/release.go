@@ -168,12 +168,12 @@ func printPublished(env *environment, r publishResult) error {
 		}
 	}
 	for _, file := range r.Files {
-		fmt.Fprintf(env.stdout, "%-9s %9s  %s\n", did[file.Name], formatSize(file.Size), file.Name)
+		_ = printLine(env.stdout, "%-9s %9s  %s", did[file.Name], formatSize(file.Size), file.Name)
 	}
 	if r.DryRun {
 		_, err = fmt.Fprintln(env.stdout, "nothing was uploaded (--dry-run)")
 	} else {
-		_, err = fmt.Fprintln(env.stdout, r.URL)
+		err = printLine(env.stdout, "%s", r.URL)
 	}
 	return err
 }
@@ -186,7 +186,7 @@ func signingKey(env *environment, flags *publishFlags) (*sign.PrivateKey, error)
 	}
 	if path == "" {
 		if flags.dryRun {
-			fmt.Fprintln(env.stderr, "lumina: no --key: what is made is not signed, and would be refused")
+			env.note("no --key: what is made is not signed, and would be refused")
 			return nil, nil
 		}
 		return nil, usageError{errors.New("--key is missing: releases are signed; make a key with: lumina release keygen FILE")}
@@ -200,7 +200,7 @@ func signingKey(env *environment, flags *publishFlags) (*sign.PrivateKey, error)
 		return nil, err
 	}
 	if !trusted.Trust(key) {
-		fmt.Fprintf(env.stderr, "lumina: lumina does not trust this key by itself; who pulls needs LUMINA_PUBLIC_KEY=%s\n", key.Public())
+		env.note("lumina does not trust this key by itself; who pulls needs LUMINA_PUBLIC_KEY=%s", key.Public())
 	}
 	return &key, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 // Exit codes of the contract, beside the command's own and 128+n for signal n.
@@ -64,7 +65,7 @@ func execute(ctx context.Context, env *environment) int {
 	if cause := context.Cause(ctx); ctx.Err() != nil {
 		err = cause
 	}
-	fmt.Fprintf(env.stderr, "lumina: %v\n", err)
+	fmt.Fprintf(env.stderr, "lumina: %s\n", printable.Lines(err.Error()))
 	return codeOf(err)
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -192,16 +191,15 @@ func printSessions(ctx context.Context, env *environment) error {
 	if f != formatText {
 		return printJSON(env.stdout, rows)
 	}
-	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SID\tIMAGE\tUPTIME\tACTIVE")
+	w := newTable(env.stdout, "SID", "IMAGE", "UPTIME", "ACTIVE")
 	for _, r := range rows {
 		if r.Error != "" {
-			fmt.Fprintf(w, "%s\t%s\t\t\n", r.SID, r.Error)
+			w.row(r.SID, r.Error, "", "")
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%v\t%d\n", r.SID, r.Image, time.Duration(r.Uptime)*time.Second, r.ActiveExecs)
+		w.row(r.SID, r.Image, time.Duration(r.Uptime)*time.Second, r.ActiveExecs)
 	}
-	return w.Flush()
+	return w.print()
 }
 
 // completeSIDs completes a first argument with the SIDs of sessions.

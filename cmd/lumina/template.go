@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -36,7 +35,7 @@ func makeTemplateLater(env *environment, options runtime.VMOptions, trace runtim
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		fmt.Fprintf(env.stderr, "lumina: making a template: %v\n", err)
+		env.note("making a template: %v", err)
 	}
 }
 

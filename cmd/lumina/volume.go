@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"path/filepath"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -83,10 +81,9 @@ func printVolumes(env *environment, store *volume.Store, names ...string) error 
 	if f != formatText {
 		return printJSON(env.stdout, rows)
 	}
-	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSIZE\tUSED\tIN USE")
+	w := newTable(env.stdout, "NAME", "SIZE", "USED", "IN USE")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v\n", r.Name, formatSize(r.Size), formatSize(r.Used), r.InUse)
+		w.row(r.Name, formatSize(r.Size), formatSize(r.Used), r.InUse)
 	}
-	return w.Flush()
+	return w.print()
 }

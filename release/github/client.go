@@ -18,6 +18,8 @@ import (
 	"time"
 
 	gh "github.com/google/go-github/v84/github"
+
+	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 // Options configures a Client. Zero values mean the defaults.
@@ -309,7 +311,7 @@ func explain(err error, what string) error {
 		return fmt.Errorf("%s: %w", what, ErrNotFound)
 	}
 	if !errors.As(err, &api) || api.Response == nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, printable.Error(err))
 	}
 	var often *exhausted
 	if errors.As(err, &often) {

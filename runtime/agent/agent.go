@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 // call sends a request and waits for its Reply. conn is closed.
@@ -26,12 +27,13 @@ func call(ctx context.Context, conn net.Conn, req *protocol.Request, reply any) 
 	return withCause(ctx, err)
 }
 
-// withCause returns why ctx ended in place of what that broke.
+// withCause returns why ctx ended in place of what that broke. What the guest has
+// chosen of an error's text becomes printable here.
 func withCause(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return err
+	return printable.Error(err)
 }
 
 // isRefusal says whether err is the agent's word.

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -152,7 +153,7 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, "image.json"), a.Config, 0o644); err != nil {
+		if err := durable.WriteNew(filepath.Join(dir, "image.json"), a.Config, image.FileMode); err != nil {
 			return err
 		}
 		if o.Verify == nil {
@@ -192,7 +193,7 @@ func decompress(ctx context.Context, blob oci.Blob, to string, want image.File, 
 		return err
 	}
 	defer z.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	out, err := durable.Create(to, image.FileMode)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/flatten"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/recipe"
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -126,7 +127,7 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 	if err := writeKernel(filepath.Join(dir, image.Kernel), kernel, o.Architecture); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, image.Initramfs), initramfs, 0o644); err != nil {
+	if err := durable.WriteNew(filepath.Join(dir, image.Initramfs), initramfs, image.FileMode); err != nil {
 		return nil, fmt.Errorf("writing the initramfs: %w", err)
 	}
 	img := &image.Image{
@@ -175,7 +176,7 @@ func writeKernel(path string, k Kernel, arch string) error {
 		return fmt.Errorf("opening the kernel: %w", err)
 	}
 	defer r.Close()
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := durable.Create(path, image.FileMode)
 	if err != nil {
 		return fmt.Errorf("writing the kernel: %w", err)
 	}
@@ -303,7 +304,7 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 		return err
 	}
 	defer from.Close()
-	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	to, err := durable.Create(path, image.FileMode)
 	if err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
 	}
@@ -381,7 +382,7 @@ func (c containerImage) writeRoot(ctx context.Context, path string, img *image.I
 
 // writeLayers makes a root file system of layers, the lowest first.
 func writeLayers(ctx context.Context, path string, layers []oci.Layer, progress func(Progress)) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := durable.Create(path, image.FileMode)
 	if err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
 	}

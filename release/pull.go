@@ -12,6 +12,7 @@ import (
 	"github.com/abdul-abdi/lumina/release/github"
 	"github.com/abdul-abdi/lumina/release/pack"
 	"github.com/abdul-abdi/lumina/release/sign"
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -191,7 +192,7 @@ type Cache struct {
 
 // OpenCache waits until no other process has the cache open.
 func OpenCache(ctx context.Context, dir string) (*Cache, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the cache: %w", err)
 	}
 	f, err := os.Open(dir)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
 
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -106,10 +107,10 @@ func Export(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	if o.Force {
-		return os.Rename(f.Name(), o.Path)
+		return durable.Move(f.Name(), o.Path)
 	}
 	// Link, unlike Rename, leaves what came there meanwhile.
-	if err := os.Link(f.Name(), o.Path); err != nil {
+	if err := durable.Place(f.Name(), o.Path, os.Link); err != nil {
 		return err
 	}
 	return os.Remove(f.Name())

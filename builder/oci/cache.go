@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 )
 
@@ -31,7 +32,7 @@ func blobDir(cacheDir string) string { return filepath.Join(cacheDir, "blobs", "
 // openCache opens the cache for writing and removes what killed processes left.
 func openCache(cacheDir string) (*cache, error) {
 	dir := blobDir(cacheDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the cache: %w", err)
 	}
 	if _, err := CleanCache(cacheDir); err != nil {
@@ -79,7 +80,7 @@ func (c *cache) add(h v1.Hash, r io.Reader) (err error) {
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), c.path(h))
+	return durable.Move(tmp.Name(), c.path(h))
 }
 
 // alone opens a cache's directory that nobody writes to, and keeps everybody

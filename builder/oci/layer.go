@@ -14,6 +14,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/abdul-abdi/lumina/runtime/durable"
 )
 
 // AddLayer makes a layer of the tar archive that write writes, and keeps it in
@@ -44,7 +46,7 @@ func AddLayer(cacheDir string, write func(io.Writer) error) (_ Layer, err error)
 		return Layer{}, fmt.Errorf("making a layer: %w", err)
 	}
 	l := Layer{MediaType: string(types.OCILayer), Digest: sum(stored), DiffID: sum(content), Size: size}
-	if err := errors.Join(tmp.Close(), os.Rename(tmp.Name(), c.path(l.Digest))); err != nil {
+	if err := errors.Join(tmp.Close(), durable.Move(tmp.Name(), c.path(l.Digest))); err != nil {
 		return Layer{}, fmt.Errorf("keeping a layer: %w", err)
 	}
 	l.Open = c.opener(l.Digest)

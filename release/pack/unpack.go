@@ -89,7 +89,7 @@ func unpack(ctx context.Context, r io.Reader, root *os.Root, entry *catalog.Imag
 }
 
 func writeFile(ctx context.Context, root *os.Root, name string, r io.Reader, progress func(n int64)) (image.File, error) {
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := createIn(root, name)
 	if err != nil {
 		return image.File{}, err
 	}
@@ -100,4 +100,16 @@ func writeFile(ctx context.Context, root *os.Root, name string, r io.Reader, pro
 		return image.File{}, fmt.Errorf("%s: %w", name, err)
 	}
 	return image.File{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, f.Close()
+}
+
+// createIn makes a file of an image, with its mode whatever the umask.
+func createIn(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, image.FileMode)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(image.FileMode); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 )
 
@@ -38,7 +39,7 @@ func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error
 	if err != nil || u.Scheme != "https" {
 		return "", fmt.Errorf("fetching %q: want an https address", address)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("fetching %s: %w", address, err)
 	}
 	sum := sha256.Sum256([]byte(address))
@@ -61,10 +62,7 @@ func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error
 		err = f.all(ctx, address, part)
 	}
 	if err == nil {
-		err = part.Sync()
-	}
-	if err == nil {
-		err = os.Rename(part.Name(), name)
+		err = durable.Move(part.Name(), name)
 	}
 	if err != nil {
 		return "", fmt.Errorf("fetching %s: %w", address, err)

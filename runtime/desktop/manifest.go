@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/durable"
 )
 
 // SchemaVersion is of the manifests that this package writes. It reads older
@@ -173,16 +174,8 @@ func (m *Manifest) write(dir string) error {
 		return err
 	}
 	file := filepath.Join(dir, manifestFile)
-	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.Write(b.Bytes()); err != nil {
+	if err := durable.Replace(file, b.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("writing %s: %w", manifestFile, err)
 	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("writing %s: %w", manifestFile, err)
-	}
-	return os.Rename(file+".new", file)
+	return durable.Sync(dir)
 }

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -92,7 +93,7 @@ func (s *Store) Create(ctx context.Context, driver vm.DesktopDriver, m Manifest,
 		err = m.write(dir)
 	}
 	if err == nil {
-		err = os.Rename(dir, s.path(m.ID))
+		err = durable.Move(dir, s.path(m.ID))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
@@ -164,7 +165,7 @@ func (s *Store) path(id string) string { return filepath.Join(s.dir, id) }
 // lock makes names unique: it is held while a desktop is created. What those
 // left who died doing so is removed.
 func (s *Store) lock() (*os.File, error) {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(s.dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -284,6 +285,9 @@ func (s *Store) Remove(id string) error {
 	// Renamed first: what is removed halfway is no desktop.
 	gone := filepath.Join(s.dir, unfinished+m.ID)
 	if err := os.Rename(s.path(m.ID), gone); err != nil {
+		return fmt.Errorf("removing desktop %q: %w", m.Name, err)
+	}
+	if err := durable.Sync(s.dir); err != nil { // before it is removed halfway
 		return fmt.Errorf("removing desktop %q: %w", m.Name, err)
 	}
 	return os.RemoveAll(gone)

@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/durable"
 )
 
 // Schema is the version of the format.
@@ -32,6 +34,11 @@ const (
 
 	metadata = "image.json"
 )
+
+// FileMode is that of an image's files, whatever the umask of who makes it: the
+// virtual machines of root run as another user, who reads them. The directories
+// above them are their owner's alone.
+const FileMode = 0o644
 
 // Who is PID 1 of a guest.
 const (
@@ -196,7 +203,7 @@ func (img *Image) Write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", metadata, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, metadata), append(b, '\n'), 0o644); err != nil {
+	if err := durable.WriteNew(filepath.Join(dir, metadata), append(b, '\n'), FileMode); err != nil {
 		return fmt.Errorf("writing %s: %w", metadata, err)
 	}
 	return nil

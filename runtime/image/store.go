@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
 )
@@ -189,23 +190,25 @@ func (s *Store) Install(ctx context.Context, name string, build func(dir string)
 	if _, err := Read(fresh); err != nil {
 		return fmt.Errorf("installing image %q: %w", name, err)
 	}
-	if err := syncTree(fresh); err != nil {
-		return fmt.Errorf("bringing image %q to disk: %w", name, err)
-	}
-	if err := context.Cause(ctx); err != nil {
+	err = durable.Place(fresh, filepath.Join(s.dir, name), func(from, to string) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		err := os.Rename(from, to)
+		if err != nil && exists(to) {
+			// The old one comes out where the new one was made, and goes with it.
+			// Who uses it holds its files open.
+			err = exchange(from, to)
+		}
 		return err
-	}
-	target := filepath.Join(s.dir, name)
-	err = os.Rename(fresh, target)
-	if err != nil && exists(target) {
-		// The old one comes out where the new one was made, and goes with it.
-		// Who uses it holds its files open.
-		err = exchange(fresh, target)
+	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
 	}
 	if err != nil {
 		return fmt.Errorf("installing image %q: %w", name, err)
 	}
-	return syncFile(s.dir)
+	return nil
 }
 
 func exists(path string) bool {
@@ -224,7 +227,7 @@ type temp struct {
 }
 
 func (s *Store) makeTemp(name string) (*temp, error) {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the image store: %w", err)
 	}
 	// A directory that has no lock yet is not to be taken for one of the dead.
@@ -353,25 +356,3 @@ func Digest(ctx context.Context, path string) (File, error) {
 // These hide the methods that would make io.CopyBuffer ignore its buffer.
 type onlyWriter struct{ io.Writer }
 type onlyReader struct{ io.Reader }
-
-func syncTree(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := syncFile(filepath.Join(dir, e.Name())); err != nil {
-			return err
-		}
-	}
-	return syncFile(dir)
-}
-
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
-}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
@@ -146,10 +147,10 @@ func (s *supervisor) writeInfo() error {
 		return err
 	}
 	path := filepath.Join(s.dir, "session.json")
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+	if err := durable.Replace(path, b, 0o600); err != nil {
 		return fmt.Errorf("describing the session: %w", err)
 	}
-	return os.Rename(path+".new", path)
+	return nil
 }
 
 func (s *supervisor) serve(ctx context.Context, l net.Listener) {

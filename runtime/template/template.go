@@ -29,6 +29,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 )
 
@@ -150,17 +151,26 @@ func (s *Store) Usage() (count int, bytes int64, err error) {
 }
 
 // Remove removes a template. Who uses it has its files open.
-func (s *Store) Remove(key string) error { return os.RemoveAll(filepath.Join(s.dir, key)) }
+func (s *Store) Remove(key string) error { return remove(filepath.Join(s.dir, key)) }
+
+// remove takes away first what vouches for the rest: what is removed halfway is
+// no template.
+func remove(dir string) error {
+	if err := os.Remove(filepath.Join(dir, description)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
 
 // reject removes a template that cannot be trusted.
 func (s *Store) reject(dir string, why error) error {
-	return fmt.Errorf("%w: %w; it was removed: %v", ErrNone, why, os.RemoveAll(dir) == nil)
+	return fmt.Errorf("%w: %w; it was removed: %v", ErrNone, why, remove(dir) == nil)
 }
 
 // Make makes a template, unless it is there or being made. fill writes the
 // files, which are empty.
 func (s *Store) Make(ctx context.Context, key string, fill func(*Files) error) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory of templates: %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(s.dir, key+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -218,11 +228,12 @@ func (s *Store) make(dir, key string, fill func(*Files) error) error {
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(dir, description+".new")
-	if err := os.WriteFile(temp, b, 0o600); err != nil {
+	// The rest is on disk before what vouches for it. Whoever starts of it syncs
+	// nothing.
+	if err := durable.SyncTree(dir); err != nil {
 		return err
 	}
-	return os.Rename(temp, filepath.Join(dir, description))
+	return durable.Replace(filepath.Join(dir, description), b, 0o600)
 }
 
 // evict removes templates, the least recently used first, until so many are left.
@@ -244,7 +255,7 @@ func (s *Store) evict(keep int) error {
 	slices.SortFunc(all, func(a, b used) int { return b.at.Compare(a.at) })
 	for _, u := range all[min(keep, len(all)):] {
 		// Who uses it has its files open.
-		if err := os.RemoveAll(u.path); err != nil {
+		if err := remove(u.path); err != nil {
 			return err
 		}
 	}
@@ -270,7 +281,7 @@ func (s *Store) Clean(all bool) error {
 		if !busy && err == nil {
 			dir := filepath.Join(s.dir, key)
 			if _, statErr := os.Stat(filepath.Join(dir, description)); all || statErr != nil {
-				err = os.RemoveAll(dir)
+				err = remove(dir)
 			}
 			err = errors.Join(err, os.Remove(lock.Name()))
 		}

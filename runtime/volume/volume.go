@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
@@ -46,7 +47,7 @@ func (s *Store) Create(name string, size int64) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("making the volume store: %w", err)
 	}
 	f, err := os.CreateTemp(s.dir, ".new-*")
@@ -57,11 +58,11 @@ func (s *Store) Create(name string, size int64) error {
 	defer os.Remove(f.Name())
 	o := ext4.Options{Label: name[:min(len(name), 16)]}
 	_, _ = rand.Read(o.UUID[:]) // never fails, see crypto/rand
-	if err := errors.Join(ext4.Format(f, size, o), f.Sync()); err != nil {
+	if err := ext4.Format(f, size, o); err != nil {
 		return fmt.Errorf("creating volume %q: %w", name, err)
 	}
 	// Unlike a rename, a link does not replace what is there.
-	if err := os.Link(f.Name(), s.path(name)); errors.Is(err, fs.ErrExist) {
+	if err := durable.Place(f.Name(), s.path(name), os.Link); errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("creating volume %q: %w", name, ErrExists)
 	} else if err != nil {
 		return fmt.Errorf("creating volume %q: %w", name, err)
@@ -142,5 +143,8 @@ func (s *Store) Remove(name string) error {
 		return err
 	}
 	defer f.Close()
-	return os.Remove(s.path(name))
+	if err := os.Remove(s.path(name)); err != nil {
+		return err
+	}
+	return durable.Sync(s.dir) // what is removed does not come back
 }

@@ -39,7 +39,10 @@ func (r *Runtime) BootBare(ctx context.Context, name string) error {
 		return err
 	}
 	<-m.Done()
-	return m.Err()
+	if err := m.Err(); err != vm.ErrEnded {
+		return err
+	}
+	return nil
 }
 
 func bareInitramfs(arch string) (*os.File, error) {

@@ -67,7 +67,11 @@ func (r *Runtime) restore(ctx context.Context, driver vm.Snapshotter, v *VM, p *
 		return fmt.Errorf("copying the template's disk: %w", err)
 	}
 	v.trace.mark("prepared")
-	if v.machine, err = driver.Restore(ctx, p.with(scratch), vm.Snapshot{Memory: files.Memory, State: files.State}); err != nil {
+	spec, err := p.with(scratch)
+	if err != nil {
+		return err
+	}
+	if v.machine, err = driver.Restore(ctx, spec, vm.Snapshot{Memory: files.Memory, State: files.State}); err != nil {
 		return err
 	}
 	v.trace.mark("started")
@@ -136,8 +140,12 @@ func (r *Runtime) freeze(ctx context.Context, driver vm.Snapshotter, p *plan, op
 		return err
 	}
 	p.configure.Template = true
+	spec, err := p.with(files.Scratch)
+	if err != nil {
+		return err
+	}
 	snapshot := vm.Snapshot{Memory: files.Memory, State: files.State}
-	return driver.Save(ctx, p.with(files.Scratch), snapshot, func(ctx context.Context, m vm.Machine) error {
+	return driver.Save(ctx, spec, snapshot, func(ctx context.Context, m vm.Machine) error {
 		return warmUp(ctx, m, p.configure)
 	})
 }

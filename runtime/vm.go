@@ -99,11 +99,16 @@ func (o VMOptions) withDefaults(img *image.Image) VMOptions {
 	if o.DiskSize == 0 {
 		o.DiskSize = DefaultDiskSize
 	}
+	// Whole units are what every driver takes.
+	o.Memory = roundUp(o.Memory, vm.MemoryUnit)
+	o.DiskSize = roundUp(o.DiskSize, vm.MemoryUnit)
 	if o.Network == "" {
 		o.Network = NetworkNAT
 	}
 	return o
 }
+
+func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 
 // Volume is something of the host's that the VM has at Path: the volume of a
 // name, or a directory.
@@ -180,7 +185,11 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 	}
 	defer r.release(scratch)
 	v.trace.mark("prepared")
-	if v.machine, err = r.Driver.Start(ctx, p.with(scratch)); err != nil {
+	spec, err := p.with(scratch)
+	if err != nil {
+		return nil, err
+	}
+	if v.machine, err = r.Driver.Start(ctx, spec); err != nil {
 		return nil, err
 	}
 	v.trace.mark("started")
@@ -275,14 +284,14 @@ func (p *plan) close() {
 	}
 }
 
-// with is the whole machine.
-func (p *plan) with(scratch *os.File) vm.Spec {
+// with is the whole machine, checked.
+func (p *plan) with(scratch *os.File) (vm.Spec, error) {
 	spec := p.spec
 	spec.Disks = append([]vm.Disk{
 		{File: p.root, Serial: protocol.DiskRoot, ReadOnly: true},
 		{File: scratch, Serial: protocol.DiskScratch, Ephemeral: true},
 	}, p.spec.Disks...)
-	return spec
+	return spec, spec.Check()
 }
 
 func (v *VM) dial(ctx context.Context) (net.Conn, error) { return v.machine.Dial(ctx) }
@@ -492,7 +501,7 @@ func (v *VM) Console() string { return v.machine.Console() }
 
 // EndMessage says how a VM ended that nobody stopped.
 func (v *VM) EndMessage() string {
-	if err := v.machine.Err(); err != nil {
+	if err := v.machine.Err(); err != nil && err != vm.ErrEnded {
 		return err.Error()
 	}
 	return "the VM ended unexpectedly"

@@ -222,7 +222,7 @@ func (s *supervisor) wait(ctx context.Context, timeout time.Duration, windowClos
 
 // result is how the machine ended.
 func (s *supervisor) result() error {
-	if err := s.machine.Err(); err != nil {
+	if err := s.machine.Err(); err != vm.ErrEnded {
 		return fmt.Errorf("desktop %q: %w", s.m.Name, err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -35,7 +36,7 @@ func (w *windowed) RunWindow(string) error {
 
 func (w *windowed) Kill()                 { w.ended.Do(func() { close(w.done) }) }
 func (w *windowed) Done() <-chan struct{} { return w.done }
-func (w *windowed) Err() error            { return w.err }
+func (w *windowed) Err() error            { return cmp.Or(w.err, vm.ErrEnded) }
 
 func (w *windowed) PowerButton() error {
 	w.pressed = true

@@ -162,7 +162,7 @@ func try(ctx context.Context, spec vm.Spec, a Accelerator) error {
 	case <-p.greeted:
 		return nil
 	case <-p.done:
-		return errors.Join(errors.New("QEMU ended"), p.err, context.Cause(ctx))
+		return errors.Join(p.err, context.Cause(ctx))
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -109,9 +109,6 @@ func (c *command) inherit(f *os.File) int {
 // newCommand lays out QEMU's command line and returns it with our end of the
 // agent's serial port. mem is nil for memory that is in no file.
 func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.Conn, error) {
-	if spec.CPUs < 1 || spec.Memory < 32<<20 {
-		return nil, nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 32 MiB are needed", spec.CPUs, spec.Memory)
-	}
 	devices := 1 + len(spec.Shares) + len(spec.Disks)
 	if spec.Network != nil {
 		devices++

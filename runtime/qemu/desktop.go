@@ -79,7 +79,7 @@ func (d *Driver) tryDesktop(ctx context.Context, arch string, fw firmware, a Acc
 	case <-spoke.c:
 		return nil
 	case <-m.Done():
-		return errors.Join(errors.New("QEMU ended"), m.Err(), context.Cause(ctx))
+		return errors.Join(m.Err(), context.Cause(ctx))
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -121,7 +121,7 @@ func startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accel
 	if err != nil {
 		p.cancel()
 		<-p.done
-		if errors.Is(err, io.EOF) && p.err != nil {
+		if errors.Is(err, io.EOF) && p.err != vm.ErrEnded {
 			err = p.err // it ended by itself, and how says more than its silence
 		}
 		return nil, err

@@ -146,6 +146,11 @@ func (p *process) launch(ctx context.Context, arch string, line *command) error 
 		p.port.Close()
 		return err
 	}
+	if err := context.Cause(ctx); err != nil {
+		p.port.Close()
+		return err
+	}
+	p.ctx = ctx
 	ctx, p.cancel = context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, path, line.args...)
 	cmd.ExtraFiles = line.files
@@ -167,6 +172,7 @@ type process struct {
 	output  io.Writer // gets the console's: console, and who else is to
 	console *vm.Tail
 	stderr  *vm.Tail
+	ctx     context.Context // of the start
 	cancel  context.CancelFunc
 	killed  atomic.Bool
 	greeted chan struct{} // closed when the guest's agent has greeted
@@ -179,14 +185,22 @@ var _ vm.Machine = (*process)(nil)
 // wait runs until QEMU has ended.
 func (p *process) wait(cmd *exec.Cmd) {
 	err := cmd.Wait()
+	wished := p.killed.Load() || p.ctx.Err() != nil // not cancel: it may have ended before
 	p.cancel()
 	p.port.Close()
-	if err != nil && !p.killed.Load() {
+	p.err = vm.ErrEnded
+	if err != nil && !wished {
 		message := strings.TrimSpace(p.stderr.String())
-		p.err = fmt.Errorf("QEMU ended: %w", errors.Join(err, textError(message)))
+		p.err = ended{errors.Join(err, textError(message))}
 	}
 	close(p.done)
 }
+
+// ended is the end of a QEMU that nobody wished for.
+type ended struct{ why error }
+
+func (e ended) Error() string   { return fmt.Sprintf("QEMU ended: %v", e.why) }
+func (e ended) Unwrap() []error { return []error{vm.ErrEnded, e.why} }
 
 func textError(s string) error {
 	if s == "" {
@@ -195,7 +209,16 @@ func textError(s string) error {
 	return errors.New(s)
 }
 
-func (p *process) Dial(context.Context) (net.Conn, error) { return p.agent.Open() }
+func (p *process) Dial(ctx context.Context) (net.Conn, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	conn, err := p.agent.Open()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", vm.ErrEnded, err)
+	}
+	return conn, nil
+}
 
 func (p *process) Kill() {
 	p.killed.Store(true)

@@ -95,8 +95,7 @@ type Desktop interface {
 	Kill()
 	// Done is closed when the machine has ended and its resources are free.
 	Done() <-chan struct{}
-	// Err says how it ended, once Done is closed: nil when the guest powered off
-	// or Kill was called.
+	// Err says how it ended, once Done is closed, as that of [Machine] does.
 	Err() error
 	// PowerButton presses it. What the guest does about it is its own affair.
 	PowerButton() error

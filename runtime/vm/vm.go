@@ -97,13 +97,15 @@ type Snapshotter interface {
 	Save(ctx context.Context, spec Spec, s Snapshot, prepare func(context.Context, Machine) error) error
 	// Restore starts a machine that goes on where Save ended. spec is that of
 	// Save with other files of the same content. The snapshot is not changed.
+	// Of one that is damaged there is an error, or a machine that ends by itself.
 	Restore(ctx context.Context, spec Spec, s Snapshot) (Machine, error)
 }
 
-// Snapshot is a frozen machine.
+// Snapshot is what is kept of a machine. Each Save and each Restore has files
+// that were opened for it: State is written and read on from its offset.
 type Snapshot struct {
 	Memory *os.File
-	State  *os.File // of everything else; read from its start
+	State  *os.File // of everything but the memory
 }
 
 // Checker is a [Driver] that can tell whether its host is fit for it.
@@ -142,21 +144,30 @@ type Installed interface {
 // Machine is a started virtual machine.
 type Machine interface {
 	// Dial opens a stream to the guest's agent. Before the agent is up, it
-	// waits for it, or what is written to the stream does.
+	// waits for it, or what is written to the stream does. It fails with
+	// ctx's cause when ctx ends first, and with an error that wraps [ErrEnded]
+	// when the machine has ended.
 	Dial(ctx context.Context) (net.Conn, error)
-	// Kill ends the machine at once. It does not wait; see Done.
+	// Kill ends the machine at once. It does not wait; see Done. It may be
+	// called again, and after the end.
 	Kill()
 	// Done is closed when the machine has ended and its resources are free.
 	Done() <-chan struct{}
-	// Err says how the machine ended, once Done is closed: nil when the
-	// guest powered off or Kill was called.
+	// Err is nil while the machine runs. Then it is [ErrEnded] when the guest
+	// powered off or reset, Kill was called, or the context of the start ended,
+	// and another error, which wraps ErrEnded and says why, when the machine
+	// ended by itself.
 	Err() error
 	// Console returns the end of what the guest's kernel and init printed.
 	Console() string
 }
 
-// ErrUnsupported is wrapped when a driver cannot do what a spec asks for.
-var ErrUnsupported = errors.New("not supported by this driver")
+var (
+	// ErrUnsupported is wrapped when a driver cannot do what a spec asks for.
+	ErrUnsupported = errors.New("not supported by this driver")
+	// ErrEnded is what is left of a machine that has ended, see [Machine].
+	ErrEnded = errors.New("the VM has ended")
+)
 
 var (
 	registryMu sync.Mutex

@@ -311,14 +311,15 @@ func addRest(config *apple.VirtualMachineConfiguration) error {
 func (m *machine) watch(ctx context.Context, states <-chan apple.VirtualMachineState) {
 	defer close(m.done)
 	defer m.closeConsole()
+	m.err = vm.ErrEnded
 	defer context.AfterFunc(ctx, m.Kill)()
 	for state := range states {
 		switch state {
 		case apple.VirtualMachineStateStopped:
 			return
 		case apple.VirtualMachineStateError:
-			if !m.killed.Load() {
-				m.err = errors.New("the virtual machine ended with an error of the framework")
+			if !m.killed.Load() && ctx.Err() == nil {
+				m.err = fmt.Errorf("%w with an error of the framework", vm.ErrEnded)
 			}
 			return
 		}
@@ -356,7 +357,7 @@ func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
 	select {
 	case <-m.ready:
 	case <-m.done:
-		return nil, net.ErrClosed
+		return nil, vm.ErrEnded
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

@@ -38,11 +38,6 @@ func checkSpec(spec vm.Spec) error {
 	if err := checkMachine(spec.Arch, spec.CPUs, spec.Memory); err != nil {
 		return err
 	}
-	for _, d := range spec.Disks {
-		if len(d.Serial) > 20 {
-			return fmt.Errorf("disk %q: its serial number is longer than 20 bytes", d.Serial)
-		}
-	}
 	if spec.Arch == "arm64" {
 		return checkKernel(spec.Kernel)
 	}

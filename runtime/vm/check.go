@@ -1,0 +1,72 @@
+package vm
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+// Limits of a [Spec] that every driver shares: of virtio (serials, tags), and
+// what Virtualization.framework refuses, so that QEMU is not given more.
+const (
+	MinMemory  = 32 << 20 // bytes
+	MemoryUnit = 1 << 20  // bytes; memory is a multiple of it
+	SectorSize = 512      // bytes; a disk is a multiple of it
+	maxSerial  = 20       // bytes, VIRTIO_BLK_ID_BYTES
+	maxTag     = 31       // bytes, of a shared directory
+	minMTU     = 1280     // bytes, the least of IPv6
+	maxMTU     = 65535    // bytes
+)
+
+// Check says what of a spec no driver can run. It is called once, above the
+// drivers; they refuse with [ErrUnsupported] what only they cannot do.
+func (s Spec) Check() error {
+	if s.Kernel == nil || s.Initramfs == nil {
+		return errors.New("a VM needs a kernel and an initramfs")
+	}
+	if s.CPUs < 1 {
+		return fmt.Errorf("%d CPUs: want at least 1", s.CPUs)
+	}
+	if s.Memory < MinMemory || s.Memory%MemoryUnit != 0 {
+		return fmt.Errorf("%d bytes of memory: want a multiple of 1 MiB, at least 32 MiB", s.Memory)
+	}
+	serials := map[string]bool{}
+	for _, d := range s.Disks {
+		if d.Serial == "" || len(d.Serial) > maxSerial || serials[d.Serial] {
+			return fmt.Errorf("disk %q: want a serial of 1 to %d bytes that no other disk has", d.Serial, maxSerial)
+		}
+		serials[d.Serial] = true
+		if d.File == nil {
+			return fmt.Errorf("disk %q: it has no file", d.Serial)
+		}
+		info, err := d.File.Stat()
+		if err != nil {
+			return fmt.Errorf("disk %q: %w", d.Serial, err)
+		}
+		if info.Mode().IsRegular() && (info.Size() == 0 || info.Size()%SectorSize != 0) {
+			return fmt.Errorf("disk %q has %d bytes: want a multiple of %d", d.Serial, info.Size(), SectorSize)
+		}
+	}
+	tags := map[string]bool{}
+	for _, share := range s.Shares {
+		if share.Tag == "" || len(share.Tag) > maxTag || tags[share.Tag] {
+			return fmt.Errorf("shared directory %q: want a tag of 1 to %d bytes that no other has", share.Tag, maxTag)
+		}
+		tags[share.Tag] = true
+		if !filepath.IsAbs(share.Dir) {
+			return fmt.Errorf("shared directory %q: its path %q is not absolute", share.Tag, share.Dir)
+		}
+	}
+	if n := s.Network; n != nil {
+		if len(n.MAC) != 6 || n.MAC[0]&1 != 0 {
+			return fmt.Errorf("NIC: %q is not a unicast address of 6 bytes", n.MAC)
+		}
+		if n.MTU < minMTU || n.MTU > maxMTU {
+			return fmt.Errorf("NIC: MTU of %d bytes: want %d to %d", n.MTU, minMTU, maxMTU)
+		}
+		if n.Wire == nil {
+			return errors.New("NIC: it has no socket")
+		}
+	}
+	return nil
+}

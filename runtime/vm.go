@@ -16,6 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -362,6 +363,20 @@ func (v *VM) Done() <-chan struct{} { return v.machine.Done() }
 
 // Dial opens a stream to the agent, for package agent.
 func (v *VM) Dial(ctx context.Context) (net.Conn, error) { return v.machine.Dial(ctx) }
+
+// DialPort connects to a port of the guest's loopback, see [forward.Guest].
+func (v *VM) DialPort(ctx context.Context, protocol string, port uint16) (net.Conn, error) {
+	stream, err := v.machine.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if protocol == forward.UDP {
+		return agent.Datagrams(ctx, stream, port)
+	}
+	return agent.Dial(ctx, stream, port)
+}
+
+var _ forward.Guest = (*VM)(nil)
 
 // finish ends a VM whose work is done: at once, unless something outlives it.
 // It does not wait for the memory of a killed one to be freed.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -158,14 +159,8 @@ func (m *networkMember) options(env *environment) (session.Options, error) {
 	if o.VM, err = flags.options(env); err != nil {
 		return o, err
 	}
-	for _, text := range m.Forwards {
-		forward, err := session.ParseForward(text)
-		if err != nil {
-			return o, err
-		}
-		o.Forwards = append(o.Forwards, forward)
-	}
-	return o, nil
+	o.Forwards, err = forward.ParseAll(m.Forwards)
+	return o, err
 }
 
 // memberRow is a session of a network that is up.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -37,19 +38,15 @@ func newSessionStartCommand(env *environment) *cobra.Command {
 			if o.VM, err = vm.options(env); err != nil {
 				return err
 			}
-			for _, f := range forwards {
-				forward, err := session.ParseForward(f)
-				if err != nil {
-					return usageError{err}
-				}
-				o.Forwards = append(o.Forwards, forward)
+			if o.Forwards, err = forward.ParseAll(forwards); err != nil {
+				return usageError{err}
 			}
 			return startSession(c.Context(), env, o)
 		},
 	}
 	c.Flags().SortFlags = false
 	vm.register(c, env)
-	c.Flags().StringArrayVar(&forwards, "forward", nil, "make a TCP port of the VM reachable on 127.0.0.1, HOSTPORT:GUESTPORT (repeatable)")
+	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "end the session when it was not used for this long, such as 30m")
 	return c
 }

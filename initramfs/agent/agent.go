@@ -138,6 +138,8 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 		return s.kill(req.Kill, w)
 	case req.Op == protocol.OpDial && req.Dial != nil:
 		return dial(conn, req.Dial, r, w)
+	case req.Op == protocol.OpDatagrams && req.Dial != nil:
+		return datagrams(conn, req.Dial, r, w)
 	case req.Op == protocol.OpEcho:
 		return echo(conn, r, w)
 	case req.Op == protocol.OpCopyIn && req.CopyIn != nil:

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -255,6 +256,96 @@ func TestDialKeepsHalfClose(t *testing.T) {
 	_ = conn.(*mux.Stream).CloseWrite()
 	if b, err := io.ReadAll(r.Rest()); string(b) != "SENT BEFORE THE REPLY" {
 		t.Errorf("answer = %q, %v", b, err)
+	}
+}
+
+// An abnormal end of a connection is one at its other end, too.
+func TestDialKeepsResets(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted := make(chan *net.TCPConn)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c.(*net.TCPConn)
+		}
+	}()
+	client := serve(t, true)
+	dial := func() (net.Conn, *protocol.Reader, *net.TCPConn) {
+		conn, err := client.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := protocol.NewReader(conn)
+		_ = protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpDial,
+			Dial: &protocol.Dial{Port: uint16(l.Addr().(*net.TCPAddr).Port)}})
+		if err := r.Expect(protocol.FrameReply, nil); err != nil {
+			t.Fatal(err)
+		}
+		return conn, r, <-accepted
+	}
+	conn, r, server := dial()
+	defer conn.Close()
+	_, _ = server.Write([]byte("part"))
+	if _, err := io.ReadFull(r.Rest(), make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	_ = server.SetLinger(0)
+	server.Close()
+	if b, err := io.ReadAll(r.Rest()); err == nil {
+		t.Errorf("a reset server looks like one that ended: %q", b)
+	}
+	conn, _, server = dial()
+	defer server.Close()
+	conn.Close()
+	_ = server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a client that broke off looks like this: %v", err)
+	}
+}
+
+func TestDatagrams(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		b := make([]byte, protocol.MaxDatagram)
+		for {
+			n, from, err := server.ReadFromUDP(b)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteToUDP(bytes.ToUpper(b[:n]), from)
+		}
+	}()
+	conn, err := serve(t, true).Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r := protocol.NewReader(conn)
+	_ = protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpDatagrams,
+		Dial: &protocol.Dial{Port: uint16(server.LocalAddr().(*net.UDPAddr).Port)}})
+	if err := r.Expect(protocol.FrameReply, nil); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, protocol.MaxDatagram)
+	for _, text := range []string{"a", "", strings.Repeat("b", 9000)} {
+		if err := protocol.WriteDatagram(conn, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := protocol.ReadDatagram(r.Rest(), b)
+		if want := strings.ToUpper(text); err != nil || string(b[:n]) != want {
+			t.Errorf("answer = %.20q, %v, want %.20q", b[:n], err, want)
+		}
 	}
 }
 

@@ -70,7 +70,7 @@ func (r *Request) body() any {
 		return field(&r.Logs)
 	case OpKill:
 		return field(&r.Kill)
-	case OpDial:
+	case OpDial, OpDatagrams:
 		return field(&r.Dial)
 	case OpCopyIn:
 		return field(&r.CopyIn)

@@ -41,6 +41,7 @@ const (
 	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply
 	OpKill      Op = "kill"      // Kill → Reply
 	OpDial      Op = "dial"      // Dial → Reply, then the connection's bytes both ways
+	OpDatagrams Op = "datagrams" // Dial → Reply, then datagrams both ways, see WriteDatagram
 	OpEcho      Op = "echo"      // → Reply, then what the host sends, back: the least that a round trip costs
 	OpCopyIn    Op = "copy_in"   // CopyIn, a tree of files → Copied
 	OpCopyOut   Op = "copy_out"  // CopyOut → a tree of files
@@ -176,7 +177,8 @@ type Kill struct {
 	Signal int    `json:"signal"`
 }
 
-// Dial connects to a TCP port of the guest's loopback.
+// Dial connects to a port of the guest's loopback: by OpDial to one of TCP, by
+// OpDatagrams to one of UDP.
 type Dial struct {
 	Port uint16 `json:"port"`
 }

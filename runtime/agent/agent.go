@@ -4,6 +4,8 @@
 package agent
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,11 +154,40 @@ func output(conn net.Conn, req *protocol.Request, std Stdio) error {
 	return err
 }
 
-// Dial connects to a TCP port of the guest's loopback. The returned connection
-// takes over conn.
-func Dial(conn net.Conn, port uint16) (net.Conn, error) {
-	return join(conn, &protocol.Request{Version: protocol.Version, Op: protocol.OpDial, Dial: &protocol.Dial{Port: port}})
+// Dial connects to a TCP port of the guest's loopback, before ctx ends. The returned
+// connection takes over conn, which is closed on an error.
+func Dial(ctx context.Context, conn net.Conn, port uint16) (net.Conn, error) {
+	return dialPort(ctx, conn, protocol.OpDial, port)
 }
+
+// Datagrams connects to a UDP port of the guest's loopback, as Dial does. Each Write
+// and each Read is one datagram.
+func Datagrams(ctx context.Context, conn net.Conn, port uint16) (net.Conn, error) {
+	joined, err := dialPort(ctx, conn, protocol.OpDatagrams, port)
+	if err != nil {
+		return nil, err
+	}
+	return &packets{Conn: joined, in: bufio.NewReader(joined)}, nil
+}
+
+func dialPort(ctx context.Context, conn net.Conn, op protocol.Op, port uint16) (net.Conn, error) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	joined, err := join(conn, &protocol.Request{Version: protocol.Version, Op: op, Dial: &protocol.Dial{Port: port}})
+	if !stop() || err != nil {
+		conn.Close()
+		return nil, withCause(ctx, cmp.Or(err, net.ErrClosed))
+	}
+	return joined, nil
+}
+
+// packets is a stream of datagrams.
+type packets struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (p *packets) Read(b []byte) (int, error)  { return protocol.ReadDatagram(p.in, b) }
+func (p *packets) Write(b []byte) (int, error) { return len(b), protocol.WriteDatagram(p.Conn, b) }
 
 // Echo makes conn, a stream to the agent, one that comes back: what a round trip
 // costs at least.

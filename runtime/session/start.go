@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/name"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -22,7 +23,7 @@ type Options struct {
 	Home     string            `json:"home"`
 	Driver   string            `json:"driver,omitempty"`
 	VM       runtime.VMOptions `json:"vm"`
-	Forwards []Forward         `json:"forwards,omitempty"`
+	Forwards []forward.Rule    `json:"forwards,omitempty"`
 	// TTL ends the session when it was not used for that long; 0: never.
 	TTL time.Duration `json:"ttl,omitempty"`
 	// Wire connects a member of a network of VMs to its switch. It stays the

@@ -16,6 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
@@ -25,6 +26,8 @@ type supervisor struct {
 	dir  string
 	vm   *runtime.VM
 	ttl  time.Duration
+
+	forwards *forward.Set
 
 	stop     chan struct{} // closed when a client asks for the end
 	stopOnce sync.Once
@@ -70,6 +73,11 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	}
 	defer lock.Close()
 	defer os.RemoveAll(s.dir)
+	// Before the VM: a port that is taken is said at once.
+	if s.forwards, err = forward.Listen(o.Forwards); err != nil {
+		return err
+	}
+	defer s.forwards.Close()
 	r, err := runtime.Open(runtime.Options{Home: o.Home, Driver: o.Driver})
 	if err != nil {
 		return err
@@ -78,11 +86,7 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 		return err
 	}
 	defer s.vm.Close()
-	forwards, err := s.forward(o.Forwards)
-	if err != nil {
-		return err
-	}
-	defer forwards.close()
+	s.forwards.Serve(s.vm)
 	l, err := supervise.Listen(s.dir)
 	if err != nil {
 		return err

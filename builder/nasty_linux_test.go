@@ -63,6 +63,7 @@ func nastyLayers(t testing.TB) [][]byte {
 		// The lowest layer has nothing to white out.
 		file("own", "x"), file(".wh.own", ""), dir("own-dir", 0o755), file("own-dir/x", "x"), file("own-dir/.wh..wh..opq", ""),
 		file("twice", "first"), file("twice", "second"),
+		file("hard/../taken-back", "x"), file("./etc/./../dotted", "x"), link("taken-back-too", "hard/../taken-back"),
 	)
 	for n := range 5000 {
 		add(file(fmt.Sprintf("many/entry-%04d", n), strings.Repeat("x", n%300)))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	goerofs "github.com/erofs/go-erofs"
@@ -66,6 +67,9 @@ func addToTar(t *tar.Writer, fsys fs.FS, name string, d fs.DirEntry, links map[i
 	for k, v := range st.Xattrs {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
+		}
+		if rest, nested := strings.CutPrefix(k, "trusted.overlay.overlay."); nested {
+			k = "trusted.overlay." + rest // as the layer had it that flatten read
 		}
 		h.PAXRecords["SCHILY.xattr."+k] = v
 	}

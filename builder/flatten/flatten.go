@@ -9,10 +9,12 @@ package flatten
 import (
 	"archive/tar"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -38,13 +40,17 @@ var ErrInvalid = errors.New("invalid layer")
 const (
 	whiteoutPrefix = ".wh."
 	opaqueMarker   = ".wh..wh..opq"
+	// asidePrefix begins what aufs kept beside an image's files: .wh..wh.aufs,
+	// .wh..wh.orph, and .wh..wh.plnk, whose files hard links name.
+	asidePrefix = ".wh..wh."
 )
 
 // Tree is a file system being put together.
 type Tree struct {
 	w     *erofs.Writer
 	root  *erofs.Inode
-	layer int // number of the one being applied, from 1
+	aside *erofs.Inode // of the layer's, what asidePrefix begins: it goes with its end
+	layer int          // number of the one being applied, from 1
 	// touched are the names that this layer set or went through: its whiteouts
 	// leave them. The first layer has nothing to white out.
 	touched map[place]struct{}
@@ -78,7 +84,7 @@ func (t *Tree) isTouched(dir *erofs.Inode, name string) bool {
 func New(w *erofs.Writer) *Tree {
 	root := newDir()
 	root.Links = 1
-	return &Tree{w: w, root: root, touched: map[place]struct{}{}, pruned: map[*erofs.Inode]struct{}{}}
+	return &Tree{w: w, root: root, aside: newDir(), touched: map[place]struct{}{}, pruned: map[*erofs.Inode]struct{}{}}
 }
 
 func newDir() *erofs.Inode {
@@ -100,7 +106,7 @@ func (t *Tree) Apply(ctx context.Context, layer io.Reader) error {
 		}
 		h, err := r.Next()
 		if err == io.EOF {
-			return nil
+			return t.empty(t.aside)
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -151,6 +157,9 @@ func (t *Tree) apply(h *tar.Header, r io.Reader) error {
 	}
 	dirName, base := path.Split(name)
 	base = strings.Clone(base) // the tree would keep the whole name
+	if isAside(name) {
+		return t.setAside(name, h, r)
+	}
 	dir, err := t.makeDirs(dirName)
 	if err != nil {
 		return err
@@ -181,14 +190,42 @@ func (t *Tree) keep(text int) error {
 	return nil
 }
 
+// isAside says whether a name is of what aufs kept beside an image's files.
+func isAside(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if strings.HasPrefix(part, asidePrefix) && part != opaqueMarker {
+			return true
+		}
+	}
+	return false
+}
+
+// setAside keeps a file that hard links of the layer may name, until its end.
+// All else of aufs's is left out.
+func (t *Tree) setAside(name string, h *tar.Header, r io.Reader) error {
+	if h.Typeflag != tar.TypeReg || !strings.HasPrefix(name, asidePrefix) {
+		return nil
+	}
+	return t.add(t.aside, name, h, r)
+}
+
 // cleanName makes a name relative to the root: "" is the root itself. A
-// leading slash means the root of the image, which some builders write.
+// leading slash means the root of the image, which some builders write; ".."
+// takes back what is before it, and does not lead above the root.
 func cleanName(name string) (string, error) {
 	if len(name) > maxPath || strings.IndexByte(name, 0) >= 0 {
 		return "", fmt.Errorf("%w: malformed name", ErrInvalid)
 	}
-	for _, part := range strings.Split(name, "/") {
-		if part == ".." {
+	depth := 0
+	for part := range strings.SplitSeq(name, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			depth--
+		default:
+			depth++
+		}
+		if depth < 0 {
 			return "", fmt.Errorf("%w: the name leads out of the image", ErrInvalid)
 		}
 		if len(part) > 255 {
@@ -315,8 +352,10 @@ func (t *Tree) linkTarget(name string) (*erofs.Inode, error) {
 		return nil, fmt.Errorf("hard link to %q: %w", shorten(name), err)
 	}
 	dirName, base := path.Split(clean)
-	dir, err := t.walk(dirName, nil)
-	if err != nil {
+	dir := t.aside
+	if isAside(clean) {
+		base = clean
+	} else if dir, err = t.walk(dirName, nil); err != nil {
 		return nil, fmt.Errorf("hard link to %q: %w", shorten(name), err)
 	}
 	target := dir.Entries[base]
@@ -328,7 +367,7 @@ func (t *Tree) linkTarget(name string) (*erofs.Inode, error) {
 
 func newInode(h *tar.Header) (*erofs.Inode, error) {
 	switch h.Typeflag {
-	case tar.TypeReg, '\x00': // the latter in old archives
+	case tar.TypeReg, '\x00', tar.TypeGNUSparse, tar.TypeCont: // the second in old archives, the last two are read as the first
 		return &erofs.Inode{Mode: erofs.TypeRegular}, nil
 	case tar.TypeDir:
 		return newDir(), nil
@@ -353,7 +392,21 @@ func newInode(h *tar.Header) (*erofs.Inode, error) {
 	return nil, fmt.Errorf("%w: entry of unknown type %q", ErrInvalid, h.Typeflag)
 }
 
-const xattrRecord = "SCHILY.xattr."
+// How archives name extended attributes: star and GNU tar as they are, libarchive
+// percent-encoded, with values in base64.
+const (
+	xattrRecord      = "SCHILY.xattr."
+	libarchiveRecord = "LIBARCHIVE.xattr."
+)
+
+// Attributes of the overlay that a guest's root is. A layer that has such was
+// made of a file system below an overlay: they are its content, and kept under
+// the name that overlayfs gives such ("Nesting overlayfs mounts" of the kernel's
+// overlayfs.rst), as which the guest has them again.
+const (
+	overlayXattr = "trusted.overlay."
+	nestedXattr  = "trusted.overlay.overlay."
+)
 
 // describe sets owner, mode, time and extended attributes.
 func (t *Tree) describe(i *erofs.Inode, h *tar.Header) error {
@@ -374,7 +427,7 @@ func (t *Tree) describe(i *erofs.Inode, h *tar.Header) error {
 	i.Xattrs = nil
 	size := 0
 	for key, value := range h.PAXRecords {
-		name, ok := strings.CutPrefix(key, xattrRecord)
+		name, value, ok := xattr(h.PAXRecords, key, value)
 		if !ok {
 			continue
 		}
@@ -387,6 +440,33 @@ func (t *Tree) describe(i *erofs.Inode, h *tar.Header) error {
 		i.Xattrs[name] = value
 	}
 	return t.keep(size)
+}
+
+// xattr is the extended attribute that a record is of.
+func xattr(records map[string]string, key, value string) (name, plain string, ok bool) {
+	if name, ok = strings.CutPrefix(key, xattrRecord); !ok {
+		encoded, isOne := strings.CutPrefix(key, libarchiveRecord)
+		if !isOne {
+			return "", "", false
+		}
+		// Either may be wrong in what others wrote: it is left out then, as by tar.
+		var err error
+		if name, err = url.PathUnescape(encoded); err != nil {
+			return "", "", false
+		}
+		if _, both := records[xattrRecord+name]; both {
+			return "", "", false
+		}
+		b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
+		if err != nil {
+			return "", "", false
+		}
+		value = string(b)
+	}
+	if rest, own := strings.CutPrefix(name, overlayXattr); own {
+		name = nestedXattr + rest
+	}
+	return name, value, name != ""
 }
 
 // whiteout removes what lower layers have under a name.
@@ -427,6 +507,17 @@ func (t *Tree) prune(dir *erofs.Inode) error {
 	return nil
 }
 
+// empty drops all that is in a directory, in order: the same layers give the same
+// image.
+func (t *Tree) empty(dir *erofs.Inode) error {
+	for _, name := range slices.Sorted(maps.Keys(dir.Entries)) {
+		if err := t.drop(dir, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // drop removes a name and, with its last name, what it named.
 func (t *Tree) drop(dir *erofs.Inode, base string) error {
 	i := dir.Entries[base]
@@ -435,13 +526,7 @@ func (t *Tree) drop(dir *erofs.Inode, base string) error {
 	}
 	delete(dir.Entries, base)
 	if i.IsDir() {
-		// In order: the same layers give the same image.
-		for _, name := range slices.Sorted(maps.Keys(i.Entries)) {
-			if err := t.drop(i, name); err != nil {
-				return err
-			}
-		}
-		return nil
+		return t.empty(i)
 	}
 	if i.Links--; i.Links > 0 {
 		return nil

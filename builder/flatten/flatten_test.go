@@ -29,7 +29,11 @@ func TestCleanName(t *testing.T) {
 		{".", "", true},
 		{"a..b/..c", "a..b/..c", true},
 		{"..", "", false},
-		{"a/../b", "", false},
+		{"a/../b", "b", true},
+		{"a/b/../../c/.", "c", true},
+		{"a/..", "", true},
+		{"a/../../b", "", false},
+		{"a/../..", "", false},
 		{"/..", "", false},
 		{"a\x00b", "", false},
 	}

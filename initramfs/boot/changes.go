@@ -31,7 +31,7 @@ func (s *System) Changes(w io.Writer) error {
 	}
 	unix.Sync()
 	c := &changes{upper: s.upper, lower: s.lower, tar: tar.NewWriter(w), links: map[uint64]string{}}
-	if err := c.dir("."); err != nil {
+	if err := c.entry("."); err != nil {
 		return err
 	}
 	return c.tar.Close()
@@ -181,6 +181,9 @@ func (c *changes) file(h *tar.Header, st *syscall.Stat_t) error {
 	return err
 }
 
+// overlayXattr begins the overlay's own attributes.
+const overlayXattr = "trusted.overlay."
+
 // xattrRecord is how a tar archive names an extended attribute.
 const xattrRecord = "SCHILY.xattr."
 
@@ -208,9 +211,15 @@ func readXattrs(f *os.File) (records map[string]string, opaque bool, err error) 
 		if size, err = unix.Fgetxattr(fd, name, value); err != nil {
 			return nil, false, err
 		}
-		if strings.HasPrefix(name, "trusted.overlay.") {
-			opaque = opaque || name == "trusted.overlay.opaque" && string(value[:size]) == "y"
-			continue
+		if own, ok := strings.CutPrefix(name, overlayXattr); ok {
+			// Of a program's own attribute of such a name it keeps that one, see
+			// "Nesting overlayfs mounts" of the kernel's overlayfs.rst.
+			nested, isNested := strings.CutPrefix(own, "overlay.")
+			if !isNested {
+				opaque = opaque || own == "opaque" && string(value[:size]) == "y"
+				continue
+			}
+			name = overlayXattr + nested
 		}
 		if records == nil {
 			records = map[string]string{}

@@ -115,15 +115,8 @@ func makeOverlayDirs() error {
 			return err
 		}
 	}
-	// The root directory is the upper one: it takes mode and owner of the image's.
-	var st unix.Stat_t
-	if err := unix.Stat(lowerDir, &st); err != nil {
-		return err
-	}
-	if err := unix.Chmod(scratchDir+"/upper", st.Mode&0o7777); err != nil {
-		return err
-	}
-	return unix.Chown(scratchDir+"/upper", int(st.Uid), int(st.Gid))
+	// The root directory is the upper one: it takes what the image's is.
+	return likeDirectory(scratchDir+"/upper", lowerDir)
 }
 
 // enterRoot makes the overlay the root directory, once. The initramfs cannot be

@@ -134,6 +134,7 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
 	}
+	defer a.Close()
 	img, err := image.Parse(bytes.NewReader(a.Config))
 	if err == nil && img.Architecture != o.Architecture {
 		err = fmt.Errorf("it is for %s, %s was asked for", img.Architecture, o.Architecture)

@@ -25,6 +25,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/flatten"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/recipe"
+	"github.com/abdul-abdi/lumina/builder/uncompress"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -354,7 +355,7 @@ func copyLayer(ctx context.Context, l oci.Layer, w io.Writer) error {
 		return err
 	}
 	defer r.Close()
-	plain, err := uncompress(r)
+	plain, err := uncompress.Reader(r)
 	if err != nil {
 		return unexpected(err)
 	}

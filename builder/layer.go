@@ -1,8 +1,6 @@
 package builder
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,15 +10,11 @@ import (
 	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/abdul-abdi/lumina/builder/flatten"
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/builder/uncompress"
 )
-
-// maxWindow bounds what a zstd layer may make its decoder hold, in bytes.
-const maxWindow = 128 << 20
 
 var errDigest = errors.New("the layer is not what its digest says")
 
@@ -39,7 +33,7 @@ func applyLayer(ctx context.Context, tree *flatten.Tree, l oci.Layer, progress f
 	stored.report = func(done int64) {
 		progress(Progress{Step: "unpack", Item: l.DiffID.String(), Done: done, Total: max(l.Size, 0)})
 	}
-	plain, err := uncompress(stored)
+	plain, err := uncompress.Reader(stored)
 	if err != nil {
 		return unexpected(err)
 	}
@@ -76,26 +70,6 @@ func unexpected(err error) error {
 		return fmt.Errorf("the layer is cut off: %w", err)
 	}
 	return err
-}
-
-// uncompress looks at how a stream is compressed, whatever its media type says.
-func uncompress(r io.Reader) (io.ReadCloser, error) {
-	b := bufio.NewReaderSize(r, 256<<10)
-	magic, err := b.Peek(4)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(b)
-	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	}
-	return io.NopCloser(b), nil
 }
 
 // digester hashes what is read through it.

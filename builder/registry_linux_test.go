@@ -1,8 +1,10 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -77,6 +79,17 @@ func TestLayerTypes(t *testing.T) {
 		return func(b []byte) []byte { return append(compress(b[:700]), compress(b[700:])...) }
 	}
 	plain := func(b []byte) []byte { return b }
+	by := func(program string) func([]byte) []byte {
+		return func(b []byte) []byte {
+			cmd := exec.Command(program, "-c")
+			cmd.Stdin = bytes.NewReader(b)
+			z, err := cmd.Output()
+			if err != nil {
+				t.Fatalf("%s: %v", program, err)
+			}
+			return z
+		}
+	}
 	tests := []struct {
 		name     string
 		media    types.MediaType
@@ -93,7 +106,17 @@ func TestLayerTypes(t *testing.T) {
 		{"plain that is said to be gzip", types.OCILayer, plain, ""},
 		{"foreign", types.DockerForeignLayer, gzipped, "may not be distributed"},
 		{"restricted", types.OCIRestrictedLayer, gzipped, "may not be distributed"},
-		{"compressed as nothing known", "application/vnd.oci.image.layer.v1.tar+xz", func(b []byte) []byte { return append([]byte("\xfd7zXZ\x00"), b...) }, "invalid layer"},
+		{"zstd that begins with frames to skip", types.OCILayerZStd, func(b []byte) []byte {
+			return append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00skip\x5f\x2a\x4d\x18\x00\x00\x00\x00"), zipped(b)...)
+		}, ""},
+		{"zstd that ends with a frame to skip", types.OCILayerZStd, func(b []byte) []byte { return append(zipped(b), "\x5e\x2a\x4d\x18\x02\x00\x00\x00toc"[:10]...) }, ""},
+		{"zstd that is said to be gzip", types.OCILayer, zipped, ""},
+		{"gzip that is said to be plain", types.OCIUncompressedLayer, gzipped, ""},
+		{"xz", "application/vnd.oci.image.layer.v1.tar+xz", by("xz"), ""},
+		{"bzip2", types.OCILayer, by("bzip2"), ""},
+		{"xz that is none", "application/vnd.oci.image.layer.v1.tar+xz", func(b []byte) []byte { return append([]byte("\xfd7zXZ\x00"), b...) }, "xz"},
+		{"lz4", types.OCILayer, func(b []byte) []byte { return append([]byte("\x04\x22\x4d\x18"), b...) }, "compressed with lz4"},
+		{"encrypted", "application/vnd.oci.image.layer.v1.tar+gzip+encrypted", gzipped, "is encrypted"},
 	}
 	want := digest(t, create(t, options(t, "oci:"+writeLayout(t, "amd64", layers...))))
 	for _, tt := range tests {

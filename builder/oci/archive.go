@@ -2,7 +2,6 @@ package oci
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,8 +14,9 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/klauspost/compress/gzip"
+
+	"github.com/abdul-abdi/lumina/builder/uncompress"
+	"github.com/abdul-abdi/lumina/runtime/durable"
 )
 
 // maxArchiveEntries bounds the index of an archive.
@@ -35,7 +35,7 @@ type part struct {
 
 // openArchive indexes a tar file. A compressed one is uncompressed first, into
 // a file without a name.
-func openArchive(ctx context.Context, file, cacheDir string) (*archive, error) {
+func openArchive(ctx context.Context, file string, o Options) (*archive, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("archive %q: %w", file, ErrNotFound)
@@ -43,9 +43,18 @@ func openArchive(ctx context.Context, file, cacheDir string) (*archive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening archive: %w", err)
 	}
-	var magic [2]byte
-	if _, err := f.ReadAt(magic[:], 0); err == nil && magic == [2]byte{0x1f, 0x8b} {
-		plain, err := gunzip(ctx, f, cacheDir)
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(fmt.Errorf("%w: archive %q is not a file", ErrInvalid, file), err)
+	}
+	head := make([]byte, 512)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.Close()
+		return nil, fmt.Errorf("reading archive %q: %w", file, err)
+	}
+	if uncompress.Is(head[:n]) {
+		plain, err := uncompressed(ctx, f, o)
 		f.Close()
 		if err != nil {
 			return nil, fmt.Errorf("uncompressing archive %q: %w", file, err)
@@ -60,15 +69,17 @@ func openArchive(ctx context.Context, file, cacheDir string) (*archive, error) {
 	return a, nil
 }
 
-func gunzip(ctx context.Context, f *os.File, cacheDir string) (*os.File, error) {
-	if err := os.MkdirAll(cacheDir, 0o700); err != nil {
+// uncompressed is what f holds, in a file without a name.
+func uncompressed(ctx context.Context, f *os.File, o Options) (*os.File, error) {
+	if err := durable.MkdirAll(o.CacheDir, 0o700); err != nil {
 		return nil, err
 	}
-	z, err := gzip.NewReader(f)
+	z, err := uncompress.Reader(f)
 	if err != nil {
 		return nil, err
 	}
-	plain, err := os.CreateTemp(cacheDir, "archive-*")
+	defer z.Close()
+	plain, err := os.CreateTemp(o.CacheDir, "archive-*")
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +87,7 @@ func gunzip(ctx context.Context, f *os.File, cacheDir string) (*os.File, error) 
 	err = os.Remove(plain.Name())
 	defer context.AfterFunc(ctx, func() { f.Close() })()
 	if err == nil {
-		_, err = io.Copy(plain, z)
+		_, err = io.Copy(Limit(plain, o.MaxSize), z)
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -144,7 +155,7 @@ type dockerManifest struct {
 
 func openDockerArchive(ctx context.Context, s string, o Options) (_ *Image, err error) {
 	file, tag := splitTag(s)
-	a, err := openArchive(ctx, file, o.CacheDir)
+	a, err := openArchive(ctx, file, o)
 	if err != nil {
 		return nil, err
 	}
@@ -171,11 +182,11 @@ func openDockerArchive(ctx context.Context, s string, o Options) (_ *Image, err 
 	if b, err = readSmall(a, path.Clean("/" + m.Config)[1:]); err != nil {
 		return nil, fmt.Errorf("%w: configuration %q: %w", ErrInvalid, m.Config, err)
 	}
-	config, err := v1.ParseConfigFile(bytes.NewReader(b))
+	img, err := newImage(b, m.Config)
 	if err != nil {
-		return nil, fmt.Errorf("%w: configuration %q: %w", ErrInvalid, m.Config, err)
+		return nil, err
 	}
-	img := &Image{Config: config, close: a.Close}
+	img.close = a.Close
 	for _, l := range m.Layers {
 		layer := path.Clean("/" + l)[1:]
 		img.Layers = append(img.Layers, Layer{Size: a.parts[layer].size, Open: func(context.Context) (io.ReadCloser, error) {

@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/abdul-abdi/lumina/builder/uncompress"
 )
 
 func sha(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
@@ -75,6 +78,15 @@ func TestArchives(t *testing.T) {
 		w.Close()
 		return z.Bytes()
 	}
+	with := func(program string, b []byte, args ...string) []byte {
+		cmd := exec.Command(program, append(args, "-c")...)
+		cmd.Stdin = bytes.NewReader(b)
+		z, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v", program, err)
+		}
+		return z
+	}
 	tests := []struct {
 		name, kind string
 		archive    []byte
@@ -108,6 +120,13 @@ func TestArchives(t *testing.T) {
 		{"digest of another kind", "oci-archive", archiveOf(entry("index.json", `{"manifests":[{"digest":"md5:`+sha("")+`"}]}`)), "invalid image"},
 		{"archive that is none", "oci-archive", []byte(strings.Repeat("no archive", 1000)), "archive"},
 		{"compressed archive that is cut off", "oci-archive", zipped(ociArchive("layer"))[:200], "unexpected EOF"},
+		{"zstd", "docker-archive", with("zstd", dockerArchive("l.tar", entry("l.tar", "layer"))), ""},
+		{"zstd layout", "oci-archive", with("zstd", ociArchive("layer")), ""},
+		{"xz", "docker-archive", with("xz", dockerArchive("l.tar", entry("l.tar", "layer"))), ""},
+		{"xz in blocks", "docker-archive", with("xz", dockerArchive("l.tar", entry("l.tar", "layer")), "--block-size=1KiB"), ""},
+		{"bzip2", "docker-archive", with("bzip2", dockerArchive("l.tar", entry("l.tar", "layer"))), ""},
+		{"lz4", "docker-archive", append([]byte("\x04\x22\x4d\x18"), dockerArchive("l.tar", entry("l.tar", "layer"))...), "compressed with lz4"},
+		{"zstd of pzstd", "docker-archive", with("pzstd", dockerArchive("l.tar", entry("l.tar", "layer"))), ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -133,6 +152,9 @@ func TestArchives(t *testing.T) {
 // One manifest each, of what the specification calls artifacts and attestations.
 func TestPick(t *testing.T) {
 	arm := v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}
+	of := func(arch, variant string) *v1.Platform {
+		return &v1.Platform{OS: "linux", Architecture: arch, Variant: variant}
+	}
 	index := func(platforms ...*v1.Platform) *v1.IndexManifest {
 		m := &v1.IndexManifest{}
 		for n, p := range platforms {
@@ -155,11 +177,61 @@ func TestPick(t *testing.T) {
 		{"beside an attestation", index(&v1.Platform{OS: "unknown", Architecture: "unknown"}, &amd64), 1},
 		{"of another system", index(&v1.Platform{OS: "windows", Architecture: "amd64"}), -1},
 		{"twice", index(&amd64, &amd64), 0},
+		{"what every machine runs", index(of("amd64", "v4"), of("amd64", "v3"), of("amd64", "v1"), of("amd64", "v2")), 2},
+		{"none that every machine runs", index(of("amd64", "v4"), of("amd64", "v2"), of("amd64", "v3")), 1},
+		{"a variant that nobody knows", index(of("amd64", "x"), of("amd64", "v1")), 1},
+		{"by another name", index(of("aarch64", ""), of("x86_64", "")), 1},
+		{"in capitals", index(&v1.Platform{OS: "Linux", Architecture: "AMD64"}), 0},
+		{"of no system", index(&v1.Platform{Architecture: "amd64"}), 0},
+		{"of no architecture, alone", index(&v1.Platform{OS: "linux"}), 0},
+		{"of no architecture, beside another", index(&v1.Platform{OS: "linux"}, of("amd64", "")), 1},
+		{"32 bits", index(of("386", ""), of("arm", "v7")), -1},
 	}
 	for _, tt := range tests {
 		d, err := pick(tt.index, amd64)
 		if (err == nil) != (tt.want >= 0) || err == nil && d.Size != tt.want {
 			t.Errorf("%s: pick() = number %d, %v, want %d", tt.name, d.Size, err, tt.want)
+		}
+	}
+}
+
+// Variants of what was asked for, and of arm64.
+func TestPickVariants(t *testing.T) {
+	tests := []struct {
+		want string
+		have []string
+		pick int // -1: none
+	}{
+		{"linux/arm64", []string{"v9", "v8"}, 1},
+		{"linux/arm64", []string{"v9", ""}, 1},
+		{"linux/arm64", []string{"v9", "v8.2"}, 1},
+		{"linux/arm64/v8", []string{""}, 0},
+		{"linux/aarch64", []string{"v7"}, -1},
+		{"linux/amd64/v3", []string{"", "v4", "v2"}, 2},
+		{"linux/amd64/v3", []string{"", "v3", "v4"}, 1},
+		{"linux/amd64/v2", []string{"v4", "v3"}, -1},
+		{"x86_64", []string{"v2", "v1"}, 1},
+	}
+	for _, tt := range tests {
+		p, err := ParsePlatform(tt.want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &v1.IndexManifest{}
+		for n, v := range tt.have {
+			m.Manifests = append(m.Manifests, v1.Descriptor{Size: int64(n), Platform: &v1.Platform{OS: "linux", Architecture: p.Architecture, Variant: v}})
+		}
+		d, err := pick(m, p)
+		if (err == nil) != (tt.pick >= 0) || err == nil && d.Size != int64(tt.pick) {
+			t.Errorf("pick(%q) for %s = number %d, %v, want %d", tt.have, tt.want, d.Size, err, tt.pick)
+		}
+	}
+	for s, want := range map[string]string{"linux/amd64": "linux/amd64", "linux/x86_64": "linux/amd64", "amd64": "linux/amd64", "x86-64": "linux/amd64", "linux/aarch64": "linux/arm64",
+		"linux/arm64/v8": "linux/arm64", "arm64": "linux/arm64", "Linux/ARM64/V8": "linux/arm64", "linux/amd64/v1": "linux/amd64", "linux/amd64/v2": "linux/amd64/v2",
+		"": "", "linux": "", "linux/": "", "windows/amd64": "", "linux/arm/v7": "", "linux/386": "", "linux/amd64/v8": "", "linux/amd64/": "", "linux/amd64/v2/x": "", "linux/arm64/v7": ""} {
+		p, err := ParsePlatform(s)
+		if got := p.String(); (err == nil) != (want != "") || err == nil && got != want {
+			t.Errorf("ParsePlatform(%q) = %s, %v, want %q", s, got, err, want)
 		}
 	}
 }
@@ -172,7 +244,7 @@ func FuzzArchive(f *testing.F) {
 	f.Add(archiveOf(entry("index.json", `{"manifests":[null,{"platform":null},{"mediaType":"application/vnd.oci.image.index.v1+json"}]}`)))
 	f.Add(archiveOf(entry("manifest.json", `[null]`)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
+		if uncompress.Is(b[:min(len(b), 512)]) {
 			t.Skip("a few bytes can be a disk full of zeros")
 		}
 		for _, kind := range []string{"oci-archive", "docker-archive"} {

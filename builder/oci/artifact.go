@@ -24,6 +24,7 @@ type Artifact struct {
 	ConfigType string
 	Config     []byte
 	Blobs      []Blob
+	close      func()
 }
 
 // Blob is a file of an artifact.
@@ -89,39 +90,54 @@ func PullArtifact(ctx context.Context, reference, configType string) (*Artifact,
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	d, err := remote.Get(ref, remoteOptions(ctx, nil)...)
+	c, err := dial(ctx, ref.Context())
 	if err != nil {
-		return nil, explain(err)
+		return nil, err
 	}
-	if d.MediaType != types.OCIManifestSchema1 {
-		return nil, ErrNotArtifact
-	}
-	manifest, err := v1.ParseManifest(bytes.NewReader(d.Manifest))
+	raw, d, err := c.manifest(ctx, ref.Identifier())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		c.close()
+		return nil, err
 	}
-	if string(manifest.Config.MediaType) != configType {
-		return nil, ErrNotArtifact
-	}
-	if manifest.Config.Size > maxConfig {
-		return nil, fmt.Errorf("%w: a configuration of %d bytes", ErrInvalid, manifest.Config.Size)
-	}
-	img, err := d.Image()
-	if err != nil {
-		return nil, explain(err)
-	}
-	a := &Artifact{ConfigType: configType}
-	if a.Config, err = img.RawConfigFile(); err != nil {
-		return nil, explain(err)
-	}
-	for _, l := range manifest.Layers {
-		layer, err := img.LayerByDigest(l.Digest)
-		if err != nil {
-			return nil, explain(err)
-		}
-		a.Blobs = append(a.Blobs, Blob{Name: l.Annotations[titleAnnotation], MediaType: string(l.MediaType), Digest: l.Digest, Size: l.Size, Open: layer.Compressed})
+	a := &Artifact{ConfigType: configType, close: c.close}
+	if err := a.read(ctx, c, raw, d); err != nil {
+		c.close()
+		return nil, err
 	}
 	return a, nil
+}
+
+func (a *Artifact) read(ctx context.Context, c *client, raw []byte, d v1.Descriptor) error {
+	if d.MediaType != types.OCIManifestSchema1 {
+		return ErrNotArtifact
+	}
+	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if string(manifest.Config.MediaType) != a.ConfigType {
+		return ErrNotArtifact
+	}
+	if manifest.Config.Size > maxConfig {
+		return fmt.Errorf("%w: a configuration of %d bytes", ErrInvalid, manifest.Config.Size)
+	}
+	r := c.blob(ctx, manifest.Config)
+	defer r.Close()
+	if a.Config, err = readBounded(r, "the configuration"); err != nil {
+		return err
+	}
+	for _, l := range manifest.Layers {
+		a.Blobs = append(a.Blobs, Blob{Name: l.Annotations[titleAnnotation], MediaType: string(l.MediaType), Digest: l.Digest, Size: l.Size,
+			Open: func() (io.ReadCloser, error) { return c.blob(ctx, l), nil }})
+	}
+	return nil
+}
+
+// Close ends what was opened of a registry.
+func (a *Artifact) Close() {
+	if a.close != nil {
+		a.close()
+	}
 }
 
 // manifest is an artifact as go-containerregistry wants it.

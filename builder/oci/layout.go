@@ -38,7 +38,7 @@ type dirFiles struct{ root *os.Root }
 func (d dirFiles) open(name string) (io.ReadCloser, error) { return d.root.Open(name) }
 func (d dirFiles) Close() error                            { return d.root.Close() }
 
-func openLayout(s string, o Options) (*Image, error) {
+func openLayout(ctx context.Context, s string, o Options) (*Image, error) {
 	path, tag := splitTag(s)
 	root, err := os.OpenRoot(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -47,22 +47,22 @@ func openLayout(s string, o Options) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening OCI layout: %w", err)
 	}
-	return readLayout(dirFiles{root}, tag, o)
+	return readLayout(ctx, dirFiles{root}, tag, o)
 }
 
 func openLayoutArchive(ctx context.Context, s string, o Options) (*Image, error) {
 	path, tag := splitTag(s)
-	archive, err := openArchive(ctx, path, o.CacheDir)
+	archive, err := openArchive(ctx, path, o)
 	if err != nil {
 		return nil, err
 	}
-	return readLayout(archive, tag, o)
+	return readLayout(ctx, archive, tag, o)
 }
 
 // refName is the annotation that holds a tag in a layout's index.
 const refName = "org.opencontainers.image.ref.name"
 
-func readLayout(f files, tag string, o Options) (_ *Image, err error) {
+func readLayout(ctx context.Context, f files, tag string, o Options) (_ *Image, err error) {
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -83,23 +83,38 @@ func readLayout(f files, tag string, o Options) (_ *Image, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for depth := 0; d.MediaType.IsIndex(); depth++ {
-		if depth > 3 {
-			return nil, fmt.Errorf("%w: indexes within indexes", ErrInvalid)
-		}
-		b, err := readBlob(f, d.Digest)
-		if err != nil {
-			return nil, err
-		}
-		nested, err := v1.ParseIndexManifest(bytes.NewReader(b))
-		if err != nil {
-			return nil, fmt.Errorf("%w: index %s: %w", ErrInvalid, d.Digest, err)
-		}
-		if d, err = pick(nested, o.Platform); err != nil {
-			return nil, err
-		}
+	p := layoutPlace{f}
+	raw, err := p.manifest(ctx, d)
+	if err != nil {
+		return nil, err
 	}
-	return readManifest(f, d)
+	img, err := readImage(ctx, p, raw, describe(raw, string(d.MediaType)), o)
+	if err != nil {
+		return nil, err
+	}
+	img.close = f.Close
+	return img, nil
+}
+
+// layoutPlace is a layout as readImage wants it.
+type layoutPlace struct{ files }
+
+func (p layoutPlace) manifest(_ context.Context, d v1.Descriptor) ([]byte, error) {
+	return readBlob(p.files, d.Digest)
+}
+
+func (p layoutPlace) config(_ context.Context, d v1.Descriptor) ([]byte, error) {
+	return readBlob(p.files, d.Digest)
+}
+
+func (p layoutPlace) layer(d v1.Descriptor) Layer {
+	return Layer{MediaType: string(d.MediaType), Digest: d.Digest, Size: d.Size, Open: func(context.Context) (io.ReadCloser, error) {
+		r, err := p.open(blobName(d.Digest))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("blob %s: %w", d.Digest, ErrNotFound)
+		}
+		return r, err
+	}}
 }
 
 // byTag finds a tag in a layout's index, and the platform where several
@@ -108,6 +123,9 @@ func readLayout(f files, tag string, o Options) (_ *Image, err error) {
 func byTag(index *v1.IndexManifest, tag string, want v1.Platform) (v1.Descriptor, error) {
 	byName := map[string][]v1.Descriptor{}
 	for _, m := range index.Manifests {
+		if isAttestation(m) {
+			continue
+		}
 		name := m.Annotations[refName]
 		byName[name] = append(byName[name], m)
 	}
@@ -115,7 +133,7 @@ func byTag(index *v1.IndexManifest, tag string, want v1.Platform) (v1.Descriptor
 	found := byName[tag]
 	if tag == "" {
 		if found = byName["latest"]; len(tags) == 1 {
-			found = index.Manifests
+			found = byName[tags[0]]
 		}
 	}
 	switch {
@@ -127,39 +145,6 @@ func byTag(index *v1.IndexManifest, tag string, want v1.Platform) (v1.Descriptor
 		return v1.Descriptor{}, fmt.Errorf("it has %d images; name one of the tags: %s", len(index.Manifests), strings.Join(tags, ", "))
 	}
 	return v1.Descriptor{}, fmt.Errorf("tag %q: %w; it has: %s", tag, ErrNotFound, strings.Join(tags, ", "))
-}
-
-func readManifest(f files, d v1.Descriptor) (*Image, error) {
-	b, err := readBlob(f, d.Digest)
-	if err != nil {
-		return nil, err
-	}
-	m, err := v1.ParseManifest(bytes.NewReader(b))
-	if err != nil {
-		return nil, fmt.Errorf("%w: manifest %s: %w", ErrInvalid, d.Digest, err)
-	}
-	if b, err = readBlob(f, m.Config.Digest); err != nil {
-		return nil, err
-	}
-	config, err := v1.ParseConfigFile(bytes.NewReader(b))
-	if err != nil {
-		return nil, fmt.Errorf("%w: configuration %s: %w", ErrInvalid, m.Config.Digest, err)
-	}
-	img := &Image{Digest: d.Digest.String(), Config: config, close: f.Close}
-	for _, l := range m.Layers {
-		name := blobName(l.Digest)
-		img.Layers = append(img.Layers, Layer{
-			MediaType: string(l.MediaType), Digest: l.Digest, Size: l.Size,
-			Open: func(context.Context) (io.ReadCloser, error) {
-				r, err := f.open(name)
-				if errors.Is(err, fs.ErrNotExist) {
-					return nil, fmt.Errorf("blob %s: %w", l.Digest, ErrNotFound)
-				}
-				return r, err
-			},
-		})
-	}
-	return img, nil
 }
 
 func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
@@ -189,12 +174,5 @@ func readSmall(f files, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
-	}
-	if len(b) > maxManifest {
-		return nil, fmt.Errorf("%w: %s is longer than %d bytes", ErrInvalid, name, maxManifest)
-	}
-	return b, nil
+	return readBounded(r, name)
 }

@@ -19,8 +19,11 @@ type Image struct {
 	Reference string
 	Digest    string // of the manifest; "" where there is none
 	Config    *v1.ConfigFile
-	Layers    []Layer // lowest first
-	close     func() error
+	RawConfig []byte // Config as it is stored, with all that is in it
+	// Annotations are the manifest's.
+	Annotations map[string]string
+	Layers      []Layer // lowest first
+	close       func() error
 }
 
 // Close frees what the image was read from.
@@ -37,6 +40,8 @@ type Layer struct {
 	Digest    v1.Hash // of the stored bytes; zero where only DiffID is known
 	DiffID    v1.Hash // of the uncompressed archive
 	Size      int64   // bytes as stored; -1 where unknown
+	// Annotations are those of its descriptor in the manifest.
+	Annotations map[string]string
 	// Open begins to read the stored bytes. It may wait for them.
 	Open func(ctx context.Context) (io.ReadCloser, error)
 }
@@ -46,6 +51,9 @@ type Options struct {
 	Platform v1.Platform
 	// CacheDir keeps what was fetched from registries.
 	CacheDir string
+	// MaxSize bounds what is fetched, and what an archive is uncompressed to, in
+	// bytes; 0: nothing does.
+	MaxSize int64
 	// Progress is told how much of a blob was fetched. It may be nil; it is
 	// called from several goroutines.
 	Progress func(digest string, done, total int64)
@@ -56,6 +64,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrPlatform is wrapped when an image is not for the platform asked for.
 	ErrPlatform = errors.New("wrong platform")
+	// ErrTooLarge is wrapped when an image has more than Options.MaxSize.
+	ErrTooLarge = errors.New("larger than the limit")
 	// ErrInvalid is wrapped when what a reference names is not an image.
 	ErrInvalid = errors.New("invalid image")
 )
@@ -74,7 +84,7 @@ func Open(ctx context.Context, reference string, o Options) (*Image, error) {
 	var err error
 	switch kind {
 	case "oci":
-		img, err = openLayout(rest, o)
+		img, err = openLayout(ctx, rest, o)
 	case "oci-archive":
 		img, err = openLayoutArchive(ctx, rest, o)
 	case "docker-archive":
@@ -86,19 +96,22 @@ func Open(ctx context.Context, reference string, o Options) (*Image, error) {
 		return nil, fmt.Errorf("reading image %q: %w", reference, err)
 	}
 	img.Reference = reference
-	if err := img.check(o.Platform); err != nil {
+	if err := img.check(o); err != nil {
 		img.Close()
 		return nil, fmt.Errorf("reading image %q: %w", reference, err)
 	}
 	return img, nil
 }
 
-func (i *Image) check(want v1.Platform) error {
-	if i.Config.OS != "" && i.Config.OS != "linux" {
-		return fmt.Errorf("%w: the image is for %s, and only Linux images can be booted", ErrPlatform, i.Config.OS)
+func (i *Image) check(o Options) error {
+	want := normalize(o.Platform)
+	got := normalize(v1.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant})
+	if got.OS != "" && got.OS != "linux" {
+		return fmt.Errorf("%w: the image is for %.80q, and only Linux images can be booted", ErrPlatform, i.Config.OS)
 	}
-	if got := i.Config.Architecture; got != want.Architecture {
-		return fmt.Errorf("%w: the image is for %q, %q was asked for; choose with --platform linux/%s", ErrPlatform, got, want.Architecture, got)
+	// One that does not say is taken for what was asked for, as by other tools.
+	if got.Architecture != "" && got.Architecture != want.Architecture {
+		return fmt.Errorf("%w: the image is for %.80q, %q was asked for; choose with --platform linux/%.80s", ErrPlatform, i.Config.Architecture, want.Architecture, got.Architecture)
 	}
 	if len(i.Layers) > maxLayers {
 		return fmt.Errorf("%w: it has %d layers", ErrInvalid, len(i.Layers))
@@ -106,33 +119,25 @@ func (i *Image) check(want v1.Platform) error {
 	if n := len(i.Config.RootFS.DiffIDs); n != len(i.Layers) {
 		return fmt.Errorf("%w: %d layers and %d digests of them", ErrInvalid, len(i.Layers), n)
 	}
+	total := int64(0)
 	for n, l := range i.Layers {
+		if l.Size < 0 && l.Digest != (v1.Hash{}) {
+			return fmt.Errorf("%w: layer %d has a size of %d", ErrInvalid, n, l.Size)
+		}
+		// Each alone, too: a sum of sizes may be too large for a number.
+		if total += max(l.Size, 0); o.MaxSize > 0 && (total > o.MaxSize || l.Size > o.MaxSize) {
+			return fmt.Errorf("%w of %d bytes: its layers have more, compressed", ErrTooLarge, o.MaxSize)
+		}
 		i.Layers[n].DiffID = i.Config.RootFS.DiffIDs[n]
 		if i.Layers[n].DiffID.Algorithm != "sha256" || (l.Digest != v1.Hash{} && l.Digest.Algorithm != "sha256") {
 			return fmt.Errorf("%w: layer %d is not named by sha256", ErrInvalid, n)
+		}
+		if strings.Contains(l.MediaType, "encrypted") {
+			return fmt.Errorf("%w: layer %d is encrypted (%.80q): decrypt the image with skopeo copy --decryption-key", ErrInvalid, n, l.MediaType)
 		}
 		if !types.MediaType(l.MediaType).IsDistributable() && l.MediaType != "" {
 			return fmt.Errorf("%w: layer %d has media type %q, which may not be distributed", ErrInvalid, n, l.MediaType)
 		}
 	}
 	return nil
-}
-
-// pick chooses the manifest of a platform from an index.
-func pick(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
-	var have []string
-	for _, m := range index.Manifests {
-		if m.Platform == nil || (m.Platform.OS == "unknown" && m.Platform.Architecture == "unknown") {
-			continue // not said, or an attestation
-		}
-		if m.Platform.OS == want.OS && m.Platform.Architecture == want.Architecture &&
-			(want.Variant == "" || m.Platform.Variant == want.Variant) {
-			return m, nil
-		}
-		have = append(have, m.Platform.String())
-	}
-	if len(index.Manifests) == 1 && len(have) == 0 {
-		return index.Manifests[0], nil
-	}
-	return v1.Descriptor{}, fmt.Errorf("%w: it has none for %s; it has: %s", ErrPlatform, want, strings.Join(have, ", "))
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/abdul-abdi/lumina/runtime/printable"
@@ -26,59 +25,43 @@ func openRegistry(ctx context.Context, reference string, o Options) (*Image, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: not a local image and not a reference: %w", ErrInvalid, err)
 	}
-	d, err := remote.Get(ref, append(remoteOptions(ctx, nil), remote.WithPlatform(o.Platform))...)
+	c, err := dial(ctx, ref.Context())
 	if err != nil {
-		return nil, explain(err)
+		return nil, err
 	}
-	image, err := choose(d, o.Platform)
+	raw, d, err := c.manifest(ctx, ref.Identifier())
 	if err != nil {
-		return nil, explain(err)
+		c.close()
+		return nil, err
 	}
-	digest, err := image.Digest()
+	f := newFetcher(ctx, c, o)
+	img, err := readImage(ctx, registryPlace{f}, raw, d, o)
 	if err != nil {
-		return nil, explain(err)
+		f.close()
+		return nil, err
 	}
-	config, err := image.ConfigFile()
-	if err != nil {
-		return nil, explain(err)
-	}
-	layers, err := image.Layers()
-	if err != nil {
-		return nil, explain(err)
-	}
-	f := newFetcher(ctx, o)
-	img := &Image{Digest: digest.String(), Config: config, close: f.close}
-	for _, l := range layers {
-		layer, err := f.layer(l)
-		if err != nil {
-			f.close()
-			return nil, explain(err)
-		}
-		img.Layers = append(img.Layers, layer)
-	}
+	img.close = f.close
 	return img, nil
 }
 
-// choose is the image of a platform. The library would choose from an index
-// too, but not say what there is.
-func choose(d *remote.Descriptor, want v1.Platform) (v1.Image, error) {
-	if !d.MediaType.IsIndex() {
-		return d.Image()
-	}
-	index, err := d.ImageIndex()
-	if err != nil {
-		return nil, err
-	}
-	m, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	chosen, err := pick(m, want)
-	if err != nil {
-		return nil, err
-	}
-	return index.Image(chosen.Digest)
+// registryPlace is a repository as readImage wants it.
+type registryPlace struct{ f *fetcher }
+
+func (p registryPlace) manifest(ctx context.Context, d v1.Descriptor) ([]byte, error) {
+	b, _, err := p.f.client.manifest(ctx, d.Digest.String())
+	return b, err
 }
+
+func (p registryPlace) config(ctx context.Context, d v1.Descriptor) ([]byte, error) {
+	if d.Size > maxManifest {
+		return nil, fmt.Errorf("%w: a configuration of %d bytes", ErrInvalid, d.Size)
+	}
+	r := p.f.client.blob(ctx, d)
+	defer r.Close()
+	return readBounded(r, "the configuration")
+}
+
+func (p registryPlace) layer(d v1.Descriptor) Layer { return p.f.layer(d) }
 
 // explain adds what an error of a registry means. Parts of its text are the
 // registry's.
@@ -100,6 +83,7 @@ func explain(err error) error {
 // any of them.
 type fetcher struct {
 	o      Options
+	client *client
 	ctx    context.Context
 	cancel context.CancelFunc
 	slots  chan struct{}
@@ -111,8 +95,8 @@ type fetcher struct {
 	cacheErr error
 }
 
-func newFetcher(ctx context.Context, o Options) *fetcher {
-	f := &fetcher{o: o, slots: make(chan struct{}, parallelFetches)}
+func newFetcher(ctx context.Context, c *client, o Options) *fetcher {
+	f := &fetcher{o: o, client: c, slots: make(chan struct{}, parallelFetches)}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	return f
 }
@@ -121,6 +105,7 @@ func newFetcher(ctx context.Context, o Options) *fetcher {
 func (f *fetcher) close() error {
 	f.cancel()
 	f.wait.Wait()
+	f.client.close()
 	if f.cache == nil {
 		return nil
 	}
@@ -137,19 +122,7 @@ func (f *fetcher) start() {
 	}
 }
 
-func (f *fetcher) layer(l v1.Layer) (Layer, error) {
-	digest, err := l.Digest()
-	if err != nil {
-		return Layer{}, err
-	}
-	size, err := l.Size()
-	if err != nil {
-		return Layer{}, err
-	}
-	mediaType, err := l.MediaType()
-	if err != nil {
-		return Layer{}, err
-	}
+func (f *fetcher) layer(d v1.Descriptor) Layer {
 	done := make(chan struct{})
 	var fetchErr error
 	f.starts = append(f.starts, func() {
@@ -157,12 +130,12 @@ func (f *fetcher) layer(l v1.Layer) (Layer, error) {
 		select {
 		case f.slots <- struct{}{}:
 			defer func() { <-f.slots }()
-			fetchErr = f.fetch(l, digest, size)
+			fetchErr = f.fetch(d)
 		case <-f.ctx.Done():
 			fetchErr = context.Cause(f.ctx)
 		}
 	})
-	return Layer{MediaType: string(mediaType), Digest: digest, Size: size, Open: func(ctx context.Context) (io.ReadCloser, error) {
+	return Layer{MediaType: string(d.MediaType), Digest: d.Digest, Size: d.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
 		if f.begin.Do(f.start); f.cacheErr != nil {
 			return nil, f.cacheErr
 		}
@@ -174,29 +147,25 @@ func (f *fetcher) layer(l v1.Layer) (Layer, error) {
 		if fetchErr != nil {
 			return nil, fetchErr
 		}
-		return os.Open(f.cache.path(digest))
-	}}, nil
+		return os.Open(f.cache.path(d.Digest))
+	}}
 }
 
 // fetch makes sure that a whole blob is in the cache. One that is not is
 // replaced.
-func (f *fetcher) fetch(l v1.Layer, digest v1.Hash, size int64) error {
-	if f.cache.has(f.ctx, digest) {
-		f.progress(digest, size, size)
+func (f *fetcher) fetch(d v1.Descriptor) error {
+	if f.cache.has(f.ctx, d.Digest) {
+		f.progress(d.Digest, d.Size, d.Size)
 		return nil
 	}
-	body, err := l.Compressed() // verifies digest and size as it is read
-	if err != nil {
-		return explain(err)
-	}
+	body := f.client.blob(f.ctx, d)
 	defer body.Close()
-	defer context.AfterFunc(f.ctx, func() { body.Close() })()
-	err = f.cache.add(digest, &progressReader{r: body, report: func(done int64) { f.progress(digest, done, size) }})
+	err := f.cache.add(d.Digest, &progressReader{r: body, report: func(done int64) { f.progress(d.Digest, done, d.Size) }})
 	if cause := context.Cause(f.ctx); cause != nil {
 		return cause
 	}
 	if err != nil {
-		return fmt.Errorf("fetching layer %s: %w", digest, printable.Error(err))
+		return fmt.Errorf("fetching layer %s: %w", d.Digest, err)
 	}
 	return nil
 }

@@ -173,12 +173,22 @@ func TestFetchRefuses(t *testing.T) {
 			_, _ = w.Write(blob[:len(blob)/2])
 			panic(http.ErrAbortHandler)
 		}, "unexpected EOF"},
-		{"shorter, and says so", func(w http.ResponseWriter, _ *http.Request, blob []byte) { _, _ = w.Write(blob[:len(blob)/2]) }, "size"},
+		{"shorter, and says so", func(w http.ResponseWriter, _ *http.Request, blob []byte) { _, _ = w.Write(blob[:len(blob)/2]) }, "cut off"},
+		{"longer", func(w http.ResponseWriter, _ *http.Request, blob []byte) {
+			_, _ = w.Write(append(blob[:len(blob):len(blob)], "more"...))
+		}, "more than its"},
+		{"another range", func(w http.ResponseWriter, r *http.Request, blob []byte) {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes 1-%d/%d", len(blob)-1, len(blob)))
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(blob[1:])
+		}, "range"},
+		{"busy for ever", func(w http.ResponseWriter, _ *http.Request, _ []byte) { w.WriteHeader(http.StatusServiceUnavailable) }, "503"},
 		{"not found", func(w http.ResponseWriter, r *http.Request, _ []byte) { http.NotFound(w, r) }, "not found in the registry"},
 		{"refused", func(w http.ResponseWriter, _ *http.Request, _ []byte) { w.WriteHeader(http.StatusForbidden) }, "log in"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // it is waiting, mostly
 			reference, _ := serve(t, tt.answer)
 			o := Options{Platform: amd64, CacheDir: t.TempDir()}
 			img, err := Open(context.Background(), reference, o)

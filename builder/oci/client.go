@@ -1,0 +1,173 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// client reads from one repository of a registry.
+type client struct {
+	http *http.Client
+	repo name.Repository
+	pool *http.Transport
+}
+
+// How long a registry may be silent: before it answers, and within an answer.
+const (
+	answerTimeout = 60 * time.Second
+	idleTimeout   = 60 * time.Second
+)
+
+// dial logs in to a repository, for reading.
+func dial(ctx context.Context, repo name.Repository) (*client, error) {
+	auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	if err != nil {
+		return nil, err
+	}
+	pool := http.DefaultTransport.(*http.Transport).Clone()
+	pool.ResponseHeaderTimeout = answerTimeout
+	t, err := transport.NewWithContext(ctx, repo.Registry, auth, patient{pool}, []string{repo.Scope(transport.PullScope)})
+	if err != nil {
+		pool.CloseIdleConnections()
+		return nil, explain(err)
+	}
+	return &client{http: &http.Client{Transport: t}, repo: repo, pool: pool}, nil
+}
+
+func (c *client) close() { c.pool.CloseIdleConnections() }
+
+// get asks for what is at a path of the repository, from a byte on.
+func (c *client) get(ctx context.Context, path, accept string, from int64) (*http.Response, error) {
+	url := fmt.Sprintf("%s://%s/v2/%s/%s", c.repo.Scheme(), c.repo.RegistryStr(), c.repo.RepositoryStr(), path)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	req.Header.Set("Accept-Encoding", "identity")
+	if from > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+var manifestTypes = []string{
+	string(types.OCIImageIndex), string(types.DockerManifestList), string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
+	string(types.DockerManifestSchema1Signed), string(types.DockerManifestSchema1),
+}
+
+// manifest reads a manifest, by its digest or a tag, and describes what it is.
+func (c *client) manifest(ctx context.Context, identifier string) ([]byte, v1.Descriptor, error) {
+	resp, err := c.get(ctx, "manifests/"+identifier, strings.Join(manifestTypes, ","), 0)
+	if err != nil {
+		return nil, v1.Descriptor{}, explain(err)
+	}
+	defer resp.Body.Close()
+	b, err := readBounded(resp.Body, "the manifest")
+	if err != nil {
+		return nil, v1.Descriptor{}, err
+	}
+	d := describe(b, resp.Header.Get("Content-Type"))
+	if want, err := v1.NewHash(identifier); err == nil && want != d.Digest {
+		return nil, v1.Descriptor{}, fmt.Errorf("%w: manifest %s has digest %s", ErrInvalid, want, d.Digest)
+	}
+	return b, d, nil
+}
+
+// blob reads a blob. Its end is io.EOF only when digest and size are right; where
+// the connection breaks it is read on.
+func (c *client) blob(ctx context.Context, d v1.Descriptor) io.ReadCloser {
+	return newBlobReader(ctx, d, func(ctx context.Context, from int64) (*http.Response, error) {
+		return c.get(ctx, "blobs/"+d.Digest.String(), "", from)
+	})
+}
+
+// patient repeats requests that a server is too busy for, or whose connection
+// fails before there is an answer.
+type patient struct{ next http.RoundTripper }
+
+// How often a request is made at most: of a server that answers, and of one that
+// does not.
+const (
+	busyTries   = 6
+	silentTries = 3
+	maxPause    = 5 * time.Second
+	maxAsked    = 30 * time.Second // that a server can ask to wait
+)
+
+func (p patient) RoundTrip(req *http.Request) (*http.Response, error) {
+	for try := 1; ; try++ {
+		resp, err := p.next.RoundTrip(req)
+		again := err != nil && try < silentTries && isTransient(err) || err == nil && try < busyTries && isBusy(resp.StatusCode)
+		if !again || req.Body != nil && req.Body != http.NoBody || req.Method != http.MethodGet && req.Method != http.MethodHead {
+			return resp, err
+		}
+		wait := pauseBefore(try)
+		if resp != nil {
+			if asked, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && asked >= 0 {
+				wait = min(max(wait, time.Duration(asked)*time.Second), maxAsked)
+			}
+			_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
+			resp.Body.Close()
+		}
+		if err := sleep(req.Context(), wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func isBusy(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+func isTransient(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// pauseBefore is 0.1 s after the first try, and about twice as long after each.
+func pauseBefore(try int) time.Duration {
+	pause := min(100*time.Millisecond<<min(try-1, 10), maxPause)
+	return pause + rand.N(pause/4)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,140 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// place is where the parts of an image are, each found by its digest.
+type place interface {
+	// manifest reads a manifest or an index of such, and compares its digest.
+	manifest(ctx context.Context, d v1.Descriptor) ([]byte, error)
+	// config reads a configuration and compares its digest.
+	config(ctx context.Context, d v1.Descriptor) ([]byte, error)
+	layer(d v1.Descriptor) Layer
+}
+
+// maxNested is how deep indexes may be in each other.
+const maxNested = 3
+
+// readImage reads the image of a platform that a manifest is, or an index leads to.
+func readImage(ctx context.Context, p place, raw []byte, d v1.Descriptor, o Options) (*Image, error) {
+	for depth := 0; d.MediaType.IsIndex(); depth++ {
+		if depth > maxNested {
+			return nil, fmt.Errorf("%w: indexes within indexes", ErrInvalid)
+		}
+		index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+		if err != nil {
+			return nil, fmt.Errorf("%w: index %s: %w", ErrInvalid, d.Digest, err)
+		}
+		chosen, err := pick(index, o.Platform)
+		if err != nil {
+			return nil, err
+		}
+		if raw, err = p.manifest(ctx, chosen); err != nil {
+			return nil, err
+		}
+		d = describe(raw, string(chosen.MediaType))
+	}
+	if d.MediaType == types.DockerManifestSchema1 || d.MediaType == types.DockerManifestSchema1Signed {
+		return nil, fmt.Errorf("%w: its manifest is of Docker's first schema, of before 2016: pull and push it with a tool of today to convert it", ErrInvalid)
+	}
+	m, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return nil, fmt.Errorf("%w: manifest %s: %w", ErrInvalid, d.Digest, err)
+	}
+	if err := checkKind(raw, m); err != nil {
+		return nil, err
+	}
+	config, err := p.config(ctx, m.Config)
+	if err != nil {
+		return nil, err
+	}
+	img, err := newImage(config, m.Config.Digest.String())
+	if err != nil {
+		return nil, err
+	}
+	img.Digest, img.Annotations = d.Digest.String(), m.Annotations
+	for _, l := range m.Layers {
+		layer := p.layer(l)
+		layer.Annotations = l.Annotations
+		img.Layers = append(img.Layers, layer)
+	}
+	return img, nil
+}
+
+// newImage is an image of a configuration; name says which.
+func newImage(config []byte, name string) (*Image, error) {
+	c, err := v1.ParseConfigFile(bytes.NewReader(config))
+	if err != nil {
+		return nil, fmt.Errorf("%w: configuration %.80q: %w", ErrInvalid, name, err)
+	}
+	return &Image{Config: c, RawConfig: config}, nil
+}
+
+// checkKind returns an error for manifests that are not of container images.
+func checkKind(raw []byte, m *v1.Manifest) error {
+	var kind struct {
+		ArtifactType string `json:"artifactType"`
+	}
+	_ = json.Unmarshal(raw, &kind) // it was read before
+	switch t := string(m.Config.MediaType); {
+	case t == "", t == string(types.OCIConfigJSON), t == string(types.DockerConfigJSON), t == "application/octet-stream":
+		if kind.ArtifactType == "" {
+			return nil
+		}
+	case kind.ArtifactType == "":
+		kind.ArtifactType = t
+	}
+	if strings.HasPrefix(kind.ArtifactType, "application/vnd.lumina.") {
+		return fmt.Errorf("%w: it is an image of Lumina's as it is, not a container image: lumina images pull gets it", ErrInvalid)
+	}
+	return fmt.Errorf("%w: it is an artifact of type %.80q, not a container image", ErrInvalid, kind.ArtifactType)
+}
+
+// describe is the descriptor of a manifest. What it says of itself goes before
+// what a server does.
+func describe(raw []byte, said string) v1.Descriptor {
+	sum := sha256.Sum256(raw)
+	d := v1.Descriptor{Size: int64(len(raw)), Digest: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}}
+	var self struct {
+		Schema    int               `json:"schemaVersion"`
+		MediaType types.MediaType   `json:"mediaType"`
+		Manifests []json.RawMessage `json:"manifests"`
+		Config    json.RawMessage   `json:"config"`
+	}
+	_ = json.Unmarshal(raw, &self) // what is none is found out when it is read
+	said, _, _ = strings.Cut(said, ";")
+	switch d.MediaType = types.MediaType(strings.TrimSpace(said)); {
+	case self.Schema == 1:
+		d.MediaType = types.DockerManifestSchema1
+	case self.MediaType != "":
+		d.MediaType = self.MediaType
+	case self.Manifests != nil && self.Config == nil:
+		d.MediaType = types.OCIImageIndex
+	case self.Config != nil:
+		d.MediaType = types.OCIManifestSchema1
+	}
+	return d
+}
+
+// readBounded reads what is to be in memory.
+func readBounded(r io.Reader, what string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", what, err)
+	}
+	if len(b) > maxManifest {
+		return nil, fmt.Errorf("%w: %s is longer than %d bytes", ErrInvalid, what, maxManifest)
+	}
+	return b, nil
+}

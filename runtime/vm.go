@@ -516,8 +516,24 @@ func (v *VM) Console() string { return v.machine.Console() }
 
 // EndMessage says how a VM ended that nobody stopped.
 func (v *VM) EndMessage() string {
-	if err := v.machine.Err(); err != nil && err != vm.ErrEnded {
+	report := v.Report()
+	err := v.machine.Err()
+	switch abnormal := err != nil && err != vm.ErrEnded; {
+	case abnormal && report != "":
+		return err.Error() + "; " + report
+	case abnormal:
 		return err.Error()
+	case report != "":
+		return "the VM ended unexpectedly: " + report
 	}
 	return "the VM ended unexpectedly"
+}
+
+// Report says in one line what the host noticed that the guest does not tell, as
+// that a disk of the host's is full; "" when there is nothing to say.
+func (v *VM) Report() string {
+	if r, ok := v.machine.(vm.Reporter); ok {
+		return r.Report()
+	}
+	return ""
 }

@@ -70,6 +70,10 @@ type command struct {
 	largest  int64 // of the files that it writes, in bytes
 	window   bool
 	slots    []int // the machine's that are free
+	// Our ends of the agent's serial port and of the monitor.
+	port    net.Conn
+	control *net.UnixConn
+	disks   map[string]string // names for people, by QEMU's
 }
 
 // writable notes that QEMU writes to a disk.
@@ -85,15 +89,15 @@ func (c *command) close() {
 	}
 }
 
-// addMonitor gives QEMU a control socket and returns our end.
-func (c *command) addMonitor() (*net.UnixConn, error) {
+// addMonitor gives QEMU a control socket. No guest can reach it.
+func (c *command) addMonitor() error {
 	here, there, err := socketpair.New(syscall.SOCK_STREAM)
 	if err != nil {
-		return nil, fmt.Errorf("making the control socket: %w", err)
+		return fmt.Errorf("making the control socket: %w", err)
 	}
-	c.own = append(c.own, there)
+	c.control, c.own = here, append(c.own, there)
 	c.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", c.inherit(there)), "-mon", "chardev=qmp,mode=control")
-	return here, nil
+	return nil
 }
 
 func (c *command) add(args ...string) { c.args = append(c.args, args...) }
@@ -106,21 +110,26 @@ func (c *command) inherit(f *os.File) int {
 	return 2 + len(c.files)
 }
 
-// newCommand lays out QEMU's command line and returns it with our end of the
-// agent's serial port. mem is nil for memory that is in no file.
-func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.Conn, error) {
+// newCommand lays out QEMU's command line. mem is nil for memory that is in no
+// file.
+func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, error) {
 	devices := 1 + len(spec.Shares) + len(spec.Disks)
 	if spec.Network != nil {
 		devices++
 	}
 	if m.slots != nil && devices > len(m.slots) {
-		return nil, nil, fmt.Errorf("%d devices are too many, %d are possible: give the VM fewer volumes", devices, len(m.slots))
+		return nil, fmt.Errorf("%d devices are too many, %d are possible: give the VM fewer volumes", devices, len(m.slots))
 	}
 	port, there, err := socketpair.New(syscall.SOCK_STREAM)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making the agent's socket: %w", err)
+		return nil, fmt.Errorf("making the agent's socket: %w", err)
 	}
-	c := &command{own: []*os.File{there}, memory: spec.Memory, shares: spec.Shares, slots: m.slots}
+	c := &command{own: []*os.File{there}, port: port, memory: spec.Memory, shares: spec.Shares, slots: m.slots, disks: map[string]string{}}
+	if err := c.addMonitor(); err != nil {
+		port.Close()
+		c.close()
+		return nil, err
+	}
 	c.addMachine(m, spec, mem)
 	c.add("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		// QEMU itself is confined: no new processes, no privileges.
@@ -160,7 +169,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, net.
 		c.addVirtio("virtio-net-device,ctrl_vq=off,ctrl_rx=off,ctrl_rx_extra=off,ctrl_vlan=off,ctrl_mac_addr=off," +
 			"ctrl_guest_offloads=off,guest_announce=off,netdev=net0,mac=" + n.MAC.String())
 	}
-	return c, port, nil
+	return c, nil
 }
 
 // addVirtio adds a virtio device, in the next of the machine's slots.
@@ -198,8 +207,13 @@ func (c *command) addDisk(i int, d vm.Disk) {
 		options = ",cache.no-flush=on"
 	}
 	c.addFile(node, d.File, d.ReadOnly, options)
-	c.addVirtio(fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s", node, d.Serial))
+	c.disks[node] = diskName(d.Serial)
+	c.addVirtio(fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s%s", node, d.Serial, reportErrors))
 }
+
+// reportErrors has the guest get the errors of a disk. QEMU would stop the machine
+// when the host's disk is full, and wait for somebody to let it go on.
+const reportErrors = ",werror=report,rerror=report"
 
 // addFile makes a file, which QEMU inherits, a block device's content.
 func (c *command) addFile(node string, f *os.File, readOnly bool, options string) {

@@ -106,41 +106,35 @@ type desktop struct {
 var _ vm.Desktop = (*desktop)(nil)
 
 func startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accelerator) (*desktop, error) {
-	line, control, err := newDesktopCommand(spec, fw, a)
+	line, err := newDesktopCommand(spec, fw, a)
 	if err != nil {
 		return nil, err
 	}
-	p := newProcess(control, 0)
+	p := newProcess(line, 0)
 	if spec.Serial != nil {
 		p.output = io.MultiWriter(p.console, spec.Serial)
 	}
 	if err := p.launch(ctx, spec.Arch, line); err != nil {
 		return nil, err
 	}
-	qmp, err := openMonitor(control)
+	qmp, err := openMonitor(p.control)
 	if err != nil {
-		p.cancel()
-		<-p.done
-		if errors.Is(err, io.EOF) && p.err != vm.ErrEnded {
-			err = p.err // it ended by itself, and how says more than its silence
-		}
-		return nil, err
+		return nil, p.silent(err)
 	}
-	qmp.dropEvents()
+	p.follow(qmp)
 	return &desktop{process: p, qmp: qmp}, nil
 }
 
-// newDesktopCommand lays out QEMU's command line and returns it with our end of
-// its monitor.
-func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*command, *net.UnixConn, error) {
+// newDesktopCommand lays out QEMU's command line.
+func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*command, error) {
 	if spec.CPUs < 1 || spec.Memory < 64<<20 {
-		return nil, nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 64 MiB are needed", spec.CPUs, spec.Memory)
+		return nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 64 MiB are needed", spec.CPUs, spec.Memory)
 	}
 	m := desktopMachines[spec.Arch]
-	c := &command{memory: spec.Memory, firmware: fw.code, window: spec.Window}
-	control, err := c.addMonitor()
-	if err != nil {
-		return nil, nil, err
+	c := &command{memory: spec.Memory, firmware: fw.code, window: spec.Window,
+		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "medium": "the installation medium"}}
+	if err := c.addMonitor(); err != nil {
+		return nil, err
 	}
 	c.add("-M", m.name+",pflash0=code,pflash1=variables", "-m", strconv.FormatInt(spec.Memory>>10, 10)+"k", "-smp", strconv.Itoa(spec.CPUs),
 		"-nodefaults", "-no-user-config", "-display", display(spec.Window),
@@ -174,7 +168,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	if spec.Common {
 		c.add("-rtc", "base=localtime") // of Windows
 	}
-	return c, control, nil
+	return c, nil
 }
 
 // addStorage adds disk and medium. An empty disk does not boot, and the firmware
@@ -186,9 +180,9 @@ func (c *command) addStorage(spec vm.DesktopSpec) {
 	}
 	if spec.Disk != nil {
 		c.addFile("disk", spec.Disk, false, "")
-		device := "virtio-blk-pci"
+		device := "virtio-blk-pci" + reportErrors
 		if spec.Common {
-			device = "nvme,serial=disk"
+			device = "nvme,serial=disk" // which always reports
 		}
 		c.add("-device", device+",drive=disk"+first)
 	}
@@ -197,7 +191,7 @@ func (c *command) addStorage(spec vm.DesktopSpec) {
 		// for it, and under emulation it is faster than AHCI. OVMF reads 48 MB
 		// in 19 s, not in more than 30 s.
 		c.addFile("medium", spec.Medium, true, "")
-		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=medium"+second)
+		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=medium"+reportErrors+second)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -100,14 +101,15 @@ func installation(program string) []string {
 
 // start boots a machine and greets its agent.
 func start(ctx context.Context, spec vm.Spec, v Verdict) (*process, error) {
-	line, agent, err := newCommand(machines[spec.Arch], v, spec, nil)
+	line, err := newCommand(machines[spec.Arch], v, spec, nil)
 	if err != nil {
 		return nil, err
 	}
-	p := newProcess(agent, spec.ConsoleTail)
+	p := newProcess(line, spec.ConsoleTail)
 	if err := p.launch(ctx, spec.Arch, line); err != nil {
 		return nil, err
 	}
+	go p.listen()
 	return p, p.greet()
 }
 
@@ -122,20 +124,41 @@ func (p *process) greet() error {
 	return nil
 }
 
-// newProcess makes a process that is not started. It takes over port.
-func newProcess(port net.Conn, consoleSize int) *process {
+// newProcess makes a process that is not started. It takes over our ends of what
+// connects it with us.
+func newProcess(line *command, consoleSize int) *process {
 	if consoleSize == 0 {
 		consoleSize = consoleTail
 	}
 	p := &process{
-		port:    port,
-		done:    make(chan struct{}),
-		greeted: make(chan struct{}),
-		console: vm.NewTail(consoleSize),
-		stderr:  vm.NewTail(4 << 10),
+		port:     line.port,
+		control:  line.control,
+		done:     make(chan struct{}),
+		greeted:  make(chan struct{}),
+		followed: make(chan struct{}),
+		console:  vm.NewTail(consoleSize),
+		stderr:   &head{},
+		notes:    notes{disks: line.disks, migrated: make(chan string, 16)},
 	}
 	p.output = p.console
+	if p.port != nil {
+		p.output = &haltWatch{Writer: p.console, halted: p.halt}
+	}
 	return p
+}
+
+// listen follows QEMU's events.
+func (p *process) listen() {
+	m, err := openMonitor(p.control)
+	if err != nil {
+		close(p.followed) // it has ended
+		return
+	}
+	p.follow(m)
+}
+
+func (p *process) follow(m *monitor) {
+	m.follow(p.event, func() { close(p.followed) })
 }
 
 // launch starts QEMU.
@@ -143,11 +166,11 @@ func (p *process) launch(ctx context.Context, arch string, line *command) error 
 	defer line.close()
 	path, err := find(arch)
 	if err != nil {
-		p.port.Close()
+		p.hangUp()
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
-		p.port.Close()
+		p.hangUp()
 		return err
 	}
 	p.ctx = ctx
@@ -155,51 +178,92 @@ func (p *process) launch(ctx context.Context, arch string, line *command) error 
 	cmd := exec.CommandContext(ctx, path, line.args...)
 	cmd.ExtraFiles = line.files
 	cmd.Stdout, cmd.Stderr = p.output, p.stderr
+	cmd.Env = environ(line.window)
 	if err := p.start(cmd, line); err != nil {
 		p.cancel()
-		p.port.Close()
+		p.hangUp()
 		return fmt.Errorf("starting %s: %w", path, err)
 	}
 	return nil
+}
+
+// environ is QEMU's environment: nothing of the caller's, which may hold secrets,
+// but what a window's toolkit cannot do without.
+func environ(window bool) []string {
+	env := []string{}
+	if !window {
+		return env
+	}
+	for _, name := range []string{"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
+		"HOME", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "XDG_DATA_DIRS", "XDG_CONFIG_HOME", "XDG_SESSION_TYPE", "GDK_BACKEND", "GDK_SCALE", "GTK_THEME", "XCURSOR_THEME", "XCURSOR_SIZE"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
+// hangUp closes what connects us with QEMU.
+func (p *process) hangUp() {
+	if p.port != nil {
+		p.port.Close()
+	}
+	if p.control != nil {
+		p.control.Close()
+	}
 }
 
 var packageOf = map[string]string{"amd64": "qemu-system-x86", "arm64": "qemu-system-arm"}
 
 // process is one running QEMU.
 type process struct {
-	port    net.Conn // our end of the agent's serial port, or of a desktop's monitor
-	agent   *mux.Session
-	output  io.Writer // gets the console's: console, and who else is to
-	console *vm.Tail
-	stderr  *vm.Tail
-	ctx     context.Context // of the start
-	cancel  context.CancelFunc
-	killed  atomic.Bool
-	greeted chan struct{} // closed when the guest's agent has greeted
-	done    chan struct{}
-	err     error // set before done is closed
+	port     net.Conn      // our end of the agent's serial port; nil for a desktop
+	control  *net.UnixConn // of the monitor
+	agent    *mux.Session
+	output   io.Writer // gets the console's: console, and who else is to
+	console  *vm.Tail
+	stderr   *head
+	notes    notes
+	saving   atomic.Bool // the machine is stopped for its state to be saved
+	ctx      context.Context // of the start
+	cancel   context.CancelFunc
+	killed   atomic.Bool
+	greeted  chan struct{} // closed when the guest's agent has greeted
+	followed chan struct{} // closed when all that QEMU said on the monitor was read
+	done     chan struct{}
+	err      error // set before done is closed
 }
 
 var _ vm.Machine = (*process)(nil)
+
+// lastWords bounds the wait for what QEMU said on its monitor before it ended.
+const lastWords = time.Second
 
 // wait runs until QEMU has ended.
 func (p *process) wait(cmd *exec.Cmd) {
 	err := cmd.Wait()
 	wished := p.killed.Load() || p.ctx.Err() != nil // not cancel: it may have ended before
 	p.cancel()
-	p.port.Close()
 	p.err = vm.ErrEnded
-	if err != nil && !wished {
-		message := strings.TrimSpace(p.stderr.String())
-		p.err = ended{errors.Join(err, textError(message))}
+	if !wished {
+		t := time.NewTimer(lastWords)
+		select {
+		case <-p.followed:
+		case <-t.C:
+		}
+		t.Stop()
+		if err := p.over(err); err != nil {
+			p.err = ended{err}
+		}
 	}
+	p.hangUp()
 	close(p.done)
 }
 
 // ended is the end of a QEMU that nobody wished for.
 type ended struct{ why error }
 
-func (e ended) Error() string   { return fmt.Sprintf("QEMU ended: %v", e.why) }
+func (e ended) Error() string   { return e.why.Error() }
 func (e ended) Unwrap() []error { return []error{vm.ErrEnded, e.why} }
 
 func textError(s string) error {

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,31 +15,52 @@ import (
 // socket that only QEMU and this process have.
 type monitor struct {
 	conn *net.UnixConn
-	in   *json.Decoder
-	// replies has what is no event once dropEvents reads; nil before.
+	in   *bufio.Reader
+	// replies has what is no event once follow reads; nil before.
 	replies chan message
 }
+
+// maxMessage bounds a line of QEMU's, in bytes: a guest may have taken it over.
+const maxMessage = 64 << 10
 
 // message is anything that QEMU says.
 type message struct {
 	Return json.RawMessage `json:"return"`
 	Event  string          `json:"event"`
-	Data   struct {
-		Status string `json:"status"`
-	} `json:"data"`
-	Error *struct {
+	Data   eventData       `json:"data"`
+	Error  *struct {
 		Description string `json:"desc"`
 	} `json:"error"`
 }
 
+// eventData is what is read of all events' data (qapi/run-state.json,
+// block-core.json, migration.json).
+type eventData struct {
+	Status string `json:"status"` // MIGRATION
+	// BLOCK_IO_ERROR
+	Device    string `json:"device"`
+	Node      string `json:"node-name"`
+	Operation string `json:"operation"`
+	NoSpace   bool   `json:"nospace"`
+	Cause     string `json:"reason"` // SHUTDOWN, too
+}
+
 // openMonitor reads the greeting and leaves the negotiation mode.
 func openMonitor(conn *net.UnixConn) (*monitor, error) {
-	m := &monitor{conn: conn, in: json.NewDecoder(conn)}
-	var greeting map[string]any
-	if err := m.in.Decode(&greeting); err != nil {
+	m := &monitor{conn: conn, in: bufio.NewReaderSize(conn, maxMessage)}
+	if _, err := m.in.ReadSlice('\n'); err != nil {
 		return nil, fmt.Errorf("reading QEMU's greeting: %w", err)
 	}
 	return m, m.command(nil, "qmp_capabilities", nil)
+}
+
+// read reads one message: QEMU writes each on a line.
+func (m *monitor) read() (reply message, err error) {
+	line, err := m.in.ReadSlice('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &reply)
+	}
+	return reply, err
 }
 
 // command runs a command and waits for its return; file, if any, goes along.
@@ -73,7 +95,7 @@ func (m *monitor) command(file *os.File, name string, arguments any) error {
 
 func (m *monitor) receive() (reply message, err error) {
 	if m.replies == nil {
-		return reply, m.in.Decode(&reply)
+		return m.read()
 	}
 	reply, ok := <-m.replies
 	if !ok {
@@ -82,41 +104,25 @@ func (m *monitor) receive() (reply message, err error) {
 	return reply, err
 }
 
-// dropEvents reads events as they come, so that QEMU need not keep them for
-// somebody who asks for nothing.
-func (m *monitor) dropEvents() {
+// follow reads until QEMU has ended, tells of events as they come, and then calls
+// over: QEMU keeps what nobody reads.
+func (m *monitor) follow(event func(message), over func()) {
 	m.replies = make(chan message)
 	go func() {
+		defer over()
 		defer close(m.replies)
 		for {
-			var reply message
-			if err := m.in.Decode(&reply); err != nil {
+			reply, err := m.read()
+			if err != nil {
 				return
 			}
 			if reply.Event == "" {
 				m.replies <- reply
+			} else {
+				event(reply)
 			}
 		}
 	}()
-}
-
-// saved waits until a migration has ended.
-func (m *monitor) saved() error {
-	for {
-		var e message
-		if err := m.in.Decode(&e); err != nil {
-			return fmt.Errorf("waiting for QEMU to save the machine: %w", err)
-		}
-		if e.Event != "MIGRATION" {
-			continue
-		}
-		switch e.Data.Status {
-		case "completed":
-			return nil
-		case "failed", "cancelled":
-			return errors.New("QEMU could not save the machine")
-		}
-	}
 }
 
 type capability struct {
@@ -133,12 +139,8 @@ func setCapabilities(m *monitor, all ...capability) error {
 
 // save writes the state of all devices to file; memory that is a shared file
 // is left out. The machine has stopped when it returns.
-func save(ctx context.Context, conn *net.UnixConn, file *os.File) error {
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	m, err := openMonitor(conn)
-	if err != nil {
-		return err
-	}
+func (p *process) save(ctx context.Context, m *monitor, file *os.File) error {
+	p.saving.Store(true)
 	if err := setCapabilities(m, fileMemory, capability{"events", true}); err != nil {
 		return err
 	}
@@ -148,15 +150,25 @@ func save(ctx context.Context, conn *net.UnixConn, file *os.File) error {
 	if err := m.command(nil, "migrate", map[string]string{"uri": "fd:state"}); err != nil {
 		return err
 	}
-	return m.saved()
+	for {
+		select {
+		case status := <-p.notes.migrated:
+			switch status {
+			case "completed":
+				return nil
+			case "failed", "cancelled":
+				return errors.New("QEMU could not save the machine")
+			}
+		case <-p.done:
+			return errors.Join(errors.New("QEMU ended while it saved the machine"), p.err)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // load makes a machine that was started for it go on from a state.
-func load(conn *net.UnixConn, file *os.File) error {
-	m, err := openMonitor(conn)
-	if err != nil {
-		return err
-	}
+func load(m *monitor, file *os.File) error {
 	if err := setCapabilities(m, fileMemory); err != nil {
 		return err
 	}

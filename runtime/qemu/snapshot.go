@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -63,16 +64,11 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 	if err := giveMemory(s.Memory); err != nil {
 		return fmt.Errorf("making the memory's file QEMU's: %w", err)
 	}
-	line, port, err := newCommand(machines[spec.Arch], verdict, spec, &memory{file: s.Memory, shared: true})
+	line, err := newCommand(machines[spec.Arch], verdict, spec, &memory{file: s.Memory, shared: true})
 	if err != nil {
 		return err
 	}
-	control, err := line.addMonitor()
-	if err != nil {
-		return err
-	}
-	defer control.Close()
-	p := newProcess(port, spec.ConsoleTail)
+	p := newProcess(line, spec.ConsoleTail)
 	if err := p.launch(ctx, spec.Arch, line); err != nil {
 		return err
 	}
@@ -80,13 +76,18 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 		p.Kill()
 		<-p.done
 	}()
+	m, err := openMonitor(p.control)
+	if err != nil {
+		return p.silent(err)
+	}
+	p.follow(m)
 	if err := p.greet(); err != nil {
 		return err
 	}
 	if err := prepare(ctx, p); err != nil {
 		return err
 	}
-	return save(ctx, control, s.State)
+	return p.save(ctx, m, s.State)
 }
 
 // Restore is part of [vm.Snapshotter].
@@ -95,28 +96,39 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 	if err != nil {
 		return nil, err
 	}
-	line, port, err := newCommand(machines[spec.Arch], verdict, spec, &memory{file: s.Memory, state: s.State})
+	line, err := newCommand(machines[spec.Arch], verdict, spec, &memory{file: s.Memory, state: s.State})
 	if err != nil {
 		return nil, err
 	}
-	control, err := line.addMonitor()
-	if err != nil {
-		return nil, err
-	}
-	// QEMU loses its monitor with it: nothing can reach it any more.
-	defer control.Close()
-	p := newProcess(port, spec.ConsoleTail)
+	p := newProcess(line, spec.ConsoleTail)
 	if err := p.launch(ctx, spec.Arch, line); err != nil {
 		return nil, err
 	}
 	// To the guest, which was not asked, this is the connection that it had.
-	p.agent = mux.ClientFrom(port, thawedFrom)
-	stop := context.AfterFunc(ctx, func() { control.Close() })
+	p.agent = mux.ClientFrom(p.port, thawedFrom)
+	stop := context.AfterFunc(ctx, func() { p.control.Close() })
 	defer stop()
-	if err := load(control, s.State); err != nil {
+	m, err := openMonitor(p.control)
+	if err != nil {
+		return nil, p.silent(err)
+	}
+	p.follow(m)
+	if err := load(m, s.State); err != nil {
 		p.Kill()
 		<-p.done
 		return nil, errors.Join(err, p.err)
 	}
 	return p, nil
+}
+
+// silent is the error of a QEMU that says nothing on its monitor, which ended by
+// itself most likely: how says more.
+func (p *process) silent(err error) error {
+	close(p.followed)
+	p.cancel()
+	<-p.done
+	if errors.Is(err, io.EOF) && p.err != vm.ErrEnded {
+		return p.err
+	}
+	return err
 }

@@ -162,6 +162,14 @@ type Machine interface {
 	Console() string
 }
 
+// Reporter is a [Machine] or a [Desktop] whose driver notices what its guest does
+// not tell.
+type Reporter interface {
+	// Report says it in one line: that a disk of the host's failed and, once the
+	// machine has ended by itself, how; "" when there is nothing to say.
+	Report() string
+}
+
 var (
 	// ErrUnsupported is wrapped when a driver cannot do what a spec asks for.
 	ErrUnsupported = errors.New("not supported by this driver")

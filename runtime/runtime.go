@@ -106,6 +106,9 @@ type Result struct {
 	Trace          Trace
 	// Network is what the guest did with its network; nil when it has none.
 	Network *NetworkReport
+	// HostError is what went wrong on the host while the VM ran, as that its disk
+	// is full; "" for nothing.
+	HostError string
 }
 
 // Run boots a VM, runs one command in it and ends the VM. The result is never
@@ -132,7 +135,7 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 		return result, err
 	}
 	defer func() {
-		result.Network = v.Network()
+		result.Network, result.HostError = v.Network(), v.Report()
 		err = errors.Join(err, v.finish(ctx))
 	}()
 	result.Trace = v.Trace()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -66,6 +67,9 @@ func (r *Runtime) restore(ctx context.Context, driver vm.Snapshotter, v *VM, p *
 	if err := template.CopySparse(scratch, files.Scratch); err != nil {
 		return fmt.Errorf("copying the template's disk: %w", err)
 	}
+	if err := ext4.Reserve(scratch, v.options.DiskSize); err != nil {
+		return err
+	}
 	v.trace.mark("prepared")
 	spec, err := p.with(scratch)
 	if err != nil {
@@ -109,6 +113,9 @@ func (r *Runtime) MakeTemplate(ctx context.Context, options VMOptions) error {
 	options = options.withDefaults(img.Image)
 	if options.Init == image.InitSystemd {
 		return fmt.Errorf("making a template of a VM with systemd: %w", vm.ErrUnsupported)
+	}
+	if err := checkSpace(r.home, options.DiskReserve, templateRoom); err != nil {
+		return fmt.Errorf("making a template of image %q: %w", options.Image, err)
 	}
 	p, err := r.plan(img, options)
 	if err != nil {

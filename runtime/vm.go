@@ -64,6 +64,9 @@ type VMOptions struct {
 	Init string
 	// NoTemplate boots even if there is a frozen VM to go on from.
 	NoTemplate bool
+	// DiskReserve is what has to be free on the disk of the state directory, in
+	// bytes; NoDiskReserve for nothing.
+	DiskReserve int64
 }
 
 // CheckSize says whether a VM of that size can be had on this host.
@@ -164,6 +167,9 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 		}
 	}()
 	options = options.withDefaults(img.Image)
+	if err := CheckSpace(r.home, options.DiskReserve); err != nil {
+		return nil, err
+	}
 	v := &VM{image: img, options: options, trace: Trace{start: time.Now()}, ready: make(chan struct{}), begin: begin}
 	v.Guest = NewGuest(img.Config, v.dial, func(err error) error { return v.ended(VMCrashed, err) })
 	p, err := r.plan(img, options)
@@ -434,7 +440,11 @@ func (r *Runtime) makeScratch(size int64) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := formatScratch(f, size); err != nil {
+	err = formatScratch(f, size)
+	if err == nil {
+		err = ext4.Reserve(f, size)
+	}
+	if err != nil {
 		r.release(f)
 		return nil, err
 	}

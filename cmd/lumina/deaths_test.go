@@ -53,7 +53,8 @@ func sessionPID(t *testing.T, sid string) int {
 	return info.PID
 }
 
-// What the caller left open is nothing for a session's processes.
+// What the caller left open is nothing for a session's processes, and what its
+// environment has nothing for QEMU.
 func TestInheritedFiles(t *testing.T) {
 	secret, err := os.Create(filepath.Join(t.TempDir(), "secret"))
 	if err != nil {
@@ -61,10 +62,14 @@ func TestInheritedFiles(t *testing.T) {
 	}
 	defer secret.Close()
 	start := command("session", "start", "--image", "debian", "--network", "none")
+	start.Env = append(start.Env, "GITHUB_TOKEN=secret")
 	start.ExtraFiles = []*os.File{secret, secret, secret, secret, secret, secret}
 	r := finish(t, start).succeeded(t)
 	defer lumina(t, "session", "stop", r.SID)
 	supervisor := sessionPID(t, r.SID)
+	if env := readFile(t, fmt.Sprintf("/proc/%d/environ", childOf(t, supervisor))); len(env) > 0 {
+		t.Errorf("QEMU's environment: %q", env)
+	}
 	for _, pid := range []int{supervisor, childOf(t, supervisor)} {
 		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		if err != nil || len(files) < 3 {

@@ -28,6 +28,13 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 			if o.Home, err = runtime.Home(env.getenv("LUMINA_HOME")); err != nil {
 				return err
 			}
+			reserve, err := diskReserve(env)
+			if err != nil {
+				return err
+			}
+			if err := runtime.CheckSpace(o.Home, reserve); err != nil {
+				return err
+			}
 			o.ID = args[0]
 			o.Window = !headless && !o.Capture && hasScreen(env)
 			for _, file := range []*string{&o.SerialFile, &o.Medium} {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	goruntime "runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
@@ -173,12 +171,11 @@ const lowDisk = 5 << 30
 
 func examineDisk(home string) vm.Check {
 	check := vm.Check{Name: "disk", Status: vm.CheckOK}
-	var st unix.Statfs_t
-	dir := home
-	for unix.Statfs(dir, &st) != nil && dir != filepath.Dir(dir) {
-		dir = filepath.Dir(dir) // not made yet
+	free, err := runtime.FreeSpace(home)
+	if err != nil {
+		check.Status, check.Detail = vm.CheckWarn, err.Error()
+		return check
 	}
-	free := int64(st.Bavail) * int64(st.Bsize)
 	check.Detail = fmt.Sprintf("%s free for %s", formatSize(free), home)
 	if free < lowDisk {
 		check.Status, check.Remedy = vm.CheckWarn, "remove images, or set LUMINA_HOME to a larger disk"

@@ -98,7 +98,22 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 	if network, trafficErr := traffic(context.WithoutCancel(ctx)); trafficErr == nil {
 		report.network = network
 	}
+	if exit.Code != 0 {
+		// It may have failed for what went wrong on the host.
+		report.hostError = hostError(ctx, s)
+	}
 	return report.finish(exit.Code, duration, err)
+}
+
+// hostError asks a session for what went wrong on its host; "" for nothing.
+func hostError(ctx context.Context, s *session.Session) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
+	defer cancel()
+	status, err := s.Status(ctx)
+	if err != nil || status == nil {
+		return ""
+	}
+	return status.HostError
 }
 
 func execDetached(ctx context.Context, env *environment, s *session.Session, command runtime.Command) error {

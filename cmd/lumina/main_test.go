@@ -141,11 +141,18 @@ func processes(t testing.TB) []string {
 	return found
 }
 
-// ours tells whether a process was started with this test's state directory,
-// which QEMU inherits in its environment.
+// ours tells whether a process was started with this test's state directory, or
+// has files of it open, as QEMU has its disks.
 func ours(proc string) bool {
 	env, err := os.ReadFile(proc + "/environ")
-	return err == nil && slices.Contains(strings.Split(string(env), "\x00"), "LUMINA_HOME="+home)
+	if err == nil && slices.Contains(strings.Split(string(env), "\x00"), "LUMINA_HOME="+home) {
+		return true
+	}
+	files, _ := filepath.Glob(proc + "/fd/*")
+	return slices.ContainsFunc(files, func(f string) bool {
+		to, err := os.Readlink(f)
+		return err == nil && strings.HasPrefix(to, home+"/")
+	})
 }
 
 // leftovers lists what is in the state directory beside images and caches.

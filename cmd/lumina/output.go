@@ -73,6 +73,7 @@ type report struct {
 	start          time.Time
 	stdout, stderr capture // formatJSON
 	network        *runtime.NetworkReport
+	hostError      string // what went wrong on the host
 	lines          lineWriter
 }
 
@@ -101,7 +102,15 @@ func (r *report) finish(code int, duration time.Duration, err error) error {
 	case formatJSON:
 		err = r.lines.print(r.success(code, duration))
 	case formatNDJSON:
-		err = r.lines.print(map[string]any{"exit_code": code, "duration_ms": duration.Milliseconds()})
+		end := map[string]any{"exit_code": code, "duration_ms": duration.Milliseconds()}
+		if r.hostError != "" {
+			end["host_error"] = r.hostError
+		}
+		err = r.lines.print(end)
+	case formatText:
+		if r.hostError != "" {
+			r.env.note("%s", r.hostError)
+		}
 	}
 	if err == nil && code != 0 {
 		return exitCode(code)
@@ -148,6 +157,9 @@ func (r *report) fail(err error) error {
 // success is the envelope of a command that ended.
 func (r *report) success(code int, duration time.Duration) envelope {
 	e := append(r.output(""), field{"exit_code", code}, field{"duration_ms", duration.Milliseconds()})
+	if r.hostError != "" {
+		e = append(e, field{"host_error", r.hostError})
+	}
 	return append(e, networkFields(r.network)...)
 }
 
@@ -162,6 +174,9 @@ func (r *report) failure(err error) envelope {
 	f := envelope{{"error", kind}, {"message", err.Error()}, {"duration_ms", time.Since(r.start).Milliseconds()}}
 	if kind != runtime.ConnectionFailed && r.format == formatJSON {
 		f = append(f, r.output("partial_")...)
+	}
+	if r.hostError != "" {
+		f = append(f, field{"host_error", r.hostError})
 	}
 	return append(f, networkFields(r.network)...)
 }

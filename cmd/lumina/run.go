@@ -139,7 +139,7 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 		printTrace(env.stderr, result.Trace)
 	}
 	makeTemplateLater(env, options.VM, result.Trace)
-	report.network = result.Network
+	report.network, report.hostError = result.Network, result.HostError
 	return report.finish(result.ExitCode, result.Duration, err)
 }
 

@@ -93,6 +93,11 @@ func TestOutputIsByteExact(t *testing.T) {
 	}
 }
 
+// reboot calls reboot(2) with a command, as poweroff -f and halt -f do.
+func reboot(command string) string {
+	return "perl -e 'syscall(169, 0xfee1dead, 672274793, " + command + ", 0)'"
+}
+
 // Every error of the contract: exit code, kind, partial output, and no trace.
 func TestRunErrors(t *testing.T) {
 	tests := []struct {
@@ -105,7 +110,10 @@ func TestRunErrors(t *testing.T) {
 	}{
 		{"timeout", []string{"--timeout", "2s", "echo part; echo err >&2; sleep 60"}, 124, "timeout", "longer than 2s", "part\n"},
 		{"crash of the guest's kernel", []string{"echo part; sleep 0.1; echo c > /proc/sysrq-trigger; sleep 60"}, 125, "vm_crashed", "sysrq triggered crash", "part\n"},
-		{"guest that powers off", []string{"echo part; sleep 0.1; echo b > /proc/sysrq-trigger; sleep 60"}, 125, "vm_crashed", "ended unexpectedly", "part\n"},
+		{"guest that restarts", []string{"echo part; sleep 0.1; echo b > /proc/sysrq-trigger; sleep 60"}, 125, "vm_crashed", "its guest restarted the machine", "part\n"},
+		{"guest that powers off", []string{"echo part; sleep 0.1; " + reboot("0x4321fedc") + "; sleep 60"}, 125, "vm_crashed", "reboot: Power off not available", "part\n"},
+		{"guest that halts", []string{"echo part; sleep 0.1; dmesg -n 1; " + reboot("0xcdef0123") + "; sleep 60"}, 125, "vm_crashed", "reboot: System halted", "part\n"},
+		{"guest whose kernel panics and stays", []string{"echo part; sleep 0.1; echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger; sleep 60"}, 125, "vm_crashed", "sysrq triggered crash", "part\n"},
 		{"image that is not there", []string{"--image", "nope", "true"}, 125, "connection_failed", "lumina images create nope", "-"},
 		{"program that is not there", []string{"--", "no-such-program"}, 125, "connection_failed", "no-such-program", "-"},
 		{"directory that is not there", []string{"--workdir", "/no/such", "true"}, 125, "connection_failed", "/no/such", "-"},

@@ -188,13 +188,13 @@ func printSessions(ctx context.Context, env *environment) error {
 	if f != formatText {
 		return printJSON(env.stdout, rows)
 	}
-	w := newTable(env.stdout, "SID", "IMAGE", "UPTIME", "ACTIVE")
+	w := newTable(env.stdout, "SID", "IMAGE", "UPTIME", "ACTIVE", "")
 	for _, r := range rows {
 		if r.Error != "" {
-			w.row(r.SID, r.Error, "", "")
+			w.row(r.SID, r.Error, "", "", "")
 			continue
 		}
-		w.row(r.SID, r.Image, time.Duration(r.Uptime)*time.Second, r.ActiveExecs)
+		w.row(r.SID, r.Image, time.Duration(r.Uptime)*time.Second, r.ActiveExecs, r.HostError)
 	}
 	return w.print()
 }

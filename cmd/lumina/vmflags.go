@@ -107,6 +107,10 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 			*size.to = n
 		}
 	}
+	var err error
+	if o.DiskReserve, err = diskReserve(env); err != nil {
+		return o, err
+	}
 	if v := env.getenv("LUMINA_CPUS"); v != "" && o.CPUs == 0 {
 		var n processors
 		if err := n.Set(v); err != nil {
@@ -118,6 +122,22 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 		return o, usageError{err}
 	}
 	return o, nil
+}
+
+// diskReserve is LUMINA_DISK_RESERVE, what of the host's disk is kept free.
+func diskReserve(env *environment) (int64, error) {
+	switch v := env.getenv("LUMINA_DISK_RESERVE"); v {
+	case "":
+		return 0, nil
+	case "0":
+		return runtime.NoDiskReserve, nil
+	default:
+		n, err := parseSize(v)
+		if err != nil {
+			return 0, usageError{fmt.Errorf("LUMINA_DISK_RESERVE: %w", err)}
+		}
+		return n, nil
+	}
 }
 
 // parseVolume reads NAME:PATH or DIR:PATH[:ro]; a directory is written with a

@@ -69,7 +69,8 @@ func diskError(disk string, e eventData) string {
 	if e.Operation == "write" {
 		operation = "writing to"
 	}
-	if e.NoSpace {
+	// QEMU's own word for it is for machines that it stops. Its locale is C.
+	if e.Cause == "No space left on device" || e.Cause == "Disk quota exceeded" {
 		return "the host's disk is full: " + operation + " " + disk + " failed, and the guest got the error"
 	}
 	return fmt.Sprintf("%s %s failed on the host, and the guest got the error: %.100q", operation, disk, e.Cause)
@@ -119,7 +120,7 @@ func (p *process) over(err error) error {
 func (p *process) Report() string {
 	p.notes.mu.Lock()
 	defer p.notes.mu.Unlock()
-	return strings.TrimPrefix(p.notes.disk+"; "+p.notes.end, "; ")
+	return strings.Trim(p.notes.disk+"; "+p.notes.end, "; ")
 }
 
 var _ vm.Reporter = (*process)(nil)

@@ -41,7 +41,6 @@ type eventData struct {
 	Device    string `json:"device"`
 	Node      string `json:"node-name"`
 	Operation string `json:"operation"`
-	NoSpace   bool   `json:"nospace"`
 	Cause     string `json:"reason"` // SHUTDOWN, too
 }
 

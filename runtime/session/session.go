@@ -209,6 +209,8 @@ type Status struct {
 	Image       string `json:"image"`
 	Uptime      int64  `json:"uptime_seconds"`
 	ActiveExecs int    `json:"active_execs"`
+	// HostError is what went wrong on the host, as that its disk is full.
+	HostError string `json:"host_error,omitempty"`
 }
 
 // Status asks the supervisor.

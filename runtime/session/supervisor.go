@@ -287,7 +287,7 @@ func (s *supervisor) answer(conn net.Conn) {
 	switch req.Op {
 	case opStatus:
 		s.mu.Lock()
-		reply.Status = &Status{SID: s.info.SID, Image: s.info.Image, Uptime: int64(time.Since(s.info.Started).Seconds()), ActiveExecs: s.active}
+		reply.Status = &Status{SID: s.info.SID, Image: s.info.Image, Uptime: int64(time.Since(s.info.Started).Seconds()), ActiveExecs: s.active, HostError: s.vm.Report()}
 		s.mu.Unlock()
 	case opStop:
 		s.askStop()

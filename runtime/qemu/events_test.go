@@ -1,0 +1,91 @@
+package qemu
+
+import (
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// A machine that QEMU stops, for whatever reason, is ended and told.
+func TestStoppedMachineEnds(t *testing.T) {
+	d := New()
+	fw, err := findFirmware(runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	variables, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer variables.Close()
+	if err := d.WriteVariables(runtime.GOARCH, variables); err != nil {
+		t.Fatal(err)
+	}
+	m, err := startDesktop(t.Context(), vm.DesktopSpec{Arch: runtime.GOARCH, CPUs: 1, Memory: 256 << 20, Variables: variables}, fw, TCG)
+	if err != nil {
+		t.Fatal(err)
+	}
+	environ, err := os.ReadFile("/proc/" + m.pid(t) + "/environ")
+	if err != nil || len(environ) > 0 {
+		t.Errorf("QEMU's environment: %q, %v", environ, err)
+	}
+	// As KVM prints it before it stops a machine.
+	_, _ = m.stderr.Write([]byte("qemu: warning: an old CPU\nKVM internal error. Suberror: 1\nRAX=0000000000000000\n"))
+	_ = m.command(nil, "stop", nil) // its answer may not come any more
+	<-m.Done()
+	if err := m.Err(); err == nil || err.Error() != "QEMU stopped the machine: KVM internal error. Suberror: 1" {
+		t.Errorf("Err() = %v", err)
+	}
+}
+
+// pid is the process of a desktop's QEMU: this test's only child.
+func (d *desktop) pid(t *testing.T) string {
+	t.Helper()
+	var pids []string
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		b, _ := os.ReadFile("/proc/self/task/" + task.Name() + "/children")
+		pids = append(pids, strings.Fields(string(b))...)
+	}
+	if len(pids) != 1 {
+		t.Fatalf("child processes: %v, want one", pids)
+	}
+	return pids[0]
+}
+
+// A kernel that has halted says so, in as many parts as it likes; and what only
+// looks like it is none.
+func TestHaltWatch(t *testing.T) {
+	long := strings.Repeat("x", 1000) + "\n"
+	for _, tt := range []struct {
+		name, output string
+		want         []string
+	}{
+		{"halt", "[    1.5] reboot: System halted\r\n", []string{"reboot: System halted"}},
+		{"no power to switch off", long + "[    1.5] reboot: Power off not available: System halted instead\n", []string{"reboot: Power off not available"}},
+		{"panic", long + "[ 2.1] ---[ end Kernel panic - not syncing: x ]---\n" + long, []string{"---[ end Kernel panic - not syncing"}},
+		{"restart", "[ 2.1] reboot: Restarting system\n", nil},
+		{"a program's", "reboot: System halted\n", nil},
+	} {
+		for _, size := range []int{1, 7, 64, 65, 100, 4096} {
+			var told []string
+			w := &haltWatch{Writer: io.Discard, halted: func(line string) { told = append(told, line) }}
+			for part := range slices.Chunk([]byte(tt.output), size) {
+				if n, err := w.Write(part); n != len(part) || err != nil {
+					t.Fatalf("Write() = %d, %v", n, err)
+				}
+			}
+			if got := slices.Compact(told); !slices.Equal(got, tt.want) {
+				t.Errorf("%s in parts of %d: %q, want %q", tt.name, size, got, tt.want)
+			}
+		}
+	}
+}

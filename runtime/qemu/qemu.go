@@ -224,7 +224,7 @@ type process struct {
 	console  *vm.Tail
 	stderr   *head
 	notes    notes
-	saving   atomic.Bool // the machine is stopped for its state to be saved
+	saving   atomic.Bool     // the machine is stopped for its state to be saved
 	ctx      context.Context // of the start
 	cancel   context.CancelFunc
 	killed   atomic.Bool

@@ -31,6 +31,9 @@ type Command struct {
 	Timeout time.Duration
 	// Terminal gives the process a terminal; its output goes to Stdout.
 	Terminal *agent.Terminal
+	// Signals, unless nil, are read from when the command runs. The first one goes to its
+	// process group; the command is killed by the next one, or when StopGrace is over.
+	Signals <-chan syscall.Signal
 	agent.Stdio
 }
 
@@ -51,8 +54,8 @@ func (c *Command) request(config image.Config) (*protocol.Exec, error) {
 	if c.Shell != "" {
 		req.Args, req.Shell = []string{c.Shell}, true
 	}
-	if req.Dir == "" {
-		req.Dir = config.WorkingDir
+	if !path.IsAbs(req.Dir) {
+		req.Dir = path.Join("/", config.WorkingDir, req.Dir)
 	}
 	if req.User == "" {
 		req.User = config.User
@@ -107,10 +110,12 @@ func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) 
 	if err != nil {
 		return protocol.Exit{}, &Error{Kind: ConnectionFailed, Err: err}
 	}
-	if c.Timeout > 0 {
-		var cancel context.CancelCauseFunc
+	var cancel context.CancelCauseFunc
+	if c.Timeout > 0 || c.Signals != nil {
 		ctx, cancel = context.WithCancelCause(ctx)
 		defer cancel(nil)
+	}
+	if c.Timeout > 0 {
 		go expire(ctx, begin, c.Timeout, cancel)
 	}
 	conn, err := g.dial(ctx)
@@ -119,7 +124,11 @@ func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) 
 	}
 	w := &watched{Conn: conn, ctx: ctx}
 	defer conn.Close()
-	exit, err := agent.Exec(ctx, w, req, c.Stdio, c.Terminal)
+	control := agent.Control{Terminal: c.Terminal}
+	if c.Signals != nil {
+		control.Signals = relay(ctx, c.Signals, begin, cancel)
+	}
+	exit, err := agent.Exec(ctx, w, req, c.Stdio, control)
 	return exit, g.failure(ctx, w, err)
 }
 

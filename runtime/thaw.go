@@ -172,7 +172,7 @@ func warmUp(ctx context.Context, m vm.Machine, c *protocol.Configure) error {
 	}
 	// Not every image has a shell.
 	var none *protocol.Error
-	if _, err := agent.Exec(ctx, conn, &protocol.Exec{Args: []string{":"}, Shell: true}, agent.Stdio{}, nil); err != nil && !errors.As(err, &none) {
+	if _, err := agent.Exec(ctx, conn, &protocol.Exec{Args: []string{":"}, Shell: true}, agent.Stdio{}, agent.Control{}); err != nil && !errors.As(err, &none) {
 		return err
 	}
 	if conn, err = m.Dial(ctx); err != nil {

@@ -84,6 +84,7 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 	}
 	stdout, stderr := report.writers()
 	command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	command.Signals = env.signals
 	guest := s.Guest
 	traffic := func(context.Context) (*runtime.NetworkReport, error) { return nil, nil }
 	if report.format == formatJSON && s.Info.Network {
@@ -167,6 +168,7 @@ func execTerminal(ctx context.Context, env *environment, s *session.Session, com
 	if t := env.getenv("TERM"); t != "" {
 		command.Env = append([]string{"TERM=" + t}, command.Env...)
 	}
+	command.Signals = env.signals
 	command.Terminal = &agent.Terminal{Size: size(), Sizes: sizes}
 	command.Stdio = agent.Stdio{Stdin: env.stdin, Stdout: env.stdout}
 	state, err := term.MakeRaw(fd)

@@ -155,7 +155,7 @@ func (b *firmwareBoot) exec(t *testing.T, command string) string {
 	defer cancel()
 	var out bytes.Buffer
 	exit, err := agent.Exec(ctx, conn, &protocol.Exec{Args: []string{command}, Shell: true, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}},
-		agent.Stdio{Stdout: &out, Stderr: &out}, nil)
+		agent.Stdio{Stdout: &out, Stderr: &out}, agent.Control{})
 	if err != nil || exit.Code != 0 {
 		t.Fatalf("%s: %+v, %v, %s", command, exit, err, out.String())
 	}

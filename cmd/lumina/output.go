@@ -95,6 +95,10 @@ func (r *report) writers() (stdout, stderr io.Writer) {
 
 // finish prints the end and returns what the program's exit code follows from.
 func (r *report) finish(code int, duration time.Duration, err error) error {
+	var killed runtime.Killed
+	if errors.As(err, &killed) && r.format != formatText {
+		code, err = codeOf(killed), nil // its output is there, and how it ended
+	}
 	if err != nil {
 		return r.fail(err)
 	}

@@ -29,6 +29,9 @@ type environment struct {
 	stdin          *os.File
 	stdout, stderr *os.File
 	getenv         func(string) string
+	// signals are those that ask the program to end, for the command in a VM to take
+	// while it runs; nil for none.
+	signals <-chan syscall.Signal
 }
 
 // interrupted is the cause of a context that a signal ended.
@@ -73,7 +76,10 @@ func codeOf(err error) int {
 	var signalled interrupted
 	var usage usageError
 	var failed *runtime.Error
+	var killed runtime.Killed
 	switch {
+	case errors.As(err, &killed):
+		return 128 + int(killed.Signal)
 	case errors.As(err, &signalled):
 		return 128 + int(signalled.signal)
 	case errors.As(err, &usage):

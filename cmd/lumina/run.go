@@ -133,6 +133,7 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 	}
 	stdout, stderr := report.writers()
 	options.Command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	options.Command.Signals = env.signals
 	supervise.LeaveProcessors()
 	result, err := r.Run(ctx, options)
 	if env.getenv("LUMINA_BOOT_TRACE") == "1" {

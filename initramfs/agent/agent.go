@@ -35,6 +35,7 @@ type Server struct {
 	system    System
 	reaper    *Reaper
 	processes processes
+	accounts  accounts
 	gate      gate
 	template  bool          // the guest may be frozen; set before the gate opens
 	configure chan struct{} // holds the right to configure

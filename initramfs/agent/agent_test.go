@@ -15,49 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
-
-func TestResolveUser(t *testing.T) {
-	passwd := parseAccounts(strings.NewReader("root:x:0:0:root:/root:/bin/sh\n# comment\nme:x:1000:1001::/home/me:/bin/sh\nbroken:x:no:1::/:/\n\nshort:x:7\n"))
-	group := parseAccounts(strings.NewReader("root:x:0:\nmygroup:x:1001:\nextra:x:50:other,me\nbad:x:no:me\n"))
-	tests := []struct {
-		spec string
-		want account
-		err  bool
-	}{
-		{"", account{}, true},
-		{"root", account{home: "/root"}, false},
-		{"me", account{uid: 1000, gid: 1001, groups: []uint32{50}, home: "/home/me"}, false},
-		{"1000", account{uid: 1000, gid: 1001, groups: []uint32{50}, home: "/home/me"}, false},
-		{"me:extra", account{uid: 1000, gid: 50, home: "/home/me"}, false},
-		{"200000:300000", account{uid: 200000, gid: 300000, home: "/"}, false},
-		{"nobody", account{}, true},
-		{"me:nogroup", account{}, true},
-		{"broken", account{}, true},
-		{"short", account{}, true},
-		{"-1", account{}, true},
-		{"4294967296", account{}, true},
-	}
-	for _, tt := range tests {
-		got, err := resolveUser(tt.spec, passwd, group)
-		if (err != nil) != tt.err {
-			t.Errorf("resolveUser(%q) = %v, want error %v", tt.spec, err, tt.err)
-		} else if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(account{})); err == nil && diff != "" {
-			t.Errorf("resolveUser(%q) differs (-want +got):\n%s", tt.spec, diff)
-		}
-	}
-}
-
-func FuzzResolveUser(f *testing.F) {
-	f.Add("me:x", "me:x:1:2::/:/\n", "x:x:3:me\n")
-	f.Fuzz(func(t *testing.T, spec, passwd, group string) {
-		_, _ = resolveUser(spec, parseAccounts(strings.NewReader(passwd)), parseAccounts(strings.NewReader(group)))
-	})
-}
 
 func TestSessionOf(t *testing.T) {
 	tests := []struct {
@@ -164,7 +124,8 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 		{"exec of nothing", protocol.Request{Version: protocol.Version, Op: protocol.OpExec}, protocol.CodeRequest},
 		{"no arguments", *execRequest(protocol.Exec{}), protocol.CodeRequest},
 		{"no such program", *execRequest(protocol.Exec{Args: []string{"none"}, Env: []string{"PATH=/nowhere"}}), protocol.CodeNotFound},
-		{"no such directory", *execRequest(protocol.Exec{Args: []string{"/bin/true"}, Dir: "/no/such"}), protocol.CodeNotFound},
+		{"a file as the directory", *execRequest(protocol.Exec{Args: []string{"/bin/true"}, Dir: "/etc/passwd"}), protocol.CodeNotFound},
+		{"a directory below a file", *execRequest(protocol.Exec{Args: []string{"/bin/true"}, Dir: "/etc/passwd/x"}), protocol.CodeNotFound},
 		{"a directory as a program", *execRequest(protocol.Exec{Args: []string{"/etc"}}), protocol.CodeFailed},
 		{"logs of nothing", protocol.Request{Version: protocol.Version, Op: protocol.OpLogs, Logs: &protocol.Logs{ID: "77"}}, protocol.CodeNotFound},
 		{"signal that is none", protocol.Request{Version: protocol.Version, Op: protocol.OpKill, Kill: &protocol.Kill{ID: "1", Signal: 1000}}, protocol.CodeRequest},
@@ -397,4 +358,65 @@ func TestCancelledExecIsKilled(t *testing.T) {
 func alive(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
+
+// A signal reaches the process's group, and what its trap prints and returns comes.
+func TestSignalReachesTheGroup(t *testing.T) {
+	client := serve(t, true)
+	conn, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
+	_ = w.Message(protocol.FrameRequest, execRequest(protocol.Exec{Shell: true, Args: []string{"trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done"}}))
+	if ft, p, err := r.Next(); ft != protocol.FrameStdout || string(p) != "up\n" {
+		t.Fatalf("%d %q %v", ft, p, err)
+	}
+	if err := w.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	// The shell runs the trap when the program that it waits for has ended.
+	if ft, p, err := r.Next(); ft != protocol.FrameStdout || string(p) != "bye\n" {
+		t.Fatalf("%d %q %v", ft, p, err)
+	}
+	var exit protocol.Exit
+	if err := r.Expect(protocol.FrameExit, &exit); err != nil || exit.Code != 7 {
+		t.Errorf("%+v, %v", exit, err)
+	}
+}
+
+func TestSignalThatIsNone(t *testing.T) {
+	for _, number := range []byte{0, 65, 255} {
+		_, _, err := exchange(t, serve(t, true), execRequest(protocol.Exec{Args: []string{"/bin/sleep", "600"}}), func(w *protocol.Writer) {
+			_ = w.Data(protocol.FrameSignal, append(make([]byte, protocol.HeaderSize), number))
+		})
+		var e *protocol.Error
+		if !errors.As(err, &e) || e.Code != protocol.CodeRequest {
+			t.Errorf("signal %d: %v, want a refusal", number, err)
+		}
+	}
+}
+
+// The standard files are the user's to open again, and root's directory is entered for it.
+func TestStandardFilesAreTheUsers(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs to become another user")
+	}
+	dir := t.TempDir() + "/missing/below"
+	client := serve(t, true)
+	script := "cat /dev/stdin >/dev/stdout; echo err >/proc/self/fd/2; pwd; id -u"
+	out, exit, err := exchange(t, client, execRequest(protocol.Exec{Shell: true, Args: []string{script}, Stdin: true, User: "4321", Dir: dir}), func(w *protocol.Writer) {
+		_ = w.Data(protocol.FrameStdin, append(make([]byte, protocol.HeaderSize), "in\n"...))
+		_ = w.Data(protocol.FrameStdinClose, make([]byte, protocol.HeaderSize))
+	})
+	if out != "in\n"+dir+"\n4321\n" || exit.Code != 0 || err != nil {
+		t.Errorf("%q, %+v, %v", out, exit, err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, exit, err = exchange(t, client, execRequest(protocol.Exec{Args: []string{"/bin/pwd"}, User: "4321", Dir: dir})); out != dir+"\n" || err != nil {
+		t.Errorf("in a directory of root's: %q, %+v, %v", out, exit, err)
+	}
 }

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/abdul-abdi/lumina/initramfs/mkdir"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
@@ -31,7 +33,7 @@ func (s *Server) exec(req *protocol.Exec, r *protocol.Reader, w *protocol.Writer
 // launch starts the process that a request asks for, by a function that is given what
 // forks it.
 func (s *Server) launch(req *protocol.Exec, start func(*protocol.Exec, forker) (*process, <-chan syscall.WaitStatus, error)) (*process, <-chan syscall.WaitStatus, *stdio, error) {
-	cmd, err := prepare(req)
+	cmd, err := s.prepare(req)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -40,7 +42,11 @@ func (s *Server) launch(req *protocol.Exec, start func(*protocol.Exec, forker) (
 		return nil, nil, nil, err
 	}
 	p, ended, err := start(req, func() (int, <-chan syscall.WaitStatus, error) {
-		return s.reaper.Start(cmd.path, cmd.args, cmd.attr)
+		pid, ended, err := s.reaper.Start(cmd.path, cmd.args, cmd.attr)
+		if errors.Is(err, fs.ErrPermission) && cmd.attr.Sys.Credential != nil {
+			pid, ended, err = s.reaper.startInside(cmd.path, cmd.args, cmd.attr)
+		}
+		return pid, ended, err
 	})
 	std.closeChild()
 	if err != nil {
@@ -58,7 +64,7 @@ func attach(p *process, ended <-chan syscall.WaitStatus, std *stdio, r *protocol
 		go in.feed(std.in, w, std.endInput)
 	}
 	cancelled := make(chan error, 1)
-	go func() { cancelled <- watch(r, in, std) }()
+	go func() { cancelled <- watch(r, p, in, std) }()
 	pumps := startPumps(std, w)
 	select {
 	case status := <-ended:
@@ -99,7 +105,7 @@ func exitOf(status syscall.WaitStatus) protocol.Exit {
 
 // watch reads the host's frames while the process runs. It returns when the
 // host has dropped the stream or broken the protocol.
-func watch(r *protocol.Reader, in *stdin, std *stdio) error {
+func watch(r *protocol.Reader, p *process, in *stdin, std *stdio) error {
 	for {
 		t, payload, err := r.Next()
 		if err != nil {
@@ -114,6 +120,11 @@ func watch(r *protocol.Reader, in *stdin, std *stdio) error {
 			var size protocol.TerminalSize
 			if err = protocol.Decode(payload, &size); err == nil {
 				err = std.resize(size)
+			}
+		case protocol.FrameSignal:
+			var signal syscall.Signal
+			if signal, err = protocol.DecodeSignal(payload); err == nil {
+				std.signal(p.pid, signal)
 			}
 		default:
 			err = protocol.ErrMalformed
@@ -131,31 +142,24 @@ type command struct {
 	attr *syscall.ProcAttr
 }
 
-func prepare(req *protocol.Exec) (*command, error) {
+func (s *Server) prepare(req *protocol.Exec) (*command, error) {
 	if len(req.Args) == 0 || req.Args[0] == "" {
 		return nil, &protocol.Error{Code: protocol.CodeRequest, Message: "no command given"}
 	}
-	who, err := lookupUser(req.User)
+	who, err := s.accounts.lookup(req.User)
 	if err != nil {
 		return nil, err
 	}
-	dir := req.Dir
-	if dir == "" {
-		dir = "/"
-	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return nil, notFound("working directory %q does not exist in the guest", dir)
-	}
-	env := req.Env
-	if _, ok := lookupEnv(env, "HOME"); !ok {
-		env = append(env[:len(env):len(env)], "HOME="+who.home)
+	dir, err := workingDir(req.Dir)
+	if err != nil {
+		return nil, err
 	}
 	c := &command{args: req.Args, attr: &syscall.ProcAttr{
 		Dir: dir,
-		Env: env,
+		Env: environment(req, who.home),
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}}
-	if req.User != "" {
+	if !who.root() {
 		c.attr.Sys.Credential = &syscall.Credential{Uid: who.uid, Gid: who.gid, Groups: who.groups}
 	}
 	if req.Shell {
@@ -165,9 +169,47 @@ func prepare(req *protocol.Exec) (*command, error) {
 		}
 		return c, nil
 	}
-	search, _ := lookupEnv(env, "PATH")
+	search, _ := lookupEnv(c.attr.Env, "PATH")
 	c.path, err = lookPath(req.Args[0], dir, search)
 	return c, err
+}
+
+// workingDir makes the working directory, which the image need not have, as its superuser.
+func workingDir(dir string) (string, error) {
+	if dir == "" {
+		dir = "/"
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && info.IsDir():
+	case err == nil:
+		return "", notFound("working directory %q is no directory in the guest", dir)
+	default:
+		if err := mkdir.All(dir, 0o755); err != nil {
+			return "", notFound("working directory %q cannot be made in the guest: %v", dir, err)
+		}
+	}
+	return dir, nil
+}
+
+// environment is the request's, with what a container runtime adds where it is missing.
+func environment(req *protocol.Exec, home string) []string {
+	env := req.Env[:len(req.Env):len(req.Env)]
+	if v, ok := lookupEnv(env, "HOME"); !ok {
+		env = append(env, "HOME="+home)
+	} else if v == "" {
+		env = slices.DeleteFunc(slices.Clone(env), func(e string) bool { return e == "HOME=" })
+		env = append(env, "HOME="+home)
+	}
+	if _, ok := lookupEnv(env, "HOSTNAME"); !ok {
+		if name, err := os.Hostname(); err == nil {
+			env = append(env, "HOSTNAME="+name)
+		}
+	}
+	if _, ok := lookupEnv(env, "TERM"); !ok && req.Terminal != nil {
+		env = append(env, "TERM=xterm")
+	}
+	return env
 }
 
 func lookupEnv(env []string, name string) (string, bool) {

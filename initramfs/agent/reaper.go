@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"runtime"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -56,6 +57,29 @@ func (r *Reaper) Start(path string, args []string, attr *syscall.ProcAttr) (pid 
 	default:
 	}
 	return pid, c, nil
+}
+
+// startInside is Start in a directory that the process's user may not enter: the agent
+// may, as container runtimes do it.
+func (r *Reaper) startInside(path string, args []string, attr *syscall.ProcAttr) (pid int, ended <-chan syscall.WaitStatus, err error) {
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		// Never unlocked: the thread has a directory of its own from now on, and
+		// ends with this function.
+		runtime.LockOSThread()
+		if err = unix.Unshare(unix.CLONE_FS); err != nil {
+			return
+		}
+		if err = unix.Chdir(attr.Dir); err != nil {
+			return
+		}
+		here := *attr
+		here.Dir = ""
+		pid, ended, err = r.Start(path, args, &here)
+	}()
+	<-started
+	return pid, ended, err
 }
 
 // reap collects until there are no children. Orphans descend from children.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +29,7 @@ func openStdio(req *protocol.Exec, cmd *command) (*stdio, error) {
 	if req.Terminal != nil && !req.Detach {
 		err = s.openTerminal(*req.Terminal, cmd)
 	} else {
-		err = s.openPipes(req.Stdin && !req.Detach)
+		err = s.openPipes(req.Stdin && !req.Detach, cmd.attr.Sys.Credential)
 	}
 	if err != nil {
 		s.closeChild()
@@ -42,9 +43,10 @@ func openStdio(req *protocol.Exec, cmd *command) (*stdio, error) {
 	return s, nil
 }
 
-func (s *stdio) openPipes(input bool) error {
+// openPipes makes them the user's, who may then open them again by their names in /dev.
+func (s *stdio) openPipes(input bool, user *syscall.Credential) error {
 	if input {
-		if err := s.openPipe(&s.in, 1); err != nil {
+		if err := s.openPipe(&s.in, 1, user); err != nil {
 			return err
 		}
 	} else {
@@ -54,11 +56,11 @@ func (s *stdio) openPipes(input bool) error {
 		}
 		s.child = append(s.child, null)
 	}
-	return errors.Join(s.openPipe(&s.out, 0), s.openPipe(&s.err, 0))
+	return errors.Join(s.openPipe(&s.out, 0, user), s.openPipe(&s.err, 0, user))
 }
 
 // openPipe makes a pipe of which end is ours; the other one is the process's next.
-func (s *stdio) openPipe(ours **os.File, end int) error {
+func (s *stdio) openPipe(ours **os.File, end int, user *syscall.Credential) error {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return err
@@ -68,6 +70,9 @@ func (s *stdio) openPipe(ours **os.File, end int) error {
 		return errors.Join(err, unix.Close(fds[end]))
 	}
 	*ours = os.NewFile(uintptr(fds[end]), "pipe")
+	if user != nil {
+		return unix.Fchown(fds[end], int(user.Uid), -1)
+	}
 	return nil
 }
 
@@ -111,6 +116,23 @@ func (s *stdio) resize(size protocol.TerminalSize) error {
 	}
 	return control(s.out, func(fd int) error {
 		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Columns})
+	})
+}
+
+// signal sends a signal to the group of a process and, with a terminal, to the group that
+// a shell's job control has put in front.
+func (s *stdio) signal(pid int, signal syscall.Signal) {
+	// Those that have ended need none.
+	_ = syscall.Kill(-pid, signal)
+	if !s.terminal {
+		return
+	}
+	_ = control(s.out, func(fd int) error {
+		front, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+		if err == nil && front > 0 && front != pid {
+			err = syscall.Kill(-front, signal)
+		}
+		return err
 	})
 }
 

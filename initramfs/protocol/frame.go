@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -22,6 +23,8 @@ const (
 	// StdinWindow is how many bytes of standard input a host may send ahead
 	// of the process, so that the agent never stops reading frames.
 	StdinWindow = 256 << 10
+	// maxSignal is the highest signal of Linux.
+	maxSignal = 64
 )
 
 // FrameType says what a frame's payload is.
@@ -34,6 +37,7 @@ const (
 	FrameStdinClose                      // empty: end of standard input
 	FrameResize                          // JSON TerminalSize: the terminal's new size
 	FrameClock                           // 8 bytes, big endian: nanoseconds since 1970
+	FrameSignal                          // 1 byte: a signal for the process's group
 )
 
 // Frames from the guest.
@@ -57,6 +61,8 @@ func (t FrameType) limit() int {
 		return 8
 	case FrameStdinClose:
 		return 0
+	case FrameSignal:
+		return 1
 	case FrameStdinCredit:
 		return 4
 	}
@@ -222,6 +228,19 @@ func DecodeCredit(payload []byte) (int, error) {
 		return 0, fmt.Errorf("%w: credit for %d bytes", ErrMalformed, n)
 	}
 	return int(n), nil
+}
+
+// Signal sends a Signal frame.
+func (w *Writer) Signal(s syscall.Signal) error {
+	return w.Data(FrameSignal, append(make([]byte, HeaderSize), byte(s)))
+}
+
+// DecodeSignal reads the payload of a Signal frame.
+func DecodeSignal(payload []byte) (syscall.Signal, error) {
+	if len(payload) != 1 || payload[0] < 1 || payload[0] > maxSignal {
+		return 0, fmt.Errorf("%w: signal %v", ErrMalformed, payload)
+	}
+	return syscall.Signal(payload[0]), nil
 }
 
 // Clock sends a Clock frame.

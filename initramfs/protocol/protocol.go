@@ -10,7 +10,7 @@ import "time"
 
 // Version is the version of everything in this package. Host and guest must
 // agree on it: an image carries the agent that it was made with.
-const Version = 3
+const Version = 4
 
 // PortName is the name of the virtio-serial port that the agent listens on.
 const PortName = "org.lumina.agent.0"
@@ -36,7 +36,7 @@ type Op string
 // The operations.
 const (
 	OpConfigure Op = "configure" // Configure → Reply, Clock → Configured; before anything else
-	OpExec      Op = "exec"      // Exec ⇄ stdin, output, Exit
+	OpExec      Op = "exec"      // Exec ⇄ stdin, signals, output, Exit
 	OpProcesses Op = "processes" // → Processes: what Exec started and still knows
 	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply
 	OpKill      Op = "kill"      // Kill → Reply
@@ -121,12 +121,13 @@ type Exec struct {
 	Args []string
 	// Shell: Args is one string for /bin/sh -c.
 	Shell bool
-	// Env is the whole environment, NAME=value. HOME is added when missing.
+	// Env is the whole environment, NAME=value. What is missing of HOME,
+	// HOSTNAME and, with a terminal, TERM is added.
 	Env []string
-	// Dir is the working directory; "/" when empty.
+	// Dir is the working directory, which is made when missing; "/" when empty.
 	Dir string
-	// User is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's
-	// /etc/passwd and /etc/group; root when empty.
+	// User is USER, USER:GROUP or :GROUP, each a name or a number, looked up in
+	// the guest's /etc/passwd and /etc/group; root when empty.
 	User string
 	// Stdin: the host sends Stdin frames; otherwise standard input is empty.
 	Stdin bool

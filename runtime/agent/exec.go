@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
@@ -24,6 +25,14 @@ type Terminal struct {
 	Sizes <-chan protocol.TerminalSize // its later sizes; may be nil
 }
 
+// Control is what reaches a process while it runs, beside its input.
+type Control struct {
+	// Terminal gives it a terminal, unless nil.
+	Terminal *Terminal
+	// Signals go to its group; may be nil.
+	Signals <-chan syscall.Signal
+}
+
 // ErrOutput is wrapped when a writer of Stdio failed.
 var ErrOutput = errors.New("writing the output of the command")
 
@@ -33,17 +42,18 @@ var ErrOutput = errors.New("writing the output of the command")
 // A Stdin that blocks in Read does not hold up the return; its goroutine ends
 // with that Read. An error of type *[protocol.Error] is the agent's word that
 // the process never ran. conn is closed.
-func Exec(ctx context.Context, conn net.Conn, req *protocol.Exec, std Stdio, terminal *Terminal) (protocol.Exit, error) {
+func Exec(ctx context.Context, conn net.Conn, req *protocol.Exec, std Stdio, control Control) (protocol.Exit, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	exit, err := exec(conn, req, std, terminal)
+	exit, err := exec(conn, req, std, control)
 	return exit, withCause(ctx, err)
 }
 
-func exec(conn net.Conn, req *protocol.Exec, std Stdio, terminal *Terminal) (protocol.Exit, error) {
+func exec(conn net.Conn, req *protocol.Exec, std Stdio, control Control) (protocol.Exit, error) {
 	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
 	complete := *req
 	complete.Stdin = std.Stdin != nil
+	terminal := control.Terminal
 	if terminal != nil {
 		complete.Terminal = &terminal.Size
 	}
@@ -55,10 +65,13 @@ func exec(conn net.Conn, req *protocol.Exec, std Stdio, terminal *Terminal) (pro
 	if std.Stdin != nil {
 		go sendStdin(w, std.Stdin, window)
 	}
+	over := make(chan struct{})
+	defer close(over)
 	if terminal != nil {
-		over := make(chan struct{})
-		defer close(over)
 		go sendSizes(w, terminal.Sizes, over)
+	}
+	if control.Signals != nil {
+		go sendSignals(w, control.Signals, over)
 	}
 	for {
 		t, payload, err := r.Next()
@@ -128,6 +141,20 @@ func sendSizes(w *protocol.Writer, sizes <-chan protocol.TerminalSize, over <-ch
 		select {
 		case size, ok := <-sizes:
 			if !ok || w.Message(protocol.FrameResize, size) != nil {
+				return
+			}
+		case <-over:
+			return
+		}
+	}
+}
+
+// sendSignals passes signals on until the exec is over.
+func sendSignals(w *protocol.Writer, signals <-chan syscall.Signal, over <-chan struct{}) {
+	for {
+		select {
+		case signal, ok := <-signals:
+			if !ok || w.Signal(signal) != nil {
 				return
 			}
 		case <-over:

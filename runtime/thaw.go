@@ -52,6 +52,9 @@ func (r *Runtime) thaw(ctx context.Context, v *VM, p *plan) (ok bool, reason str
 	}
 	defer files.Close()
 	if err := r.restore(ctx, driver, v, p, files); err != nil {
+		if ctx.Err() != nil {
+			return false, "the start was given up"
+		}
 		// It may be the template's fault: the next one is made anew.
 		return false, errors.Join(err, r.Templates.Remove(key)).Error()
 	}

@@ -152,6 +152,9 @@ func (r *Runtime) startBegin(ctx context.Context, options VMOptions, begin func(
 		return nil, &Error{Kind: ConnectionFailed, Err: err}
 	}
 	v, err := r.start(ctx, img, options, begin)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx) // and not what that broke
+	}
 	if err != nil {
 		return nil, kindOf(ConnectionFailed, fmt.Errorf("starting a VM of image %q: %w", options.Image, err))
 	}

@@ -116,7 +116,7 @@ func TestRunErrors(t *testing.T) {
 		{"guest whose kernel panics and stays", []string{"echo part; sleep 0.1; echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger; sleep 60"}, 125, "vm_crashed", "sysrq triggered crash", "part\n"},
 		{"image that is not there", []string{"--image", "nope", "true"}, 125, "connection_failed", "lumina images create nope", "-"},
 		{"program that is not there", []string{"--", "no-such-program"}, 125, "connection_failed", "no-such-program", "-"},
-		{"directory that is not there", []string{"--workdir", "/no/such", "true"}, 125, "connection_failed", "/no/such", "-"},
+		{"directory that is none", []string{"--workdir", "/etc/passwd", "true"}, 125, "connection_failed", "/etc/passwd", "-"},
 		{"user that is not there", []string{"--user", "nobody-such", "true"}, 125, "connection_failed", "nobody-such", "-"},
 		{"file to copy that is not there", []string{"--copy", "/no/such:/x", "true"}, 125, "connection_failed", "/no/such", "-"},
 	}

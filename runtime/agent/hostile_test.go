@@ -56,7 +56,7 @@ func TestHostileAgent(t *testing.T) {
 		do   func(ctx context.Context, t *testing.T, conn net.Conn) error
 	}{
 		{"exec", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			_, err := Exec(ctx, conn, &protocol.Exec{Args: []string{"true"}}, Stdio{Stdin: strings.NewReader("x"), Stdout: io.Discard}, nil)
+			_, err := Exec(ctx, conn, &protocol.Exec{Args: []string{"true"}}, Stdio{Stdin: strings.NewReader("x"), Stdout: io.Discard}, Control{})
 			return err
 		}},
 		{"configure", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
@@ -102,7 +102,7 @@ func TestHostileAgent(t *testing.T) {
 		one := frame(protocol.FrameStdout, strings.Repeat("x", 64<<10))
 		flood := io.MultiReader(io.LimitReader(&repeat{b: []byte(one)}, int64(len(one))*2000), strings.NewReader(exit))
 		before := allocated()
-		if _, err := Exec(t.Context(), talk(t, flood), &protocol.Exec{Args: []string{"yes"}}, Stdio{Stdout: io.Discard}, nil); err != nil {
+		if _, err := Exec(t.Context(), talk(t, flood), &protocol.Exec{Args: []string{"yes"}}, Stdio{Stdout: io.Discard}, Control{}); err != nil {
 			t.Error(err)
 		}
 		if grown := allocated() - before; grown > 32<<20 {

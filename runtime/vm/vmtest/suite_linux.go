@@ -140,7 +140,7 @@ func Shell(ctx context.Context, m vm.Machine, command string) (string, error) {
 	}
 	var out bytes.Buffer
 	exit, err := agent.Exec(ctx, conn, &protocol.Exec{Args: []string{command}, Shell: true, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}},
-		agent.Stdio{Stdout: &out, Stderr: &out}, nil)
+		agent.Stdio{Stdout: &out, Stderr: &out}, agent.Control{})
 	if err == nil && exit.Code != 0 {
 		err = fmt.Errorf("exit code %d: %s", exit.Code, out.String())
 	}
@@ -249,7 +249,7 @@ func streamBreaks(t *testing.T, target Target) {
 	}
 	result := make(chan error, 1)
 	go func() {
-		_, err := agent.Exec(context.Background(), conn, &protocol.Exec{Args: []string{"sleep 1000"}, Shell: true, Env: []string{"PATH=/usr/bin:/bin"}}, agent.Stdio{}, nil)
+		_, err := agent.Exec(context.Background(), conn, &protocol.Exec{Args: []string{"sleep 1000"}, Shell: true, Env: []string{"PATH=/usr/bin:/bin"}}, agent.Stdio{}, agent.Control{})
 		result <- err
 	}()
 	shell(t, target, m, "echo up", "up\n")

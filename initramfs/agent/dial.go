@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/initramfs/relay"
 )
 
 // halfCloser is a connection one direction of which can end.
@@ -36,29 +37,29 @@ func dial(stream net.Conn, req *protocol.Dial, r *protocol.Reader, w *protocol.W
 	if err := w.Message(protocol.FrameReply, nil); err != nil {
 		return fmt.Errorf("%w: %w", errCancelled, err)
 	}
-	// An abnormal end stays one: what was cut off must not look whole.
-	broken := func() {
-		if tcp, ok := target.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
-		target.Close()
-		stream.Close()
+	relay.Join(&rest{stream, r.Rest()}, target)
+	return nil
+}
+
+// rest is a stream that is read on where the reader of the request stopped.
+type rest struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c *rest) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// CloseWrite ends what the stream sends.
+func (c *rest) CloseWrite() error {
+	if h, ok := c.Conn.(halfCloser); ok {
+		return h.CloseWrite()
 	}
-	toHost := make(chan struct{})
-	go func() {
-		defer close(toHost)
-		if _, err := io.Copy(stream, target); err != nil {
-			broken()
-		} else if c, ok := stream.(halfCloser); ok {
-			_ = c.CloseWrite()
-		}
-	}()
-	if _, err := io.Copy(target, r.Rest()); err != nil {
-		broken()
-	} else if c, ok := target.(halfCloser); ok {
-		_ = c.CloseWrite()
-	}
-	<-toHost
+	return nil // the host sees the end when the stream is closed
+}
+
+// Reset is how a connection that was cut off ends.
+func (c *rest) Reset() error {
+	relay.Reset(c.Conn)
 	return nil
 }
 

@@ -292,7 +292,13 @@ func (st *Stream) CloseWrite() error {
 
 // Close drops the stream. What was written still reaches the peer; what the
 // peer sends from now on is thrown away, and its writes fail.
-func (st *Stream) Close() error {
+func (st *Stream) Close() error { return st.drop(true) }
+
+// Reset drops the stream so that the peer takes it for cut off, even if all that
+// the peer itself had to send has arrived.
+func (st *Stream) Reset() error { return st.drop(false) }
+
+func (st *Stream) drop(orderly bool) error {
 	st.mu.Lock()
 	if st.closed {
 		st.mu.Unlock()
@@ -311,7 +317,7 @@ func (st *Stream) Close() error {
 	st.mu.Lock()
 	tell := st.id != 0 && st.err == nil && !(st.finSent && st.finGot)
 	flags := byte(flagReset)
-	if st.finGot {
+	if st.finGot && orderly {
 		flags = flagFin // the peer has sent all: an orderly end
 	}
 	st.mu.Unlock()

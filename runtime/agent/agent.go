@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/initramfs/relay"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
@@ -221,4 +222,10 @@ func (d *dialed) CloseWrite() error {
 		return c.CloseWrite()
 	}
 	return d.Close()
+}
+
+// Reset tells the guest that the connection was cut off.
+func (d *dialed) Reset() error {
+	relay.Reset(d.Conn)
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/abdul-abdi/lumina/initramfs/relay"
 	"github.com/abdul-abdi/lumina/runtime/accept"
 )
 
@@ -207,7 +207,7 @@ func (s *Set) serve(e *entry, client *net.TCPConn) {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	default:
-		reset(client)
+		relay.Reset(client)
 		return
 	}
 	defer context.AfterFunc(e.ctx, func() { client.Close() })()
@@ -218,14 +218,20 @@ func (s *Set) serve(e *entry, client *net.TCPConn) {
 	sent, gone := early.end()
 	if err != nil || gone {
 		if err == nil {
-			reset(guest)
+			relay.Reset(guest)
 		}
-		reset(client) // as the guest refused it, or did not answer
+		relay.Reset(client) // as the guest refused it, or did not answer
 		return
 	}
 	defer guest.Close()
 	defer context.AfterFunc(e.ctx, func() { guest.Close() })()
-	splice(client, guest, sent)
+	if len(sent) > 0 {
+		if _, err := guest.Write(sent); err != nil {
+			relay.Reset(client)
+			return
+		}
+	}
+	relay.Join(client, guest)
 }
 
 // watched reads what a client sends while its connection is being made, so that a
@@ -268,41 +274,4 @@ func (w *watched) end() (sent []byte, gone bool) {
 	<-w.done
 	_ = w.client.SetReadDeadline(time.Time{})
 	return w.buf[:w.n], w.gone
-}
-
-// reset makes the close of conn a reset rather than an orderly end.
-func reset(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
-	conn.Close()
-}
-
-// splice carries both directions until each has ended, and sends first what was read
-// of the client before. A half-close is passed on, and so is a reset: what was cut
-// off must not look whole.
-func splice(client *net.TCPConn, guest net.Conn, first []byte) {
-	done := make(chan struct{})
-	broken := func() {
-		reset(guest)
-		reset(client)
-	}
-	go func() {
-		defer close(done)
-		_, err := guest.Write(first)
-		if err == nil {
-			_, err = io.Copy(guest, client)
-		}
-		if c, ok := guest.(interface{ CloseWrite() error }); ok && err == nil {
-			_ = c.CloseWrite()
-			return
-		}
-		broken()
-	}()
-	if _, err := io.Copy(client, guest); err != nil {
-		broken()
-	} else {
-		_ = client.CloseWrite()
-	}
-	<-done
 }

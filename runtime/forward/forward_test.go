@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/abdul-abdi/lumina/initramfs/relay"
 )
 
 func TestParse(t *testing.T) {
@@ -232,7 +234,7 @@ func TestResets(t *testing.T) {
 	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
 		t.Fatal(err)
 	}
-	reset(server)
+	relay.Reset(server)
 	if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a server that reset: %q, %v", b, err)
 	}
@@ -244,7 +246,7 @@ func TestResets(t *testing.T) {
 	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
 		t.Fatal(err)
 	}
-	reset(c)
+	relay.Reset(c)
 	_ = server.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a client that reset: %v", err)
@@ -259,7 +261,7 @@ func TestSilentGuest(t *testing.T) {
 	s := set(t, g, Rule{TCP, 0, 1})
 	c := dialSet(t, s.Rules()[0])
 	<-g.dialing
-	reset(c)
+	relay.Reset(c)
 	for deadline := time.Now().Add(20 * time.Second); len(s.slots) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a client that has gone holds its place")

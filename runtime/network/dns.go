@@ -21,7 +21,6 @@ const (
 	dnsPort     = 53
 	dnsTimeout  = 10 * time.Second
 	dnsTTL      = 30        // seconds
-	maxLookups  = 64        // at once
 	maxAnswers  = 32        // addresses of one name
 	maxMessage  = 4 << 10   // bytes
 	nameMemory  = time.Hour // how long after its resolution a name opens an address
@@ -48,7 +47,7 @@ func (n *Network) serveDNS() error {
 	if err != nil {
 		return err
 	}
-	lookups := make(chan struct{}, maxLookups)
+	lookups := make(chan struct{}, n.lookups)
 	go func() {
 		buf := make([]byte, maxMessage)
 		for {
@@ -276,6 +275,15 @@ func (t *names) allowed(p *Policy, to netip.AddrPort) bool {
 	defer t.mu.Unlock()
 	return slices.ContainsFunc(t.table[to.Addr()], func(r resolved) bool {
 		return time.Since(r.at) <= nameMemory && p.allowsName(r.name, to.Port())
+	})
+}
+
+// opens is allowed for what the port alone allows.
+func (t *names) opens(p *Policy, to netip.AddrPort) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.table[to.Addr()], func(r resolved) bool {
+		return time.Since(r.at) <= nameMemory && p.opens(r.name, to.Port())
 	})
 }
 

@@ -62,11 +62,11 @@ type Network struct {
 	toItself bool // tests reach servers of their own process
 	host     hostAddresses
 	names    names
-	flows    chan struct{} // a token for each connection
+	flows    flows
+	lookups  int // questions at once
+	syns     syns
+	guestMAC tcpip.LinkAddress
 }
-
-// maxFlows is how many connections a guest may have at once.
-const maxFlows = 4096
 
 // silence ends the log of the stack, which goes to standard error and which a
 // guest can fill: with odd fragments, for one.
@@ -105,7 +105,8 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 // New makes a network for the guest with this MAC address.
 func New(policy Policy, mac net.HardwareAddr) (*Network, error) {
 	silence()
-	n := &Network{policy: policy, resolver: net.DefaultResolver, dial: dial, flows: make(chan struct{}, maxFlows)}
+	n := &Network{policy: policy, resolver: net.DefaultResolver, dial: dial, guestMAC: tcpip.LinkAddress(mac)}
+	n.flows.most, n.flows.mostOfHost, n.lookups = limits(descriptors())
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error
 	if n.link, n.device, err = newLink(&n.counters); err != nil {
@@ -129,7 +130,7 @@ func (n *Network) configure(mac net.HardwareAddr) error {
 		return err
 	}
 	s.SetRouteTable([]tcpip.Route{{Destination: subnet, NIC: nic}})
-	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, 1024, n.forwardTCP).HandlePacket)
+	s.SetTransportProtocolHandler(tcp.ProtocolNumber, n.tcpHandler())
 	s.SetTransportProtocolHandler(udp.ProtocolNumber, n.udpHandler())
 	// The wire loses and reorders nothing: no late segment is to be waited for,
 	// while the guest may use a port again at once.
@@ -198,26 +199,33 @@ func (n *Network) deny(protocol string, to netip.AddrPort, name, reason string) 
 	n.denied.add(Denied{Protocol: protocol, Destination: to.String(), Name: name, Reason: reason})
 }
 
-// admits says whether a connection may be tried. byName: it may if what the
-// guest says first names a destination that the policy allows.
-func (n *Network) admits(protocol string, to netip.AddrPort) (byName, ok bool) {
+// way is how a destination came to be allowed.
+type way int
+
+const (
+	byAddress way = iota // whatever is said
+	byName               // if all that the guest says names hosts that the policy allows
+)
+
+// admits says whether a connection may be tried, and how it is allowed.
+func (n *Network) admits(protocol string, to netip.AddrPort) (way, bool) {
 	reason := n.refuses(to.Addr())
 	if to.Addr() == gateway {
 		reason = "the gateway resolves names, and nothing else"
 	}
 	switch {
 	case reason != "":
-	case n.policy.allowsAddress(to):
-		return false, true
+	case n.policy.allowsAddress(to), n.names.opens(&n.policy, to):
+		return byAddress, true
 	case protocol == "tcp" && n.names.allowed(&n.policy, to):
-		return true, true
+		return byName, true
 	case n.policy.names():
 		reason = "no allowed name was resolved to the address"
 	default:
 		reason = "the address is not allowed"
 	}
 	n.deny(protocol, to, n.names.one(to.Addr()), reason)
-	return false, false
+	return 0, false
 }
 
 // refuses says why an address is never reached; "" when it is up to the rules.

@@ -31,6 +31,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // site is the internet of these tests: what the host would reach.
@@ -187,10 +188,30 @@ func full(to string) tcpip.FullAddress {
 func (g *guest) connect(to string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	c, err := gonet.DialContextTCP(ctx, g.stack, full(to), ipv4.ProtocolNumber)
-	if err != nil {
-		return nil, err
+	var queue waiter.Queue
+	endpoint, tcpErr := g.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, &queue)
+	if tcpErr != nil {
+		return nil, stackError(tcpErr)
 	}
+	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	queue.EventRegister(&entry)
+	defer queue.EventUnregister(&entry)
+	if tcpErr = endpoint.Connect(full(to)); tcpErr != nil {
+		if _, ok := tcpErr.(*tcpip.ErrConnectStarted); !ok {
+			return nil, stackError(tcpErr)
+		}
+		select {
+		case <-ctx.Done():
+			endpoint.Close()
+			return nil, ctx.Err()
+		case <-connected:
+		}
+		if tcpErr = endpoint.LastError(); tcpErr != nil {
+			endpoint.Close()
+			return nil, stackError(tcpErr)
+		}
+	}
+	c := &guestConn{gonet.NewTCPConn(&queue, endpoint), endpoint}
 	g.t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	return c, nil
@@ -533,7 +554,7 @@ func TestLargeTransfersBothWays(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
 	go func() {
 		_, _ = c.Write(data)
-		_ = c.(*gonet.TCPConn).CloseWrite()
+		_ = c.(*guestConn).CloseWrite()
 	}()
 	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%d bytes came back of %d, %v", len(got), len(data), err)

@@ -113,13 +113,30 @@ func (p *Policy) allowsName(name string, port uint16) bool {
 	if p.any {
 		return true
 	}
-	name = canonicalName(name)
+	if name = canonicalName(name); !validName(name) {
+		return false // a suffix of what is no name says nothing
+	}
 	return slices.ContainsFunc(p.rules, func(r rule) bool {
-		if r.name == "" || port != 0 && r.port != 0 && r.port != port {
-			return false
-		}
-		return r.name == name || r.name[0] == '.' && strings.HasSuffix(name, r.name)
+		return (port == 0 || r.port == 0 || r.port == port) && r.covers(name)
 	})
+}
+
+// webPorts are those of HTTP and TLS, of which much is said on one address: there,
+// a name is what is allowed. On any other port that an entry names it is the address
+// that the name resolves to.
+var webPorts = []uint16{80, 443, 591, 8000, 8008, 8080, 8081, 8088, 8443, 8888}
+
+// opens says whether a rule opens a port of whatever address a name resolves to.
+func (p *Policy) opens(name string, port uint16) bool {
+	if p.any || slices.Contains(webPorts, port) {
+		return p.any
+	}
+	return slices.ContainsFunc(p.rules, func(r rule) bool { return r.port == port && r.covers(name) })
+}
+
+// covers says whether a rule is about a canonical name.
+func (r rule) covers(name string) bool {
+	return r.name != "" && (r.name == name || r.name[0] == '.' && len(name) > len(r.name) && strings.HasSuffix(name, r.name))
 }
 
 // allowsAddress says whether an address may be reached whatever its name.

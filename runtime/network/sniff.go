@@ -28,14 +28,14 @@ const (
 // guest has named it: in the TLS handshake, or in each request of plain HTTP. A
 // protocol that is neither reaches the address that the name was resolved to.
 // What the host says is passed on from the start: some speak first.
-func (n *Network) joinNamed(guest halfCloser, upstream net.Conn, to netip.AddrPort) error {
+func (n *Network) joinNamed(guest *guestConn, upstream net.Conn, to netip.AddrPort) error {
 	var mu sync.Mutex
 	over := false // the guest's side belongs to somebody else
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b := buffers.Get().(*[]byte)
-		defer buffers.Put(b)
+		bb := make([]byte, 64<<10)
+		b := &bb
 		_, err := io.CopyBuffer(struct{ io.Writer }{guest}, struct{ io.Reader }{upstream}, *b)
 		mu.Lock()
 		defer mu.Unlock()
@@ -72,7 +72,7 @@ func (n *Network) joinNamed(guest halfCloser, upstream net.Conn, to netip.AddrPo
 		n.proxyHTTP(guest, r, to)
 		return nil
 	}
-	pump(upstream, guest, first)
+	_, _ = io.Copy(upstream, first)
 	<-done
 	return nil
 }

@@ -3,43 +3,64 @@ package network
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/abdul-abdi/lumina/initramfs/relay"
 )
 
-// dialTimeout is how long a destination gets to answer: as long as the guest's
-// own kernel would wait for several of its tries.
-const dialTimeout = 30 * time.Second
+const (
+	// dialTimeout is how long a destination gets to answer: as long as the guest's
+	// own kernel would wait for several of its tries.
+	dialTimeout = 30 * time.Second
+	// maxInFlight is how many connections of a guest are being made at once.
+	maxInFlight = 1024
+)
 
-// forwardTCP makes a connection of the guest's from the host. What cannot be
-// made is refused by a reset at once.
+// tcpHandler takes the connections that the guest makes.
+func (n *Network) tcpHandler() func(stack.TransportEndpointID, *stack.PacketBuffer) bool {
+	forwarder := tcp.NewForwarder(n.stack, 0, maxInFlight, n.forwardTCP)
+	return func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+		n.syns.note(id, header.TCP(pkt.TransportHeader().Slice()))
+		return forwarder.HandlePacket(id, pkt)
+	}
+}
+
+// forwardTCP makes a connection of the guest's from the host. What it may not
+// have is refused by a reset at once; what cannot be reached is told as it is.
 func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
-	to := destination(r.ID())
-	byName, ok := n.admits("tcp", to)
+	id := r.ID()
+	sequence, known := n.syns.take(id)
+	to := destination(id)
+	way, ok := n.admits("tcp", to)
 	if !ok {
 		r.Complete(true)
 		return
 	}
-	select {
-	case n.flows <- struct{}{}:
-		defer func() { <-n.flows }()
-	default:
+	if !n.flows.take() {
 		n.deny("tcp", to, "", "the guest has too many connections")
 		r.Complete(true)
 		return
 	}
+	defer n.flows.give()
 	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
 	defer cancel()
 	upstream, err := n.open(ctx, "tcp4", to.String())
 	if err != nil {
-		r.Complete(true)
+		t := troubleOf(err)
+		_, told := unreachableCodes[t]
+		if told = told && known; told {
+			n.unreachable(tcp.ProtocolNumber, id, sequence, t)
+		}
+		r.Complete(!told && t != noAnswer)
 		return
 	}
 	defer upstream.Close()
@@ -47,17 +68,18 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 	endpoint, tcpErr := r.CreateEndpoint(&queue)
 	r.Complete(tcpErr != nil)
 	if tcpErr != nil {
+		relay.Reset(upstream) // the guest has given up
 		return
 	}
-	guest := gonet.NewTCPConn(&queue, endpoint)
+	guest := &guestConn{gonet.NewTCPConn(&queue, endpoint), endpoint}
 	defer guest.Close()
 	defer context.AfterFunc(n.ctx, func() {
 		upstream.Close()
 		endpoint.Abort()
 	})()
 	n.counters.connections.Add(1)
-	if !byName {
-		join(guest, upstream)
+	if way == byAddress {
+		relay.Join(guest, upstream)
 		return
 	}
 	if err := n.joinNamed(guest, upstream, to); err != nil {
@@ -65,41 +87,20 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 		if errors.As(err, &wrong) {
 			n.deny("tcp", to, wrong.name, wrong.reason)
 		}
-		endpoint.Abort() // a reset, not an end
+		relay.Reset(guest)
 	}
 }
 
-// halfCloser is a connection whose sending side can be closed alone.
-type halfCloser interface {
-	net.Conn
-	CloseWrite() error
+// guestConn is the guest's end of a connection.
+type guestConn struct {
+	*gonet.TCPConn
+	endpoint tcpip.Endpoint
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
-
-// pump copies what data, from's own bytes, has until its end, and passes that on.
-func pump(to, from net.Conn, data io.Reader) {
-	b := buffers.Get().(*[]byte)
-	defer buffers.Put(b)
-	// Hidden: a copy by way of ReadFrom would not use the buffer.
-	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{data}, *b)
-	if h, ok := to.(halfCloser); ok && err == nil {
-		_ = h.CloseWrite()
-		return
-	}
-	to.Close()
-	from.Close()
-}
-
-// join carries both directions until both have ended.
-func join(a, b net.Conn) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		pump(a, b, b)
-	}()
-	pump(b, a, a)
-	<-done
+// Reset ends the connection by a reset.
+func (c *guestConn) Reset() error {
+	c.endpoint.Abort()
+	return c.Close()
 }
 
 // wrongName is what a guest said that the policy does not allow.
@@ -107,12 +108,17 @@ type wrongName struct{ name, reason string }
 
 func (w *wrongName) Error() string { return w.reason }
 
+// checkName says whether the guest may name a host at a destination.
 func (n *Network) checkName(name string, to netip.AddrPort) error {
-	if name == "" {
+	switch {
+	case name == "":
 		return &wrongName{"", "the guest did not say which host it wants"}
-	}
-	if !n.policy.allowsName(name, to.Port()) {
+	case !validName(canonicalName(name)):
+		return &wrongName{name, "the guest named what is no host name"}
+	case !n.policy.allowsName(name, to.Port()):
 		return &wrongName{name, "the name is not allowed"}
 	}
 	return nil
 }
+
+var _ net.Conn = (*guestConn)(nil)

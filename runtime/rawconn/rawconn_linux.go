@@ -175,6 +175,15 @@ func (c *Conn) CloseWrite() error {
 	return asError("shutdown", errno)
 }
 
+// Reset closes the connection, and the peer sees that it was cut off.
+func (c *Conn) Reset() error {
+	linger := syscall.Linger{Onoff: 1}
+	_ = c.raw.Control(func(fd uintptr) {
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_LINGER, uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
+	})
+	return c.Close()
+}
+
 func (c *Conn) LocalAddr() net.Addr  { return c.local }
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 

@@ -44,6 +44,14 @@ func (c *Conn) CloseWrite() error {
 	return c.Close()
 }
 
+// Reset closes the connection, and the peer sees that it was cut off.
+func (c *Conn) Reset() error {
+	if t, ok := c.Socket.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	return c.Close()
+}
+
 // DialTCP connects to an IPv4 address. There are no keep-alives, and no delays.
 func DialTCP(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	d := net.Dialer{KeepAlive: -1}

@@ -21,17 +21,10 @@ func FuzzAnswer(f *testing.F) {
 func FuzzServerName(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"))
 	f.Fuzz(func(t *testing.T, hello []byte) {
-		read, _, err := readServerName(context.Background(), bytes.NewReader(hello))
+		read, _, err := readServerName(context.Background(), bufio.NewReader(bytes.NewReader(hello)))
 		if err == nil && !bytes.HasPrefix(hello, read) {
 			t.Errorf("%x was read of %x", read, hello)
 		}
-	})
-}
-
-func FuzzClassify(f *testing.F) {
-	f.Add([]byte("GET / HTTP/1.1\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		classify(bufio.NewReaderSize(bytes.NewReader(b), maxLine))
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -113,7 +114,7 @@ func (n *Network) checkName(name string, to netip.AddrPort) error {
 	switch {
 	case name == "":
 		return &wrongName{"", "the guest did not say which host it wants"}
-	case !validName(canonicalName(name)):
+	case !validName(strings.ToLower(name)):
 		return &wrongName{name, "the guest named what is no host name"}
 	case !n.policy.allowsName(name, to.Port()):
 		return &wrongName{name, "the name is not allowed"}

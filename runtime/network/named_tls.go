@@ -1,0 +1,199 @@
+package network
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"time"
+)
+
+// Of TLS (RFC 8446, 5.1 and 4).
+const (
+	recordChangeCipherSpec = 20
+	recordHandshake        = 22
+	recordHeader           = 5
+	maxRecord              = 16<<10 + 256 // bytes of its content
+	clientHello            = 1
+	serverHello            = 2
+	handshakeHeader        = 4
+	maxHello               = 64 << 10 // bytes
+)
+
+// retryRandom is the random value of a server's hello that asks for another one of
+// the client.
+var retryRandom = []byte("\xcf\x21\xad\x74\xe5\x9a\x61\x11\xbe\x1d\x8c\x02\x1e\x65\xb8\x91\xc2\xa2\x11\x16\x7a\xbb\x8c\x5e\x07\x9e\x09\xe2\xc8\xa8\x33\x9c")
+
+// tlsRules has the handshake of a connection name an allowed host. A client may be
+// asked for a second hello, in which a server may read the name anew: it has to be
+// the same.
+type tlsRules struct {
+	*named
+	name    string
+	verdict chan struct{} // closed when the server has answered the first hello
+	retry   bool          // with a wish for another
+	past    bool          // the guest's side is not looked at any more
+}
+
+// next is the hello, and what follows it.
+func (t *tlsRules) next() (io.Reader, error) {
+	switch {
+	case t.past:
+		return endless{t.guestBytes}, nil
+	case t.name == "":
+		hello, name, err := readServerName(t.network.ctx, t.guestBytes)
+		if err == nil {
+			err = t.network.checkName(name, t.to)
+		}
+		t.name = name
+		return bytes.NewReader(hello), err
+	}
+	header, err := t.guestBytes.Peek(recordHeader)
+	if err != nil {
+		if err == io.EOF && len(header) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	select {
+	case <-t.verdict:
+	default:
+		if header[0] != recordHandshake { // what may come before the answer: early data, for one
+			return t.record(header)
+		}
+		select {
+		case <-t.verdict:
+		case <-t.ended:
+			return nil, io.EOF
+		}
+	}
+	if !t.retry {
+		t.past = true
+		return endless{t.guestBytes}, nil
+	}
+	if header[0] != recordHandshake {
+		return t.record(header)
+	}
+	t.past = true
+	hello, name, err := readServerName(t.network.ctx, t.guestBytes)
+	if err == nil && name != t.name {
+		err = &wrongName{name, "the guest named another host in its second TLS hello"}
+	}
+	return bytes.NewReader(hello), err
+}
+
+// record is a record as it is.
+func (t *tlsRules) record(header []byte) (io.Reader, error) {
+	size := int64(binary.BigEndian.Uint16(header[3:]))
+	if size > maxRecord {
+		return nil, errNoHello
+	}
+	return io.LimitReader(t.guestBytes, recordHeader+size), nil
+}
+
+// nextBack is what the server says, of which the beginning tells whether it asks for
+// another hello.
+func (t *tlsRules) nextBack() (io.Reader, error) {
+	select {
+	case <-t.verdict:
+		return endless{t.hostBytes}, nil
+	default:
+	}
+	defer close(t.verdict)
+	var raw, said []byte
+	for len(said) < handshakeHeader+2+len(retryRandom) {
+		header, content, err := readRecord(t.hostBytes)
+		raw = append(append(raw, header...), content...)
+		if err != nil {
+			if len(raw) == 0 {
+				return nil, err
+			}
+			break // it speaks something else, or no more
+		}
+		if said = append(said, content...); header[0] != recordHandshake || len(said) == 0 || said[0] != serverHello {
+			break // an alert: it is over
+		}
+	}
+	if at := handshakeHeader + 2; len(said) >= at+len(retryRandom) {
+		t.retry = bytes.Equal(said[at:at+len(retryRandom)], retryRandom)
+	}
+	return bytes.NewReader(raw), nil
+}
+
+func readRecord(r *bufio.Reader) (header, content []byte, err error) {
+	header = make([]byte, recordHeader)
+	if n, err := io.ReadFull(r, header); err != nil {
+		return header[:n], nil, err
+	}
+	size := int(binary.BigEndian.Uint16(header[3:]))
+	if header[1] != 3 || size > maxRecord {
+		return header, nil, errNoHello
+	}
+	content = make([]byte, size)
+	if n, err := io.ReadFull(r, content); err != nil {
+		return header, content[:n], noEOF(err)
+	}
+	return header, content, nil
+}
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+var (
+	errNoHello  = &wrongName{"", "the guest did not begin with a TLS handshake that can be read"}
+	errGotHello = errors.New("the hello is read")
+)
+
+// readServerName reads a TLS ClientHello, in records of its own, and returns its
+// bytes and the name in it; "" when it has none.
+func readServerName(ctx context.Context, r *bufio.Reader) (hello []byte, name string, err error) {
+	var message []byte
+	for {
+		header, content, err := readRecord(r)
+		if err != nil {
+			return nil, "", err
+		}
+		hello, message = append(append(hello, header...), content...), append(message, content...)
+		if header[0] != recordHandshake || len(content) == 0 || len(hello) > maxHello {
+			return nil, "", errNoHello
+		}
+		if len(message) < handshakeHeader {
+			continue
+		}
+		size := handshakeHeader + int(message[1])<<16 + int(message[2])<<8 + int(message[3])
+		if message[0] != clientHello || len(message) > size || size > maxHello {
+			return nil, "", errNoHello
+		}
+		if len(message) == size {
+			break
+		}
+	}
+	err = tls.Server(&helloConn{r: bytes.NewReader(hello)}, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		name = h.ServerName
+		return nil, errGotHello
+	}}).HandshakeContext(ctx)
+	if !errors.Is(err, errGotHello) {
+		return nil, "", errNoHello
+	}
+	return hello, name, nil
+}
+
+// helloConn reads; what is written, an alert, goes nowhere.
+type helloConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c *helloConn) Read(p []byte) (int, error)       { return c.r.Read(p) }
+func (c *helloConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *helloConn) Close() error                     { return nil }
+func (c *helloConn) SetDeadline(time.Time) error      { return nil }
+func (c *helloConn) SetWriteDeadline(time.Time) error { return nil }

@@ -31,9 +31,7 @@ type named struct {
 	decided chan struct{} // closed when the guest has named an allowed host
 	ended   chan struct{} // closed when the host says nothing more
 	end     func()        // closes it
-
-	mu  sync.Mutex
-	err error // why the connection was refused
+	refused sync.Once
 }
 
 // rules are those of a protocol: what is passed on next from the guest to the host,
@@ -43,15 +41,13 @@ type rules interface {
 	nextBack() (io.Reader, error)
 }
 
-// joinNamed joins a guest with a host that the policy allows by name. The error is
-// why the connection was refused, if it was.
-func (n *Network) joinNamed(guest *guestConn, upstream net.Conn, to netip.AddrPort) error {
+// joinNamed joins a guest with a host that the policy allows by name.
+func (n *Network) joinNamed(guest *guestConn, upstream net.Conn, to netip.AddrPort) {
 	c := &named{network: n, to: to, guest: guest, upstream: upstream}
 	c.guestBytes, c.hostBytes = bufio.NewReaderSize(guest, 16<<10), bufio.NewReaderSize(upstream, 16<<10)
 	c.decided, c.ended = make(chan struct{}), make(chan struct{})
 	c.end = sync.OnceFunc(func() { close(c.ended) })
 	relay.Join(guestSide{guest, c}, hostSide{upstream, c})
-	return c.err
 }
 
 // guestSide and hostSide are the connections, read through the rules.
@@ -167,22 +163,17 @@ func (c *named) nextBack() (io.Reader, error) {
 	return nil, err
 }
 
-// refuse notes why a connection is ended, if it is for what was said.
+// refuse has it on record why a connection is ended, if it is for what was said.
 func (c *named) refuse(err error) {
 	var refused http1.Refused
 	var wrong *wrongName
 	switch {
 	case errors.As(err, &refused):
 		wrong = &wrongName{"", string(refused)}
-	case errors.As(err, &wrong):
-	default:
+	case !errors.As(err, &wrong):
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil {
-		c.err = wrong
-	}
+	c.refused.Do(func() { c.network.deny("tcp", c.to, wrong.name, wrong.reason) })
 }
 
 // forbid answers a request, where none is under way, and lets the guest read it.

@@ -2,7 +2,6 @@ package network
 
 import (
 	"bytes"
-	"errors"
 	"io"
 
 	"github.com/abdul-abdi/lumina/runtime/network/http1"
@@ -38,12 +37,11 @@ func (h *httpRules) next() (io.Reader, error) {
 	if err == nil {
 		err = h.check(q)
 	}
-	var wrong *wrongName
-	var refused http1.Refused
-	switch {
-	case errors.As(err, &wrong):
-		h.forbid(wrong.reason)
-	case errors.As(err, &refused):
+	h.refuse(err)
+	switch refused := err.(type) {
+	case *wrongName:
+		h.forbid(refused.reason)
+	case http1.Refused:
 		h.forbid(string(refused))
 	}
 	if err != nil {

@@ -295,7 +295,7 @@ func TestStackDoesNotLog(t *testing.T) {
 }
 
 func TestAllowedNamesAreReached(t *testing.T) {
-	g := newGuest(t, mustAllow(t, "example.test, *.example.test,203.0.113.0/24:80"))
+	g := newGuest(t, mustAllow(t, "example.test, *.example.test,example.test:25,203.0.113.0/24:80"))
 	if a, code := g.ask("Example.Test"); len(a) != 1 || code != 0 {
 		t.Fatalf("example.test resolves to %v, %v", a, code)
 	}
@@ -454,6 +454,32 @@ func TestWaysRoundTheNames(t *testing.T) {
 		{"an upgrade that is none", func(g *guest) string {
 			resolved(g)
 			return http(g, "GET / HTTP/1.1\r\nHost: example.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a byte above 0x7f in the request line", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET /\xff HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a control byte in the request line", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET /\x01 HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a Host with two ports", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.1\r\nHost: evil.test:80:x.example.test\r\n\r\n")
+		}},
+		{"a name in the TLS handshake that is none", func(g *guest) string {
+			resolved(g)
+			got, _ := g.say("198.51.100.10:443", string(bytes.Replace(captureHello(g.t, "evil.test.x.example.test"), []byte("evil.test."), []byte("evil.test\x00"), 1)))
+			return got
+		}},
+		{"the second hello of a TLS handshake", secondHello},
+		{"a server that speaks first", func(g *guest) string {
+			resolved(g)
+			got, _ := g.say("198.51.100.10:25", "HELO me\r\n")
+			if strings.Contains(got, "220") {
+				return got
+			}
+			return ""
 		}},
 		{"the gateway", func(g *guest) string { return refused(g, Gateway+":80") }},
 		{"the host's loopback", func(g *guest) string {

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -83,13 +82,7 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 		relay.Join(guest, upstream)
 		return
 	}
-	if err := n.joinNamed(guest, upstream, to); err != nil {
-		var wrong *wrongName
-		if errors.As(err, &wrong) {
-			n.deny("tcp", to, wrong.name, wrong.reason)
-		}
-		relay.Reset(guest)
-	}
+	n.joinNamed(guest, upstream, to)
 }
 
 // guestConn is the guest's end of a connection.

@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -269,7 +268,7 @@ func (l localImage) kernel() Kernel {
 // layers are those of the image if the cache has them all, else one of all that
 // is in its root.
 func (l localImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
-	img.Config, img.Init, img.History, img.Layers, img.Source = l.Config, l.Init, l.History, l.Layers, l.Source
+	img.Config, img.Init, img.History, img.Layers, img.Source, img.Container = l.Config, l.Init, l.History, l.Layers, l.Source, l.Container
 	var layers []oci.Layer
 	for _, known := range l.Layers {
 		layer, err := layerOf(known)
@@ -314,7 +313,7 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 	if _, err := io.Copy(to, from); err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
 	}
-	img.Config, img.Init, img.History, img.Layers = l.Config, l.Init, l.History, l.Layers
+	img.Config, img.Init, img.History, img.Layers, img.Container = l.Config, l.Init, l.History, l.Layers, l.Container
 	img.Source = l.Source
 	img.Files[image.Rootfs] = l.Files[image.Rootfs] // to compare the copy with
 	return nil
@@ -327,7 +326,9 @@ type containerImage struct {
 }
 
 func (c containerImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
-	c.describe(img)
+	if err := c.describe(img); err != nil {
+		return nil, err
+	}
 	var layers []oci.Layer
 	for i, l := range c.Layers {
 		if l.Digest != (v1.Hash{}) {
@@ -364,20 +365,19 @@ func copyLayer(ctx context.Context, l oci.Layer, w io.Writer) error {
 	return err
 }
 
-func (c containerImage) describe(img *image.Image) {
+func (c containerImage) describe(img *image.Image) error {
 	for _, l := range c.Layers {
 		img.Layers = append(img.Layers, describeLayer(l))
 	}
-	img.Config, img.Init = configOf(c.Config)
 	img.Source = image.Source{Reference: c.Reference, Digest: c.Digest}
 	img.Source.Reference = img.Source.Public() // the image may be given away
-	for _, h := range c.Config.History {
-		img.History = append(img.History, image.History{Created: h.Created.Time, CreatedBy: h.CreatedBy, Comment: h.Comment, EmptyLayer: h.EmptyLayer})
-	}
+	return describeContainer(img, c.RawConfig, c.Config, c.Annotations)
 }
 
 func (c containerImage) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
-	c.describe(img)
+	if err := c.describe(img); err != nil {
+		return err
+	}
 	return writeLayers(ctx, path, c.Layers, progress)
 }
 
@@ -409,24 +409,6 @@ func hashString(h v1.Hash) string {
 		return ""
 	}
 	return h.String()
-}
-
-// initLabel keeps an image's choice of PID 1 in a container image.
-const initLabel = "org.lumina.init"
-
-func configOf(c *v1.ConfigFile) (config image.Config, init string) {
-	config = image.Config{
-		Env: c.Config.Env, User: c.Config.User, WorkingDir: c.Config.WorkingDir,
-		Entrypoint: c.Config.Entrypoint, Cmd: c.Config.Cmd, Labels: c.Config.Labels, StopSignal: c.Config.StopSignal,
-	}
-	if init = c.Config.Labels[initLabel]; image.CheckInit(init) != nil {
-		init = ""
-	}
-	for port := range c.Config.ExposedPorts {
-		config.ExposedPorts = append(config.ExposedPorts, port)
-	}
-	slices.Sort(config.ExposedPorts)
-	return config, init
 }
 
 // KernelFile is a kernel that is not Lumina's own.

@@ -185,7 +185,7 @@ func (c layerCache) put(key string, l oci.Layer) error {
 }
 
 func describeLayer(l oci.Layer) image.Layer {
-	return image.Layer{MediaType: l.MediaType, Digest: hashString(l.Digest), DiffID: l.DiffID.String(), Size: l.Size}
+	return image.Layer{MediaType: l.MediaType, Digest: hashString(l.Digest), DiffID: l.DiffID.String(), Size: l.Size, Annotations: l.Annotations}
 }
 
 func layerOf(l image.Layer) (oci.Layer, error) {
@@ -193,7 +193,7 @@ func layerOf(l image.Layer) (oci.Layer, error) {
 	if err != nil {
 		return oci.Layer{}, fmt.Errorf("layer %q: %w", l.DiffID, err)
 	}
-	layer := oci.Layer{MediaType: l.MediaType, DiffID: diffID, Size: l.Size}
+	layer := oci.Layer{MediaType: l.MediaType, DiffID: diffID, Size: l.Size, Annotations: l.Annotations}
 	if l.Digest != "" {
 		if layer.Digest, err = v1.NewHash(l.Digest); err != nil {
 			return oci.Layer{}, fmt.Errorf("layer %q: %w", l.Digest, err)

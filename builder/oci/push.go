@@ -1,81 +1,90 @@
 package oci
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // Push sends an image to a registry and returns the digest of its manifest.
-// Each layer has a Digest and a Size.
-func Push(ctx context.Context, reference string, config v1.ConfigFile, layers []Layer, progress func(done, total int64)) (string, error) {
+// config is its configuration, but for the digests of its layers; annotations are
+// the manifest's. Each layer has a Digest and a Size.
+func Push(ctx context.Context, reference string, config []byte, annotations map[string]string, layers []Layer, progress func(done, total int64)) (string, error) {
 	ref, err := name.ParseReference(strings.TrimPrefix(reference, "docker://"))
 	if err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, err)
 	}
-	history := config.History
-	config.History, config.RootFS = nil, v1.RootFS{Type: "layers"}
-	img, err := mutate.ConfigFile(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), &config)
+	if config, err = withDiffIDs(config, layers); err != nil {
+		return "", fmt.Errorf("pushing to %q: %w", reference, err)
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(config))
 	if err != nil {
 		return "", err
 	}
-	next := 0
-	var addenda []mutate.Addendum
-	for _, h := range history {
-		a := mutate.Addendum{History: h}
-		if !h.EmptyLayer && next < len(layers) {
-			if a.Layer, err = pushable(layers[next]); err != nil {
-				return "", err
-			}
-			next++
-		} else if !h.EmptyLayer {
-			continue
-		}
-		addenda = append(addenda, a)
+	m := &manifest{config: config, blobs: map[v1.Hash]Blob{}}
+	described := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Annotations: annotations, Layers: []v1.Descriptor{},
+		Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: digest, Size: size}}
+	for _, l := range layers {
+		d := v1.Descriptor{MediaType: ociType(l.MediaType), Digest: l.Digest, Size: l.Size, Annotations: l.Annotations}
+		described.Layers = append(described.Layers, d)
+		m.blobs[l.Digest] = Blob{MediaType: string(d.MediaType), Digest: d.Digest, Size: d.Size, Open: func() (io.ReadCloser, error) { return l.Open(ctx) }}
 	}
-	for _, l := range layers[next:] {
-		layer, err := pushable(l)
-		if err != nil {
-			return "", err
-		}
-		addenda = append(addenda, mutate.Addendum{Layer: layer, History: v1.History{CreatedBy: "lumina"}})
+	if m.raw, err = json.Marshal(described); err != nil {
+		return "", err
 	}
-	if img, err = mutate.Append(img, addenda...); err != nil {
+	img, err := partial.CompressedToImage(m)
+	if err != nil {
 		return "", err
 	}
 	if err := remote.Write(ref, img, remoteOptions(ctx, progress)...); err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, explain(err))
 	}
-	digest, err := img.Digest()
-	return digest.String(), err
+	pushed, err := img.Digest()
+	return pushed.String(), err
 }
 
-// stored is a layer as go-containerregistry wants it.
-type stored struct{ Layer }
-
-func pushable(l Layer) (v1.Layer, error) {
-	return partial.CompressedToLayer(stored{l})
-}
-
-func (s stored) Digest() (v1.Hash, error) { return s.Layer.Digest, nil }
-func (s stored) DiffID() (v1.Hash, error) { return s.Layer.DiffID, nil }
-func (s stored) Size() (int64, error)     { return s.Layer.Size, nil }
-func (s stored) Compressed() (io.ReadCloser, error) {
-	return s.Open(context.Background())
-}
-
-func (s stored) MediaType() (types.MediaType, error) {
-	if s.Layer.MediaType == "" {
-		return types.OCILayer, nil
+// withDiffIDs is a configuration with the digests of an image's layers.
+func withDiffIDs(config []byte, layers []Layer) ([]byte, error) {
+	var fields, rootfs map[string]json.RawMessage
+	if err := json.Unmarshal(config, &fields); err != nil {
+		return nil, err
 	}
-	return types.MediaType(s.Layer.MediaType), nil
+	if err := json.Unmarshal(fields["rootfs"], &rootfs); err != nil || rootfs == nil {
+		rootfs = map[string]json.RawMessage{}
+	}
+	diffIDs := make([]string, len(layers))
+	for n, l := range layers {
+		diffIDs[n] = l.DiffID.String()
+	}
+	var err error
+	if rootfs["diff_ids"], err = json.Marshal(diffIDs); err != nil {
+		return nil, err
+	}
+	rootfs["type"] = json.RawMessage(`"layers"`)
+	if fields["rootfs"], err = json.Marshal(rootfs); err != nil {
+		return nil, err
+	}
+	return json.Marshal(fields)
+}
+
+// ociType is what the OCI specification calls a layer of Docker's: the manifest is
+// one of the former.
+func ociType(mediaType string) types.MediaType {
+	switch t := types.MediaType(mediaType); t {
+	case "", types.DockerLayer:
+		return types.OCILayer
+	case types.DockerUncompressedLayer:
+		return types.OCIUncompressedLayer
+	default:
+		return t
+	}
 }

@@ -71,6 +71,9 @@ type Image struct {
 	Rosetta      bool            `json:"rosetta,omitempty"`
 	Description  string          `json:"description,omitempty"`
 	Tags         []string        `json:"tags,omitempty"`
+	// Container is what the container image said that it was made from; nil: it was
+	// made from none.
+	Container *Container `json:"container,omitempty"`
 	// Init is who is PID 1; InitLumina when empty.
 	Init string `json:"init,omitempty"`
 	// DiskSize is the default size of a VM's own disk, in bytes; 0: the
@@ -97,6 +100,13 @@ type Config struct {
 	Labels       map[string]string `json:"labels,omitempty"`
 	ExposedPorts []string          `json:"exposed_ports,omitempty"`
 	StopSignal   string            `json:"stop_signal,omitempty"`
+}
+
+// Container is what a container image says of itself. Lumina has no use for most
+// of it, and hands it on when the image is pushed.
+type Container struct {
+	Config      json.RawMessage   `json:"config"` // all of it
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // Source is what an image was made from.
@@ -129,6 +139,8 @@ type Layer struct {
 	Digest    string `json:"digest"`
 	DiffID    string `json:"diff_id"`
 	Size      int64  `json:"size"` // bytes, compressed
+	// Annotations are those of its descriptor.
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // File is a file of the image.

@@ -123,6 +123,8 @@ type PullOptions struct {
 	// Architecture is the one that the image must have.
 	Architecture string
 	Store        *image.Store
+	// MaxSize is as that of Options.
+	MaxSize int64
 	// Verify is as that of Options.
 	Verify   func(ctx context.Context, dir string) error
 	Progress func(Progress)
@@ -138,6 +140,9 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 	img, err := image.Parse(bytes.NewReader(a.Config))
 	if err == nil && img.Architecture != o.Architecture {
 		err = fmt.Errorf("it is for %s, %s was asked for", img.Architecture, o.Architecture)
+	}
+	if err == nil {
+		err = checkSize(img, a, o)
 	}
 	if err == nil && len(a.Blobs) != len(imageFiles) {
 		err = fmt.Errorf("%w: %d files", image.ErrInvalid, len(a.Blobs))
@@ -173,6 +178,29 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
 	}
 	return img, nil
+}
+
+// checkSize compares what an image says it takes with the limit, before anything
+// of it is fetched. No byte more than it says is written then.
+func checkSize(img *image.Image, a *oci.Artifact, o PullOptions) error {
+	limit, err := o.Store.MaxSize(o.MaxSize)
+	if err != nil {
+		return err
+	}
+	unpacked, packed := int64(0), int64(0)
+	tooLarge := false
+	for _, f := range img.Files {
+		tooLarge = tooLarge || f.Size > limit-unpacked
+		unpacked += min(f.Size, limit)
+	}
+	for _, b := range a.Blobs {
+		tooLarge = tooLarge || b.Size < 0 || b.Size > limit-packed
+		packed += min(b.Size, limit)
+	}
+	if tooLarge {
+		return fmt.Errorf("%w of %d bytes", ErrTooLarge, limit)
+	}
+	return nil
 }
 
 // decompress fetches a file. It writes no byte more than the file has.

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -119,6 +120,14 @@ func TestHostileArtifacts(t *testing.T) {
 	}{
 		{"another content", "not what image.json says", func(a *oci.Artifact) { a.Blobs[1] = blob(image.Initramfs, []byte("other")) }},
 		{"without end", "not what image.json says", func(a *oci.Artifact) { a.Blobs[2] = blob(image.Rootfs, make([]byte, 64<<20)) }},
+		{"more than there is room for", "larger than the limit", func(a *oci.Artifact) {
+			var img image.Image
+			if err := json.Unmarshal(a.Config, &img); err != nil {
+				t.Fatal(err)
+			}
+			img.Files[image.Rootfs] = image.File{Size: 1 << 62, SHA256: img.Files[image.Rootfs].SHA256}
+			a.Config, _ = json.Marshal(img)
+		}},
 		{"another name", `"../../x" in place of`, func(a *oci.Artifact) { a.Blobs[0].Name = "../../x" }},
 		{"a file more", "4 files", func(a *oci.Artifact) { a.Blobs = append(a.Blobs, blob("more", nil)) }},
 		{"no files", "0 files", func(a *oci.Artifact) { a.Blobs = nil }},

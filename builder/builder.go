@@ -57,6 +57,9 @@ type Options struct {
 	// several goroutines.
 	Progress func(Progress)
 	Rosetta  bool
+	// MaxSize bounds what the image takes, and what is fetched for it, in bytes;
+	// 0: half of what is free.
+	MaxSize int64
 	// Steps are commands for the image's shell, run by RunStep one after the
 	// other; each makes one more layer. What a step made before is taken from
 	// the cache, unless NoCache.
@@ -92,6 +95,9 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 	// What fails soonest comes first: a missing kernel before a long download.
 	kernel, err := o.Kernel(o.Architecture)
 	if err != nil {
+		return nil, err
+	}
+	if o.MaxSize, err = o.Store.MaxSize(o.MaxSize); err != nil {
 		return nil, err
 	}
 	initramfs, err := o.Initramfs(o.Architecture)
@@ -242,7 +248,7 @@ func openSource(ctx context.Context, o Options) (source, error) {
 	}
 	img, err := oci.Open(ctx, o.Reference, oci.Options{
 		Platform: v1.Platform{OS: "linux", Architecture: o.Architecture},
-		CacheDir: o.CacheDir,
+		CacheDir: o.CacheDir, MaxSize: o.MaxSize,
 		Progress: func(digest string, done, total int64) {
 			o.Progress(Progress{Step: "fetch", Item: digest, Done: done, Total: total})
 		},
@@ -250,7 +256,7 @@ func openSource(ctx context.Context, o Options) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return containerImage{img, o.CacheDir}, nil
+	return containerImage{img, o}, nil
 }
 
 // localImage is an image of the store: its root is taken as it is.
@@ -322,7 +328,7 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 // containerImage is flattened.
 type containerImage struct {
 	*oci.Image
-	cacheDir string
+	o Options
 }
 
 func (c containerImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
@@ -333,11 +339,11 @@ func (c containerImage) layers(ctx context.Context, img *image.Image) ([]oci.Lay
 	for i, l := range c.Layers {
 		if l.Digest != (v1.Hash{}) {
 			var err error
-			if l, err = oci.KeepLayer(ctx, c.cacheDir, l); err != nil {
+			if l, err = oci.KeepLayer(ctx, c.o.CacheDir, l); err != nil {
 				return nil, err
 			}
 		} else {
-			kept, err := oci.AddLayer(c.cacheDir, func(w io.Writer) error { return copyLayer(ctx, l, w) })
+			kept, err := oci.AddLayer(c.o.CacheDir, func(w io.Writer) error { return copyLayer(ctx, l, oci.Limit(w, c.o.MaxSize)) })
 			if err != nil {
 				return nil, err
 			}
@@ -378,17 +384,34 @@ func (c containerImage) writeRoot(ctx context.Context, path string, img *image.I
 	if err := c.describe(img); err != nil {
 		return err
 	}
-	return writeLayers(ctx, path, c.Layers, progress)
+	return writeLayers(ctx, path, c.Layers, c.o.MaxSize, progress)
 }
 
-// writeLayers makes a root file system of layers, the lowest first.
-func writeLayers(ctx context.Context, path string, layers []oci.Layer, progress func(Progress)) error {
+// ErrTooLarge is wrapped when an image has more than Options.MaxSize.
+var ErrTooLarge = oci.ErrTooLarge
+
+// bounded is a file that is no longer than a limit.
+type bounded struct {
+	*os.File
+	limit int64
+}
+
+func (b bounded) WriteAt(p []byte, at int64) (int, error) {
+	if at+int64(len(p)) > b.limit {
+		return 0, fmt.Errorf("%w of %d bytes", ErrTooLarge, b.limit)
+	}
+	return b.File.WriteAt(p, at)
+}
+
+// writeLayers makes a root file system of layers, the lowest first, of at most
+// limit bytes. Holes are not counted.
+func writeLayers(ctx context.Context, path string, layers []oci.Layer, limit int64, progress func(Progress)) error {
 	f, err := durable.Create(path, image.FileMode)
 	if err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
 	}
 	defer f.Close()
-	w := erofs.NewWriter(f)
+	w := erofs.NewWriter(bounded{f, limit})
 	tree := flatten.New(w)
 	names := sha256.New()
 	for n, l := range layers {

@@ -76,7 +76,7 @@ func (d *debianRoot) layers(ctx context.Context, img *image.Image) ([]oci.Layer,
 	layer, err := cache.get(ctx, key)
 	if err != nil || d.o.NoCache {
 		d.o.Progress(Progress{Step: "mmdebstrap", Item: d.suite})
-		if layer, err = oci.AddLayer(d.o.CacheDir, func(w io.Writer) error { return mmdebstrap(ctx, args, w) }); err != nil {
+		if layer, err = oci.AddLayer(d.o.CacheDir, func(w io.Writer) error { return mmdebstrap(ctx, args, oci.Limit(w, d.o.MaxSize)) }); err != nil {
 			return nil, err
 		}
 		if err := cache.put(key, layer); err != nil {
@@ -109,7 +109,7 @@ func (d *debianRoot) writeRoot(ctx context.Context, path string, img *image.Imag
 	if err != nil {
 		return err
 	}
-	return writeLayers(ctx, path, layers, progress)
+	return writeLayers(ctx, path, layers, d.o.MaxSize, progress)
 }
 
 func (d *debianRoot) Close() error { return nil }

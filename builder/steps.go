@@ -70,7 +70,7 @@ func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, p
 		img.Layers = append(img.Layers, describeLayer(layer))
 		img.History = append(img.History, image.History{Created: img.Created, CreatedBy: "/bin/sh -c " + command, Comment: "lumina"})
 	}
-	return writeLayers(ctx, path, layers, progress)
+	return writeLayers(ctx, path, layers, s.o.MaxSize, progress)
 }
 
 func shorten(command string) string {
@@ -98,11 +98,11 @@ func (s stepped) step(ctx context.Context, dir string, step Step, img *image.Ima
 		}
 	}
 	step.Dir = filepath.Join(dir, "step")
-	if err := assemble(ctx, dir, step.Dir, img, layers, progress); err != nil {
+	if err := assemble(ctx, dir, step.Dir, img, layers, s.o.MaxSize, progress); err != nil {
 		return oci.Layer{}, err
 	}
 	defer os.RemoveAll(step.Dir)
-	layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return s.o.RunStep(ctx, step, w) })
+	layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return s.o.RunStep(ctx, step, oci.Limit(w, s.o.MaxSize)) })
 	if err != nil {
 		return oci.Layer{}, err
 	}
@@ -111,13 +111,13 @@ func (s stepped) step(ctx context.Context, dir string, step Step, img *image.Ima
 
 // assemble makes the image of some layers in a directory below that of the
 // image that is being made.
-func assemble(ctx context.Context, from, dir string, img *image.Image, layers []oci.Layer, progress func(Progress)) error {
+func assemble(ctx context.Context, from, dir string, img *image.Image, layers []oci.Layer, limit int64, progress func(Progress)) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	part := *img
 	part.Files = maps.Clone(img.Files)
-	err := writeLayers(ctx, filepath.Join(dir, image.Rootfs), layers, progress)
+	err := writeLayers(ctx, filepath.Join(dir, image.Rootfs), layers, limit, progress)
 	for _, name := range []string{image.Kernel, image.Initramfs} {
 		err = errors.Join(err, os.Link(filepath.Join(from, name), filepath.Join(dir, name)))
 	}

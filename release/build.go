@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/abdul-abdi/lumina/release/attest"
 	"github.com/abdul-abdi/lumina/release/catalog"
@@ -58,6 +59,9 @@ type BuildOptions struct {
 	Dir      string // an empty directory, where the release's files go
 	Key      *sign.PrivateKey
 	PartSize int64 // see pack.Options
+	// Issued is when the release is made, at the earliest; it is not before the
+	// making of an image in it.
+	Issued   time.Time
 	Builder  attest.Builder
 	Progress Progress
 }
@@ -83,6 +87,7 @@ func Build(ctx context.Context, o BuildOptions) ([]github.File, error) {
 		}
 		c.Images = append(c.Images, *entry)
 	}
+	c.Issued = b.Issued.UTC().Truncate(time.Second)
 	sort.Slice(c.Images, func(i, j int) bool { return c.Images[i].ID < c.Images[j].ID })
 	for _, path := range o.Files {
 		if err := b.copy(ctx, path); err != nil {
@@ -141,6 +146,9 @@ func (b *build) image(ctx context.Context, s Source) (*catalog.Image, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if h.Created.After(b.Issued) {
+		b.Issued = h.Created
 	}
 	entry.Version, entry.Description = b.Tag, description(h.Image)
 	for _, p := range entry.Parts {

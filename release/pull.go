@@ -23,6 +23,10 @@ type From struct {
 	Repo   github.Repo
 	Tag    string // the latest release when empty
 	Keys   sign.Keys
+	// Seen is a file that remembers the newest catalog of each publisher: an older
+	// one is refused, unless AllowOlder. "" remembers none.
+	Seen       string
+	AllowOlder bool
 }
 
 // Catalog fetches the catalog of a release and verifies its signature.
@@ -62,6 +66,11 @@ func (f From) open(ctx context.Context) (*catalog.Catalog, *github.Release, erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s of release %s of %s: %w", catalog.Name, r.Tag, f.Repo, err)
 	}
+	if f.Seen != "" {
+		if err := f.remember(ctx, c, sign.KeyID(signature)); err != nil {
+			return nil, nil, err
+		}
+	}
 	return c, r, nil
 }
 
@@ -72,6 +81,8 @@ type PullOptions struct {
 	As           string // the name it gets; its own when empty
 	Store        *image.Store
 	CacheDir     string // where downloads are kept until they are complete
+	// MaxSize bounds what the image takes, in bytes; 0: half of what is free.
+	MaxSize int64
 	// Force takes the place of an image of that name that is another one.
 	Force    bool
 	Progress Progress
@@ -110,6 +121,13 @@ func (f From) Pull(ctx context.Context, o PullOptions) (Pulled, error) {
 	// Once the cache is ours: another process may have had the same intention.
 	if img, err := installed(ctx, o, entry); img != nil || err != nil {
 		return Pulled{Image: img, Name: o.As}, err
+	}
+	limit, err := o.Store.MaxSize(o.MaxSize)
+	if err != nil {
+		return Pulled{}, err
+	}
+	if max(entry.Size, entry.DownloadSize) > limit {
+		return Pulled{}, fmt.Errorf("pulling %s of release %s: it has %d bytes, and %d to fetch: %w of %d", entry.ID, c.Tag, entry.Size, entry.DownloadSize, ErrTooLarge, limit)
 	}
 	files, err := cache.fetch(ctx, f.Client, r, entry, o.Progress)
 	defer func() {
@@ -179,6 +197,9 @@ func install(ctx context.Context, o PullOptions, entry *catalog.Image, parts []*
 	})
 	return img, err
 }
+
+// ErrTooLarge is wrapped when an image has more than PullOptions.MaxSize.
+var ErrTooLarge = errors.New("larger than the limit")
 
 // ErrDigest is wrapped when what was fetched is not what the catalog says.
 var ErrDigest = errors.New("the download has another digest than the signed catalog says")

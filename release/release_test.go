@@ -118,7 +118,7 @@ func (w *world) pull(t testing.TB) (release.Pulled, error) {
 }
 
 func (w *world) options() release.PullOptions {
-	return release.PullOptions{ID: "default", Architecture: "amd64", Store: w.store, CacheDir: w.cache}
+	return release.PullOptions{ID: "default", Architecture: "amd64", Store: w.store, CacheDir: w.cache, MaxSize: 1 << 30}
 }
 
 // tree lists the files below the directory of the images and of the downloads.

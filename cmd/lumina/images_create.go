@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
@@ -29,6 +30,7 @@ type createFlags struct {
 	timeout          time.Duration
 	noVerify         bool
 	rosetta          bool
+	maxSize          byteSize
 	steps            []string
 	noCache          bool
 	network          string
@@ -40,6 +42,7 @@ func (f *createFlags) register(c *cobra.Command) {
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up after this time")
 	flags.BoolVar(&f.noVerify, "no-verify", false, "do not boot the image once before it is installed")
 	flags.BoolVar(&f.rosetta, "rosetta", false, "run amd64 programs in the arm64 VM, on macOS")
+	registerMaxSize(c, &f.maxSize)
 	flags.StringVar(&f.kernel, "kernel", "", "kernel to use instead of Lumina's own (arm64: Image, amd64: vmlinux)")
 }
 
@@ -63,7 +66,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		return err
 	}
 	o := builder.Options{
-		Name: name, Reference: from, Architecture: arch, Rosetta: f.rosetta,
+		Name: name, Reference: from, Architecture: arch, Rosetta: f.rosetta, MaxSize: int64(f.maxSize),
 		Store: rt.Images, CacheDir: filepath.Join(rt.Home(), "cache"),
 		Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read,
 		Steps: f.steps, NoCache: f.noCache,
@@ -97,7 +100,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	img, err := builder.Create(ctx, o)
 	bars.close(err == nil)
 	if err != nil {
-		return err
+		return orMaxSize(err)
 	}
 	return printImage(env, name, img)
 }
@@ -233,11 +236,11 @@ is the same, byte for byte.`,
 }
 
 func parsePlatform(s string) (arch string, err error) {
-	arch, ok := strings.CutPrefix(s, "linux/")
-	if !ok || (arch != "amd64" && arch != "arm64") {
-		return "", usageError{fmt.Errorf("--platform %q: want linux/amd64 or linux/arm64", s)}
+	p, err := oci.ParsePlatform(s)
+	if err != nil {
+		return "", usageError{fmt.Errorf("--platform: %w", err)}
 	}
-	return arch, nil
+	return p.Architecture, nil
 }
 
 // kernelOf is the kernel of images: a file, or the one built into this program.

@@ -25,13 +25,17 @@ const (
 )
 
 // fromFlags are the flags of every command that reads a release.
-type fromFlags struct{ repo, tag, keys, baseURL string }
+type fromFlags struct {
+	repo, tag, keys, baseURL string
+	allowOlder               bool
+}
 
 func (f *fromFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.repo, "repo", defaultRepo, "repository whose release it is")
 	flags.StringVar(&f.tag, "tag", "", "tag of the release (default the latest)")
 	flags.StringVar(&f.keys, "public-key", "", "also trust this minisign key, or file of keys (default $LUMINA_PUBLIC_KEY)")
+	flags.BoolVar(&f.allowOlder, "allow-older", false, "take a release that is older than one of the same publisher that was seen here")
 	flags.StringVar(&f.baseURL, "base-url", "", "address of a GitHub Enterprise server (default $LUMINA_GITHUB_URL or GitHub)")
 }
 
@@ -45,7 +49,11 @@ func (f *fromFlags) from(env *environment) (release.From, error) {
 	if from.Client, err = githubClient(env, f.baseURL, github.Options{}); err != nil {
 		return from, err
 	}
-	from.Tag = f.tag
+	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+	if err != nil {
+		return from, err
+	}
+	from.Tag, from.Seen, from.AllowOlder = f.tag, filepath.Join(home, "releases.json"), f.allowOlder
 	if from.Keys, err = sign.Default(); err != nil {
 		return from, err
 	}
@@ -77,8 +85,9 @@ func publishCache(home string) string { return filepath.Join(home, "cache", "pub
 
 // releaseFlags are the flags of a pull from a release.
 type releaseFlags struct {
-	from  fromFlags
-	force bool
+	from    fromFlags
+	force   bool
+	maxSize byteSize
 }
 
 func (f *releaseFlags) register(c *cobra.Command) {
@@ -105,7 +114,7 @@ func (f *releaseFlags) pull(ctx context.Context, env *environment, id, platform,
 	if err != nil {
 		return err
 	}
-	pulled, err := pull(ctx, env, from, home, release.PullOptions{ID: id, Architecture: arch, As: as, Force: f.force})
+	pulled, err := pull(ctx, env, from, home, release.PullOptions{ID: id, Architecture: arch, As: as, Force: f.force, MaxSize: int64(f.maxSize)})
 	if err != nil {
 		return err
 	}
@@ -127,7 +136,13 @@ func newPullCommand(env *environment) *cobra.Command {
 	}
 	c.Flags().SortFlags = false
 	flags.register(c)
+	registerMaxSize(c, &flags.maxSize)
 	return c
+}
+
+// registerMaxSize is the flag of what makes or fetches an image.
+func registerMaxSize(c *cobra.Command, size *byteSize) {
+	c.Flags().Var(size, "max-size", "refuse an image that takes more, such as 20GB (default half of what is free)")
 }
 
 func newImagesPullCommand(env *environment) *cobra.Command {
@@ -154,6 +169,7 @@ without the tag.`,
 				name = args[1]
 			}
 			if !strings.ContainsAny(from, "/:") {
+				fromRelease.maxSize = fromRegistry.maxSize
 				return fromRelease.pull(c.Context(), env, from, fromRegistry.platform, name)
 			}
 			if name == "" {
@@ -185,14 +201,14 @@ func (f *createFlags) pullArtifact(ctx context.Context, env *environment, name, 
 		return err
 	}
 	bars := newProgress(env)
-	o := builder.PullOptions{Name: name, Reference: from, Architecture: arch, Store: rt.Images, Progress: bars.update}
+	o := builder.PullOptions{Name: name, Reference: from, Architecture: arch, Store: rt.Images, Progress: bars.update, MaxSize: int64(f.maxSize)}
 	if !f.noVerify {
 		o.Verify = func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
 	}
 	img, err := builder.PullArtifact(ctx, o)
 	bars.close(err == nil)
 	if err != nil {
-		return err
+		return orMaxSize(err)
 	}
 	return printImage(env, name, img)
 }
@@ -209,7 +225,15 @@ func pull(ctx context.Context, env *environment, from release.From, home string,
 	}
 	pulled, err := from.Pull(ctx, o)
 	bars.close(err == nil)
-	return pulled, err
+	return pulled, orMaxSize(err)
+}
+
+// orMaxSize says of an image that is too large what lets it be.
+func orMaxSize(err error) error {
+	if errors.Is(err, builder.ErrTooLarge) || errors.Is(err, release.ErrTooLarge) {
+		return fmt.Errorf("%w; --max-size sets another", err)
+	}
+	return err
 }
 
 // pullDefault pulls the default image when it is the one to run and there is

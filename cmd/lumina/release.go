@@ -129,7 +129,7 @@ func publish(ctx context.Context, env *environment, flags *publishFlags, args []
 		Published: github.Published{Uploaded: []string{}, Replaced: []string{}, Kept: []string{}}}
 	files, err := release.Build(ctx, release.BuildOptions{
 		Store: image.NewStore(filepath.Join(home, "images")), Images: sources, Files: flags.files, Tag: flags.tag, Dir: dir,
-		Key: key, PartSize: int64(flags.partSize), Builder: releaseBuilder(env), Progress: progress,
+		Key: key, Issued: newestOf(flags.files), PartSize: int64(flags.partSize), Builder: releaseBuilder(env), Progress: progress,
 	})
 	if err == nil && token != "" {
 		result.Published, err = client.Publish(ctx, repo, flags.tag, files, github.PublishOptions{
@@ -294,4 +294,15 @@ func writeNew(path string, text []byte, mode os.FileMode) error {
 	}
 	_, err = f.Write(text)
 	return errors.Join(err, f.Close())
+}
+
+// newestOf is when the newest of some files was written. A release is issued no
+// earlier; to publish the same again gives the same.
+func newestOf(files []string) (newest time.Time) {
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil && info.ModTime().After(newest) {
+			newest = info.ModTime()
+		}
+	}
+	return newest // what cannot be read is told when it is published
 }

@@ -7,6 +7,7 @@
 //	{
 //	  "schema": 1,
 //	  "tag": "v1.2.0",                    the release it belongs to
+//	  "issued": "2026-01-02T03:04:05Z",   grows with every release of a publisher
 //	  "images": [{
 //	    "id": "default-amd64",            NAME-ARCHITECTURE, unique
 //	    "name": "default",                what it is installed as
@@ -38,6 +39,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -66,9 +68,10 @@ const (
 
 // Catalog is catalog.json.
 type Catalog struct {
-	Schema int     `json:"schema"`
-	Tag    string  `json:"tag"`
-	Images []Image `json:"images"`
+	Schema int       `json:"schema"`
+	Tag    string    `json:"tag"`
+	Issued time.Time `json:"issued,omitzero"`
+	Images []Image   `json:"images"`
 }
 
 // Image is an image of one architecture.

@@ -130,6 +130,13 @@ func (k Keys) Verify(message, signature []byte, comment string) error {
 	return fmt.Errorf("%w: it is of key %016X, which is not trusted; if you trust it, give it with --public-key or LUMINA_PUBLIC_KEY", ErrSignature, s.KeyID)
 }
 
+// KeyID names the key of a signature that was verified.
+func KeyID(signature []byte) string {
+	var s minisign.Signature
+	_ = s.UnmarshalText(signature) // it was, when it was verified
+	return fmt.Sprintf("%016X", s.KeyID)
+}
+
 const (
 	untrustedComment = "signature of a lumina release"
 	minisignComment  = "signature from minisign secret key" // the program's default

@@ -18,6 +18,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
@@ -223,19 +224,56 @@ func (img *Image) Write(dir string) error {
 
 // Read reads the image.json of a directory and checks the sizes of its files.
 func Read(dir string) (*Image, error) {
-	f, err := os.Open(filepath.Join(dir, metadata))
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", metadata, err)
+		return nil, err
+	}
+	defer root.Close()
+	f, err := openFile(root, metadata)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
-	img, err := Parse(f)
+	return read(root, f)
+}
+
+// openFile opens a file of an image. What is a link, a directory or a FIFO, which
+// would be waited for, is none.
+func openFile(root *os.Root, name string) (*os.File, error) {
+	info, err := root.Lstat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a file", ErrInvalid, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", name, err)
+	}
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", name, err)
+	}
+	now, err := f.Stat()
+	if err == nil && !os.SameFile(info, now) {
+		err = fmt.Errorf("%w: %s was exchanged", ErrInvalid, name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func read(root *os.Root, description io.Reader) (*Image, error) {
+	img, err := Parse(description)
 	if err != nil {
 		return nil, err
 	}
 	for name, file := range img.Files {
-		info, err := os.Stat(filepath.Join(dir, name))
+		info, err := root.Lstat(name)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%w: %s is not a file", ErrInvalid, name)
 		}
 		if info.Size() != file.Size {
 			return nil, fmt.Errorf("%w: %s has %d bytes, %s says %d", ErrInvalid, name, info.Size(), metadata, file.Size)

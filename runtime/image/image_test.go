@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -333,6 +334,64 @@ func TestPublicSource(t *testing.T) {
 	} {
 		if got := (Source{Reference: reference}).Public(); got != want {
 			t.Errorf("Public() of %q = %q, want %q", reference, got, want)
+		}
+	}
+}
+
+// What is in the place of an image's files is no image, at once: nothing is waited
+// for, nothing is read without an end, and it can be removed.
+func TestOddFiles(t *testing.T) {
+	tests := []struct {
+		name string
+		make func(path string) error
+		want error
+	}{
+		{"FIFO", func(path string) error { return syscall.Mkfifo(path, 0o600) }, ErrInvalid},
+		{"directory", func(path string) error { return os.Mkdir(path, 0o700) }, ErrInvalid},
+		{"link to a file outside", func(path string) error { return os.Symlink("/etc/passwd", path) }, ErrInvalid},
+		{"link to a device", func(path string) error { return os.Symlink("/dev/zero", path) }, ErrInvalid},
+		{"link to itself", func(path string) error { return os.Symlink(filepath.Base(path), path) }, ErrInvalid},
+		{"huge file", func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40)) }, ErrInvalid},
+		{"empty file", func(path string) error { return os.WriteFile(path, nil, 0o600) }, ErrInvalid},
+		{"nothing", func(string) error { return nil }, nil},
+	}
+	for _, file := range []string{metadata, Rootfs} {
+		for _, tt := range tests {
+			t.Run(file+" "+tt.name, func(t *testing.T) {
+				s := NewStore(t.TempDir())
+				install(t, s, "a", "content")
+				path := filepath.Join(s.dir, "a", file)
+				if err := errors.Join(os.Remove(path), tt.make(path)); err != nil {
+					t.Fatal(err)
+				}
+				h, err := s.Open("a")
+				if err == nil {
+					h.Close()
+				}
+				if err == nil || tt.want != nil && !errors.Is(err, tt.want) {
+					t.Errorf("Open() = %v, want %v", err, tt.want)
+				}
+				if err := s.Remove("a"); err != nil {
+					t.Errorf("Remove() = %v", err)
+				}
+				if names, err := s.List(); len(names) != 0 || err != nil {
+					t.Errorf("List() = %q, %v", names, err)
+				}
+			})
+		}
+	}
+}
+
+// An image's files can be read by the user of root's virtual machines, whatever
+// the umask of who made it.
+func TestModesOfFiles(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	s := NewStore(filepath.Join(t.TempDir(), "images"))
+	install(t, s, "a", "content")
+	for name, want := range map[string]os.FileMode{"": os.ModeDir | 0o700, "a": os.ModeDir | 0o700, "a/" + metadata: FileMode} {
+		if info, err := os.Stat(filepath.Join(s.dir, name)); err != nil || info.Mode() != want {
+			t.Errorf("%q has mode %v, %v, want %v", name, info.Mode(), err, want)
 		}
 	}
 }

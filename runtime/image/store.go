@@ -46,9 +46,9 @@ type Handle struct {
 // Open opens a file of the image for reading: of this one, also when another
 // has taken its name since.
 func (h *Handle) Open(name string) (*os.File, error) {
-	f, err := h.root.Open(name)
+	f, err := openFile(h.root, name)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s of image %q: %w", name, h.Name, err)
+		return nil, fmt.Errorf("image %q: %w", h.Name, err)
 	}
 	return f, nil
 }
@@ -97,7 +97,7 @@ func openDir(dir string) (*Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := root.Open(metadata)
+	lock, err := openFile(root, metadata)
 	if err != nil {
 		root.Close()
 		return nil, err
@@ -106,7 +106,7 @@ func openDir(dir string) (*Handle, error) {
 	if err := flock.Shared(lock); err != nil {
 		return h, err
 	}
-	h.Image, err = Read(dir)
+	h.Image, err = read(root, io.NewSectionReader(lock, 0, maxMetadata+1))
 	return h, err
 }
 
@@ -142,7 +142,7 @@ func (s *Store) List() ([]string, error) {
 // Remove removes an image that nobody uses.
 func (s *Store) Remove(name string) error {
 	h, err := s.Open(name)
-	if errors.Is(err, ErrInvalid) {
+	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound) && exists(filepath.Join(s.dir, name)) {
 		return os.RemoveAll(filepath.Join(s.dir, name)) // what is broken is not in use
 	}
 	if err != nil {

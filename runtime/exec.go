@@ -185,39 +185,6 @@ func (g *Guest) Kill(ctx context.Context, id string, signal syscall.Signal) erro
 	return g.call(ctx, func(conn net.Conn) error { return agent.Kill(ctx, conn, id, int(signal)) })
 }
 
-// CopyIn copies a file or directory of the host into the guest, as cp -r does.
-// Missing parents of remote are made; the image's user owns what is written.
-func (g *Guest) CopyIn(ctx context.Context, local, remote string, progress func(protocol.Copied)) (copied protocol.Copied, err error) {
-	err = g.call(ctx, func(conn net.Conn) error {
-		to := &protocol.CopyIn{Path: g.absolute(remote), User: g.config.User}
-		copied, err = agent.CopyIn(ctx, conn, local, to, progress)
-		return err
-	})
-	return copied, err
-}
-
-// CopyOut copies a file or directory of the guest to the host, as cp -r does.
-// Whatever the guest sends, nothing is written outside of local.
-func (g *Guest) CopyOut(ctx context.Context, remote, local string, progress func(protocol.Copied)) (copied protocol.Copied, err error) {
-	err = g.call(ctx, func(conn net.Conn) error {
-		copied, err = agent.CopyOut(ctx, conn, g.absolute(remote), local, progress)
-		return err
-	})
-	return copied, err
-}
-
-// absolute resolves a path of the guest against the image's working directory.
-func (g *Guest) absolute(p string) string {
-	if path.IsAbs(p) {
-		return p
-	}
-	slash := ""
-	if strings.HasSuffix(p, "/") {
-		slash = "/"
-	}
-	return path.Join("/", g.config.WorkingDir, p) + slash
-}
-
 // call runs one operation on a stream of its own.
 func (g *Guest) call(ctx context.Context, do func(net.Conn) error) error {
 	conn, err := g.dial(ctx)
@@ -238,7 +205,7 @@ func (g *Guest) failure(ctx context.Context, w *watched, err error) error {
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.Is(err, agent.ErrSilent):
 		return &Error{Kind: ConnectionFailed, Err: err}
 	case !w.broken.Load():
 		return err

@@ -91,10 +91,10 @@ type RunOptions struct {
 	// Copies go from the host into the guest before the command, Downloads
 	// from the guest to the host after it, whatever its exit code.
 	Copies, Downloads []Copy
+	// MaxSize bounds what each of the Downloads writes, in bytes; 0 for half of
+	// what is free where it goes.
+	MaxSize int64
 }
-
-// Copy is a file or directory to copy.
-type Copy struct{ From, To string }
 
 // Result is how a command ended.
 type Result struct {
@@ -109,6 +109,11 @@ type Result struct {
 	// HostError is what went wrong on the host while the VM ran, as that its disk
 	// is full; "" for nothing.
 	HostError string
+	// TransferError is why Downloads are not all there. It costs nothing of the
+	// result of the command.
+	TransferError error
+	// NotCopied are sockets, FIFOs and devices that copies left out.
+	NotCopied []string
 }
 
 // Run boots a VM, runs one command in it and ends the VM. The result is never
@@ -139,29 +144,37 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 		err = errors.Join(err, v.finish(ctx))
 	}()
 	result.Trace = v.Trace()
-	for _, c := range options.Copies {
-		if _, err := v.CopyIn(ctx, c.From, c.To, nil); err != nil {
-			return result, kindOf(ConnectionFailed, fmt.Errorf("copying %s into the VM: %w", c.From, err))
-		}
+	// The time of the call runs from its first copy to its last.
+	timed, cancel := options.limit(ctx)
+	defer cancel()
+	if err := options.copyIn(timed, v, result); err != nil {
+		return result, err
 	}
 	start := time.Now()
 	var exit protocol.Exit
 	if early != nil {
 		exit, err = early.wait()
 	} else {
-		exit, err = v.Exec(ctx, options.Command)
+		exit, err = v.Exec(timed, options.Command)
 	}
 	result.ExitCode, result.Duration = exit.Code, time.Since(start)
 	result.Stdout, result.Stderr = stdout.Bytes(), stderr.Bytes()
 	if err != nil {
 		return result, err
 	}
-	for _, c := range options.Downloads {
-		if _, err := v.CopyOut(ctx, c.From, c.To, nil); err != nil {
-			return result, fmt.Errorf("copying %s out of the VM: %w", c.From, err)
-		}
+	options.copyOut(timed, v, result)
+	if result.TransferError != nil && ctx.Err() != nil {
+		return result, context.Cause(ctx)
 	}
 	return result, nil
+}
+
+// limit is ctx that ends when the call has taken longer than it may.
+func (o *RunOptions) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	if o.Command.Timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, o.Command.Timeout, &Error{Kind: Timeout, Err: fmt.Errorf("the command and its copies took longer than %v", o.Command.Timeout)})
 }
 
 // Clean removes what processes left that were killed: half-made images and

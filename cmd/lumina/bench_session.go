@@ -211,7 +211,7 @@ func measureStreams(ctx context.Context, s *session.Session) ([]stream, error) {
 			return err
 		}},
 		{"cp in", func() error {
-			_, err := s.CopyIn(ctx, local, "/tmp/lumina-bench", nil)
+			_, err := s.CopyIn(ctx, local, "/tmp/lumina-bench", runtime.CopyOptions{})
 			return err
 		}},
 		{"stream out", func() error {
@@ -219,7 +219,7 @@ func measureStreams(ctx context.Context, s *session.Session) ([]stream, error) {
 			return err
 		}},
 		{"cp out", func() error {
-			_, err := s.CopyOut(ctx, "/tmp/lumina-bench", filepath.Join(dir, "back"), nil)
+			_, err := s.CopyOut(ctx, "/tmp/lumina-bench", filepath.Join(dir, "back"), runtime.CopyOptions{})
 			return err
 		}},
 	} {

@@ -1,64 +1,218 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
+// copyRules are the help of everything that copies.
+const copyRules = `It copies files and directories by the rules of cp -r and rsync:
+
+  SRC/ and SRC/. are what the directory SRC holds, SRC is the directory itself.
+  A link as SRC is followed; links below it are copied as links.
+  DST/ is a directory; it is made when there is none, and so are missing parents.
+  What is copied goes into a directory that is there (or DST/) under its base name,
+  the content of SRC/ goes to DST itself; else DST is the name of the copy.
+  A directory merges with one that is there. A file in the place of a directory, or
+  a directory in that of a file, is an error.
+  What is there keeps its mode and owner; with -p it gets the source's. It is written
+  through: links lead where they lead (on this host only within DST, below DST
+  itself), devices and FIFOs are written to, /dev/stdout is this command's output.
+  Files keep their times; new ones get the source's mode (on this host less the
+  umask) and belong to the image's user, or on this host to the caller. On this
+  host nothing is setuid, setgid or a device, whatever the guest has.
+  Hard links stay hard links, holes stay holes. Sockets, FIFOs and devices below a
+  directory are left out with a note. A file that cannot be read is left out, and
+  the copy ends with an error after the others.
+  A file has its name only when it is whole. Paths of the guest that do not begin
+  with / are relative to the image's working directory.`
+
 func newCpCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:   "cp SRC DST",
+	var o runtime.CopyOptions
+	var timeout time.Duration
+	var most byteSize
+	c := &cobra.Command{
+		Use:   "cp SRC… DST",
 		Short: "Copy files between this host and a session's VM",
-		Long:  "Copy a file or directory; the side that begins with SID: is the VM. It copies as cp -r does.",
-		Example: `  lumina cp ./project 3f2c:/work
-  lumina cp 3f2c:/work/out.tar .`,
-		Args: usageArgs(cobra.ExactArgs(2)),
+		Long: `Copy files between this host and a session's VM: the side that begins with SID: is
+the VM. A file of this host whose name has a colon is written ./a:b.
+
+` + copyRules,
+		Example: `  lumina cp ./project/ 3f2c:/work/
+  lumina cp 3f2c:/work/out.tar .
+  lumina cp 3f2c:/work/dist/ ./dist/`,
+		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			fromID, from, fromGuest := splitRemote(args[0])
-			toID, to, toGuest := splitRemote(args[1])
-			if fromGuest == toGuest {
-				return usageError{errors.New("one of SRC and DST is SID:PATH, the other a path of this host")}
-			}
-			s, err := openSession(env, fromID+toID)
+			call, err := parseCopy(args)
 			if err != nil {
+				return usageError{err}
+			}
+			if timeout, err = timeoutOf(env, timeout); err != nil {
 				return err
 			}
-			report, err := newReport(env)
-			if err != nil {
-				return err
-			}
-			bars := newProgress(env)
-			progress := func(p protocol.Copied) { bars.update(builder.Progress{Step: "copy", Done: p.Bytes}) }
-			var copied protocol.Copied
-			if toGuest {
-				copied, err = s.CopyIn(c.Context(), from, to, progress)
-			} else {
-				copied, err = s.CopyOut(c.Context(), from, to, progress)
-			}
-			bars.close(err == nil)
-			if err != nil {
-				return report.fail(err)
-			}
-			for _, name := range copied.SkippedNames {
-				env.note("%s is a socket, FIFO or device and was not copied", name)
-			}
-			if report.format == formatText {
-				return nil
-			}
-			return printJSON(env.stdout, copied)
+			o.MaxSize = int64(most)
+			return call.run(c.Context(), env, o, timeout)
 		},
 	}
+	c.Flags().SortFlags = false
+	c.Flags().BoolVarP(&o.Preserve, "preserve", "p", false, "give what is there the source's mode, and files the source's owner")
+	c.Flags().BoolVarP(&o.Preserve, "archive", "a", false, "the same as -p")
+	c.Flags().Var(&most, "max-size", "end a copy to this host that writes more (default half of what is free there)")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "end the copy after this time, such as 60s (default $LUMINA_TIMEOUT or none)")
+	return c
 }
 
-// splitRemote splits SID:PATH. A path of this host that has a colon is written
-// with a slash before it.
+// copyCall is what a command line asks to copy.
+type copyCall struct {
+	sid     string
+	sources []string
+	to      string
+	in      bool // into the VM
+}
+
+func parseCopy(args []string) (*copyCall, error) {
+	call := &copyCall{}
+	last := len(args) - 1
+	var toGuest bool
+	call.sid, call.to, toGuest = splitRemote(args[last])
+	call.in = toGuest
+	for i, arg := range args {
+		sid, path, remote := splitRemote(arg)
+		switch {
+		case arg == "-":
+			return nil, errors.New(`"-" is no file here: /dev/stdin and /dev/stdout are, and lumina exec SID -- tar -c PATH makes a tar archive`)
+		case path == "" && remote:
+			return nil, fmt.Errorf("%q names no path; %s:. is the image's working directory", arg, sid)
+		case path == "":
+			return nil, errors.New("a path is empty")
+		case i == last:
+		case remote == toGuest:
+			return nil, errors.New("either every SRC or DST is SID:PATH, the other side a path of this host")
+		case remote && i > 0 && sid != call.sid:
+			return nil, errors.New("every SRC must be of the same session")
+		default:
+			if remote {
+				call.sid = sid
+			}
+			call.sources = append(call.sources, path)
+		}
+	}
+	if len(call.sources) > 1 && !strings.HasSuffix(call.to, "/") {
+		call.to += "/" // several go into a directory
+	}
+	return call, nil
+}
+
+func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyOptions, timeout time.Duration) error {
+	for _, source := range call.sources {
+		if !call.in {
+			break
+		}
+		if err := runtime.CheckCopyIn(source); err != nil {
+			return err
+		}
+	}
+	if !call.in {
+		if err := runtime.CheckCopyOut(call.to); err != nil {
+			return err
+		}
+	}
+	s, err := openSession(env, call.sid)
+	if err != nil {
+		return err
+	}
+	report, err := newReport(env)
+	if err != nil {
+		return err
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, &runtime.Error{Kind: runtime.Timeout, Err: fmt.Errorf("the copy took longer than %v", timeout)})
+		defer cancel()
+	}
+	toStdout := !call.in && isFile(env.stdout, call.to)
+	bars := newProgress(env)
+	copied, err := call.copy(ctx, s, o, bars)
+	bars.close(err == nil)
+	for _, name := range copied.SkippedNames {
+		env.note("%s is a socket, FIFO or device and was not copied", name)
+	}
+	if err != nil {
+		return report.fail(err)
+	}
+	if report.format == formatText || toStdout {
+		return nil
+	}
+	return printJSON(env.stdout, copied)
+}
+
+// copy copies every source, and returns the sum.
+func (call *copyCall) copy(ctx context.Context, s *session.Session, o runtime.CopyOptions, bars *progress) (sum protocol.Copied, err error) {
+	done := int64(0)
+	o.Progress = func(p protocol.Copied) { bars.update(builder.Progress{Step: "copy", Done: done + p.Bytes}) }
+	copyOne := s.CopyOut
+	if call.in {
+		copyOne = s.CopyIn
+	}
+	for _, source := range call.sources {
+		copied, copyErr := copyOne(ctx, source, call.to, o)
+		sum.Files += copied.Files
+		sum.Bytes += copied.Bytes
+		sum.Skipped += copied.Skipped
+		sum.SkippedNames = append(sum.SkippedNames, copied.SkippedNames...)
+		sum.Failed += copied.Failed
+		sum.FailedNames = append(sum.FailedNames, copied.FailedNames...)
+		switch {
+		case copyErr == nil:
+		case ctx.Err() != nil:
+			return sum, copyErr
+		case err == nil:
+			err = copyErr // as cp does, the others are copied all the same
+		default:
+			err = fmt.Errorf("%w; %w", err, copyErr)
+		}
+		done = sum.Bytes
+		if o.MaxSize > 0 && !call.in {
+			o.MaxSize = max(o.MaxSize-copied.Written, 1)
+		}
+	}
+	return sum, err
+}
+
+// isFile says whether a path is that of an open file.
+func isFile(f *os.File, path string) bool {
+	own, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(path)
+	return err == nil && os.SameFile(own, info)
+}
+
+// splitRemote splits SID:PATH. SID may be the object that session start printed. A
+// path of this host that has a colon is written with a slash before it.
 func splitRemote(s string) (sid, path string, remote bool) {
+	if strings.HasPrefix(s, "{") {
+		d := json.NewDecoder(strings.NewReader(s))
+		var started struct{ SID string }
+		if err := d.Decode(&started); err == nil && started.SID != "" {
+			if path, found := strings.CutPrefix(strings.TrimLeft(s[d.InputOffset():], " \n"), ":"); found {
+				return started.SID, path, true
+			}
+		}
+	}
 	sid, path, found := strings.Cut(s, ":")
 	if !found || sid == "" || strings.Contains(sid, string(os.PathSeparator)) || sid == "." {
 		return "", s, false

@@ -74,6 +74,7 @@ type report struct {
 	stdout, stderr capture // formatJSON
 	network        *runtime.NetworkReport
 	hostError      string // what went wrong on the host
+	transfer       error  // why downloads are not all there
 	lines          lineWriter
 }
 
@@ -106,20 +107,30 @@ func (r *report) finish(code int, duration time.Duration, err error) error {
 	case formatJSON:
 		err = r.lines.print(r.success(code, duration))
 	case formatNDJSON:
-		end := map[string]any{"exit_code": code, "duration_ms": duration.Milliseconds()}
-		if r.hostError != "" {
-			end["host_error"] = r.hostError
-		}
-		err = r.lines.print(end)
+		err = r.lines.print(append(envelope{{"exit_code", code}, {"duration_ms", duration.Milliseconds()}}, r.besides()...))
 	case formatText:
-		if r.hostError != "" {
-			r.env.note("%s", r.hostError)
+		for _, f := range r.besides() {
+			r.env.note("%v", f.value)
 		}
+	}
+	if err == nil && code == 0 && r.transfer != nil {
+		code = codeOf(r.transfer)
 	}
 	if err == nil && code != 0 {
 		return exitCode(code)
 	}
 	return err
+}
+
+// besides is what went wrong while or after the command ran.
+func (r *report) besides() (e envelope) {
+	if r.transfer != nil {
+		e = append(e, field{"transfer_error", r.transfer.Error()})
+	}
+	if r.hostError != "" {
+		e = append(e, field{"host_error", r.hostError})
+	}
+	return e
 }
 
 // logs prints captured output of a command whose end is not asked for.
@@ -161,9 +172,7 @@ func (r *report) fail(err error) error {
 // success is the envelope of a command that ended.
 func (r *report) success(code int, duration time.Duration) envelope {
 	e := append(r.output(""), field{"exit_code", code}, field{"duration_ms", duration.Milliseconds()})
-	if r.hostError != "" {
-		e = append(e, field{"host_error", r.hostError})
-	}
+	e = append(e, r.besides()...)
 	return append(e, networkFields(r.network)...)
 }
 

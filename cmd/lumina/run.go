@@ -74,9 +74,16 @@ func newRunCommand(env *environment) *cobra.Command {
 	var vm vmFlags
 	var flags commandFlags
 	var copies, downloads []string
+	var most byteSize
 	c := &cobra.Command{
 		Use:   "run [flags] COMMAND | run [flags] -- PROG [ARG…]",
 		Short: "Run one command in a fresh VM",
+		Long: `Run one command in a fresh VM.
+
+--copy and --download copy as lumina cp does; see there. --timeout is for the
+command and its copies together. A download that fails costs nothing of the result:
+that says "transfer_error", and the exit code is the command's, or 125 when that
+is 0 (124 when the time was over).`,
 		Example: `  lumina run 'uname -a; id'
   echo 6*7 | lumina run --image python -- python3 -c 'print(eval(input()))'`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -95,6 +102,10 @@ func newRunCommand(env *environment) *cobra.Command {
 			if run.Downloads, err = parsePairs("--download", "REMOTE:LOCAL", downloads); err != nil {
 				return err
 			}
+			if err := run.Check(); err != nil {
+				return usageError{err}
+			}
+			run.MaxSize = int64(most)
 			return runOnce(c.Context(), env, run)
 		},
 	}
@@ -103,14 +114,22 @@ func newRunCommand(env *environment) *cobra.Command {
 	flags.register(c)
 	c.Flags().StringArrayVar(&copies, "copy", nil, "copy a file or directory in before the command, LOCAL:REMOTE (repeatable)")
 	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")
+	c.Flags().Var(&most, "max-size", "end a download that writes more (default half of what is free there)")
 	return c
 }
 
-// parsePairs splits FROM:TO at the last colon: a path to copy may have one.
+// parsePairs splits FROM:TO. Either may have colons of its own: a source of this
+// host is what is there, and else the last colon is the one that splits.
 func parsePairs(flag, form string, values []string) ([]runtime.Copy, error) {
 	var pairs []runtime.Copy
 	for _, v := range values {
 		i := strings.LastIndexByte(v, ':')
+		for at := i; flag == "--copy" && at > 0; at = strings.LastIndexByte(v[:at], ':') {
+			if _, err := os.Stat(v[:at]); err == nil && at < len(v)-1 {
+				i = at
+				break
+			}
+		}
 		if i <= 0 || i == len(v)-1 {
 			return nil, usageError{fmt.Errorf("%s %q is not %s", flag, v, form)}
 		}
@@ -140,7 +159,10 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 		printTrace(env.stderr, result.Trace)
 	}
 	makeTemplateLater(env, options.VM, result.Trace)
-	report.network, report.hostError = result.Network, result.HostError
+	for _, name := range result.NotCopied {
+		env.note("%s is a socket, FIFO or device and was not copied", name)
+	}
+	report.network, report.transfer, report.hostError = result.Network, result.TransferError, result.HostError
 	return report.finish(result.ExitCode, result.Duration, err)
 }
 

@@ -118,7 +118,6 @@ func TestRunErrors(t *testing.T) {
 		{"program that is not there", []string{"--", "no-such-program"}, 125, "connection_failed", "no-such-program", "-"},
 		{"directory that is none", []string{"--workdir", "/etc/passwd", "true"}, 125, "connection_failed", "/etc/passwd", "-"},
 		{"user that is not there", []string{"--user", "nobody-such", "true"}, 125, "connection_failed", "nobody-such", "-"},
-		{"file to copy that is not there", []string{"--copy", "/no/such:/x", "true"}, 125, "connection_failed", "/no/such", "-"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

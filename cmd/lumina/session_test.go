@@ -156,7 +156,7 @@ func TestSession(t *testing.T) {
 	t.Run("cp of a tree and back", func(t *testing.T) { copyTree(t, sid) })
 	t.Run("cp errors leave nothing", func(t *testing.T) {
 		dir := t.TempDir()
-		for _, args := range [][]string{{dir + "/none", sid + ":/x"}, {sid + ":/none", dir}, {sid + ":/etc", dir + "/no/such/dir"}, {sid + ":/dev/null", dir}} {
+		for _, args := range [][]string{{dir + "/none", sid + ":/x"}, {sid + ":/none", dir}, {sid + ":/none", dir + "/no/such/dir"}, {sid + ":/dev/null", dir}, {"--max-size", "1MB", sid + ":/bin/bash", dir + "/no/such/"}} {
 			if r := lumina(t, append([]string{"cp"}, args...)...); r.code != 125 {
 				t.Errorf("cp %q: exit code %d, %s", args, r.code, r.stdout)
 			}

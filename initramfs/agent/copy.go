@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -17,7 +18,7 @@ func copyIn(req *protocol.CopyIn, r *protocol.Reader, w *protocol.Writer) error 
 	if !path.IsAbs(req.Path) {
 		return &protocol.Error{Code: protocol.CodeRequest, Message: fmt.Sprintf("%q is not an absolute path of the guest", req.Path)}
 	}
-	o := transfer.Options{MakeParents: true, SpecialBits: true}
+	o := transfer.Options{Trusted: true, Content: req.Content, Preserve: req.Preserve}
 	if req.User != "" {
 		who, err := lookupUser(req.User)
 		if err != nil {
@@ -25,7 +26,7 @@ func copyIn(req *protocol.CopyIn, r *protocol.Reader, w *protocol.Writer) error 
 		}
 		o.Owner = &transfer.Owner{UID: int(who.uid), GID: int(who.gid)}
 	}
-	copied, err := transfer.Receive(r, req.Path, o)
+	copied, err := transfer.Receive(context.Background(), r, req.Path, o)
 	if err != nil {
 		return fmt.Errorf("copying to the guest's %s: %w", req.Path, err)
 	}
@@ -35,7 +36,7 @@ func copyIn(req *protocol.CopyIn, r *protocol.Reader, w *protocol.Writer) error 
 // copyOut sends files of the guest.
 func copyOut(conn net.Conn, req *protocol.CopyOut) error {
 	// Send has told the host what went wrong.
-	if _, err := transfer.Send(conn, req.Path, nil); err != nil {
+	if _, err := transfer.Send(context.Background(), conn, req.Path, transfer.SendOptions{}); err != nil {
 		return errors.Join(errCancelled, err)
 	}
 	return nil

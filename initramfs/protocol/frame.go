@@ -59,7 +59,7 @@ func (t FrameType) limit() int {
 		return MaxData
 	case FrameHole, FrameClock:
 		return 8
-	case FrameStdinClose:
+	case FrameStdinClose, FrameDrop:
 		return 0
 	case FrameSignal:
 		return 1
@@ -72,9 +72,10 @@ func (t FrameType) limit() int {
 // Frames of a tree of files, in either direction; see package transfer.
 const (
 	FrameEntry FrameType = 32 + iota // binary: the next file, directory or link
-	FrameChunk                       // data of the file
+	FrameChunk                       // data of the file; empty at its end
 	FrameHole                        // 8 bytes, big endian: so many zeros of the file
 	FrameEnd                         // JSON Copied: there is no more
+	FrameDrop                        // empty: the file cannot be read to its end
 )
 
 // ErrMalformed is wrapped by errors about frames that break the format.

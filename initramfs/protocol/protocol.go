@@ -195,6 +195,11 @@ type CopyIn struct {
 	Path string `json:"path"`
 	// User owns what is written, as in Exec; root when empty.
 	User string `json:"user,omitempty"`
+	// Content: what the source directory holds goes to Path, and not the
+	// directory itself.
+	Content bool `json:"content,omitempty"`
+	// Preserve: mode and owner of what is there become the source's.
+	Preserve bool `json:"preserve,omitempty"`
 }
 
 // CopyOut reads files of the guest.
@@ -206,10 +211,17 @@ type CopyOut struct {
 type Copied struct {
 	Files int64 `json:"files"` // entries of any type
 	Bytes int64 `json:"bytes"` // of file data, holes included
+	// Written is what the receiver's file system took, in bytes; the receiver's
+	// to know.
+	Written int64 `json:"-"`
 	// Skipped are sockets, FIFOs and devices, which are not copied; the first
 	// hundred by name.
 	Skipped      int64    `json:"skipped,omitempty"`
 	SkippedNames []string `json:"skipped_names,omitempty"`
+	// Failed are files that could not be read, and were left out; the first
+	// hundred with the reason.
+	Failed      int64    `json:"failed,omitempty"`
+	FailedNames []string `json:"failed_names,omitempty"`
 }
 
 // ErrorCode tells the kinds of agent errors apart.

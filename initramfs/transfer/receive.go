@@ -1,8 +1,7 @@
 package transfer
 
 import (
-	"crypto/rand"
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,18 +10,31 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 // Options of Receive.
 type Options struct {
-	// MakeParents makes the missing parents of the destination.
-	MakeParents bool
-	// SpecialBits keeps setuid, setgid and sticky bits.
-	SpecialBits bool
-	// Owner, when given, owns what is written.
+	// Name is the base name of what was asked for: under no other does anything
+	// land in a directory. Empty only for a sender that is trusted.
+	Name string
+	// Content: the source is asked for what it holds, which goes to the
+	// destination itself.
+	Content bool
+	// Trusted says that the sender is: setuid, setgid and sticky bits are kept,
+	// modes are exact whatever the umask, and links of the destination are
+	// followed wherever they lead.
+	Trusted bool
+	// Preserve gives what is there the mode, the time and, where the receiver
+	// is root, the owner of the source, and what is new that owner, too.
+	Preserve bool
+	// Owner, when given, owns what is new.
 	Owner *Owner
+	// MaxSize bounds what is written, in bytes as the file system counts them;
+	// 0 for half of what is free there, of a sender that is not trusted.
+	MaxSize int64
 	// MaxEntries bounds the number of files; 0 for the default.
 	MaxEntries int64
 	// Progress, when given, is told what was received so far.
@@ -32,37 +44,61 @@ type Options struct {
 // Owner is a user and a group.
 type Owner struct{ UID, GID int }
 
-const defaultMaxEntries = 10 << 20
-
-// Receive writes the stream that r reads to destination, as cp -r would: into
-// it when it is a directory, else under its name.
+// Receive writes the stream that r reads to destination; see locate for where.
 //
-// The sender is taken for hostile. Names are resolved below the destination
-// with [os.Root], so that neither a name nor a link that came before leads out
-// of it. A file appears under its name when it is complete: a stream that
-// breaks off leaves the files that were complete and no part of another.
-func Receive(r *protocol.Reader, destination string, o Options) (protocol.Copied, error) {
-	if o.MaxEntries == 0 {
-		o.MaxEntries = defaultMaxEntries
+// The sender is taken for hostile. The first entry goes under a name of the
+// receiver's choice. What comes below it must be in order, so that nothing comes
+// twice and each file comes right after the directory that it is in; names are
+// resolved below the destination with [os.Root], so that no link leads out of it.
+// A file appears under its name when it is complete: a stream that breaks off
+// leaves the files that were complete and no part of another. Only what is no
+// regular file, and a link's target, is written as the data comes.
+//
+// The error is [ErrTooMuch] when the copy is larger than allowed; what was new of
+// it is removed. Files that the sender could not read are in the result, and no
+// error.
+func Receive(ctx context.Context, r *protocol.Reader, destination string, o Options) (protocol.Copied, error) {
+	rc := receiver{ctx: ctx, r: r, o: o, linked: map[string]inode{}}
+	if rc.budget = (budget{most: o.MaxSize, left: o.MaxEntries}); rc.budget.left == 0 {
+		rc.budget.left = defaultMaxEntries
 	}
-	rc := receiver{r: r, o: o}
 	defer rc.close()
 	err := rc.run(destination)
+	rc.copied.Written = rc.budget.taken
+	if err != nil && rc.copied.Files > 1 && !errors.Is(err, ErrTooMuch) {
+		err = fmt.Errorf("%w; %d files were copied before", err, rc.copied.Files-1)
+	}
 	return rc.copied, err
 }
 
 type receiver struct {
+	ctx    context.Context // of this call only
 	r      *protocol.Reader
 	o      Options
+	budget budget
 	copied protocol.Copied
 	told   int64
 
+	top  string   // the path of tree
 	tree *os.Root // the directory that relative names are in
 	// dir is the directory of the last name, so that a file costs one lookup.
 	dir     *os.Root
 	dirName string
-	// dirs get their mode and time at the end, when nothing more goes in.
-	dirs []entry
+	// levels are the directories on the way to the last name.
+	levels []level
+	// linked are the files that hard links may come for.
+	linked      map[string]inode
+	linkedNames int
+}
+
+// level is a directory of the tree that may get more files.
+type level struct {
+	entry entry
+	last  string // the name that came last in it
+	made  bool   // nothing was in it before
+	// wrote are files of this stream in a directory that was not made by it: a
+	// name that finds one of them is the same to the file system.
+	wrote map[inode]bool
 }
 
 func (rc *receiver) close() {
@@ -77,13 +113,14 @@ func (rc *receiver) close() {
 func (rc *receiver) next() (*entry, error) {
 	t, payload, err := rc.r.Next()
 	if err != nil {
-		return nil, err
+		return nil, unexpected(err)
 	}
 	switch t {
 	case protocol.FrameEntry:
-		if rc.copied.Files++; rc.copied.Files > rc.o.MaxEntries {
-			return nil, fmt.Errorf("more than %d files", rc.o.MaxEntries)
+		if err := rc.budget.entry(); err != nil {
+			return nil, err
 		}
+		rc.copied.Files++
 		e := new(entry)
 		return e, decode(payload, e)
 	case protocol.FrameEnd:
@@ -91,8 +128,8 @@ func (rc *receiver) next() (*entry, error) {
 		if err := protocol.Decode(payload, &end); err != nil {
 			return nil, err
 		}
-		rc.copied.Skipped = end.Skipped
-		rc.copied.SkippedNames = end.SkippedNames[:min(len(end.SkippedNames), maxSkippedNames)]
+		rc.copied.Skipped, rc.copied.SkippedNames = end.Skipped, bounded(end.SkippedNames)
+		rc.copied.Failed, rc.copied.FailedNames = end.Failed, bounded(end.FailedNames)
 		return nil, nil
 	case protocol.FrameError:
 		return nil, protocol.DecodeError(payload)
@@ -100,120 +137,208 @@ func (rc *receiver) next() (*entry, error) {
 	return nil, fmt.Errorf("%w: type %d where a file was due", protocol.ErrMalformed, t)
 }
 
+// bounded are the first names, escaped.
+func bounded(names []string) []string {
+	names = names[:min(len(names), maxSkippedNames)]
+	for i := range names {
+		names[i] = printable(names[i])
+	}
+	return names
+}
+
 func (rc *receiver) run(destination string) error {
 	first, err := rc.next()
 	if err != nil {
 		return err
 	}
-	if first == nil || first.kind == kindLink || strings.Contains(first.name, "/") {
+	if first == nil || !first.isFile() && first.kind != kindDir {
 		return fmt.Errorf("%w: it begins with neither a file nor a directory", protocol.ErrMalformed)
 	}
-	parent, base, err := rc.place(destination, first)
+	if rc.o.Name == "" && rc.o.Trusted {
+		rc.o.Name = first.name
+	}
+	if first.name != rc.o.Name || !cleanName(first.name) || strings.Contains(first.name, "/") {
+		return fmt.Errorf("%w: it sends %s, and %s was asked for", protocol.ErrMalformed, printable(first.name), printable(rc.o.Name))
+	}
+	if rc.o.Content && first.isFile() {
+		return fmt.Errorf("%s: %w", printable(first.name), syscall.ENOTDIR)
+	}
+	p, err := rc.locate(destination, first)
 	if err != nil {
 		return err
 	}
-	if first.kind == kindFile {
-		rc.dir = parent
-		if err := rc.file(first, base); err != nil {
-			return err
-		}
-		last, err := rc.next()
-		if err == nil && last != nil {
-			err = fmt.Errorf("%w: files below a file", protocol.ErrMalformed)
-		}
-		return err
+	if p.parent != nil {
+		defer p.parent.Close()
 	}
-	defer parent.Close()
-	if err := makeDir(parent, base); err != nil {
-		return err
+	if !rc.o.Trusted && rc.budget.most == 0 && (p.parent != nil || !first.isFile()) {
+		rc.budget.most = defaultMaxSize(filepath.Dir(p.path))
 	}
-	if rc.tree, err = parent.OpenRoot(base); err != nil {
+	if first.isFile() {
+		err = rc.single(first, p)
+	} else {
+		err = rc.receiveTree(first, p)
+	}
+	if err != nil {
+		p.undo()
+	}
+	return err
+}
+
+// single receives a file that is all there is.
+func (rc *receiver) single(e *entry, p *place) error {
+	if p.parent == nil {
+		return rc.through(e, p)
+	}
+	var err error
+	if rc.dir, err = p.parent.OpenRoot("."); err != nil {
 		return pathError(err)
 	}
-	root := *first
-	root.name = "."
-	rc.dirs = append(rc.dirs, root)
+	rc.top = filepath.Dir(p.path)
+	n, err := rc.begin(e, p.base, &level{})
+	if err == nil {
+		err = rc.content(n, e)
+	}
+	if err == nil {
+		err = rc.last()
+	}
+	return n.end(rc, err)
+}
+
+// last reads the end of a stream, before the only file gets its name.
+func (rc *receiver) last() error {
+	e, err := rc.next()
+	if err == nil && e != nil {
+		err = fmt.Errorf("%w: files below a file", protocol.ErrMalformed)
+	}
+	if err == nil && rc.copied.Failed > 0 {
+		err = fmt.Errorf("the file could not be read to its end: %s", strings.Join(rc.copied.FailedNames, ", "))
+	}
+	return err
+}
+
+func (rc *receiver) receiveTree(first *entry, p *place) (err error) {
+	root := level{entry: *first}
+	root.entry.name = "."
+	rc.top = p.path
+	if p.parent != nil {
+		if root.made, err = makeDir(p.parent, p.base, first); err != nil {
+			return err
+		}
+	}
+	if rc.tree, err = os.OpenRoot(p.path); err != nil {
+		return pathError(err)
+	}
+	rc.levels = []level{root}
 	for {
-		e, err := rc.next()
-		if err != nil {
-			return err
+		var e *entry
+		if e, err = rc.next(); err != nil || e == nil {
+			break
 		}
-		if e == nil {
-			return rc.finishDirs()
-		}
-		if err := rc.add(e); err != nil {
-			return fmt.Errorf("%s: %w", e.name, err)
+		if err = rc.add(e); err != nil {
+			err = fmt.Errorf("%s: %w", printable(e.name), err)
+			break
 		}
 	}
+	for len(rc.levels) > 0 { // after an error, too: modes are more than the owner's until then
+		if leaveErr := rc.leave(); err == nil {
+			err = leaveErr
+		}
+	}
+	if errors.Is(err, ErrTooMuch) {
+		if !root.made {
+			return fmt.Errorf("%w; %d files were copied before", err, rc.copied.Files-1)
+		}
+		if removeErr := p.parent.RemoveAll(p.base); removeErr != nil {
+			return errors.Join(err, pathError(removeErr))
+		}
+	}
+	return err
 }
 
-// place finds the directory and name under which the first entry goes.
-func (rc *receiver) place(destination string, first *entry) (*os.Root, string, error) {
-	dir, base := filepath.Split(filepath.Clean(destination))
-	if info, err := os.Stat(destination); err == nil && info.IsDir() {
-		dir, base = destination, first.name
-	} else if strings.HasSuffix(destination, "/") && !rc.o.MakeParents {
-		return nil, "", fmt.Errorf("directory %s does not exist", destination)
-	} else if strings.HasSuffix(destination, "/") && first.kind == kindFile {
-		dir, base = destination, first.name
+// makeDir makes a directory that is open to its owner until it is left. A
+// directory that is there is kept, and so is a link to one.
+func makeDir(root *os.Root, name string, e *entry) (made bool, err error) {
+	err = root.Mkdir(name, fs.FileMode(e.mode&0o777)|0o700)
+	if err == nil || !errors.Is(err, fs.ErrExist) {
+		return err == nil, pathError(err)
 	}
-	if dir == "" {
-		dir = "."
-	}
-	if rc.o.MakeParents {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, "", pathError(err)
-		}
-	}
-	root, err := os.OpenRoot(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fmt.Errorf("directory %s does not exist", dir)
-	}
-	if err != nil {
-		return nil, "", pathError(err)
-	}
-	return root, base, nil
-}
-
-// makeDir makes a directory that is open to its owner until it is finished. A
-// directory that is there is kept; anything else in its place is not.
-func makeDir(root *os.Root, name string) error {
-	err := root.Mkdir(name, 0o700)
-	if !errors.Is(err, fs.ErrExist) {
-		return pathError(err)
-	}
-	info, err := root.Lstat(name)
+	info, err := root.Stat(name)
 	if err == nil && !info.IsDir() {
-		return fmt.Errorf("%s is in the way of a directory", name)
+		return false, errors.New("a file is in the way of a directory")
 	}
-	return pathError(err)
+	return false, pathError(err)
 }
 
 func (rc *receiver) add(e *entry) error {
 	dirName, base := path.Split(e.name)
-	if err := rc.enter(path.Clean(dirName)); err != nil {
+	parent := path.Clean(dirName) // "." for the tree itself
+	for len(rc.levels) > 1 && rc.levels[len(rc.levels)-1].entry.name != parent {
+		if err := rc.leave(); err != nil {
+			return err
+		}
+	}
+	in := &rc.levels[len(rc.levels)-1]
+	if in.entry.name != parent || base <= in.last {
+		return fmt.Errorf("%w: out of order", protocol.ErrMalformed)
+	}
+	if in.last = base; len(rc.levels) > maxDepth {
+		return fmt.Errorf("%w: more than %d directories within each other", ErrTooMuch, maxDepth)
+	}
+	if err := rc.enter(parent); err != nil {
 		return err
 	}
 	switch e.kind {
 	case kindDir:
-		if err := makeDir(rc.dir, base); err != nil {
-			return err
-		}
-		rc.dirs = append(rc.dirs, *e)
-		return nil
+		return rc.directory(e, base, in)
 	case kindLink:
-		return rc.link(e, base)
+		return rc.link(e, base, in)
+	case kindHardLink:
+		return rc.hardLink(e, base, in)
 	}
-	return rc.file(e, base)
+	n, err := rc.begin(e, base, in)
+	if err == nil {
+		err = rc.content(n, e)
+	}
+	return n.end(rc, err)
 }
 
-// enter makes a directory of the tree the current one. The sender must have
-// made it: os.Root refuses to go through a link that leads out.
+func (rc *receiver) directory(e *entry, base string, in *level) error {
+	if err := rc.budget.take(block); err != nil {
+		return err
+	}
+	made, err := makeDir(rc.dir, base, e)
+	switch {
+	case err != nil && rc.o.Trusted:
+		// A link may lead elsewhere.
+		info, statErr := os.Stat(rc.path(e.name))
+		if statErr != nil || !info.IsDir() {
+			return err
+		}
+	case err != nil:
+		return err
+	case !made:
+		if err := rc.fresh(in, base); err != nil {
+			return err
+		}
+	}
+	rc.wrote(in, base, nil)
+	rc.levels = append(rc.levels, level{entry: *e, made: made})
+	return nil
+}
+
+// path is the path of a name.
+func (rc *receiver) path(name string) string { return filepath.Join(rc.top, filepath.FromSlash(name)) }
+
+// enter makes a directory of the tree the current one. The sender has made it, or
+// it was there.
 func (rc *receiver) enter(name string) error {
 	if rc.dir != nil && rc.dirName == name {
 		return nil
 	}
 	dir, err := rc.tree.OpenRoot(name)
+	if err != nil && rc.o.Trusted {
+		dir, err = os.OpenRoot(rc.path(name))
+	}
 	if err != nil {
 		return pathError(err)
 	}
@@ -224,70 +349,51 @@ func (rc *receiver) enter(name string) error {
 	return nil
 }
 
-func (rc *receiver) link(e *entry, base string) error {
-	temp := tempName()
-	if err := rc.dir.Symlink(e.target, temp); err != nil {
-		return pathError(err)
+// leave gives the last directory its mode and time: nothing more goes in. One
+// that was there keeps what it had.
+func (rc *receiver) leave() error {
+	last := len(rc.levels) - 1
+	l := rc.levels[last]
+	rc.levels = rc.levels[:last]
+	if !l.made && !rc.o.Preserve {
+		return nil
 	}
-	err := rc.own(temp)
+	e := &l.entry
+	if err := rc.enter(e.name); err != nil {
+		return err
+	}
+	err := rc.chown(e, l.made, func(uid, gid int) error { return rc.dir.Chown(".", uid, gid) })
 	if err == nil {
-		err = rc.dir.Rename(temp, base)
+		var info fs.FileInfo
+		if info, err = rc.dir.Stat("."); err == nil {
+			err = rc.dir.Chmod(".", rc.dirMode(e, info.Mode(), l.made))
+		}
+	}
+	if err == nil {
+		err = rc.dir.Chtimes(".", e.mtime, e.mtime)
 	}
 	if err != nil {
-		_ = rc.dir.Remove(temp)
-		return pathError(err)
+		return fmt.Errorf("%s: %w", printable(e.name), pathError(err))
 	}
 	return nil
 }
 
-func (rc *receiver) own(name string) error {
-	if rc.o.Owner == nil {
-		return nil
+// dirMode is the mode of a directory that was made with now: the umask has been
+// applied to that, and the owner's rights were added.
+func (rc *receiver) dirMode(e *entry, now fs.FileMode, made bool) fs.FileMode {
+	if rc.exact() || !made {
+		return rc.mode(e)
 	}
-	return rc.dir.Lchown(name, rc.o.Owner.UID, rc.o.Owner.GID)
+	return now.Perm() &^ (0o700 &^ fs.FileMode(e.mode))
 }
 
-func tempName() string { return ".lumina-" + rand.Text() }
-
-// file writes a regular file under a temporary name and then gives it its own.
-func (rc *receiver) file(e *entry, base string) (err error) {
-	temp := tempName()
-	f, err := rc.dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return pathError(err)
-	}
-	defer func() {
-		if err != nil {
-			_ = rc.dir.Remove(temp)
-		}
-	}()
-	err = rc.content(f, e)
-	if err == nil {
-		err = f.Chmod(rc.mode(e))
-	}
-	err = errors.Join(err, f.Close())
-	if err != nil {
-		return pathError(err)
-	}
-	if err := rc.own(temp); err != nil {
-		return pathError(err)
-	}
-	if rc.o.Owner != nil && e.mode&0o6000 != 0 && rc.o.SpecialBits {
-		// A change of owner clears these.
-		if err := rc.dir.Chmod(temp, rc.mode(e)); err != nil {
-			return pathError(err)
-		}
-	}
-	if err := rc.dir.Chtimes(temp, e.mtime, e.mtime); err != nil {
-		return pathError(err)
-	}
-	return pathError(rc.dir.Rename(temp, base))
-}
+// exact says whether modes are the sender's whatever the umask.
+func (rc *receiver) exact() bool { return rc.o.Trusted || rc.o.Preserve }
 
 func (rc *receiver) mode(e *entry) fs.FileMode {
 	mode := fs.FileMode(e.mode & 0o777)
-	if rc.o.SpecialBits {
-		for bit, value := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+	if rc.o.Trusted {
+		for bit, value := range specialBits {
 			if e.mode&value != 0 {
 				mode |= bit
 			}
@@ -296,43 +402,14 @@ func (rc *receiver) mode(e *entry) fs.FileMode {
 	return mode
 }
 
-// content reads the data of a file. Holes are left as holes.
-func (rc *receiver) content(f *os.File, e *entry) error {
-	at, written := int64(0), int64(0)
-	for at < e.size {
-		t, payload, err := rc.r.Next()
-		if err != nil {
-			return unexpected(err)
-		}
-		n := int64(len(payload))
-		switch t {
-		case protocol.FrameChunk:
-			if n == 0 || n > e.size-at {
-				return fmt.Errorf("%w: %d bytes of data where %d are due", protocol.ErrMalformed, n, e.size-at)
-			}
-			if _, err := f.WriteAt(payload, at); err != nil {
-				return err
-			}
-			written = at + n
-		case protocol.FrameHole:
-			if len(payload) != 8 {
-				return fmt.Errorf("%w: hole of %d bytes", protocol.ErrMalformed, len(payload))
-			}
-			length := binary.BigEndian.Uint64(payload)
-			if length == 0 || length > uint64(e.size-at) {
-				return fmt.Errorf("%w: hole of %d bytes where %d are due", protocol.ErrMalformed, length, e.size-at)
-			}
-			n = int64(length)
-		case protocol.FrameError:
-			return protocol.DecodeError(payload)
-		default:
-			return fmt.Errorf("%w: type %d within a file", protocol.ErrMalformed, t)
-		}
-		at += n
-		rc.count(n)
-	}
-	if written < e.size {
-		return f.Truncate(e.size)
+// chown gives a file the owner that it should have, if that is another than who
+// made it.
+func (rc *receiver) chown(e *entry, made bool, do func(uid, gid int) error) error {
+	switch {
+	case rc.o.Preserve && os.Geteuid() == 0:
+		return do(int(e.uid), int(e.gid))
+	case rc.o.Owner != nil && made:
+		return do(rc.o.Owner.UID, rc.o.Owner.GID)
 	}
 	return nil
 }
@@ -351,22 +428,4 @@ func (rc *receiver) count(n int64) {
 		rc.told = rc.copied.Bytes
 		rc.o.Progress(rc.copied)
 	}
-}
-
-// finishDirs gives directories their mode and time, the deepest first.
-func (rc *receiver) finishDirs() error {
-	for i := len(rc.dirs) - 1; i >= 0; i-- {
-		d := &rc.dirs[i]
-		var err error
-		if rc.o.Owner != nil {
-			err = rc.tree.Lchown(d.name, rc.o.Owner.UID, rc.o.Owner.GID)
-		}
-		// A link that took the directory's place would be followed, within the
-		// tree.
-		err = errors.Join(err, rc.tree.Chmod(d.name, rc.mode(d)), rc.tree.Chtimes(d.name, d.mtime, d.mtime))
-		if err != nil {
-			return fmt.Errorf("%s: %w", d.name, pathError(err))
-		}
-	}
-	return nil
 }

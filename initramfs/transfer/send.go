@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
@@ -17,43 +19,67 @@ import (
 // maxSkippedNames is how many skipped files are named.
 const maxSkippedNames = 100
 
+// SendOptions of Send.
+type SendOptions struct {
+	// Devices: a source that is a FIFO or a character device is read to its
+	// end. Below a directory they are never read.
+	Devices bool
+	// Progress, when given, is told what was sent so far.
+	Progress func(protocol.Copied)
+}
+
+// Check says why Send would refuse a source at once.
+func Check(source string, o SendOptions) error {
+	_, _, err := find(source, o)
+	return err
+}
+
 // Send writes the file or tree at path to w. A symbolic link at path itself is
-// followed, links below it are sent as links. progress, when given, is told
-// what was sent so far.
-func Send(w io.Writer, path string, progress func(protocol.Copied)) (protocol.Copied, error) {
+// followed, links below it are sent as links. A file below it that cannot be read
+// is left out, and counted. The end of ctx interrupts the reading of a FIFO.
+func Send(ctx context.Context, w io.Writer, path string, o SendOptions) (protocol.Copied, error) {
 	// Small files are a few small frames each: one write for many.
 	buffered := bufio.NewWriterSize(w, 2*protocol.MaxData)
-	s := sender{w: protocol.NewWriter(buffered), progress: progress,
-		frame: make([]byte, protocol.HeaderSize+protocol.MaxData)}
-	err := s.start(path)
+	s := sender{w: protocol.NewWriter(buffered), o: o,
+		frame: make([]byte, protocol.HeaderSize+protocol.MaxData), linked: map[inode]string{}}
+	err := s.start(ctx, path)
 	if err == nil {
-		err = s.w.Message(protocol.FrameEnd, s.copied)
-	} else {
-		var broken *writeError
-		if !errors.As(err, &broken) {
-			// The receiver learns why; that it cannot is no news.
-			_ = s.w.Message(protocol.FrameError, &protocol.Error{Code: protocol.CodeFailed, Message: err.Error()})
-		}
+		err = broken(s.w.Message(protocol.FrameEnd, s.copied))
+	}
+	if err != nil && !Broken(err) {
+		// The receiver learns why; that it cannot is no news.
+		_ = s.w.Message(protocol.FrameError, &protocol.Error{Code: protocol.CodeFailed, Message: err.Error()})
 	}
 	if flushErr := buffered.Flush(); err == nil {
-		err = flushErr
+		err = broken(flushErr)
 	}
 	return s.copied, err
 }
 
 type sender struct {
-	w        *protocol.Writer
-	frame    []byte
-	copied   protocol.Copied
-	progress func(protocol.Copied)
-	told     int64 // bytes when progress was last told
+	w      *protocol.Writer
+	o      SendOptions
+	frame  []byte
+	copied protocol.Copied
+	told   int64 // bytes when progress was last told
+	// linked are the names of files with several, by what they are.
+	linked      map[inode]string
+	linkedNames int // bytes of names in linked
 }
+
+type inode struct{ device, number uint64 }
 
 // writeError is a failure of the stream rather than of a file.
 type writeError struct{ err error }
 
 func (e *writeError) Error() string { return e.err.Error() }
 func (e *writeError) Unwrap() error { return e.err }
+
+// Broken says whether an error of Send is of the stream, and not of a file.
+func Broken(err error) bool {
+	var w *writeError
+	return errors.As(err, &w)
+}
 
 func broken(err error) error {
 	if err == nil {
@@ -62,65 +88,105 @@ func broken(err error) error {
 	return &writeError{err}
 }
 
-func (s *sender) start(path string) error {
-	resolved, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return pathError(err)
+// find resolves a source and says what is there.
+func find(path string, o SendOptions) (resolved string, info fs.FileInfo, err error) {
+	if info, err = os.Stat(path); err != nil {
+		return "", nil, pathError(err)
 	}
-	info, err := os.Lstat(resolved)
-	if err != nil {
-		return pathError(err)
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+	case isDirPath(path):
+		return "", nil, fmt.Errorf("%s: %w", printable(path), syscall.ENOTDIR)
+	case mode.IsRegular():
+	case o.Devices && (mode&fs.ModeNamedPipe != 0 || mode&fs.ModeCharDevice != 0):
+		return path, info, nil
+	default:
+		return "", nil, fmt.Errorf("%s is neither a file nor a directory", printable(path))
 	}
-	if !info.Mode().IsRegular() && !info.IsDir() {
-		return fmt.Errorf("%s is neither a file nor a directory", path)
+	if resolved, err = filepath.EvalSymlinks(path); err != nil {
+		if info.IsDir() {
+			return "", nil, pathError(err)
+		}
+		// A link of /proc leads to what has no name.
+		return path, info, nil
 	}
-	absolute, err := filepath.Abs(path)
+	return resolved, info, nil
+}
+
+func (s *sender) start(ctx context.Context, path string) error {
+	resolved, info, err := find(path, s.o)
 	if err != nil {
 		return err
 	}
-	base := filepath.Base(absolute)
-	if base == string(filepath.Separator) {
-		base = "root" // the file system's root has no name
+	base, err := baseOf(path)
+	if err != nil {
+		return err
 	}
-	return s.send(resolved, base, "", info)
-}
-
-// pathError leaves the name of the system call out.
-func pathError(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return fmt.Errorf("%s: %w", p.Path, p.Err)
+	if info.IsDir() {
+		return s.send(resolved, base, "", info)
 	}
+	e := newEntry(info, base)
+	e.kind = kindFile
+	var f *os.File
+	if info.Mode().IsRegular() {
+		f, err = os.Open(resolved)
+	} else {
+		e.mode, e.mtime = 0o644, time.Now()
+		f, err = openFIFO(ctx, resolved, os.O_RDONLY)
+	}
+	if err != nil {
+		return pathError(err)
+	}
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { f.Close() })()
+	_, err = s.sendFile(f, info, e)
 	return err
 }
+
+func newEntry(info fs.FileInfo, name string) *entry {
+	mode := info.Mode()
+	e := &entry{mode: uint32(mode.Perm()), mtime: info.ModTime(), name: name}
+	for bit, value := range specialBits {
+		if mode&bit != 0 {
+			e.mode |= value
+		}
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		e.uid, e.gid = st.Uid, st.Gid
+	}
+	return e
+}
+
+var specialBits = map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000}
 
 // send sends one file, and all below it; below is what names of those begin
 // with.
 func (s *sender) send(path, name, below string, info fs.FileInfo) error {
 	mode := info.Mode()
-	e := entry{mode: uint32(mode.Perm()), mtime: info.ModTime(), name: name}
-	for bit, value := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
-		if mode&bit != 0 {
-			e.mode |= value
-		}
-	}
+	e := newEntry(info, name)
 	switch {
 	case mode.IsRegular():
-		e.kind, e.size = kindFile, info.Size()
-		return s.sendFile(path, &e)
+		return s.sendNames(path, e, info)
 	case mode.IsDir():
 		e.kind = kindDir
-		if err := s.sendEntry(&e); err != nil {
-			return err
+		children, err := os.ReadDir(path)
+		if err != nil && s.copied.Files == 0 {
+			return pathError(err) // the source itself
 		}
-		return s.sendDir(path, below)
+		if sendErr := s.sendEntry(e); sendErr != nil {
+			return sendErr
+		}
+		if err != nil {
+			return s.failed(name, err)
+		}
+		return s.sendChildren(path, below, children)
 	case mode&fs.ModeSymlink != 0:
 		target, err := os.Readlink(path)
 		if err != nil {
-			return pathError(err)
+			return s.failed(name, err)
 		}
 		e.kind, e.target = kindLink, target
-		return s.sendEntry(&e)
+		return s.sendEntry(e)
 	}
 	if s.copied.Skipped++; s.copied.Skipped <= maxSkippedNames {
 		s.copied.SkippedNames = append(s.copied.SkippedNames, name)
@@ -128,29 +194,68 @@ func (s *sender) send(path, name, below string, info fs.FileInfo) error {
 	return nil
 }
 
+// sendNames sends a regular file: the content with its first name, a hard link
+// with each further one.
+func (s *sender) sendNames(path string, e *entry, info fs.FileInfo) error {
+	e.kind = kindFile
+	var id inode
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+		id = inode{uint64(st.Dev), st.Ino}
+		if first, ok := s.linked[id]; ok {
+			e.kind, e.target = kindHardLink, first
+			return s.sendEntry(e)
+		}
+		if s.linkedNames += linkedSize(e.name); s.linkedNames <= maxLinkedNames {
+			e.kind = kindLinked
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return s.failed(e.name, err)
+	}
+	defer f.Close()
+	whole, err := s.sendFile(f, info, e)
+	if whole && e.kind == kindLinked {
+		s.linked[id] = e.name
+	}
+	return err
+}
+
+// failed counts a file that cannot be read; one that was removed meanwhile is
+// none.
+func (s *sender) failed(name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	if s.copied.Failed++; s.copied.Failed <= maxSkippedNames {
+		s.copied.FailedNames = append(s.copied.FailedNames, fmt.Sprintf("%s: %v", printable(name), err))
+	}
+	return nil
+}
+
 func (s *sender) sendEntry(e *entry) error {
 	frame, err := e.encode()
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", printable(e.name), err)
 	}
 	s.copied.Files++
 	return broken(s.w.Data(protocol.FrameEntry, frame))
 }
 
-func (s *sender) sendDir(path, below string) error {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return pathError(err)
-	}
-	for _, child := range entries {
-		info, err := child.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return pathError(err)
-		}
+func (s *sender) sendChildren(path, below string, children []fs.DirEntry) error {
+	for _, child := range children {
 		name := below + child.Name()
+		info, err := child.Info()
+		if err != nil {
+			if err := s.failed(name, err); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := s.send(filepath.Join(path, child.Name()), name, name+"/", info); err != nil {
 			return err
 		}
@@ -158,50 +263,64 @@ func (s *sender) sendDir(path, below string) error {
 	return nil
 }
 
-func (s *sender) sendFile(path string, e *entry) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return pathError(err)
-	}
-	defer f.Close()
-	if err := s.sendEntry(e); err != nil {
-		return err
-	}
-	for at := int64(0); at < e.size; {
-		hole, err := holeAt(f, at, e.size)
-		if err != nil {
-			return pathError(err)
+// sendFile sends a file to its end, whatever size it claims: files of /proc claim
+// none, and others grow or shrink meanwhile. It says whether all of it was sent.
+func (s *sender) sendFile(f *os.File, info fs.FileInfo, e *entry) (whole bool, err error) {
+	source, begun := s.copied.Files == 0, false
+	at, size := int64(0), info.Size()
+	regular := info.Mode().IsRegular() && size > 0
+	for {
+		hole := int64(0)
+		if regular {
+			if hole, err = holeAt(f, at, size); err != nil {
+				return false, pathError(err)
+			}
+		}
+		n := 0
+		if hole == 0 {
+			n, err = f.Read(s.frame[protocol.HeaderSize:])
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			switch {
+			case source:
+				return false, pathError(err)
+			case !begun:
+				return false, s.failed(e.name, err)
+			}
+			_ = s.failed(e.name, err)
+			return false, broken(s.w.Data(protocol.FrameDrop, s.frame[:protocol.HeaderSize]))
+		}
+		if !begun { // only now: a file that cannot be read is left out as a whole
+			begun = true
+			if err := s.sendEntry(e); err != nil {
+				return false, err
+			}
 		}
 		if hole > 0 {
 			frame := binary.BigEndian.AppendUint64(make([]byte, protocol.HeaderSize), uint64(hole))
 			if err := s.w.Data(protocol.FrameHole, frame); err != nil {
-				return broken(err)
+				return false, broken(err)
 			}
-			at += hole
-			s.count(hole)
-			continue
-		}
-		n, err := f.ReadAt(s.frame[protocol.HeaderSize:][:min(e.size-at, protocol.MaxData)], at)
-		if n == 0 {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = errors.New("it became shorter while it was copied")
+		} else if n > 0 {
+			if err := s.w.Data(protocol.FrameChunk, s.frame[:protocol.HeaderSize+n]); err != nil {
+				return false, broken(err)
 			}
-			return fmt.Errorf("%s: %w", path, err)
 		}
-		if err := s.w.Data(protocol.FrameChunk, s.frame[:protocol.HeaderSize+n]); err != nil {
-			return broken(err)
+		at += hole + int64(n)
+		s.count(hole + int64(n))
+		// A short read at the size is the end: another one to see it would be a
+		// good part of what a small file costs.
+		if hole == 0 && (n == 0 || regular && n < protocol.MaxData && at >= size) {
+			return true, broken(s.w.Data(protocol.FrameChunk, s.frame[:protocol.HeaderSize]))
 		}
-		at += int64(n)
-		s.count(int64(n))
 	}
-	return nil
 }
 
 func (s *sender) count(n int64) {
 	const step = 1 << 20
 	s.copied.Bytes += n
-	if s.progress != nil && s.copied.Bytes-s.told >= step {
+	if s.o.Progress != nil && s.copied.Bytes-s.told >= step {
 		s.told = s.copied.Bytes
-		s.progress(s.copied)
+		s.o.Progress(s.copied)
 	}
 }

@@ -2,7 +2,9 @@ package transfer
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -41,23 +43,34 @@ func (s *stream) link(name, target string) *stream {
 	return s.entry(entry{kind: kindLink, name: name, target: target})
 }
 func (s *stream) file(name, content string) *stream {
-	s.entry(entry{kind: kindFile, mode: 0o644, name: name, size: int64(len(content))})
-	if content == "" {
-		return s
+	return s.entry(entry{kind: kindFile, mode: 0o644, name: name}).data(content)
+}
+func (s *stream) data(content string) *stream {
+	if content != "" {
+		s.frame(protocol.FrameChunk, []byte(content))
 	}
-	return s.frame(protocol.FrameChunk, []byte(content))
+	return s.frame(protocol.FrameChunk, nil)
+}
+func (s *stream) hardLink(name, target string) *stream {
+	return s.entry(entry{kind: kindHardLink, name: name, target: target})
+}
+func (s *stream) hole(n uint64) *stream {
+	return s.frame(protocol.FrameHole, binary.BigEndian.AppendUint64(nil, n))
 }
 func (s *stream) end() *stream { return s.frame(protocol.FrameEnd, []byte("{}")) }
 
 // raw is an entry whose name the encoder would not refuse but a receiver must.
-func (s *stream) raw(kind byte, size uint64, name, target string) *stream {
-	b := append([]byte{kind}, make([]byte, 16)...)
-	b = binary.BigEndian.AppendUint64(b, size)
+func (s *stream) raw(kind byte, name, target string) *stream {
+	b := append([]byte{kind}, make([]byte, entryFixed-1)...)
 	for _, v := range []string{name, target} {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(v)))
 		b = append(b, v...)
 	}
 	return s.frame(protocol.FrameEntry, b)
+}
+
+func receive(s *stream, destination string, o Options) (protocol.Copied, error) {
+	return Receive(context.Background(), protocol.NewReader(s), destination, o)
 }
 
 // arena is a destination among things that must not be touched.
@@ -93,36 +106,64 @@ func temporaries(dir string) []string {
 
 func TestHostileSenders(t *testing.T) {
 	s := func() *stream { return &stream{} }
+	open := func() *stream { return s().dir("d").entry(entry{kind: kindFile, name: "f"}) }
 	tests := []struct {
 		name string
 		sent *stream
 	}{
-		{"dots as the first name", s().raw(kindDir, 0, "..", "").end()},
+		{"dots as the first name", s().raw(kindDir, "..", "").end()},
+		{"dot as the first name", s().raw(kindDir, ".", "").end()},
+		{"no first name", s().raw(kindFile, "", "").data("evil").end()},
+		{"absolute first name", s().raw(kindFile, "/tmp/lumina-evil", "").data("evil").end()},
+		{"first name with a zero byte", s().raw(kindFile, "d\x00", "").data("evil").end()},
 		{"path as the first name", s().dir("a/b").end()},
-		{"link as the first entry", s().link("l", "/etc").end()},
-		{"name that leads out", s().dir("d").raw(kindFile, 0, "../../canary/x", "").end()},
-		{"name that leads out on the way", s().dir("d").raw(kindFile, 0, "a/../../../canary/x", "").end()},
-		{"absolute name", s().dir("d").raw(kindFile, 0, "/tmp/x", "").end()},
-		{"empty name", s().dir("d").raw(kindFile, 0, "", "").end()},
-		{"name with a zero byte", s().dir("d").raw(kindFile, 0, "a\x00b", "").end()},
+		{"path that ends in the name", s().dir("x/d").end()},
+		{"path that begins with the name", s().file("d/x", "evil").end()},
+		{"another file than was asked for", s().file(".bashrc", "evil").end()},
+		{"another directory than was asked for", s().dir(".git").dir("hooks").file("hooks/post-checkout", "evil").end()},
+		{"the name in other letters", s().file("D", "evil").end()},
+		{"the name with a space", s().file("d ", "evil").end()},
+		{"link as the first entry", s().link("d", "/etc").end()},
+		{"hard link as the first entry", s().hardLink("d", "d").end()},
+		{"second first entry", s().dir("d").dir("d").file("d/x", "evil").dir("d").end()},
+		{"name that leads out", s().dir("d").raw(kindFile, "../../canary/x", "").end()},
+		{"name that leads out on the way", s().dir("d").raw(kindFile, "a/../../../canary/x", "").end()},
+		{"absolute name", s().dir("d").raw(kindFile, "/tmp/x", "").end()},
+		{"empty name", s().dir("d").raw(kindFile, "", "").end()},
+		{"name with a zero byte", s().dir("d").raw(kindFile, "a\x00b", "").end()},
 		{"write through a link", s().dir("d").link("l", "../../canary").file("l/x", "evil").end()},
+		{"write through a link, by its own name", s().dir("d").link("l", "../../canary/file").file("l", "evil").end()},
 		{"write through an absolute link", s().dir("d").link("l", "/tmp").file("l/x", "evil").end()},
 		{"write through a chain of links", s().dir("d").link("a", "b").link("b", "../../canary").file("a/x", "evil").end()},
+		{"write through a link within", s().dir("d").dir("a").link("l", "a").file("l/x", "evil").end()},
 		{"directory in place of a link", s().dir("d").link("l", "../../canary").dir("l").end()},
+		{"link in place of a directory", s().dir("d").dir("l").link("l", "../../canary").end()},
+		{"file in place of a file", s().dir("d").file("f", "x").file("f", "y").end()},
+		{"names out of order", s().dir("d").file("b", "x").file("a", "y").end()},
+		{"directory that was left", s().dir("d").dir("a").file("a/x", "x").dir("b").file("a/y", "y").end()},
 		{"file below a file", s().dir("d").file("f", "x").file("f/g", "y").end()},
 		{"file below what was never sent", s().dir("d").file("missing/g", "y").end()},
-		{"files below a file", s().file("f", "x").file("g", "y").end()},
-		{"device", s().dir("d").raw('b', 0, "sda", "").end()},
-		{"more data than the size", s().dir("d").entry(entry{kind: kindFile, name: "f", size: 1}).frame(protocol.FrameChunk, []byte("xx")).end()},
-		{"less data than the size", s().dir("d").entry(entry{kind: kindFile, name: "f", size: 3}).frame(protocol.FrameChunk, []byte("xx")).end()},
+		{"files below a file", s().file("d", "x").file("g", "y").end()},
+		{"hard link to what was not sent", s().dir("d").hardLink("h", "../../canary/file").end()},
+		{"hard link to a file that allows none", s().dir("d").file("f", "x").hardLink("h", "f").end()},
+		{"hard link to a directory", s().dir("d").dir("a").hardLink("h", "a").end()},
+		{"hard link to a link", s().dir("d").link("a", "../../canary/file").hardLink("h", "a").end()},
+		{"device", s().dir("d").raw('b', "sda", "").end()},
+		{"link of a directory's kind", s().raw(kindDir, "d", "/etc").end()},
 		{"data of no file", s().dir("d").frame(protocol.FrameChunk, []byte("xx")).end()},
-		{"hole larger than the file", s().dir("d").entry(entry{kind: kindFile, name: "f", size: 3}).frame(protocol.FrameHole, binary.BigEndian.AppendUint64(nil, 1<<63)).end()},
-		{"hole of nothing", s().dir("d").entry(entry{kind: kindFile, name: "f", size: 3}).frame(protocol.FrameHole, make([]byte, 8)).end()},
-		{"impossible size", s().dir("d").raw(kindFile, 1<<63, "f", "").end()},
-		{"directory with a size", s().raw(kindDir, 5, "d", "").end()},
-		{"cut off in a file", s().dir("d").entry(entry{kind: kindFile, name: "f", size: 3}).frame(protocol.FrameChunk, []byte("x"))},
+		{"end within a file", open().frame(protocol.FrameChunk, []byte("xx")).end()},
+		{"hole without an end", open().hole(1 << 63).data("").end()},
+		{"holes that add up to more than there is", open().hole(1 << 62).hole(1 << 62).data("").end()},
+		{"hole of nothing", open().hole(0).data("").end()},
+		{"hole that is cut", open().frame(protocol.FrameHole, []byte("x")).data("").end()},
+		{"a petabyte of hole", open().hole(1 << 50).data("").end()},
+		{"cut off in a file", open().frame(protocol.FrameChunk, []byte("x"))},
 		{"cut off between files", s().dir("d").file("whole", "x")},
+		{"cut off behind the only file", s().file("d", "x")},
+		{"the only file cannot be read to its end", s().entry(entry{kind: kindFile, name: "d"}).frame(protocol.FrameChunk, []byte("x")).frame(protocol.FrameDrop, nil).
+			frame(protocol.FrameEnd, []byte(`{"failed":1,"failed_names":["d: input/output error"]}`))},
 		{"nothing", s()},
+		{"the end at once", s().end()},
 		{"error in place of a file", s().frame(protocol.FrameError, []byte(`{"code":"failed","message":"no"}`))},
 		{"unknown frame", s().frame(protocol.FrameExit, []byte("{}"))},
 		{"too many files", s().dir("d").file("1", "").file("2", "").file("3", "").file("4", "").end()},
@@ -130,8 +171,10 @@ func TestHostileSenders(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			destination, untouched := arena(t)
-			if _, err := Receive(protocol.NewReader(tt.sent), destination, Options{MaxEntries: 4}); err == nil {
+			if _, err := receive(tt.sent, destination, Options{Name: "d", MaxEntries: 4}); err == nil {
 				t.Error("Receive() = nil error")
+			} else if strings.ContainsAny(err.Error(), "\n\x00") {
+				t.Errorf("the error is no single line: %q", err)
 			}
 			if !untouched() {
 				t.Error("something outside of the destination changed")
@@ -139,7 +182,25 @@ func TestHostileSenders(t *testing.T) {
 			if left := temporaries(destination); len(left) != 0 {
 				t.Errorf("left behind: %v", left)
 			}
+			entries, _ := os.ReadDir(destination)
+			for _, e := range entries {
+				if e.Name() != "d" {
+					t.Errorf("%s was made, which nobody asked for", e.Name())
+				}
+			}
 		})
+	}
+}
+
+// Whatever a name is, an error text of it moves no cursor and is one line.
+func TestPrintable(t *testing.T) {
+	for name, want := range map[string]string{
+		"a b/ü": "a b/ü", "x\x1b[2J": `"x\x1b[2J"`, "a\nb": `"a\nb"`, "\xff": `"\xff"`, "\u202e": `"\u202e"`,
+		strings.Repeat("é", 200): strings.Repeat("é", 128) + "…",
+	} {
+		if got := printable(name); got != want {
+			t.Errorf("printable(%q) = %s, want %s", name, got, want)
+		}
 	}
 }
 
@@ -150,8 +211,8 @@ func TestLinkInPlaceOfADirectoryIsNotFollowedOut(t *testing.T) {
 	before, _ := os.Stat(canary)
 	s := (&stream{}).dir("d").dir("sub").link("sub2", "x")
 	// The directory is exchanged for a link before its mode is set.
-	s.raw(kindLink, 0, "sub", "../../canary").end()
-	_, _ = Receive(protocol.NewReader(s), destination, Options{})
+	s.raw(kindLink, "sub", "../../canary").end()
+	_, _ = receive(s, destination, Options{Name: "d"})
 	after, _ := os.Stat(canary)
 	if !untouched() || after.Mode() != before.Mode() || !after.ModTime().Equal(before.ModTime()) {
 		t.Errorf("the directory outside is %v, %v; was %v, %v", after.Mode(), after.ModTime(), before.Mode(), before.ModTime())
@@ -159,91 +220,59 @@ func TestLinkInPlaceOfADirectoryIsNotFollowedOut(t *testing.T) {
 }
 
 func TestSetuidStaysInTheGuest(t *testing.T) {
-	for _, keep := range []bool{false, true} {
-		destination, _ := arena(t)
-		s := (&stream{}).entry(entry{kind: kindFile, mode: 0o6755, name: "tool"}).end()
-		if _, err := Receive(protocol.NewReader(s), destination, Options{SpecialBits: keep}); err != nil {
-			t.Fatal(err)
+	for _, o := range []Options{{Name: "tool"}, {Name: "tool", Preserve: true}, {Trusted: true}} {
+		for _, old := range []bool{false, true} {
+			destination, _ := arena(t)
+			file := filepath.Join(destination, "tool")
+			if old { // what is replaced was setuid, for what it was before
+				if err := errors.Join(os.WriteFile(file, nil, 0o755), os.Chmod(file, 0o755|os.ModeSetuid)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := (&stream{}).entry(entry{kind: kindFile, mode: 0o6755, name: "tool"}).data("x").end()
+			if _, err := receive(s, destination, o); err != nil {
+				t.Fatal(err)
+			}
+			info, err := os.Stat(file)
+			if err != nil || (info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0) != o.Trusted {
+				t.Errorf("%+v, over a setuid file %v: mode %v, %v", o, old, info.Mode(), err)
+			}
 		}
-		info, err := os.Stat(filepath.Join(destination, "tool"))
-		if err != nil || (info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0) != keep {
-			t.Errorf("keep %v: mode %v, %v", keep, info.Mode(), err)
+	}
+	destination, _ := arena(t)
+	s := (&stream{}).entry(entry{kind: kindDir, mode: 0o7777, name: "d"}).entry(entry{kind: kindDir, mode: 0o7777, name: "e"}).end()
+	if _, err := receive(s, destination, Options{Name: "d", Preserve: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"d", "d/e"} {
+		if info, err := os.Stat(filepath.Join(destination, name)); err != nil || info.Mode() != os.ModeDir|0o777 {
+			t.Errorf("%s: mode %v, %v", name, info.Mode(), err)
 		}
 	}
 }
 
-func copyOver(t *testing.T, source, destination string, o Options) error {
+// copyOver copies as host and guest do.
+func copyOver(t *testing.T, source, destination string, o Options) (protocol.Copied, error) {
 	t.Helper()
 	r, w := io.Pipe()
 	go func() {
-		_, err := Send(w, source, nil)
+		_, err := Send(t.Context(), w, source, SendOptions{Devices: true})
 		w.CloseWithError(err)
 	}()
-	_, err := Receive(protocol.NewReader(r), destination, o)
-	r.Close()
-	return err
-}
-
-// The destinations of cp -r.
-func TestDestinations(t *testing.T) {
-	base := t.TempDir()
-	write := func(name string) {
-		path := filepath.Join(base, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("file")
-	write("tree/sub/leaf")
-	if err := os.Symlink("tree", filepath.Join(base, "link")); err != nil {
+	base, err := baseOf(source)
+	if err != nil {
 		t.Fatal(err)
 	}
-	tests := []struct {
-		name, source, destination string
-		makeParents               bool
-		want                      string // a file that must be there; "" for an error
-	}{
-		{"file to a new name", "file", "new", false, "new"},
-		{"file into a directory", "file", "exists", false, "exists/file"},
-		{"file over a file", "file", "exists/old", false, "exists/old"},
-		{"file to a directory that is not there", "file", "none/", false, ""},
-		{"file to a directory that is made", "file", "none/", true, "none/file"},
-		{"file below what is not there", "file", "none/new", false, ""},
-		{"file below what is made", "file", "none/new", true, "none/new"},
-		{"tree to a new name", "tree", "new", false, "new/sub/leaf"},
-		{"tree into a directory", "tree", "exists", false, "exists/tree/sub/leaf"},
-		{"tree over a file", "tree", "exists/old", false, ""},
-		{"link to a tree", "link", "exists", false, "exists/link/sub/leaf"},
-		{"the tree itself by its dot", "tree/.", "new", false, "new/sub/leaf"},
+	if o.Content = IsContent(source); !o.Trusted {
+		o.Name = base
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			target := t.TempDir()
-			if err := os.Mkdir(filepath.Join(target, "exists"), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(target, "exists/old"), []byte("old"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			destination := target + "/" + tt.destination
-			err := copyOver(t, base+"/"+tt.source, destination, Options{MakeParents: tt.makeParents})
-			if (err == nil) != (tt.want != "") {
-				t.Fatalf("copy = %v, want %q", err, tt.want)
-			}
-			if tt.want != "" {
-				if b, err := os.ReadFile(filepath.Join(target, tt.want)); err != nil || string(b) != "x" {
-					t.Errorf("%s = %q, %v", tt.want, b, err)
-				}
-			}
-		})
-	}
+	copied, err := Receive(t.Context(), protocol.NewReader(r), destination, o)
+	r.Close()
+	return copied, err
 }
 
 func TestEntryRoundTrip(t *testing.T) {
-	want := entry{kind: kindFile, mode: 0o4755, mtime: time.Unix(-5, 999999999), size: 1 << 40, name: "a b/c\nd\xff"}
+	want := entry{kind: kindFile, mode: 0o4755, uid: 1000, gid: 1<<32 - 2, mtime: time.Unix(-5, 999999999), name: "a b/c\nd\xff"}
 	b, err := want.encode()
 	if err != nil {
 		t.Fatal(err)
@@ -258,20 +287,34 @@ func TestEntryRoundTrip(t *testing.T) {
 }
 
 // FuzzReceive gives a receiver any stream: nothing outside of its destination
-// may change, and no temporary file may stay.
+// may change, nothing but what was asked for be made, and no temporary file stay.
 func FuzzReceive(f *testing.F) {
 	f.Add((&stream{}).dir("d").link("l", "../../canary").file("l/x", "evil").end().Bytes())
 	f.Add((&stream{}).dir("d").dir("e").file("e/f", "x").link("e/l", "f").end().Bytes())
-	f.Add((&stream{}).file("f", "x").end().Bytes())
-	f.Add((&stream{}).dir("d").raw(kindFile, 1<<40, "f", "").frame(protocol.FrameHole, binary.BigEndian.AppendUint64(nil, 1<<40)).end().Bytes())
+	f.Add((&stream{}).dir("d").entry(entry{kind: kindLinked, name: "f"}).data("x").hardLink("g", "f").hardLink("old", "f").end().Bytes())
+	f.Add((&stream{}).dir("d").file("out", "x").file("old", "y").end().Bytes())
+	f.Add((&stream{}).dir("d").file("out/x", "x").dir("out").file("out/x", "y").end().Bytes())
+	f.Add((&stream{}).file("d", "x").end().Bytes())
+	f.Add((&stream{}).dir("d").entry(entry{kind: kindFile, name: "f"}).hole(1 << 40).data("x").end().Bytes())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		destination, untouched := arena(t)
-		_, _ = Receive(protocol.NewReader(bytes.NewReader(data)), destination, Options{MaxEntries: 100})
-		if !untouched() {
-			t.Error("something outside of the destination changed")
-		}
-		if left := temporaries(destination); len(left) != 0 {
-			t.Errorf("left behind: %v", left)
+		for _, merge := range []bool{false, true} {
+			destination, untouched := arena(t)
+			if merge { // what is there has a link out, and a file
+				in := filepath.Join(destination, "d")
+				if err := errors.Join(os.Mkdir(in, 0o755), os.Symlink("../../canary", filepath.Join(in, "out")), os.WriteFile(filepath.Join(in, "old"), nil, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _ = Receive(t.Context(), protocol.NewReader(bytes.NewReader(data)), destination, Options{Name: "d", MaxEntries: 100, MaxSize: 1 << 20})
+			if !untouched() {
+				t.Error("something outside of the destination changed")
+			}
+			if left := temporaries(destination); len(left) != 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			if entries, _ := os.ReadDir(destination); len(entries) > 1 || len(entries) == 1 && entries[0].Name() != "d" {
+				t.Errorf("made: %v", entries)
+			}
 		}
 	})
 }

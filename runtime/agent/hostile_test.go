@@ -1,14 +1,15 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestHostileAgent(t *testing.T) {
 		}},
 		{"copy out", func(ctx context.Context, t *testing.T, conn net.Conn) error {
 			dir := t.TempDir()
-			_, err := CopyOut(ctx, conn, "/x", filepath.Join(dir, "in", "x"), nil)
+			_, err := CopyOut(ctx, conn, "/x", filepath.Join(dir, "in", "x"), CopyOptions{})
 			if found, _ := filepath.Glob(filepath.Join(dir, "*")); len(found) > 1 {
 				t.Errorf("written beside the destination: %v", found)
 			}
@@ -112,14 +113,115 @@ func TestHostileAgent(t *testing.T) {
 }
 
 // entry is a regular file of a tree, with some name.
-func entry(name string) string {
-	var b bytes.Buffer
-	b.WriteByte('f')
-	b.Write(make([]byte, 4+8+4+8))
-	b.Write(binary.BigEndian.AppendUint16(nil, uint16(len(name))))
-	b.WriteString(name)
-	b.Write([]byte{0, 0})
-	return frame(protocol.FrameEntry, b.String())
+func entry(name string) string { return entryOf('f', name, "") }
+
+// entryOf is an entry of some kind, that is the sender's to choose.
+func entryOf(kind byte, name, target string) string {
+	b := append([]byte{kind}, make([]byte, 4+4+4+8+4)...)
+	for _, s := range []string{name, target} {
+		b = append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
+	}
+	return frame(protocol.FrameEntry, string(b))
+}
+
+// The guest chooses no name on the host: what it sends lands under the name that
+// was asked for, or nowhere.
+func TestTheNameIsTheHosts(t *testing.T) {
+	evil := frame(protocol.FrameChunk, "evil") + frame(protocol.FrameChunk, "")
+	end := frame(protocol.FrameEnd, "{}")
+	file := func(name string) string { return entry(name) + evil }
+	dir := func(name string) string { return entryOf('d', name, "") }
+	link := func(name, target string) string { return entryOf('l', name, target) }
+	said := []struct {
+		name, bytes string
+		want        string // what is in the directory, and below it
+	}{
+		{"a file of that name", file("x") + end, "x"},
+		{"a directory of that name", dir("x") + file("a") + end, "x x/a"},
+		{"a shell's start", file(".bashrc") + end, ""},
+		{"a repository with hooks", dir(".git") + dir("hooks") + file("hooks/post-checkout") + end, ""},
+		{"a name above", file("../x") + end, ""},
+		{"the parent", dir("..") + file("a") + end, ""},
+		{"the directory", dir(".") + file("a") + end, ""},
+		{"no name", dir("") + file("a") + end, ""},
+		{"an absolute name", file("/x") + end, ""},
+		{"a name below", file("x/y") + end, ""},
+		{"a zero byte", file("x\x00y") + end, ""},
+		{"other letters", file("X") + end, ""},
+		{"a link", link("x", "/etc/passwd") + end, ""},
+		{"a second", file("x") + file("y") + end, ""},
+		{"a second directory", dir("x") + dir("../y") + end, "x"},
+		{"through a link", dir("x") + link("l", "..") + file("l/y") + end, "x x/l"},
+		{"over a link", dir("x") + link("l", "../y") + file("l") + end, "x x/l"},
+		{"twice", dir("x") + file("a") + file("a") + end, "x x/a"},
+		{"out of order", dir("x") + file("b") + file("a") + end, "x x/b"},
+		{"a hard link out", dir("x") + entryOf('h', "l", "../secret") + end, "x"},
+		{"a setuid device", dir("x") + entryOf('b', "sda", "") + end, "x"},
+	}
+	for _, s := range said {
+		// cp SID:/x DIR, and --download /x:DIR/
+		for _, destination := range []string{"in", "in/"} {
+			t.Run(s.name+" "+destination, func(t *testing.T) {
+				base := t.TempDir()
+				in := filepath.Join(base, "in")
+				if err := os.Mkdir(in, 0o751); err != nil {
+					t.Fatal(err)
+				}
+				_, err := CopyOut(t.Context(), talk(t, strings.NewReader(s.bytes)), "/root/x", base+"/"+destination, CopyOptions{})
+				var found []string
+				_ = filepath.WalkDir(base, func(path string, _ os.DirEntry, _ error) error {
+					name, _ := filepath.Rel(base, path)
+					found = append(found, name)
+					return nil
+				})
+				want := []string{".", "in"}
+				for _, name := range strings.Fields(s.want) {
+					want = append(want, "in/"+name)
+				}
+				if !slices.Equal(found, want) {
+					t.Errorf("there is %q, want %q", found, want)
+				}
+				if good := strings.HasPrefix(s.name, "a file of that") || strings.HasPrefix(s.name, "a directory of that"); good != (err == nil) {
+					t.Errorf("error %v", err)
+				}
+				if info, err := os.Stat(in); err != nil || info.Mode().Perm() != 0o751 {
+					t.Errorf("the directory has mode %v, %v", info.Mode(), err)
+				}
+			})
+		}
+	}
+}
+
+// An agent that says nothing more, or takes nothing more, does not hold its host.
+func TestSilentAgent(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(source, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := CopyOptions{Silence: 50 * time.Millisecond}
+	for name, do := range map[string]func(net.Conn) error{
+		"copy out": func(conn net.Conn) error {
+			_, err := CopyOut(t.Context(), conn, "/x", t.TempDir(), o)
+			return err
+		},
+		"copy in": func(conn net.Conn) error {
+			_, err := CopyIn(t.Context(), conn, source, &protocol.CopyIn{Path: "/x"}, o)
+			return err
+		},
+	} {
+		for _, says := range []string{"", entry("x"), entry("x") + frame(protocol.FrameChunk, "half")} {
+			for _, reads := range []int64{0, 100, 1 << 19, 1 << 30} {
+				here, there := net.Pipe()
+				go func() { _, _ = there.Write([]byte(says)) }()
+				go func() { _, _ = io.CopyN(io.Discard, there, reads) }()
+				if err := do(here); err == nil || name == "copy out" && !errors.Is(err, ErrSilent) {
+					t.Errorf("%s, which reads %d and says %q: %v", name, reads, says, err)
+				}
+				here.Close()
+				there.Close()
+			}
+		}
+	}
 }
 
 // repeat reads the same again and again.

@@ -1,0 +1,33 @@
+//go:build unix
+
+package transfer
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// share of what is free that a copy may take when nobody says how much.
+const share = 2
+
+// defaultMaxSize is half of what is free where a copy goes; 0 when the file
+// system cannot tell.
+func defaultMaxSize(dir string) int64 {
+	var st unix.Statfs_t
+	for d := filepath.Clean(dir); unix.Statfs(d, &st) != nil; d = filepath.Dir(d) {
+		if d == filepath.Dir(d) {
+			return 0
+		}
+	}
+	return max(int64(st.Bavail)*int64(st.Bsize)/share, block)
+}
+
+// writable says why nothing can be made in a directory.
+func writable(dir string) error {
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("%s: %w", printable(dir), err)
+	}
+	return nil
+}

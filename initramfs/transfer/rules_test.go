@@ -1,0 +1,576 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// build makes files: NAME=CONTENT, NAME/ for a directory, NAME->TARGET for a link.
+func build(t *testing.T, dir string, files ...string) {
+	t.Helper()
+	for _, f := range files {
+		name, content, isFile := strings.Cut(f, "=")
+		link, target, isLink := strings.Cut(f, "->")
+		path := filepath.Join(dir, name)
+		var err error
+		switch {
+		case isLink:
+			path = filepath.Join(dir, link)
+			_ = os.MkdirAll(filepath.Dir(path), 0o755)
+			err = os.Symlink(target, path)
+		case isFile:
+			_ = os.MkdirAll(filepath.Dir(path), 0o755)
+			err = os.WriteFile(path, []byte(content), 0o644)
+		default:
+			err = os.MkdirAll(path, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// listed is what build made, but for the directories that others are in.
+func listed(t *testing.T, dir string) string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		name, _ := filepath.Rel(dir, path)
+		switch {
+		case e.IsDir():
+			if below, _ := os.ReadDir(path); len(below) == 0 {
+				found = append(found, name+"/")
+			}
+		case e.Type()&os.ModeSymlink != 0:
+			target, _ := os.Readlink(path)
+			found = append(found, name+"->"+target)
+		case e.Type().IsRegular():
+			b, _ := os.ReadFile(path)
+			found = append(found, name+"="+string(b))
+		default:
+			found = append(found, name+"?")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sort.Strings(found)
+	return strings.Join(found, " ")
+}
+
+// The rules of cp -r and rsync: on either side, since it is the same code.
+func TestRules(t *testing.T) {
+	tests := []struct {
+		name                string
+		source, destination string
+		there               []string // at the destination before
+		want                string   // all that is at the destination after
+		wantErr             string
+	}{
+		{"file to a new name", "file", "new", nil, "new=x", ""},
+		{"file into a directory", "file", "a", []string{"a/"}, "a/file=x", ""},
+		{"file into a directory, with a slash", "file", "a/", []string{"a/"}, "a/file=x", ""},
+		{"file over a file", "file", "a", []string{"a=old"}, "a=x", ""},
+		{"file over a file of a directory", "file", "a", []string{"a/file=old"}, "a/file=x", ""},
+		{"file to a directory that is made", "file", "a/b/", nil, "a/b/file=x", ""},
+		{"file below what is made", "file", "a/b/c", nil, "a/b/c=x", ""},
+		{"file in the way of itself, a directory", "file", "a", []string{"a/file/"}, "a/file/", "is a directory"},
+		{"file to a file with a slash", "file", "a/", []string{"a=old"}, "a=old", "not a directory"},
+		{"file below a file", "file", "a/b", []string{"a=old"}, "a=old", "not a directory"},
+		{"file with a slash", "file/", "a", nil, "", "not a directory"},
+		{"tree to a new name", "tree", "a", nil, "a/sub/leaf=x a/top=y", ""},
+		{"tree below what is made", "tree", "a/b", nil, "a/b/sub/leaf=x a/b/top=y", ""},
+		{"tree into a directory", "tree", "a", []string{"a/"}, "a/tree/sub/leaf=x a/tree/top=y", ""},
+		{"tree into a directory that is made", "tree", "a/", nil, "a/tree/sub/leaf=x a/tree/top=y", ""},
+		{"tree onto itself merges", "tree", "a", []string{"a/tree/sub/other=o", "a/tree/top=old"}, "a/tree/sub/leaf=x a/tree/sub/other=o a/tree/top=y", ""},
+		{"tree over a file", "tree", "a", []string{"a=old"}, "a=old", "not a directory"},
+		{"tree over a file of its name", "tree", "a", []string{"a/tree=old"}, "a/tree=old", "not a directory"},
+		{"tree with a file in the way of a directory", "tree", "a", []string{"a/tree/sub=old"}, "a/tree/sub=old", "in the way"},
+		{"tree with a directory in the way of a file", "tree", "a", []string{"a/tree/top/"}, "a/tree/sub/leaf=x a/tree/top/", "in the way"},
+		{"content to a new name", "tree/", "a", nil, "a/sub/leaf=x a/top=y", ""},
+		{"content to a new directory", "tree/", "a/", nil, "a/sub/leaf=x a/top=y", ""},
+		{"content below what is made", "tree/.", "a/b/c/", nil, "a/b/c/sub/leaf=x a/b/c/top=y", ""},
+		{"content merges", "tree/", "a/", []string{"a/sub/other=o"}, "a/sub/leaf=x a/sub/other=o a/top=y", ""},
+		{"content merges without a slash", "tree/.", "a", []string{"a/old=o"}, "a/old=o a/sub/leaf=x a/top=y", ""},
+		{"content over a file", "tree/", "a", []string{"a=old"}, "a=old", "not a directory"},
+		{"link to a tree", "link", "a", []string{"a/"}, "a/link/sub/leaf=x a/link/top=y", ""},
+		{"content of a link to a tree", "link/", "a", nil, "a/sub/leaf=x a/top=y", ""},
+		{"onto a link to a directory", "file", "l", []string{"a/", "l->a"}, "a/file=x l->a", ""},
+		{"onto a link to a file", "file", "l", []string{"a=old", "l->a"}, "a=x l->a", ""},
+		{"onto a link to nothing", "file", "l", []string{"l->none"}, "l->none", "link to what does not exist"},
+		{"file of its name is a link", "file", "d", []string{"a=old", "d/file->../a"}, "a=x d/file->../a", ""},
+		{"tree of its name is a link", "tree", "d", []string{"a/", "d/tree->../a"}, "a/sub/leaf=x a/top=y d/tree->../a", ""},
+		{"through a link to a directory within", "tree/", "d", []string{"d/sub->other", "d/other/"}, "d/other/leaf=x d/sub->other d/top=y", ""},
+		{"through a link to a file within", "tree/", "d", []string{"d/top->sub/there", "d/sub/there=old"}, "d/sub/leaf=x d/sub/there=y d/top->sub/there", ""},
+		{"through a link to nothing within", "tree/", "d", []string{"d/top->none"}, "d/sub/leaf=x d/top->none", "link to what does not exist"},
+		{"links as they are", "links/", "d", nil, "d/absolute->/etc d/dangling->none d/up->../file", ""},
+		{"links over links and files", "links/", "d", []string{"d/absolute->/tmp", "d/up=old"}, "d/absolute->/etc d/dangling->none d/up->../file", ""},
+		{"link over a directory", "links/", "d", []string{"d/up/"}, "d/absolute->/etc d/dangling->none d/up/", "in the way of a link"},
+		{"strange names", "strange/", "d", nil, "d/ b= d/-rf= d/a\nb= d/c:d= d/empty/ d/\xff=", ""},
+		{"strange name", "strange/-rf", "-d/", nil, "-d/-rf=", ""},
+		{"what is not there", "none", "a", nil, "", "none"},
+	}
+	base := t.TempDir()
+	build(t, base, "file=x", "tree/sub/leaf=x", "tree/top=y", "link->tree", "links/absolute->/etc", "links/dangling->none", "links/up->../file",
+		"strange/ b=", "strange/-rf=", "strange/a\nb=", "strange/c:d=", "strange/empty/", "strange/\xff=")
+	for _, trusted := range []bool{false, true} {
+		for _, tt := range tests {
+			t.Run(fmt.Sprintf("%s, trusted %v", tt.name, trusted), func(t *testing.T) {
+				target := t.TempDir()
+				build(t, target, tt.there...)
+				copied, err := copyOver(t, base+"/"+tt.source, target+"/"+tt.destination, Options{Trusted: trusted})
+				if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) || copied.Failed != 0 {
+					t.Errorf("copy = %+v, %v, want %q", copied, err, tt.wantErr)
+				}
+				if got := listed(t, target); got != tt.want {
+					t.Errorf("there is %q, want %q", got, tt.want)
+				}
+			})
+		}
+	}
+}
+
+// Links out of a destination are followed for who is trusted, for nobody else.
+func TestLinksOutOfTheDestination(t *testing.T) {
+	for _, trusted := range []bool{false, true} {
+		for _, there := range []string{"d/sub->../out", "d/top->../out/file"} {
+			base, target := t.TempDir(), t.TempDir()
+			build(t, base, "tree/sub/leaf=x", "tree/top=y")
+			build(t, target, "out/file=old", there)
+			_, err := copyOver(t, base+"/tree/", target+"/d", Options{Trusted: trusted})
+			if got := listed(t, target+"/out"); (got != "file=old") != trusted || (err == nil) != trusted {
+				t.Errorf("trusted %v, %s: outside is %q, %v", trusted, there, got, err)
+			}
+		}
+	}
+}
+
+// What is there keeps its mode; -p gives it the source's.
+func TestWhatIsThereKeepsItsMode(t *testing.T) {
+	for _, preserve := range []bool{false, true} {
+		for _, trusted := range []bool{false, true} {
+			base, target := t.TempDir(), t.TempDir()
+			build(t, base, "tree/sub/leaf=x", "tree/new=n")
+			build(t, target, "tree/sub/leaf=old")
+			for path, mode := range map[string]os.FileMode{base + "/tree": 0o700, base + "/tree/sub": 0o711, base + "/tree/sub/leaf": 0o600, base + "/tree/new": 0o606,
+				target + "/tree": 0o751, target + "/tree/sub": 0o775, target + "/tree/sub/leaf": 0o464} {
+				if err := os.Chmod(path, mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := copyOver(t, base+"/tree", target, Options{Preserve: preserve, Trusted: trusted}); err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]os.FileMode{"tree": 0o751, "tree/sub": 0o775, "tree/sub/leaf": 0o464, "tree/new": 0o604}
+			if trusted {
+				want["tree/new"] = 0o606 // no umask
+			}
+			if preserve {
+				want = map[string]os.FileMode{"tree": 0o700, "tree/sub": 0o711, "tree/sub/leaf": 0o600, "tree/new": 0o606}
+			}
+			for name, mode := range want {
+				if info, err := os.Stat(filepath.Join(target, name)); err != nil || info.Mode().Perm() != mode {
+					t.Errorf("preserve %v, trusted %v: %s has mode %v, %v, want %v", preserve, trusted, name, info.Mode(), err, mode)
+				}
+			}
+		}
+	}
+}
+
+// Who owns what is there goes on to own it; what is new belongs to who receives,
+// unless -p is given.
+func TestOwners(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	base, target := t.TempDir(), t.TempDir()
+	build(t, base, "tree/old=x", "tree/new=n")
+	build(t, target, "tree/old=old")
+	for path, id := range map[string]int{base + "/tree/old": 5, base + "/tree/new": 6, target + "/tree/old": 7} {
+		if err := os.Chown(path, id, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		o        Options
+		old, new uint32
+	}{{Options{}, 7, 0}, {Options{Trusted: true, Owner: &Owner{8, 8}}, 7, 8}, {Options{Preserve: true}, 5, 6}} {
+		_ = os.Remove(target + "/tree/new")
+		if _, err := copyOver(t, base+"/tree", target, tt.o); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]uint32{"old": tt.old, "new": tt.new} {
+			info, err := os.Stat(target + "/tree/" + name)
+			if err != nil || info.Sys().(*syscall.Stat_t).Uid != want {
+				t.Errorf("%+v: %s belongs to %d, %v, want %d", tt.o, name, info.Sys().(*syscall.Stat_t).Uid, err, want)
+			}
+		}
+	}
+}
+
+// Devices and FIFOs are written to, alone and within a tree.
+func TestWritesThroughDevicesAndFIFOs(t *testing.T) {
+	base, target := t.TempDir(), t.TempDir()
+	build(t, base, "f=through", "tree/f=through")
+	build(t, target, "tree/")
+	for _, fifo := range []string{"fifo", "tree/f"} {
+		path := filepath.Join(target, fifo)
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan string)
+		go func() {
+			b, err := os.ReadFile(path)
+			got <- fmt.Sprint(string(b), err)
+		}()
+		source, destination := "/f", path
+		if fifo == "tree/f" {
+			source, destination = "/tree/", target+"/tree"
+		}
+		if _, err := copyOver(t, base+source, destination, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if s := <-got; s != "through<nil>" {
+			t.Errorf("through %s came %q", fifo, s)
+		}
+		if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+			t.Errorf("%s is %v, %v", fifo, info.Mode(), err)
+		}
+	}
+	if _, err := copyOver(t, base+"/f", "/dev/null", Options{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := copyOver(t, base+"/f", "/dev/full", Options{}); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("to /dev/full: %v", err)
+	}
+}
+
+// Nobody at the other end of a FIFO is no reason to wait for ever, on either side.
+func TestNobodyAtTheFIFO(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	build(t, dir, "f=x")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop := errors.New("stop")
+	for _, do := range []func(context.Context) error{
+		func(ctx context.Context) error {
+			_, err := Receive(ctx, protocol.NewReader((&stream{}).file("f", "x").end()), fifo, Options{Name: "f"})
+			return err
+		},
+		func(ctx context.Context) error {
+			_, err := Send(ctx, io.Discard, fifo, SendOptions{Devices: true})
+			return err
+		},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		done := make(chan error)
+		go func() { done <- do(ctx) }()
+		cancel(stop)
+		if err := <-done; !errors.Is(err, stop) {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// Files whose size is not what the system says are read to the end.
+func TestSizesThatAreNotSo(t *testing.T) {
+	target := t.TempDir()
+	for _, source := range []string{"/proc/self/status", "/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/self/environ"} {
+		want, err := os.ReadFile(source)
+		if err != nil {
+			t.Log(err)
+			continue
+		}
+		if _, err := copyOver(t, source, target+"/got", Options{}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(target + "/got")
+		if err != nil || len(got) == 0 || len(got) < len(want)/2 {
+			t.Errorf("%s: %d bytes of %d, %v", source, len(got), len(want), err)
+		}
+	}
+	// It grows while it is read.
+	grows := filepath.Join(target, "grows")
+	build(t, target, "grows="+strings.Repeat("x", 1<<20))
+	r, w := io.Pipe()
+	go func() {
+		_, err := Send(t.Context(), &growing{Writer: w, path: grows}, grows, SendOptions{})
+		w.CloseWithError(err)
+	}()
+	if _, err := Receive(t.Context(), protocol.NewReader(r), target+"/got", Options{Name: "grows"}); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(target + "/got"); err != nil || info.Size() != 2<<20 {
+		t.Errorf("got %d bytes, %v", info.Size(), err)
+	}
+}
+
+// growing makes a file longer, or shorter, when it is first written to.
+type growing struct {
+	io.Writer
+	path string
+	once bool
+	size int64 // 0: another MiB
+}
+
+func (g *growing) Write(p []byte) (int, error) {
+	if !g.once {
+		g.once = true
+		if g.size > 0 {
+			_ = os.Truncate(g.path, g.size)
+		} else if f, err := os.OpenFile(g.path, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+			_, _ = f.Write(make([]byte, 1<<20))
+			f.Close()
+		}
+	}
+	return g.Writer.Write(p)
+}
+
+func TestAFileThatBecomesShorter(t *testing.T) {
+	dir := t.TempDir()
+	build(t, dir, "f="+strings.Repeat("x", 1<<20))
+	r, w := io.Pipe()
+	go func() {
+		_, err := Send(t.Context(), &growing{Writer: w, path: dir + "/f", size: 300 << 10}, dir+"/f", SendOptions{})
+		w.CloseWithError(err)
+	}()
+	if _, err := Receive(t.Context(), protocol.NewReader(r), dir+"/got", Options{Name: "f"}); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir + "/got"); err != nil || info.Size() != 300<<10 {
+		t.Errorf("got %d bytes, %v", info.Size(), err)
+	}
+}
+
+// Hard links are copied once, as links, and once only when they are copied again.
+func TestHardLinks(t *testing.T) {
+	base, target := t.TempDir(), t.TempDir()
+	build(t, base, "tree/a="+strings.Repeat("x", 1<<20), "tree/sub/")
+	for n := range 10 {
+		if err := os.Link(base+"/tree/a", fmt.Sprintf("%s/tree/sub/%d", base, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, trusted := range []bool{false, true} {
+		for range 2 {
+			copied, err := copyOver(t, base+"/tree", target, Options{Trusted: trusted, MaxSize: 2 << 20})
+			if err != nil || copied.Bytes != 1<<20 {
+				t.Fatalf("copy = %+v, %v", copied, err)
+			}
+			info, err := os.Stat(target + "/tree/sub/9")
+			if err != nil || links(info) != 11 || info.Size() != 1<<20 {
+				t.Errorf("the last is %v with %d links, %v", info, links(info), err)
+			}
+		}
+		if left := temporaries(target); len(left) != 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+	// A link of the receiver's in place of one of the names is written through.
+	for _, there := range []string{"tree/sub/3->../elsewhere", "tree/a->elsewhere"} {
+		target = t.TempDir()
+		build(t, target, "tree/elsewhere=old", there)
+		if _, err := copyOver(t, base+"/tree", target, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"elsewhere", "sub/7"} {
+			if info, err := os.Stat(target + "/tree/" + name); err != nil || info.Size() != 1<<20 {
+				t.Errorf("%s, beside %s, has %d bytes, %v", name, there, info.Size(), err)
+			}
+		}
+	}
+}
+
+// Bounds count what is written: holes, links and small files as a file system
+// does. What was new of a copy that is too large is removed.
+func TestBounds(t *testing.T) {
+	big := strings.Repeat("x", 60<<10)
+	tests := []struct {
+		name   string
+		sent   *stream
+		tooBig bool
+	}{
+		{"a file that fits", (&stream{}).file("d", big).end(), false},
+		{"a file that does not", (&stream{}).entry(entry{kind: kindFile, name: "d"}).frame(protocol.FrameChunk, []byte(big)).frame(protocol.FrameChunk, []byte(big)).data("").end(), true},
+		{"two files that do not", (&stream{}).dir("d").file("1", big).file("2", big).end(), true},
+		{"many files of a byte", many(30), true},
+		{"a few files of a byte", many(10), false},
+		{"a hole that fits", (&stream{}).entry(entry{kind: kindFile, name: "d"}).hole(6 << 20).data("x").end(), false},
+		{"a petabyte of hole", (&stream{}).entry(entry{kind: kindFile, name: "d"}).hole(1 << 50).data("x").end(), true},
+		{"holes that add up", (&stream{}).entry(entry{kind: kindFile, name: "d"}).hole(4 << 20).data("").end(), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			_, err := receive(tt.sent, dir+"/made/d", Options{Name: "d", MaxSize: 100 << 10})
+			if errors.Is(err, ErrTooMuch) != tt.tooBig || err != nil && !tt.tooBig {
+				t.Errorf("error %v", err)
+			}
+			if got := listed(t, dir); tt.tooBig && got != "" {
+				t.Errorf("left behind: %.200q", got)
+			}
+		})
+	}
+	t.Run("depth", func(t *testing.T) {
+		s := (&stream{}).dir("d")
+		for n := 1; n < 1500; n++ {
+			s.dir(strings.TrimSuffix(strings.Repeat("a/", n), "/"))
+		}
+		if _, err := receive(s.end(), t.TempDir(), Options{Name: "d"}); !errors.Is(err, ErrTooMuch) {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("by default", func(t *testing.T) {
+		dir := t.TempDir()
+		most := defaultMaxSize(dir)
+		if most <= 0 {
+			t.Fatalf("half of what is free is %d", most)
+		}
+		s := (&stream{}).entry(entry{kind: kindFile, name: "d"}).hole(1 << 61).data("x").end()
+		if _, err := receive(s, dir, Options{Name: "d"}); !errors.Is(err, ErrTooMuch) {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("what was there stays", func(t *testing.T) {
+		dir := t.TempDir()
+		build(t, dir, "d/old=o")
+		if _, err := receive((&stream{}).dir("d").file("1", big).file("2", big).end(), dir, Options{Name: "d", MaxSize: 100 << 10}); !errors.Is(err, ErrTooMuch) || !strings.Contains(err.Error(), "were copied before") {
+			t.Errorf("error %v", err)
+		}
+		if b, err := os.ReadFile(dir + "/d/old"); string(b) != "o" {
+			t.Error(err)
+		}
+	})
+}
+
+func many(n int) *stream {
+	s := (&stream{}).dir("d")
+	for i := range n {
+		s.file(fmt.Sprintf("%04d", i), "x")
+	}
+	return s.end()
+}
+
+// Sparse files stay so, and sockets, FIFOs and devices of a tree are left out by
+// name.
+func TestSparseAndSpecialFiles(t *testing.T) {
+	base, target := t.TempDir(), t.TempDir()
+	build(t, base, "tree/empty/")
+	f, err := os.Create(base + "/tree/sparse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = f.WriteAt([]byte("middle"), 100<<20)
+	_ = f.Truncate(1 << 30)
+	f.Close()
+	if err := syscall.Mkfifo(base+"/tree/fifo", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stamp := time.Unix(1500000000, 123000000)
+	for _, name := range []string{"sparse", "empty", "."} {
+		if err := os.Chtimes(base+"/tree/"+name, stamp, stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copied, err := copyOver(t, base+"/tree", target+"/got", Options{MaxSize: 20 << 20})
+	if err != nil || copied.Skipped != 1 || copied.SkippedNames[0] != "fifo" {
+		t.Errorf("copy = %+v, %v", copied, err)
+	}
+	info, err := os.Stat(target + "/got/sparse")
+	if err != nil || info.Size() != 1<<30 || info.Sys().(*syscall.Stat_t).Blocks > 2048 {
+		t.Errorf("sparse file: %v, %v", info, err)
+	}
+	for _, name := range []string{"sparse", "empty", "."} {
+		if info, err := os.Stat(target + "/got/" + name); err != nil || !info.ModTime().Equal(stamp) {
+			t.Errorf("%s is of %v, %v", name, info.ModTime(), err)
+		}
+	}
+}
+
+// A file that cannot be read does not keep the others back, and is told.
+func TestUnreadableFiles(t *testing.T) {
+	base, target := t.TempDir(), t.TempDir()
+	if err := os.Chmod(filepath.Dir(base), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	build(t, base, "tree/a=x", "tree/no=secret", "tree/none/x=y", "tree/z=y")
+	for _, name := range []string{"no", "none"} {
+		if err := os.Chmod(base+"/tree/"+name, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer os.Chmod(base+"/tree/none", 0o700) //nolint:errcheck // root can remove it, anyway
+	var sent bytes.Buffer
+	asNobody(func() {
+		if copied, err := Send(t.Context(), &sent, base+"/tree", SendOptions{}); err != nil || copied.Failed != 2 {
+			t.Errorf("Send() = %+v, %v", copied, err)
+		}
+	})
+	copied, err := Receive(t.Context(), protocol.NewReader(&sent), target+"/got", Options{Name: "tree"})
+	if err != nil || copied.Failed != 2 || strings.Join(copied.FailedNames, ", ") != "no: permission denied, none: permission denied" {
+		t.Errorf("Receive() = %+v, %v", copied, err)
+	}
+	if got := listed(t, target); got != "got/a=x got/none/ got/z=y" {
+		t.Errorf("there is %q", got)
+	}
+	// The source itself is an error, also when only its first read fails.
+	asNobody(func() {
+		for _, source := range []string{base + "/tree/no", base + "/tree/none"} {
+			if _, err := Send(t.Context(), io.Discard, source, SendOptions{}); !errors.Is(err, os.ErrPermission) {
+				t.Errorf("%s: %v", source, err)
+			}
+		}
+	})
+	if _, err := copyOver(t, "/proc/self/mem", target+"/mem", Options{}); err == nil {
+		t.Error("the memory of a process could be copied from 0 on")
+	}
+	if _, err := os.Lstat(target + "/mem"); err == nil {
+		t.Error("a file that could not be read was made")
+	}
+}
+
+// asNobody takes root's rights to files from this thread for a while.
+func asNobody(do func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_ = syscall.Setfsuid(65534)
+	defer syscall.Setfsuid(os.Geteuid()) //nolint:errcheck // it has no error
+	do()
+}
+
+// Destinations that cannot be are found before there is anything to receive.
+func TestCheckDestination(t *testing.T) {
+	dir := t.TempDir()
+	build(t, dir, "file=x", "d/", "l->none")
+	for destination, want := range map[string]string{
+		"new": "", "new/": "", "a/b/c": "", "d": "", "d/": "", "file": "", "d/../x": "",
+		"file/": "not a directory", "file/x": "not a directory", "l": "does not exist", "l/x": "does not exist", "file/x/y/z": "not a directory",
+	} {
+		err := CheckDestination(dir + "/" + destination)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", destination, err, want)
+		}
+	}
+	if got := listed(t, dir); got != "d/ file=x l->none" {
+		t.Errorf("the check made something: %q", got)
+	}
+}

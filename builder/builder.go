@@ -7,7 +7,6 @@ package builder
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,8 +19,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/abdul-abdi/lumina/builder/erofs"
-	"github.com/abdul-abdi/lumina/builder/flatten"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/builder/uncompress"
@@ -72,6 +69,9 @@ type Options struct {
 	Packages []string
 	// Configure changes what the source says of the image; nil: nothing.
 	Configure func(*image.Image)
+	// Make makes the root in a way of its own, in place of Reference; nil: it is
+	// made from that.
+	Make Maker
 }
 
 // Progress is how far a step is.
@@ -112,7 +112,7 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 	if base, ok := source.(localImage); ok && kernel.Default && base.Kernel.Fragment != "" {
 		kernel = base.kernel()
 	}
-	if len(o.Steps)+len(o.Files) > 0 || o.Configure != nil {
+	if o.Make == nil && (len(o.Steps)+len(o.Files) > 0 || o.Configure != nil) {
 		source = stepped{source, o}
 	}
 	var made *image.Image
@@ -230,6 +230,9 @@ type source interface {
 // openSource finds what a reference names: an image of the store, if there is
 // one of that name, else a container image.
 func openSource(ctx context.Context, o Options) (source, error) {
+	if o.Make != nil {
+		return made{o}, nil
+	}
 	if strings.HasPrefix(o.Reference, debianPrefix) {
 		return newDebianRoot(o)
 	}
@@ -390,41 +393,20 @@ func (c containerImage) writeRoot(ctx context.Context, path string, img *image.I
 // ErrTooLarge is wrapped when an image has more than Options.MaxSize.
 var ErrTooLarge = oci.ErrTooLarge
 
-// bounded is a file that is no longer than a limit.
-type bounded struct {
-	*os.File
-	limit int64
-}
-
-func (b bounded) WriteAt(p []byte, at int64) (int, error) {
-	if at+int64(len(p)) > b.limit {
-		return 0, fmt.Errorf("%w of %d bytes", ErrTooLarge, b.limit)
-	}
-	return b.File.WriteAt(p, at)
-}
-
 // writeLayers makes a root file system of layers, the lowest first, of at most
 // limit bytes. Holes are not counted.
 func writeLayers(ctx context.Context, path string, layers []oci.Layer, limit int64, progress func(Progress)) error {
-	f, err := durable.Create(path, image.FileMode)
+	root, err := newRoot(path, limit)
 	if err != nil {
-		return fmt.Errorf("writing the root file system: %w", err)
+		return err
 	}
-	defer f.Close()
-	w := erofs.NewWriter(bounded{f, limit})
-	tree := flatten.New(w)
-	names := sha256.New()
+	defer root.Close()
 	for n, l := range layers {
-		if err := applyLayer(ctx, tree, l, progress); err != nil {
+		if err := root.Apply(ctx, l, progress); err != nil {
 			return fmt.Errorf("layer %d of %d (%s): %w", n+1, len(layers), l.DiffID, err)
 		}
-		fmt.Fprintln(names, l.DiffID)
 	}
-	// The layers name the file system.
-	if err := w.Close(tree.Root(), [16]byte(names.Sum(nil))); err != nil {
-		return fmt.Errorf("writing the root file system: %w", err)
-	}
-	return f.Close()
+	return root.Finish()
 }
 
 func hashString(h v1.Hash) string {

@@ -157,3 +157,26 @@ func (a *aheadReader) Read(p []byte) (int, error) {
 	a.rest = a.rest[n:]
 	return n, nil
 }
+
+// OpenLayer opens a layer uncompressed. What is read is not compared with the
+// layer's digests.
+func OpenLayer(ctx context.Context, l oci.Layer) (io.ReadCloser, error) {
+	r, err := l.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := uncompress.Reader(r)
+	if err != nil {
+		r.Close()
+		return nil, unexpected(err)
+	}
+	return &opened{plain, r}, nil
+}
+
+// opened is a stream that is uncompressed from another.
+type opened struct {
+	io.ReadCloser
+	stored io.Closer
+}
+
+func (o *opened) Close() error { return errors.Join(o.ReadCloser.Close(), o.stored.Close()) }

@@ -67,6 +67,8 @@ type VMOptions struct {
 	// DiskReserve is what has to be free on the disk of the state directory, in
 	// bytes; NoDiskReserve for nothing.
 	DiskReserve int64
+	// disks are those of a build; the VM closes them.
+	disks []*os.File
 }
 
 // CheckSize says whether a VM of that size can be had on this host.
@@ -222,6 +224,7 @@ type plan struct {
 func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 	files, err := openFiles(img, image.Kernel, image.Initramfs, image.Rootfs)
 	if err != nil {
+		closeFiles(options.disks)
 		return nil, err
 	}
 	p := &plan{root: files[2], spec: vm.Spec{
@@ -232,6 +235,9 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		CPUs:        options.CPUs,
 		Memory:      options.Memory,
 	}}
+	for n, f := range options.disks {
+		p.spec.Disks = append(p.spec.Disks, vm.Disk{File: f, Serial: protocol.BuildDisk(n)})
+	}
 	if options.Init == image.InitSystemd {
 		// The interface keeps the name by which it was configured.
 		p.spec.CommandLine += " lumina.init=systemd net.ifnames=0"

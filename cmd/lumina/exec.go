@@ -46,7 +46,7 @@ func newExecCommand(env *environment) *cobra.Command {
 			case detach:
 				return execDetached(c.Context(), env, s, command)
 			case pty:
-				return execTerminal(c.Context(), env, s, command)
+				return execTerminal(c.Context(), env, &s.Guest, command)
 			}
 			return execOnce(c.Context(), env, s, command)
 		},
@@ -134,7 +134,7 @@ func execDetached(ctx context.Context, env *environment, s *session.Session, com
 }
 
 // execTerminal joins this terminal with one in the guest: bytes both ways, raw.
-func execTerminal(ctx context.Context, env *environment, s *session.Session, command runtime.Command) error {
+func execTerminal(ctx context.Context, env *environment, guest *runtime.Guest, command runtime.Command) error {
 	fd := int(env.stdin.Fd())
 	if !term.IsTerminal(fd) {
 		return usageError{errors.New("--pty needs a terminal as standard input")}
@@ -175,7 +175,7 @@ func execTerminal(ctx context.Context, env *environment, s *session.Session, com
 	if err != nil {
 		return fmt.Errorf("setting the terminal: %w", err)
 	}
-	exit, err := s.Exec(ctx, command)
+	exit, err := guest.Exec(ctx, command)
 	// Before anything is printed, and whatever happened.
 	if restoreErr := term.Restore(fd, state); err == nil && restoreErr != nil {
 		err = fmt.Errorf("restoring the terminal: %w", restoreErr)

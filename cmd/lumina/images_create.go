@@ -34,6 +34,7 @@ type createFlags struct {
 	steps            []string
 	noCache          bool
 	network          string
+	dockerfile       dockerfileFlags
 }
 
 func (f *createFlags) register(c *cobra.Command) {
@@ -80,6 +81,11 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 			o.Kernel = ownKernel(ctx, env, r)
 		}
 		if verify, err = applyRecipe(&o, r, rt); err != nil {
+			return err
+		}
+	}
+	if f.dockerfile.file != "" {
+		if o.Make, err = f.dockerfile.maker(env, rt, network, arch); err != nil {
 			return err
 		}
 	}
@@ -139,7 +145,7 @@ func newImagesCreateCommand(env *environment) *cobra.Command {
 	var from, file string
 	var flags createFlags
 	c := &cobra.Command{
-		Use:   "create NAME --from REF [--run CMD]… | create NAME --recipe FILE",
+		Use:   "create NAME --from REF [--run CMD]… | create NAME --recipe FILE | create NAME --file DOCKERFILE [CONTEXT]",
 		Short: "Make an image from a container image or another image",
 		Long: `Make an image from a container image or another image.
 
@@ -152,12 +158,22 @@ must pass; see recipes/ and recipes/schema.json.
 
 Each --run is a command for the shell of the image so far, run in a VM of it;
 what it changes is one more layer. A layer that was made before from the same
-image by the same command is taken from the cache.`,
+image by the same command is taken from the cache.
+
+A Dockerfile is read as BuildKit reads it, from standard input when it is -.
+CONTEXT is the directory that COPY and ADD read, but for what its .dockerignore
+says. Each RUN is run in a VM, one for all of a stage where that can be.`,
 		Example: `  lumina images create debian --from debian:12
-  lumina images create tools --from debian --run 'apt-get update && apt-get install -y git'`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+  lumina images create tools --from debian --run 'apt-get update && apt-get install -y git'
+  lumina images create app --file Dockerfile .`,
+		Args: usageArgs(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := flags.dockerfile.check(c, args, from, file, &flags); err != nil {
+				return err
+			}
 			switch {
+			case flags.dockerfile.file != "":
+				return flags.create(c.Context(), env, args[0], "", nil)
 			case from != "" && file != "":
 				return usageError{errors.New("--from and --recipe exclude each other")}
 			case file != "":
@@ -167,7 +183,7 @@ image by the same command is taken from the cache.`,
 				}
 				return flags.create(c.Context(), env, args[0], "", r)
 			case from == "":
-				return usageError{fmt.Errorf("--from or --recipe is missing; see %s --help", c.CommandPath())}
+				return usageError{fmt.Errorf("--from, --file or --recipe is missing; see %s --help", c.CommandPath())}
 			}
 			return flags.create(c.Context(), env, args[0], from, nil)
 		},
@@ -176,8 +192,9 @@ image by the same command is taken from the cache.`,
 	c.Flags().StringVar(&from, "from", "", "what to make it from")
 	c.Flags().StringVar(&file, "recipe", "", "recipe to make it from")
 	c.Flags().StringArrayVar(&flags.steps, "run", nil, "run a command in a VM of the image, and keep what it changes (repeatable)")
-	c.Flags().BoolVar(&flags.noCache, "no-cache", false, "run every --run, even if its result is known")
-	c.Flags().StringVar(&flags.network, "network", "", "what --run can reach: nat, none or allow=… (default nat)")
+	c.Flags().BoolVar(&flags.noCache, "no-cache", false, "do every step, even if its result is known")
+	c.Flags().StringVar(&flags.network, "network", "", "what --run and RUN can reach: nat, none or allow=… (default nat)")
+	flags.dockerfile.register(c)
 	flags.register(c)
 	return c
 }

@@ -24,6 +24,10 @@ type System interface {
 	// Changes ends every process and writes what they changed of the image, as
 	// a tar archive.
 	Changes(w io.Writer) error
+	// Unpack writes a tar archive into the guest.
+	Unpack(u *protocol.Unpack, archive io.Reader) error
+	// NextLayer ends every process and begins a layer.
+	NextLayer(l *protocol.Layer) error
 	// Sync stops every process and brings all file systems to disk.
 	Sync() error
 	// PowerOff ends the VM; it does not return.
@@ -149,6 +153,13 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 		return copyOut(conn, req.CopyOut)
 	case req.Op == protocol.OpChanges:
 		return s.changes(w)
+	case req.Op == protocol.OpUnpack && req.Unpack != nil:
+		return s.unpack(req.Unpack, r, w)
+	case req.Op == protocol.OpLayer && req.Layer != nil:
+		if err := s.system.NextLayer(req.Layer); err != nil {
+			return fmt.Errorf("beginning a layer: %w", err)
+		}
+		return w.Message(protocol.FrameReply, nil)
 	case req.Op == protocol.OpFreeze:
 		return s.freeze(w)
 	case req.Op == protocol.OpShutdown:

@@ -45,7 +45,12 @@ func (fakeSystem) Configure(*protocol.Configure, func() (time.Time, error)) (*pr
 }
 func (fakeSystem) Sync() error               { return nil }
 func (fakeSystem) Changes(w io.Writer) error { return nil }
-func (fakeSystem) PowerOff()                 {}
+func (fakeSystem) Unpack(_ *protocol.Unpack, archive io.Reader) error {
+	_, err := io.Copy(io.Discard, archive)
+	return err
+}
+func (fakeSystem) NextLayer(*protocol.Layer) error { return nil }
+func (fakeSystem) PowerOff()                       {}
 
 // The reaper takes every child of a process: one for all tests.
 var reaper = sync.OnceValue(NewReaper)

@@ -41,6 +41,7 @@ type System struct {
 	mounts     []protocol.Mount
 	// upper is what the guest has changed of lower, its image.
 	upper, lower *os.Root
+	layers       layers
 	entered      bool // the root file system is the root directory
 	// configured lets PID 1 go on, beside which this process is the agent; nil
 	// for PID 1.

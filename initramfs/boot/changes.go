@@ -26,7 +26,7 @@ func (s *System) Changes(w io.Writer) error {
 	if s.upper == nil {
 		return errors.New("the guest has no root of its own")
 	}
-	if err := syscall.Kill(-1, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+	if err := s.endLayer(); err != nil {
 		return err
 	}
 	unix.Sync()

@@ -76,6 +76,10 @@ func (r *Request) body() any {
 		return field(&r.CopyIn)
 	case OpCopyOut:
 		return field(&r.CopyOut)
+	case OpUnpack:
+		return field(&r.Unpack)
+	case OpLayer:
+		return field(&r.Layer)
 	}
 	return nil
 }

@@ -46,6 +46,8 @@ const (
 	OpCopyIn    Op = "copy_in"   // CopyIn, a tree of files → Copied
 	OpCopyOut   Op = "copy_out"  // CopyOut → a tree of files
 	OpChanges   Op = "changes"   // → Stdout frames: a tar archive of what changed, then Reply
+	OpUnpack    Op = "unpack"    // Unpack, a tar archive as Stdin frames → Reply
+	OpLayer     Op = "layer"     // Layer → Reply: every process is ended, and a layer begins
 	OpFreeze    Op = "freeze"    // → Reply; a template then waits to be thawed and configured
 	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
 )
@@ -61,6 +63,8 @@ type Request struct {
 	Dial      *Dial
 	CopyIn    *CopyIn
 	CopyOut   *CopyOut
+	Unpack    *Unpack
+	Layer     *Layer
 }
 
 // Configure makes a booted guest somebody: it gives it its name, time, entropy

@@ -265,8 +265,13 @@ func (s system) Configure(c *protocol.Configure, clock func() (time.Time, error)
 }
 
 func (system) Changes(io.Writer) error { return nil }
-func (system) Sync() error             { return nil }
-func (s system) PowerOff()             { s.m.PowerOff() }
+func (system) Unpack(_ *protocol.Unpack, archive io.Reader) error {
+	_, err := io.Copy(io.Discard, archive)
+	return err
+}
+func (system) NextLayer(*protocol.Layer) error { return nil }
+func (system) Sync() error                     { return nil }
+func (s system) PowerOff()                     { s.m.PowerOff() }
 
 // Spec is the least that [vm.Spec.Check] lets through, for machines of a [Fake].
 // Its files are closed by the caller.

@@ -1,0 +1,341 @@
+package dockerfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// Options says what to build. Zero values mean the defaults.
+type Options struct {
+	File *File
+	// Context is what COPY and ADD read; nil: there is none.
+	Context files.Tree
+	// Target is the name or the number of the stage to build; the last one.
+	Target string
+	// Args are the values of build arguments.
+	Args map[string]string
+	// Contexts are more trees, by name: a directory, or the reference of an image.
+	Contexts map[string]Context
+	Secrets  map[string][]byte
+	// Network is what RUN reaches: the default of the builder, or none.
+	Start func(context.Context, Start) (VM, error)
+	// CacheDisk opens the disk of a cache mount, for one VM alone; it may wait
+	// until others have closed it.
+	CacheDisk func(ctx context.Context, id string) (*os.File, error)
+	// Debug is called when a command has failed, with its VM as it is; nil: it is
+	// not.
+	Debug func(context.Context, VM, Command) error
+	Log   *Log
+}
+
+// Context is a named tree that is not a stage.
+type Context struct {
+	Dir       files.Tree // or
+	Reference string
+}
+
+// Start is a VM to start.
+type Start struct {
+	Dir       string // an image
+	NoNetwork bool
+	Disks     []*os.File // the VM's from then on
+}
+
+// VM runs a stage's commands.
+type VM interface {
+	Unpack(ctx context.Context, u *protocol.Unpack, archive io.Reader) error
+	NextLayer(ctx context.Context, l *protocol.Layer) error
+	// Run runs a command and returns its exit code.
+	Run(ctx context.Context, c Command) (int, error)
+	Changes(ctx context.Context, w io.Writer) error
+	// Finish ends the VM; its disks keep what was written.
+	Finish(ctx context.Context) error
+}
+
+// Command is what RUN runs.
+type Command struct {
+	Args   []string
+	Env    []string
+	Dir    string
+	User   string
+	Output io.Writer
+}
+
+// build is one build.
+type build struct {
+	o      Options
+	ctx    context.Context
+	place  *builder.Place
+	global environ // ARG before the first FROM, and predefined ones
+	stages []*stage
+	images map[string]*stage // of COPY --from=IMAGE, by reference
+
+	mu   sync.Mutex
+	used map[string]bool // build arguments that were asked for
+	vms  chan struct{}   // one for each command that may run at once
+
+	disks disks
+}
+
+// Maker returns what makes an image's root from a Dockerfile.
+func Maker(o Options) builder.Maker {
+	return func(ctx context.Context, p *builder.Place) error {
+		b, err := newBuild(ctx, o, p)
+		if err != nil {
+			return err
+		}
+		return b.run()
+	}
+}
+
+// Check finds what is wrong with a build before it begins: a target that is not
+// there, what Lumina cannot do.
+func Check(o Options, arch string) error {
+	b := &build{o: o, used: map[string]bool{}}
+	_, err := b.plan(arch)
+	return err
+}
+
+func newBuild(ctx context.Context, o Options, p *builder.Place) (*build, error) {
+	return &build{o: o, ctx: ctx, place: p, used: map[string]bool{}, images: map[string]*stage{},
+		vms: make(chan struct{}, max(2, goruntime.NumCPU()))}, nil
+}
+
+func (b *build) use(arg string) {
+	b.mu.Lock()
+	b.used[arg] = true
+	b.mu.Unlock()
+}
+
+// run builds the target, and the stages that it needs beside each other.
+func (b *build) run() (err error) {
+	target, err := b.plan(b.place.Image.Architecture)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(b.ctx)
+	defer cancel(nil)
+	b.ctx = ctx
+	target.root.path = filepath.Join(b.place.Dir, "rootfs.erofs")
+	defer func() {
+		cancel(errors.New("the build has ended"))
+		for _, s := range b.all() {
+			err = errors.Join(err, s.close(s == target))
+		}
+	}()
+	var wait sync.WaitGroup
+	for _, s := range target.needs() {
+		wait.Go(func() {
+			if err := s.build(); err != nil {
+				cancel(err) // the others end, too
+			}
+		})
+	}
+	wait.Wait()
+	if err := target.build(); err != nil {
+		return context.Cause(ctx)
+	}
+	if err := target.root.finish(ctx, target.layers); err != nil {
+		return err
+	}
+	b.warnUnused()
+	return b.place.Describe(target.origin, target.config, target.ociLayers())
+}
+
+// all are the stages that began.
+func (b *build) all() []*stage {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := slices.Clone(b.stages)
+	for _, s := range b.images {
+		all = append(all, s)
+	}
+	return all
+}
+
+func (b *build) warnUnused() {
+	var unused []string
+	for name := range b.o.Args {
+		if !b.used[name] && !slices.Contains(proxyArgs, name) {
+			unused = append(unused, name)
+		}
+	}
+	if len(unused) > 0 {
+		slices.Sort(unused)
+		b.o.Log.begin("[warning] no ARG of the Dockerfile takes --build-arg %s", strings.Join(unused, ", "))
+	}
+}
+
+// plan finds the stages and what each is made from, and refuses what Lumina
+// cannot do in those that the target needs.
+func (b *build) plan(arch string) (*stage, error) {
+	f := b.o.File
+	b.global = platformArgs(goruntime.GOARCH, arch, b.o.Target)
+	for i, v := range b.global {
+		name, _, _ := strings.Cut(v, "=")
+		if value, ok := b.o.Args[name]; ok {
+			b.global[i] = name + "=" + value
+			b.use(name)
+		}
+	}
+	for _, c := range f.meta {
+		for _, a := range c.Args {
+			value, ok := b.o.Args[a.Key]
+			if ok {
+				b.use(a.Key)
+			} else if a.Value != nil {
+				var err error
+				if value, err = f.expand(*a.Value, b.global); err != nil {
+					return nil, &Error{f.Name, lineOf(c.Location()), err}
+				}
+				ok = true
+			}
+			if ok {
+				b.global = b.global.with(a.Key, value)
+			}
+		}
+	}
+	for n, def := range f.stages {
+		s, err := b.newStage(n, def, arch)
+		if err != nil {
+			return nil, &Error{f.Name, lineOf(def.Location), err}
+		}
+		b.stages = append(b.stages, s)
+	}
+	target, err := b.target()
+	if err != nil {
+		return nil, err
+	}
+	if target.arch != arch {
+		return nil, &Error{f.Name, lineOf(target.def.Location), fmt.Errorf("the stage is made for linux/%s, and linux/%s was asked for; choose with --platform", target.arch, arch)}
+	}
+	for _, s := range append(target.needs(), target) {
+		if err := s.refuse(s.commands); err != nil {
+			return nil, err
+		}
+	}
+	return target, nil
+}
+
+func (b *build) target() (*stage, error) {
+	if b.o.Target == "" {
+		return b.stages[len(b.stages)-1], nil
+	}
+	if s := b.find(b.o.Target, len(b.stages)); s != nil {
+		return s, nil
+	}
+	if n, err := strconv.Atoi(b.o.Target); err == nil && n >= 0 && n < len(b.stages) {
+		return b.stages[n], nil
+	}
+	var names []string
+	for _, s := range b.stages {
+		if s.def.Name != "" {
+			names = append(names, s.def.Name)
+		}
+	}
+	return nil, &Error{File: b.o.File.Name, Err: fmt.Errorf("no stage %q; there are: %s", b.o.Target, strings.Join(names, ", "))}
+}
+
+// find finds a stage by its name, below a number.
+func (b *build) find(name string, below int) *stage {
+	for _, s := range slices.Backward(b.stages[:min(below, len(b.stages))]) {
+		if s.def.Name != "" && strings.EqualFold(s.def.Name, name) {
+			return s
+		}
+	}
+	return nil
+}
+
+// from finds what COPY --from or a mount's from names.
+func (b *build) from(s *stage, name string) (*stage, error) {
+	if strings.Contains(name, "$") {
+		return nil, fmt.Errorf("from=%s: variables are not expanded here; name a stage: FROM %s AS NAME", name, name)
+	}
+	if n, err := strconv.Atoi(name); err == nil {
+		if n < 0 || n >= s.index {
+			return nil, fmt.Errorf("from=%s: there is no such stage before this one", name)
+		}
+		return b.stages[n], nil
+	}
+	if found := b.find(name, s.index); found != nil {
+		return found, nil
+	}
+	if b.find(name, len(b.stages)) != nil {
+		return nil, fmt.Errorf("from=%s: that stage is not before this one", name)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.images == nil {
+		b.images = map[string]*stage{}
+	}
+	key := name + " " + s.arch
+	if b.images[key] == nil {
+		b.images[key] = b.imageStage(name, s.arch, len(b.images))
+	}
+	return b.images[key], nil
+}
+
+// refuse names the first thing in some instructions that Lumina cannot do.
+func (s *stage) refuse(commands []command) error {
+	for _, c := range commands {
+		if err := refusal(c.Command); err != nil {
+			return &Error{s.b.o.File.Name, c.line(), err}
+		}
+	}
+	return nil
+}
+
+func refusal(c instructions.Command) error {
+	switch c := c.(type) {
+	case *instructions.RunCommand:
+		for _, m := range instructions.GetMounts(c) {
+			if m.Type == instructions.MountTypeSSH {
+				return errors.New("RUN --mount=type=ssh: there is no SSH agent in the VM; use a secret")
+			}
+		}
+		if n := instructions.GetNetwork(c); n == instructions.NetworkHost {
+			return errors.New("RUN --network=host: a VM does not have the host's network; leave it out")
+		}
+		if m := instructions.GetSecurity(c); m != instructions.SecuritySandbox {
+			return fmt.Errorf("RUN --security=%s: a VM's root has all rights in it already; leave it out", m)
+		}
+		if len(instructions.GetDevices(c)) > 0 {
+			return errors.New("RUN --device: a VM has none of the host's devices")
+		}
+	case *instructions.AddCommand:
+		for _, source := range c.SourcePaths {
+			if isGit(source) {
+				return fmt.Errorf("ADD %s: a git repository cannot be added; clone it in a RUN, or into the context", source)
+			}
+		}
+		if c.KeepGitDir != nil {
+			return errors.New("ADD --keep-git-dir: git repositories cannot be added")
+		}
+	case *instructions.CopyCommand:
+		for _, source := range c.SourcePaths {
+			if isURL(source) || isGit(source) {
+				return fmt.Errorf("COPY %s: a URL can only be fetched by ADD", source)
+			}
+		}
+	case *instructions.HealthCheckCommand:
+		if c.Health.StartInterval != 0 {
+			return errors.New("HEALTHCHECK --start-interval is not kept in an image; leave it out")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package dockerfile
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/printable"
+)
+
+// Log prints how far a build is, as BuildKit does on what is no terminal: each
+// step has a number, before each of its lines.
+type Log struct {
+	mu   sync.Mutex
+	w    io.Writer
+	last *vertex // whose line was printed last
+	next int
+}
+
+// NewLog makes a log that prints to w.
+func NewLog(w io.Writer) *Log { return &Log{w: w} }
+
+// vertex is a step of a build.
+type vertex struct {
+	log    *Log
+	number int
+	name   string
+	start  time.Time
+	rest   []byte
+	tail   []string // its last lines
+}
+
+const (
+	tailLines = 30
+	maxLine   = 4 << 10 // bytes of a line of output that has no end
+)
+
+// begin prints the name of a step.
+func (l *Log) begin(format string, args ...any) *vertex {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next++
+	v := &vertex{log: l, number: l.next, name: printable.Line(fmt.Sprintf(format, args...)), start: time.Now()}
+	l.print(v, v.name)
+	return v
+}
+
+// print prints a line of a step; l is locked.
+func (l *Log) print(v *vertex, line string) {
+	if l.last != nil && l.last != v {
+		fmt.Fprintln(l.w)
+	}
+	if l.last != v && line != v.name {
+		fmt.Fprintf(l.w, "#%d %s\n", v.number, v.name)
+	}
+	l.last = v
+	fmt.Fprintf(l.w, "#%d %s\n", v.number, line)
+}
+
+// Write takes output of the step's command.
+func (v *vertex) Write(p []byte) (int, error) {
+	v.log.mu.Lock()
+	defer v.log.mu.Unlock()
+	v.rest = append(v.rest, p...)
+	for {
+		end := bytes.IndexByte(v.rest, '\n')
+		if end < 0 && len(v.rest) < maxLine {
+			return len(p), nil
+		}
+		skip := 1
+		if end < 0 {
+			end, skip = maxLine, 0
+		}
+		v.line(v.rest[:end])
+		v.rest = append(v.rest[:0], v.rest[end+skip:]...)
+	}
+}
+
+// line prints a line of output. What a carriage return has overwritten is not
+// shown.
+func (v *vertex) line(b []byte) {
+	b = bytes.TrimRight(b, "\r")
+	if i := bytes.LastIndexByte(b, '\r'); i >= 0 {
+		b = b[i+1:]
+	}
+	line := fmt.Sprintf("%.3f %s", time.Since(v.start).Seconds(), printable.Line(string(b)))
+	if v.tail = append(v.tail, line); len(v.tail) > tailLines {
+		v.tail = v.tail[1:]
+	}
+	v.log.print(v, line)
+}
+
+func (v *vertex) end(format string, args ...any) {
+	v.log.mu.Lock()
+	defer v.log.mu.Unlock()
+	if len(v.rest) > 0 {
+		v.line(v.rest)
+		v.rest = nil
+	}
+	v.log.print(v, fmt.Sprintf(format, args...))
+}
+
+func (v *vertex) done()            { v.end("DONE %.1fs", time.Since(v.start).Seconds()) }
+func (v *vertex) cached()          { v.end("CACHED") }
+func (v *vertex) failed(err error) { v.end("ERROR: %s", printable.Line(err.Error())) }
+
+// failure prints once more what a step said last, and its lines of the
+// Dockerfile.
+func (l *Log) failure(v *vertex, excerpt string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.w, "------\n > %s:\n", v.name)
+	for _, line := range v.tail {
+		fmt.Fprintln(l.w, line)
+	}
+	fmt.Fprintf(l.w, "------\n%s", printable.Lines(excerpt))
+}

@@ -1,0 +1,116 @@
+package dockerfile
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+)
+
+func isURL(s string) bool {
+	s = strings.ToLower(s)
+	return (strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")) && !isGit(s)
+}
+
+var gitName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w.-]+@[\w.-]+:`) })
+
+// isGit says whether a source is a git repository, as BuildKit does.
+func isGit(s string) bool {
+	s = strings.ToLower(s)
+	for _, p := range []string{"git://", "ssh://", "git@", "github.com/"} {
+		if strings.HasPrefix(s, p) {
+			return true
+		}
+	}
+	if strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") {
+		before, _, _ := strings.Cut(s, "#")
+		before, _, _ = strings.Cut(before, "?")
+		return strings.HasSuffix(before, ".git")
+	}
+	return gitName().MatchString(s)
+}
+
+// IsRemote says whether what names a context is none of this host.
+func IsRemote(s string) bool { return isURL(s) || isGit(s) }
+
+// maxRemote bounds what ADD fetches, in bytes.
+const maxRemote = 32 << 30
+
+// remoteTimeout bounds the wait for a server's answer.
+const remoteTimeout = time.Minute
+
+// fetched is a file that ADD fetched.
+type fetched struct{ files.File }
+
+func (f fetched) remove() { os.Remove(f.Path) }
+
+// fetch brings the file of a URL to this host. A checksum is sha256:HEX.
+func (b *build) fetch(from, checksum string) (f fetched, err error) {
+	u, err := url.Parse(from)
+	if err != nil {
+		return f, fmt.Errorf("ADD %s: %w", from, err)
+	}
+	want := ""
+	if checksum != "" {
+		var ok bool
+		if want, ok = strings.CutPrefix(checksum, "sha256:"); !ok || len(want) != 64 {
+			return f, fmt.Errorf("--checksum=%s: want sha256: and 64 hexadecimal digits", checksum)
+		}
+	}
+	f.Name, f.Mode, f.ModTime = path.Base(u.Path), 0o600, time.Unix(0, 0)
+	if f.Name == "." || f.Name == "/" {
+		f.Name = "__unnamed__"
+	}
+	tmp, err := os.CreateTemp(b.place.Dir, "add-*")
+	if err != nil {
+		return f, err
+	}
+	f.Path = tmp.Name()
+	defer func() {
+		tmp.Close()
+		if err != nil {
+			f.remove()
+		}
+	}()
+	req, err := http.NewRequestWithContext(b.ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return f, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = remoteTimeout
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return f, fmt.Errorf("ADD: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return f, fmt.Errorf("ADD %s: the server answered %s", from, resp.Status)
+	}
+	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
+		f.ModTime = t
+	}
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(tmp, sum), io.LimitReader(resp.Body, maxRemote+1))
+	if err == nil && n > maxRemote {
+		err = errors.New("it is too long")
+	}
+	if err != nil {
+		return f, fmt.Errorf("ADD %s: %w", from, err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); want != "" && got != strings.ToLower(want) {
+		return f, fmt.Errorf("ADD %s: it has checksum sha256:%s, --checksum says sha256:%s", from, got, want)
+	}
+	return f, nil
+}

@@ -1,0 +1,453 @@
+package dockerfile
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// running is a RUN, with everything expanded.
+type running struct {
+	args    []string
+	env     []string // of the command alone
+	mounts  []protocol.LayerMount
+	disks   []string // of cache mounts, the Disk of whose mounts is an index
+	diskOf  map[int]int
+	trees   []stagedTree
+	keys    []any // what the mounts bring
+	network bool
+}
+
+// stagedTree is what a mount shows.
+type stagedTree struct {
+	name   string
+	memory bool
+	write  func(io.Writer) error
+}
+
+// run is RUN.
+func (s *stage) run(c *instructions.RunCommand, v *vertex) (cached bool, err error) {
+	r := &running{network: instructions.GetNetwork(c) != instructions.NetworkNone, diskOf: map[int]int{}}
+	if err := s.runArgs(c, r); err != nil {
+		return false, err
+	}
+	for n, m := range instructions.GetMounts(c) {
+		if err := s.mount(m, n, r); err != nil {
+			return false, fmt.Errorf("--mount at %s: %w", m.Target, err)
+		}
+	}
+	config := s.config.Config
+	key, err := keyOf("run 1", s.arch, s.below(), r.args, s.env, config.User, config.WorkingDir, r.keys, r.network)
+	if err != nil {
+		return false, err
+	}
+	command := Command{Args: r.args, Dir: config.WorkingDir, User: config.User, Output: v}
+	if command.Dir == "" {
+		command.Dir = "/"
+	}
+	env := s.env
+	for _, name := range proxyArgs {
+		if value, ok := s.b.o.Args[name]; ok {
+			if _, set := env.get(name); !set {
+				env = env.with(name, value)
+			}
+		}
+	}
+	command.Env = append(env[:len(env):len(env)], r.env...)
+	cached, err = s.addLayer(key, false, func(w io.Writer) error { return s.runInVM(r, command, w) })
+	if err != nil {
+		return false, err
+	}
+	if s.vm != nil && !cached {
+		s.vm.has = len(s.layers)
+	}
+	s.history("RUN "+s.createdBy(r.args), false)
+	return cached, nil
+}
+
+// createdBy is how the history calls a command: with the arguments that it was
+// given.
+func (s *stage) createdBy(args []string) string {
+	var given []string
+	for _, name := range s.args {
+		value, _ := s.env.get(name)
+		if arg := name + "=" + value; !slices.Contains(given, arg) {
+			given = append(given, arg)
+		}
+	}
+	if len(given) > 0 {
+		given = append([]string{fmt.Sprintf("|%d", len(given))}, given...)
+	}
+	return strings.Join(append(given, args...), " ")
+}
+
+// runArgs finds the program of a RUN and its arguments. Heredocs become part of
+// the shell's command or, one that begins with #!, a program.
+func (s *stage) runArgs(c *instructions.RunCommand, r *running) error {
+	line := c.ShellDependantCmdLine
+	if len(line.CmdLine) == 0 {
+		return errors.New("RUN: no command given")
+	}
+	if len(c.Files) > 0 {
+		if len(line.CmdLine) != 1 || !line.PrependShell {
+			return errors.New("RUN: a heredoc is for the shell form")
+		}
+		if doc := parser.MustParseHeredoc(line.CmdLine[0]); doc != nil {
+			text := c.Files[0].Data
+			if c.Files[0].Chomp {
+				text = parser.ChompHeredocContent(text)
+			}
+			if strings.HasPrefix(text, "#!") {
+				const dir = "/dev/pipes"
+				name := c.Files[0].Name
+				r.args = []string{path.Join(dir, name)}
+				r.keys = append(r.keys, "heredoc", text)
+				r.add("heredoc", false, protocol.LayerMount{Path: path.Join(dir, name), ReadOnly: true}, func(w io.Writer) error {
+					return writeOne(w, []byte(text), 0o755, 0, 0)
+				})
+				return nil
+			}
+			line.CmdLine = []string{text}
+		} else {
+			text := line.CmdLine[0]
+			for _, f := range c.Files {
+				text += "\n" + f.Data + f.Name
+			}
+			line.CmdLine = []string{text}
+		}
+	}
+	r.args = s.commandLine(line)
+	return nil
+}
+
+// add makes a mount of a staged tree.
+func (r *running) add(name string, memory bool, m protocol.LayerMount, write func(io.Writer) error) {
+	m.Staged = name
+	r.mounts = append(r.mounts, m)
+	r.trees = append(r.trees, stagedTree{name, memory, write})
+}
+
+// writeOne writes an archive of one file, which a mount shows.
+func writeOne(w io.Writer, content []byte, mode int64, uid, gid int) error {
+	t := tar.NewWriter(w)
+	err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "data", Mode: mode, Uid: uid, Gid: gid, Size: int64(len(content))})
+	if err == nil {
+		_, err = t.Write(content)
+	}
+	return errors.Join(err, t.Close())
+}
+
+func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
+	target := m.Target
+	if m.Type == instructions.MountTypeSecret {
+		return s.mountSecret(m, n, r)
+	}
+	if target == "" {
+		return errors.New("a target is missing")
+	}
+	if !path.IsAbs(target) {
+		target = path.Join("/", s.config.Config.WorkingDir, target)
+	}
+	if target = path.Clean(target); target == "/" {
+		return errors.New("the target is the root")
+	}
+	l := protocol.LayerMount{Path: target, ReadOnly: m.ReadOnly}
+	r.keys = append(r.keys, m.Type, target, m.ReadOnly)
+	switch m.Type {
+	case instructions.MountTypeTmpfs:
+		l.Size = m.SizeLimit
+		r.mounts = append(r.mounts, l)
+		r.keys = append(r.keys, m.SizeLimit)
+	case instructions.MountTypeCache:
+		if m.From != "" || m.Source != "" {
+			return errors.New("a cache begins empty: from and source are for type=bind")
+		}
+		id := m.CacheID
+		if id == "" {
+			id = target
+		}
+		if m.Mode != nil {
+			l.Mode = uint32(*m.Mode)
+		}
+		if m.UID != nil {
+			l.UID = uint32(*m.UID)
+		}
+		if m.GID != nil {
+			l.GID = uint32(*m.GID)
+		}
+		r.diskOf[len(r.mounts)] = len(r.disks)
+		r.disks = append(r.disks, s.arch+" "+id)
+		r.mounts = append(r.mounts, l)
+		r.keys = append(r.keys, id)
+	case instructions.MountTypeBind:
+		return s.mountBind(m, n, l, r)
+	default:
+		return fmt.Errorf("type=%s: Lumina does not know it", m.Type)
+	}
+	return nil
+}
+
+// mountBind shows a part of the context, a stage or an image. What the command
+// writes there is nobody's.
+func (s *stage) mountBind(m *instructions.Mount, n int, l protocol.LayerMount, r *running) error {
+	tree := s.b.o.Context
+	if m.From != "" {
+		var err error
+		if tree, err = s.tree(m.From); err != nil {
+			return err
+		}
+	}
+	if tree == nil {
+		return errNoContext
+	}
+	cp := &copying{dest: "/data", sources: []copySource{{tree: tree, pattern: m.Source, literal: true}}}
+	if err := cp.pick(s.b.ctx); err != nil {
+		return err
+	}
+	digest, err := cp.digest()
+	if err != nil {
+		return err
+	}
+	r.keys = append(r.keys, digest)
+	name := "bind-" + digest
+	if !l.ReadOnly {
+		name = fmt.Sprintf("bind-%d-%d", s.step, n) // nobody else sees what is written
+	}
+	r.add(name, false, l, func(w io.Writer) error {
+		same := func(mode uint32) uint32 { return mode }
+		entries, err := cp.place(view{added: map[string]*entry{}}, nil, same)
+		if err != nil {
+			return err
+		}
+		return writeLayer(s.b.ctx, entries, nil, same, w)
+	})
+	return nil
+}
+
+// mountSecret gives a secret as a file, as a variable, or both. It is no part of
+// what the result depends on.
+func (s *stage) mountSecret(m *instructions.Mount, n int, r *running) error {
+	id := m.CacheID
+	if id == "" {
+		id = m.Source
+	}
+	if id == "" {
+		id = path.Base(m.Target)
+	}
+	secret, ok := s.b.o.Secrets[id]
+	r.keys = append(r.keys, "secret", id, m.Target, m.Env)
+	if !ok {
+		if m.Required {
+			return fmt.Errorf("secret %q is required; give it with --secret id=%s,src=FILE", id, id)
+		}
+		return nil
+	}
+	target := m.Target
+	if m.Env != nil {
+		name := *m.Env
+		if name == "" {
+			name = id
+		}
+		r.env = append(r.env, name+"="+string(secret))
+		if target == "" {
+			return nil
+		}
+	}
+	if target == "" {
+		target = "/run/secrets/" + id
+	}
+	if !path.IsAbs(target) {
+		target = path.Join("/", s.config.Config.WorkingDir, target)
+	}
+	mode, uid, gid := int64(0o400), 0, 0
+	if m.Mode != nil {
+		mode = int64(*m.Mode & 0o7777)
+	}
+	if m.UID != nil {
+		uid = int(*m.UID)
+	}
+	if m.GID != nil {
+		gid = int(*m.GID)
+	}
+	r.add(fmt.Sprintf("secret-%d-%d", s.step, n), true, protocol.LayerMount{Path: path.Clean(target), ReadOnly: true}, func(w io.Writer) error {
+		return writeOne(w, secret, mode, uid, gid)
+	})
+	return nil
+}
+
+// machine is the VM of a stage.
+type machine struct {
+	VM
+	dir     string
+	network bool
+	disks   []string // ids of its cache mounts
+	has     int      // layers of the stage that are in it
+	steps   int
+	staged  map[string]bool
+	unlock  func()
+}
+
+func (m *machine) finish(ctx context.Context) error {
+	err := m.Finish(ctx)
+	m.unlock()
+	return errors.Join(err, os.RemoveAll(m.dir))
+}
+
+// Limits of one VM of a stage.
+const (
+	maxSteps = 60 // the layers of an overlay have to fit into one page
+	// What is copied between two commands goes into the VM that runs, unless that
+	// would take longer than another start.
+	maxUnpack = 32 << 20 // bytes
+)
+
+// runInVM runs a command and writes what it changed as a layer.
+func (s *stage) runInVM(r *running, c Command, layer io.Writer) error {
+	ctx := s.b.ctx
+	select {
+	case s.b.vms <- struct{}{}:
+		defer func() { <-s.b.vms }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := s.prepare(ctx, r); err != nil {
+		return err
+	}
+	vm := s.vm
+	for _, t := range r.trees {
+		if vm.staged[t.name] {
+			continue
+		}
+		if err := vm.send(ctx, &protocol.Unpack{Staged: t.name, Memory: t.memory}, t.write); err != nil {
+			return fmt.Errorf("sending what a mount shows: %w", err)
+		}
+		vm.staged[t.name] = true
+	}
+	mounts := slices.Clone(r.mounts)
+	for n, disk := range r.diskOf {
+		mounts[n].Disk = protocol.BuildDisk(slices.Index(vm.disks, r.disks[disk]))
+	}
+	if err := vm.NextLayer(ctx, &protocol.Layer{Dir: c.Dir, Mounts: mounts}); err != nil {
+		return err
+	}
+	vm.steps++
+	code, err := vm.Run(ctx, c)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("process %q did not complete successfully: exit code: %d", strings.Join(c.Args, " "), code)
+		if s.b.o.Debug != nil {
+			err = errors.Join(err, s.b.o.Debug(ctx, vm.VM, c))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return vm.Changes(ctx, layer)
+}
+
+// prepare makes sure that the stage has a VM with all its layers and with what a
+// command needs.
+func (s *stage) prepare(ctx context.Context, r *running) error {
+	disks := slices.Clone(r.disks)
+	if vm := s.vm; vm != nil {
+		missing := slices.DeleteFunc(slices.Clone(disks), func(d string) bool { return slices.Contains(vm.disks, d) })
+		if vm.network == r.network && len(missing) == 0 && vm.steps < maxSteps && s.canUnpack(vm.has) {
+			return s.unpack(ctx, vm)
+		}
+		for _, d := range vm.disks {
+			if !slices.Contains(disks, d) {
+				disks = append(disks, d)
+			}
+		}
+		s.vm = nil
+		if err := vm.finish(ctx); err != nil {
+			return err
+		}
+	}
+	slices.Sort(disks) // whoever needs several takes them in the same order
+	disks = slices.Compact(disks)
+	unlock := s.b.lockDisks(disks)
+	start := Start{NoNetwork: !r.network}
+	for _, id := range disks {
+		f, err := s.b.o.CacheDisk(ctx, id)
+		if err != nil {
+			closeAll(start.Disks)
+			unlock()
+			return fmt.Errorf("the cache mount %s: %w", id, err)
+		}
+		start.Disks = append(start.Disks, f)
+	}
+	dir, err := s.b.place.Assemble(ctx, fmt.Sprintf("stage%d", s.index), s.arch, s.ociLayers())
+	if err == nil {
+		start.Dir = dir
+		var vm VM
+		if vm, err = s.b.o.Start(ctx, start); err == nil {
+			s.vm = &machine{VM: vm, dir: dir, network: r.network, disks: disks, has: len(s.layers), staged: map[string]bool{}, unlock: unlock}
+			// While the command runs, what needs no VM goes on.
+			go func() { _ = s.root.advance(ctx, slices.Clone(s.layers)) }()
+			return nil
+		}
+	} else {
+		closeAll(start.Disks)
+	}
+	unlock()
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
+func closeAll(list []*os.File) {
+	for _, f := range list {
+		f.Close()
+	}
+}
+
+// canUnpack says whether the layers from one on can be brought into a VM that
+// runs.
+func (s *stage) canUnpack(from int) bool {
+	size := int64(0)
+	for _, l := range s.layers[from:] {
+		if size += l.Size; !l.copied || size > maxUnpack {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *stage) unpack(ctx context.Context, vm *machine) error {
+	for ; vm.has < len(s.layers); vm.has++ {
+		r, err := builder.OpenLayer(ctx, s.layers[vm.has].Layer)
+		if err != nil {
+			return err
+		}
+		err = vm.Unpack(ctx, &protocol.Unpack{}, r)
+		r.Close()
+		if err != nil {
+			return fmt.Errorf("bringing what was copied into the VM: %w", err)
+		}
+	}
+	return nil
+}
+
+// send unpacks an archive that is written meanwhile.
+func (m *machine) send(ctx context.Context, u *protocol.Unpack, write func(io.Writer) error) error {
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(write(w))
+	}()
+	err := m.Unpack(ctx, u, r)
+	r.CloseWithError(errors.New("the VM reads no more"))
+	<-done
+	return err
+}

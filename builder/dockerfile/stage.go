@@ -1,0 +1,538 @@
+package dockerfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/builder/oci"
+)
+
+// stage is a stage of a build, or an image that one reads.
+type stage struct {
+	b        *build
+	index    int
+	def      instructions.Stage
+	name     string // how it is called in the log; "" when there is only one
+	arch     string
+	base     *stage // or
+	from     string // the reference of an image
+	commands []command
+	only     bool // there are no commands: it is an image
+
+	begin sync.Once
+	ended chan struct{}
+	err   error
+
+	// What was made so far.
+	config *v1.ConfigFile
+	origin *builder.Base
+	layers []layer
+	env    environ  // what RUN has, and what variables are expanded to
+	args   []string // names that ARG declared
+	cmdSet bool
+	root   root
+	vm     *machine
+	step   int // number of the step that is under way, for the log
+}
+
+// command is an instruction of a stage.
+type command struct {
+	instructions.Command
+	trigger int // the line of the FROM whose base has it as ONBUILD; 0
+}
+
+func (c command) line() int {
+	if c.trigger > 0 {
+		return c.trigger
+	}
+	return lineOf(c.Location())
+}
+
+func (c command) lastLine() int {
+	where := c.Location()
+	if c.trigger > 0 || len(where) == 0 {
+		return c.line()
+	}
+	return max(where[len(where)-1].End.Line, c.line())
+}
+
+// layer is a layer of a stage.
+type layer struct {
+	oci.Layer
+	// copied says that it only adds and replaces files.
+	copied bool
+}
+
+func (b *build) newStage(n int, def instructions.Stage, arch string) (*stage, error) {
+	s := &stage{b: b, index: n, def: def, arch: arch, ended: make(chan struct{})}
+	if len(b.o.File.stages) > 1 {
+		if s.name = def.Name; s.name == "" {
+			s.name = fmt.Sprintf("stage-%d", n)
+		}
+	}
+	for _, c := range def.Commands {
+		s.commands = append(s.commands, command{Command: c})
+	}
+	from, err := b.o.File.expand(def.BaseName, b.global)
+	if err != nil {
+		return nil, err
+	}
+	if from == "" {
+		return nil, fmt.Errorf("FROM %s: after its variables are replaced nothing is left", def.BaseName)
+	}
+	if def.Platform != "" {
+		platform, err := b.o.File.expand(def.Platform, b.global)
+		if err != nil {
+			return nil, err
+		}
+		if s.arch, err = parsePlatform(platform); err != nil {
+			return nil, fmt.Errorf("FROM --platform=%s: %w", def.Platform, err)
+		}
+	}
+	if s.base = b.find(from, n); s.base == nil {
+		s.from = from
+	} else if def.Platform == "" {
+		s.arch = s.base.arch
+	}
+	return s, nil
+}
+
+// parsePlatform reads linux/ARCH[/VARIANT], or ARCH.
+func parsePlatform(s string) (arch string, err error) {
+	if s == "local" {
+		return goruntime.GOARCH, nil
+	}
+	system, arch, ok := strings.Cut(s, "/")
+	if !ok {
+		system, arch = "linux", s
+	}
+	arch, variant, _ := strings.Cut(arch, "/")
+	switch arch {
+	case "x86_64":
+		arch = "amd64"
+	case "aarch64":
+		arch = "arm64"
+	}
+	if system != "linux" || arch != "amd64" && arch != "arm64" || variant != "" && variant != "v8" {
+		return "", errors.New("want linux/amd64 or linux/arm64")
+	}
+	return arch, nil
+}
+
+// imageStage is a stage that is an image, or a named tree.
+func (b *build) imageStage(reference, arch string, n int) *stage {
+	return &stage{b: b, index: -1 - n, from: reference, arch: arch, only: true, ended: make(chan struct{})}
+}
+
+// needs are the stages, and the images, that a stage cannot be built without: its
+// own not among them.
+func (s *stage) needs() []*stage {
+	seen := map[*stage]bool{s: true}
+	var list []*stage
+	var add func(*stage)
+	add = func(s *stage) {
+		for _, d := range s.direct() {
+			if !seen[d] {
+				seen[d] = true
+				list = append(list, d)
+				add(d)
+			}
+		}
+	}
+	add(s)
+	return list
+}
+
+// direct are the stages that a stage names. What it names wrongly is found when
+// it comes to that.
+func (s *stage) direct() []*stage {
+	var list []*stage
+	if s.base != nil {
+		list = append(list, s.base)
+	}
+	for _, c := range s.commands {
+		for _, name := range fromNames(c.Command) {
+			if _, named := s.b.o.Contexts[name]; named {
+				continue
+			}
+			if d, err := s.b.from(s, name); err == nil {
+				list = append(list, d)
+			}
+		}
+	}
+	return list
+}
+
+func fromNames(c instructions.Command) (names []string) {
+	switch c := c.(type) {
+	case *instructions.CopyCommand:
+		names = append(names, c.From)
+	case *instructions.RunCommand:
+		for _, m := range instructions.GetMounts(c) {
+			names = append(names, m.From)
+		}
+	}
+	kept := names[:0]
+	for _, n := range names {
+		if n != "" {
+			kept = append(kept, n)
+		}
+	}
+	return kept
+}
+
+func (s *stage) expand(word string) (string, error) { return s.b.o.File.expand(word, s.env) }
+
+// build builds the stage once; whoever else asks waits for that.
+func (s *stage) build() error {
+	s.begin.Do(func() {
+		defer close(s.ended)
+		s.err = s.make()
+		if s.vm != nil {
+			s.err = errors.Join(s.err, s.vm.finish(s.b.ctx))
+			s.vm = nil
+		}
+	})
+	select {
+	case <-s.ended:
+		return s.err
+	case <-s.b.ctx.Done():
+		return context.Cause(s.b.ctx)
+	}
+}
+
+// title begins the name of a step in the log, as [STAGE 2/5].
+func (s *stage) title(next bool) string {
+	if next {
+		s.step++
+	}
+	total := 1
+	for _, c := range s.commands {
+		if isStep(c.Command) {
+			total++
+		}
+	}
+	name := s.name
+	if name != "" {
+		name += " "
+	}
+	return fmt.Sprintf("[%s%d/%d]", name, s.step, total)
+}
+
+// isStep says whether an instruction is one that takes time.
+func isStep(c instructions.Command) bool {
+	switch c.(type) {
+	case *instructions.RunCommand, *instructions.CopyCommand, *instructions.AddCommand, *instructions.WorkdirCommand:
+		return true
+	}
+	return false
+}
+
+func (s *stage) make() error {
+	s.root.place = s.b.place
+	if s.root.path == "" {
+		s.root.path = filepath.Join(s.b.place.Dir, fmt.Sprintf("stage%d.erofs", s.index))
+	}
+	if err := s.takeBase(); err != nil {
+		return s.wrap(lineOf(s.def.Location), err)
+	}
+	if s.only {
+		return nil
+	}
+	// What the base wants to be done first.
+	triggers := s.config.Config.OnBuild
+	s.config.Config.OnBuild = nil
+	if err := s.addTriggers(triggers); err != nil {
+		return s.wrap(lineOf(s.def.Location), err)
+	}
+	for _, c := range s.commands {
+		if err := context.Cause(s.b.ctx); err != nil {
+			return err
+		}
+		if err := s.do(c); err != nil {
+			return s.wrap(c.line(), err)
+		}
+	}
+	return nil
+}
+
+func (s *stage) wrap(line int, err error) error {
+	var at *Error
+	if errors.As(err, &at) || context.Cause(s.b.ctx) != nil && errors.Is(err, context.Cause(s.b.ctx)) {
+		return err
+	}
+	return &Error{s.b.o.File.Name, line, err}
+}
+
+// takeBase makes the stage what its base is.
+func (s *stage) takeBase() error {
+	if s.base != nil {
+		if err := s.base.build(); err != nil {
+			return err
+		}
+		s.config, s.origin = s.base.config.DeepCopy(), s.base.origin
+		s.layers = append([]layer(nil), s.base.layers...)
+		s.env = environ(s.config.Config.Env)
+		s.step = 1
+		return nil
+	}
+	if s.from == "scratch" && !s.only {
+		s.config = emptyConfig()
+		s.origin = builder.Scratch(s.config)
+		s.env = environ(s.config.Config.Env)
+		s.step = 1
+		return nil
+	}
+	reference := s.from
+	if named, ok := s.b.o.Contexts[reference]; ok {
+		if named.Dir != nil {
+			return fmt.Errorf("FROM %s: --build-context says that it is a directory", reference)
+		}
+		reference = named.Reference
+	}
+	name := s.title(true) + " FROM " + s.from
+	if s.only {
+		name = "FROM " + s.from
+	}
+	v := s.b.o.Log.begin("%s", name)
+	base, err := s.b.place.Base(s.b.ctx, reference, s.arch)
+	if err != nil {
+		v.failed(err)
+		return fmt.Errorf("FROM %s: %w", s.from, err)
+	}
+	s.config, s.origin = base.Config.DeepCopy(), base
+	for _, l := range base.Layers {
+		s.layers = append(s.layers, layer{Layer: l})
+	}
+	s.env = environ(s.config.Config.Env)
+	v.done()
+	return nil
+}
+
+func (s *stage) addTriggers(triggers []string) error {
+	var commands []command
+	for _, t := range triggers {
+		ast, err := parser.Parse(strings.NewReader(t))
+		if err != nil {
+			return fmt.Errorf("ONBUILD %s: %w", t, err)
+		}
+		if len(ast.AST.Children) != 1 {
+			return fmt.Errorf("ONBUILD %s: it is not one instruction", t)
+		}
+		c, err := instructions.ParseCommand(ast.AST.Children[0])
+		if err != nil {
+			return fmt.Errorf("ONBUILD %s: %w", t, err)
+		}
+		commands = append(commands, command{c, lineOf(s.def.Location)})
+	}
+	if err := s.refuse(commands); err != nil {
+		return err
+	}
+	s.commands = append(commands, s.commands...)
+	return nil
+}
+
+// do does one instruction.
+func (s *stage) do(c command) error {
+	_, isArg := c.Command.(*instructions.ArgCommand)
+	if x, ok := c.Command.(instructions.SupportsSingleWordExpansion); ok && !isArg {
+		if err := x.Expand(s.expand); err != nil {
+			return err
+		}
+	}
+	if x, ok := c.Command.(instructions.SupportsSingleWordExpansionRaw); ok {
+		if err := x.ExpandRaw(s.expandRaw); err != nil {
+			return err
+		}
+	}
+	if done, err := s.configure(c.Command); done {
+		return err
+	}
+	trigger := ""
+	if c.trigger > 0 {
+		trigger = "ONBUILD "
+	}
+	v := s.b.o.Log.begin("%s %s%v", s.title(true), trigger, c.Command)
+	var cached bool
+	var err error
+	switch x := c.Command.(type) {
+	case *instructions.CopyCommand:
+		cached, err = s.copy(x)
+	case *instructions.AddCommand:
+		cached, err = s.add(x)
+	case *instructions.WorkdirCommand:
+		cached, err = s.workdir(x)
+	case *instructions.RunCommand:
+		cached, err = s.run(x, v)
+	default:
+		err = fmt.Errorf("%s: Lumina does not know this instruction", strings.ToUpper(c.Name()))
+	}
+	switch {
+	case err != nil:
+		v.failed(err)
+		var other *Error
+		if !errors.As(err, &other) && context.Cause(s.b.ctx) == nil {
+			s.b.o.Log.failure(v, s.b.o.File.excerpt(c.line(), c.lastLine()))
+		}
+	case cached:
+		v.cached()
+	default:
+		v.done()
+	}
+	return err
+}
+
+// addLayer makes a layer, or takes the one that was made for the same key.
+func (s *stage) addLayer(key string, copied bool, write func(io.Writer) error) (cached bool, err error) {
+	l, ok := s.b.place.Cached(s.b.ctx, key)
+	if !ok {
+		if l, err = oci.AddLayer(s.b.place.CacheDir(), write); err != nil {
+			return false, err
+		}
+		if err := s.b.place.Keep(key, l); err != nil {
+			return false, err
+		}
+	}
+	s.layers = append(s.layers, layer{l, copied})
+	return ok, nil
+}
+
+func (s *stage) ociLayers() []oci.Layer {
+	var list []oci.Layer
+	for _, l := range s.layers {
+		list = append(list, l.Layer)
+	}
+	return list
+}
+
+// below names all layers so far.
+func (s *stage) below() []string {
+	var diffs []string
+	for _, l := range s.layers {
+		diffs = append(diffs, l.DiffID.String())
+	}
+	return diffs
+}
+
+// close removes what the stage needed while the image was made.
+func (s *stage) close(isTarget bool) error {
+	select {
+	case <-s.ended:
+	default:
+		begun := true
+		s.begin.Do(func() { begun = false; close(s.ended) })
+		if begun {
+			<-s.ended
+		}
+	}
+	err := s.root.close()
+	if s.root.path != "" && !isTarget {
+		if e := os.Remove(s.root.path); e != nil && !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// root is a stage's root file system, put together as far as it is needed.
+type root struct {
+	path  string
+	place *builder.Place
+
+	mu      sync.Mutex
+	root    *builder.Root
+	applied int
+	err     error
+	image   *files.Image // once it is complete
+}
+
+// advance applies layers that are not applied yet.
+func (r *root) advance(ctx context.Context, layers []layer) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.advanceLocked(ctx, layers)
+}
+
+func (r *root) advanceLocked(ctx context.Context, layers []layer) error {
+	if r.err != nil {
+		return r.err
+	}
+	if r.root == nil {
+		if r.root, r.err = r.place.NewRoot(r.path); r.err != nil {
+			return r.err
+		}
+	}
+	for ; r.applied < len(layers); r.applied++ {
+		l := layers[r.applied]
+		if r.err = r.root.Apply(ctx, l.Layer, func(builder.Progress) {}); r.err != nil {
+			r.err = fmt.Errorf("layer %d of %d (%s): %w", r.applied+1, len(layers), l.DiffID, r.err)
+			return r.err
+		}
+	}
+	return nil
+}
+
+// view is the root with these layers.
+func (r *root) view(ctx context.Context, layers []layer) (view, error) {
+	v := view{added: map[string]*entry{}}
+	if err := r.advance(ctx, layers); err != nil {
+		return v, err
+	}
+	v.root = r.root.Tree()
+	return v, nil
+}
+
+// finish completes the file.
+func (r *root) finish(ctx context.Context, layers []layer) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.advanceLocked(ctx, layers); err != nil {
+		return err
+	}
+	if r.image == nil {
+		r.err = r.root.Finish()
+	}
+	return r.err
+}
+
+// files are those of the complete root.
+func (r *root) files(ctx context.Context, layers []layer) (files.Tree, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.image != nil {
+		return r.image, nil
+	}
+	if err := r.advanceLocked(ctx, layers); err != nil {
+		return nil, err
+	}
+	if r.err = r.root.Finish(); r.err != nil {
+		return nil, r.err
+	}
+	r.image, r.err = files.OpenImage(r.path)
+	return r.image, r.err
+}
+
+func (r *root) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.image != nil {
+		return r.image.Close()
+	}
+	if r.root != nil {
+		_ = r.root.Close() // closed already, when it is complete
+	}
+	return nil
+}

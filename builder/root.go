@@ -1,0 +1,71 @@
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"os"
+
+	"github.com/abdul-abdi/lumina/builder/erofs"
+	"github.com/abdul-abdi/lumina/builder/flatten"
+	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// Root is a root file system that is put together of layers, the lowest first.
+// What it has so far can be looked at on the way.
+type Root struct {
+	f     *os.File
+	w     *erofs.Writer
+	tree  *flatten.Tree
+	names hash.Hash
+}
+
+// bounded is a file that is no longer than a limit.
+type bounded struct {
+	*os.File
+	limit int64
+}
+
+func (b bounded) WriteAt(p []byte, at int64) (int, error) {
+	if at+int64(len(p)) > b.limit {
+		return 0, fmt.Errorf("%w of %d bytes", ErrTooLarge, b.limit)
+	}
+	return b.File.WriteAt(p, at)
+}
+
+// newRoot begins a root file system of at most limit bytes in a new file.
+func newRoot(path string, limit int64) (*Root, error) {
+	f, err := durable.Create(path, image.FileMode)
+	if err != nil {
+		return nil, fmt.Errorf("writing the root file system: %w", err)
+	}
+	w := erofs.NewWriter(bounded{f, limit})
+	return &Root{f: f, w: w, tree: flatten.New(w), names: sha256.New()}, nil
+}
+
+// Apply puts a layer on top. After an error the root is of no use.
+func (r *Root) Apply(ctx context.Context, l oci.Layer, progress func(Progress)) error {
+	if err := applyLayer(ctx, r.tree, l, progress); err != nil {
+		return err
+	}
+	fmt.Fprintln(r.names, l.DiffID)
+	return nil
+}
+
+// Tree is the root directory as it is so far, to be read only.
+func (r *Root) Tree() *erofs.Inode { return r.tree.Root() }
+
+// Finish completes the file.
+func (r *Root) Finish() error {
+	// The layers name the file system.
+	if err := r.w.Close(r.tree.Root(), [16]byte(r.names.Sum(nil))); err != nil {
+		return fmt.Errorf("writing the root file system: %w", err)
+	}
+	return r.f.Close()
+}
+
+// Close closes the file as it is.
+func (r *Root) Close() error { return r.f.Close() }

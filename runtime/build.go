@@ -1,0 +1,107 @@
+package runtime
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/volume"
+)
+
+// BuildVM is a VM that runs the steps of a build, one after the other: what each
+// changes is a layer of its own.
+type BuildVM struct {
+	*VM
+	disks int
+}
+
+// StartBuild boots the image of a directory for a build. The guest can mount the
+// disks in its layers; they are the VM's from then on, also on an error.
+func (r *Runtime) StartBuild(ctx context.Context, dir string, options VMOptions, disks []*os.File) (*BuildVM, error) {
+	img, err := image.OpenDir(dir)
+	if err != nil {
+		closeFiles(disks)
+		return nil, err
+	}
+	options.NoTemplate = true // there is one VM of this image
+	options.Init = image.InitLumina
+	options.disks = disks
+	v, err := r.start(ctx, img, options, nil)
+	if err != nil {
+		return nil, fmt.Errorf("starting a VM for the build: %w", err)
+	}
+	return &BuildVM{v, len(disks)}, nil
+}
+
+// Unpack writes a tar archive into the guest.
+func (b *BuildVM) Unpack(ctx context.Context, u *protocol.Unpack, archive io.Reader) error {
+	return b.call(ctx, func(conn net.Conn) error { return agent.Unpack(ctx, conn, u, archive) })
+}
+
+// NextLayer ends every process of the guest and begins a layer.
+func (b *BuildVM) NextLayer(ctx context.Context, l *protocol.Layer) error {
+	return b.call(ctx, func(conn net.Conn) error { return agent.NextLayer(ctx, conn, l) })
+}
+
+// Changes ends every process of the guest and writes what the layer has, as the
+// tar archive of a container image's layer.
+func (b *BuildVM) Changes(ctx context.Context, w io.Writer) error {
+	return b.call(ctx, func(conn net.Conn) error { return agent.Changes(ctx, conn, w) })
+}
+
+// Finish ends the VM. What was written to its disks is kept.
+func (b *BuildVM) Finish(ctx context.Context) error {
+	if b.disks == 0 {
+		return b.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	return b.Shutdown(ctx)
+}
+
+// cacheMountSize is the size of a cache mount's disk. Only what is written takes
+// room.
+const cacheMountSize = 64 << 30
+
+// cacheMountRetry is how often a disk is asked for that another process has:
+// nothing tells when that ends.
+const cacheMountRetry = 200 * time.Millisecond
+
+// CacheMount opens the disk of a build's cache mount, and makes it when there is
+// none. It waits until no other VM has it.
+func (r *Runtime) CacheMount(ctx context.Context, id string) (*os.File, error) {
+	store := r.cacheMounts()
+	sum := sha256.Sum256([]byte(id))
+	name := "cache-" + hex.EncodeToString(sum[:16])
+	for {
+		f, err := store.Open(name)
+		switch {
+		case errors.Is(err, volume.ErrNotFound):
+			if err := store.Create(name, cacheMountSize); err != nil && !errors.Is(err, volume.ErrExists) {
+				return nil, err
+			}
+			continue
+		case !errors.Is(err, volume.ErrInUse):
+			return f, err
+		}
+		select {
+		case <-time.After(cacheMountRetry):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another build has it: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func (r *Runtime) cacheMounts() *volume.Store {
+	return volume.NewStore(filepath.Join(r.home, "cache", "mounts"))
+}

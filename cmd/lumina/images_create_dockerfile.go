@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -273,7 +272,7 @@ func (f *dockerfileFlags) namedContexts() (map[string]dockerfile.Context, error)
 		}
 		contexts[name] = dockerfile.Context{Reference: value}
 	}
-	return maps.Clone(contexts), nil
+	return contexts, nil
 }
 
 // workshop starts the VMs of a build.

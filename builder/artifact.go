@@ -123,9 +123,9 @@ type PullOptions struct {
 	// Architecture is the one that the image must have.
 	Architecture string
 	Store        *image.Store
-	// MaxSize is as that of Options.
-	MaxSize int64
-	// Verify is as that of Options.
+	// MaxSize, Replace and Verify are as those of Options.
+	MaxSize  int64
+	Replace  bool
 	Verify   func(ctx context.Context, dir string) error
 	Progress func(Progress)
 }
@@ -150,7 +150,11 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
 	}
-	err = o.Store.Install(ctx, o.Name, func(dir string) error {
+	install := o.Store.Install
+	if !o.Replace {
+		install = o.Store.Add
+	}
+	err = install(ctx, o.Name, func(dir string) error {
 		for i, name := range imageFiles {
 			if a.Blobs[i].Name != name {
 				return fmt.Errorf("%w: %.80q in place of %s", image.ErrInvalid, a.Blobs[i].Name, name)

@@ -44,9 +44,12 @@ type Options struct {
 	// Architecture in Go's name; this host's when empty.
 	Architecture string
 	Store        *image.Store
-	CacheDir     string
-	Kernel       func(arch string) (Kernel, error)
-	Initramfs    func(arch string) ([]byte, error)
+	// Replace lets it take the place of an image of that name; else that is
+	// image.ErrExists.
+	Replace   bool
+	CacheDir  string
+	Kernel    func(arch string) (Kernel, error)
+	Initramfs func(arch string) ([]byte, error)
 	// Verify tries the finished image before it is installed; nil: it is not
 	// tried.
 	Verify func(ctx context.Context, dir string) error
@@ -86,6 +89,12 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 	if err := image.CheckName(o.Name); err != nil {
 		return nil, err
 	}
+	install := o.Store.Install
+	if !o.Replace {
+		if install = o.Store.Add; o.Store.Has(o.Name) { // before a long download
+			return nil, fmt.Errorf("image %q %w", o.Name, image.ErrExists)
+		}
+	}
 	if o.Architecture == "" {
 		o.Architecture = runtime.GOARCH
 	}
@@ -116,7 +125,7 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 		source = stepped{source, o}
 	}
 	var made *image.Image
-	err = o.Store.Install(ctx, o.Name, func(dir string) error {
+	err = install(ctx, o.Name, func(dir string) error {
 		made, err = build(ctx, dir, o, source, kernel, initramfs)
 		return err
 	})

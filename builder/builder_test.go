@@ -39,7 +39,7 @@ func options(t testing.TB, reference string) Options { return optionsIn(t.TempDi
 func optionsIn(home, reference string) Options {
 	return Options{
 		Name: "test", Reference: reference, Architecture: "amd64",
-		Store: image.NewStore(filepath.Join(home, "images")), CacheDir: filepath.Join(home, "cache"),
+		Store: image.NewStore(filepath.Join(home, "images")), Replace: true, CacheDir: filepath.Join(home, "cache"),
 		Kernel: fakeKernel, Initramfs: func(string) ([]byte, error) { return []byte("070701"), nil },
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/builder/uncompress"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 )
@@ -154,7 +155,7 @@ type dockerManifest struct {
 }
 
 func openDockerArchive(ctx context.Context, s string, o Options) (_ *Image, err error) {
-	file, tag := splitTag(s)
+	file, tag := reference.SplitTag(s)
 	a, err := openArchive(ctx, file, o)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -49,7 +48,7 @@ const (
 
 // PushArtifact sends an artifact to a registry and returns its manifest's digest.
 func PushArtifact(ctx context.Context, reference string, a Artifact, progress func(done, total int64)) (string, error) {
-	ref, err := name.ParseReference(reference)
+	ref, err := inRegistry(reference)
 	if err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, err)
 	}
@@ -86,9 +85,9 @@ func remoteOptions(ctx context.Context, progress func(done, total int64)) []remo
 // PullArtifact finds an artifact in a registry. Its blobs are fetched when they
 // are opened.
 func PullArtifact(ctx context.Context, reference, configType string) (*Artifact, error) {
-	ref, err := name.ParseReference(reference)
+	ref, err := inRegistry(reference)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, err
 	}
 	c, err := dial(ctx, ref.Context())
 	if err != nil {

@@ -13,23 +13,14 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/abdul-abdi/lumina/builder/reference"
 )
 
 // files is where the parts of a local image are.
 type files interface {
 	open(name string) (io.ReadCloser, error) // fs.ErrNotExist when there is none
 	Close() error
-}
-
-// splitTag splits PATH:TAG, where either may have colons: the path is the
-// longest one that exists.
-func splitTag(s string) (path, tag string) {
-	for end := len(s); end > 0; end = strings.LastIndexByte(s[:end], ':') {
-		if _, err := os.Stat(s[:end]); err == nil {
-			return s[:end], strings.TrimPrefix(s[end:], ":")
-		}
-	}
-	return s, ""
 }
 
 // dirFiles is a directory; names cannot leave it.
@@ -39,7 +30,7 @@ func (d dirFiles) open(name string) (io.ReadCloser, error) { return d.root.Open(
 func (d dirFiles) Close() error                            { return d.root.Close() }
 
 func openLayout(ctx context.Context, s string, o Options) (*Image, error) {
-	path, tag := splitTag(s)
+	path, tag := reference.SplitTag(s)
 	root, err := os.OpenRoot(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("OCI layout %q: %w", path, ErrNotFound)
@@ -51,7 +42,7 @@ func openLayout(ctx context.Context, s string, o Options) (*Image, error) {
 }
 
 func openLayoutArchive(ctx context.Context, s string, o Options) (*Image, error) {
-	path, tag := splitTag(s)
+	path, tag := reference.SplitTag(s)
 	archive, err := openArchive(ctx, path, o)
 	if err != nil {
 		return nil, err

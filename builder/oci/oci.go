@@ -12,6 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/abdul-abdi/lumina/builder/reference"
 )
 
 // Image is a container image of one platform.
@@ -78,27 +80,31 @@ const (
 
 // Open finds the image of a reference: oci:DIR[:TAG], oci-archive:FILE[:TAG],
 // docker-archive:FILE[:TAG], or one of a registry, with docker:// or without.
-func Open(ctx context.Context, reference string, o Options) (*Image, error) {
-	kind, rest, _ := strings.Cut(reference, ":")
+func Open(ctx context.Context, text string, o Options) (*Image, error) {
+	r, err := reference.Parse(text)
+	if err != nil {
+		return nil, err
+	}
 	var img *Image
-	var err error
-	switch kind {
-	case "oci":
-		img, err = openLayout(ctx, rest, o)
-	case "oci-archive":
-		img, err = openLayoutArchive(ctx, rest, o)
-	case "docker-archive":
-		img, err = openDockerArchive(ctx, rest, o)
+	switch r.Kind {
+	case reference.Layout:
+		img, err = openLayout(ctx, r.Rest, o)
+	case reference.LayoutArchive:
+		img, err = openLayoutArchive(ctx, r.Rest, o)
+	case reference.DockerArchive:
+		img, err = openDockerArchive(ctx, r.Rest, o)
+	case reference.Registry:
+		img, err = openRegistry(ctx, r.Rest, o)
 	default:
-		img, err = openRegistry(ctx, strings.TrimPrefix(reference, "docker://"), o)
+		err = fmt.Errorf("%w: %s is no container image", ErrInvalid, r.Kind)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading image %q: %w", reference, err)
+		return nil, fmt.Errorf("reading image %q: %w", text, err)
 	}
-	img.Reference = reference
+	img.Reference = text
 	if err := img.check(o); err != nil {
 		img.Close()
-		return nil, fmt.Errorf("reading image %q: %w", reference, err)
+		return nil, fmt.Errorf("reading image %q: %w", text, err)
 	}
 	return img, nil
 }

@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -19,7 +17,7 @@ import (
 // config is its configuration, but for the digests of its layers; annotations are
 // the manifest's. Each layer has a Digest and a Size.
 func Push(ctx context.Context, reference string, config []byte, annotations map[string]string, layers []Layer, progress func(done, total int64)) (string, error) {
-	ref, err := name.ParseReference(strings.TrimPrefix(reference, "docker://"))
+	ref, err := inRegistry(reference)
 	if err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, err)
 	}

@@ -13,17 +13,30 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 // parallelFetches is how many layers are fetched at once.
 const parallelFetches = 4
 
-func openRegistry(ctx context.Context, reference string, o Options) (*Image, error) {
-	// Registries on the loopback are taken for plain HTTP by the library.
-	ref, err := name.ParseReference(reference)
+// inRegistry is a reference as the library has it, which must be of a registry.
+// Registries on the loopback are taken for plain HTTP by the library.
+func inRegistry(text string) (name.Reference, error) {
+	r, err := reference.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: not a local image and not a reference: %w", ErrInvalid, err)
+		return nil, err
+	}
+	if r.Kind != reference.Registry {
+		return nil, fmt.Errorf("%q is %w of a registry: write HOST/NAME:TAG", text, reference.ErrInvalid)
+	}
+	return name.ParseReference(r.Rest)
+}
+
+func openRegistry(ctx context.Context, text string, o Options) (*Image, error) {
+	ref, err := inRegistry(text)
+	if err != nil {
+		return nil, err
 	}
 	c, err := dial(ctx, ref.Context())
 	if err != nil {

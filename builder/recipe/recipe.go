@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/abdul-abdi/lumina/builder/reference"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -180,6 +181,9 @@ var packageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompi
 func (r *Recipe) check() error {
 	if r.Base == "" {
 		return &fieldError{[]any{"base"}, "it is missing: what is the image made from?"}
+	}
+	if _, err := reference.Parse(r.Base); err != nil && image.CheckName(r.Base) != nil {
+		return &fieldError{[]any{"base"}, err.Error()}
 	}
 	for i, p := range r.Packages {
 		if !packageName().MatchString(p) {

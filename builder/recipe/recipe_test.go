@@ -13,6 +13,7 @@ func TestParseErrorsSayWhere(t *testing.T) {
 	tests := []struct{ name, yaml, want string }{
 		{"empty", "", "r.yaml:1: the recipe is empty"},
 		{"no base", "description: x\n", "r.yaml:1: base: it is missing"},
+		{"base that is a path", "\nbase: ./layout\n", `r.yaml:2: base: "./layout" is not an image reference: it is a path; write oci:./layout`},
 		{"unknown field", "base: a\n\npackage: [git]\n", "r.yaml:3: field package not found; see recipes/schema.json"},
 		{"wrong type", "base: a\npackages: git\n", "r.yaml:2: cannot unmarshal"},
 		{"no YAML", "base: [\n", "r.yaml:"},

@@ -28,6 +28,8 @@ var (
 	ErrNotFound = errors.New("no such image")
 	// ErrInUse is wrapped when an image cannot be removed because it is used.
 	ErrInUse = errors.New("in use")
+	// ErrExists is wrapped when a store has an image of a name already.
+	ErrExists = errors.New("is there already")
 )
 
 // CheckName returns an error when an image cannot have this name.
@@ -58,6 +60,11 @@ func (h *Handle) Path(name string) string { return filepath.Join(h.dir, name) }
 
 // Close ends the use.
 func (h *Handle) Close() error { return errors.Join(h.root.Close(), h.lock.Close()) }
+
+// Has says whether there is an image of a name, which may be a broken one.
+func (s *Store) Has(name string) bool {
+	return CheckName(name) == nil && exists(filepath.Join(s.dir, name, metadata))
+}
 
 // Open opens an image for use.
 func (s *Store) Open(name string) (*Handle, error) {
@@ -172,6 +179,19 @@ func (s *Store) Remove(name string) error {
 // of the image of that name, at once. Whatever happens, the store holds the old
 // image or the new one.
 func (s *Store) Install(ctx context.Context, name string, build func(dir string) error) error {
+	return s.install(ctx, name, true, build)
+}
+
+// Add is Install for a name that no image has yet: with ErrExists the one that
+// has it stays.
+func (s *Store) Add(ctx context.Context, name string, build func(dir string) error) error {
+	if s.Has(name) {
+		return fmt.Errorf("image %q %w", name, ErrExists)
+	}
+	return s.install(ctx, name, false, build)
+}
+
+func (s *Store) install(ctx context.Context, name string, replace bool, build func(dir string) error) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
@@ -195,6 +215,9 @@ func (s *Store) Install(ctx context.Context, name string, build func(dir string)
 			return err
 		}
 		err := os.Rename(from, to)
+		if err != nil && !replace && s.Has(name) {
+			return ErrExists // somebody else made it meanwhile
+		}
 		if err != nil && exists(to) {
 			// The old one comes out where the new one was made, and goes with it.
 			// Who uses it holds its files open.

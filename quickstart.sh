@@ -15,5 +15,5 @@ if [ ! -e "$cache/debian/index.json" ]; then
 	umoci config --image "$work/debian:latest" --config.cmd /bin/bash
 	mv "$work/debian" "$cache/debian"
 fi
-bin/lumina images create debian --from "oci:$cache/debian:latest" >/dev/null
+bin/lumina images create debian --replace --from "oci:$cache/debian:latest" >/dev/null
 LUMINA_FORMAT=json bin/lumina run --image debian 'cat /etc/os-release; id; df -h /; nproc; uname -a'

@@ -64,7 +64,7 @@ func TestCreateRefuses(t *testing.T) {
 		}, "archive"},
 		{"registry that is down", func(t *testing.T, o *Options) { o.Reference = "127.0.0.1:1/debian:12" }, "connection refused"},
 		{"image that the registry does not have", func(t *testing.T, o *Options) { o.Reference = buildertest.Registry(t) + "/debian:12" }, "not found"},
-		{"reference that is none", func(t *testing.T, o *Options) { o.Reference = "UPPER CASE" }, "not a reference"},
+		{"reference that is none", func(t *testing.T, o *Options) { o.Reference = "UPPER CASE" }, "not an image reference"},
 		{"wrong architecture", func(t *testing.T, o *Options) { o.Architecture = "arm64" }, "--platform linux/amd64"},
 		{"flipped byte in a layer", func(t *testing.T, o *Options) {
 			blob := largestBlob(t, strings.TrimPrefix(o.Reference, "oci:"))

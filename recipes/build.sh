@@ -9,7 +9,7 @@ names=$*
 printf '%-10s %8s %10s %12s\n' RECIPE SECONDS ROOT COMPRESSED
 for name in $names; do
 	begin=$(date +%s)
-	bin/lumina images create "$name" --recipe "recipes/$name.yaml" >/dev/null
+	bin/lumina images create "$name" --replace --recipe "recipes/$name.yaml" >/dev/null
 	end=$(date +%s)
 	dir=${LUMINA_HOME:-$HOME/.lumina}/images/$name
 	root=$(($(stat -c %s "$dir/rootfs.erofs") / 1000000))

@@ -17,12 +17,16 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
-// Command is a process to run in a VM.
+// Command is a process to run in a VM: Shell, or Entrypoint and Args, or what the
+// image says when none is set.
 type Command struct {
 	// Shell is a command for /bin/sh -c; Args is a program and its
-	// arguments, run without one. One of the two is set.
+	// arguments, run without one.
 	Shell string
 	Args  []string
+	// Entrypoint, unless nil, takes the place of the image's ENTRYPOINT and CMD:
+	// Args are its arguments. "" is none, so that Args are a program again.
+	Entrypoint *string
 	// Env adds NAME=value to the image's environment.
 	Env  []string
 	Dir  string // the image's working directory when empty
@@ -41,19 +45,55 @@ type Command struct {
 // container tools.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// ErrNoCommand is wrapped when neither the caller nor the image says what to run.
+var ErrNoCommand = errors.New("no command given")
+
+// Check says what is wrong with a command in VMs of an image, as far as that can
+// be told without one.
+func (c *Command) Check(config image.Config) error {
+	_, err := c.request(config)
+	return err
+}
+
+// program is what to run, and whether it is for the shell.
+func (c *Command) program(config image.Config) (args []string, shell bool, err error) {
+	switch {
+	case c.Shell != "" && (len(c.Args) > 0 || c.Entrypoint != nil && *c.Entrypoint != ""):
+		return nil, false, errors.New("a command is either for the shell or a program")
+	case c.Shell != "":
+		return []string{c.Shell}, true, nil
+	case c.Entrypoint != nil && *c.Entrypoint != "":
+		args = append([]string{*c.Entrypoint}, c.Args...)
+	case c.Entrypoint != nil && len(c.Args) == 0:
+		return nil, false, fmt.Errorf("%w: with an empty entrypoint the image's command does not count", ErrNoCommand)
+	case c.Entrypoint != nil || len(c.Args) > 0:
+		args = c.Args
+	default:
+		// As builders write it who reset one.
+		if len(config.Entrypoint) != 1 || config.Entrypoint[0] != "" {
+			args = append(args, config.Entrypoint...)
+		}
+		if args = append(args, config.Cmd...); len(args) == 0 {
+			return nil, false, fmt.Errorf("%w, and the image has neither ENTRYPOINT nor CMD", ErrNoCommand)
+		}
+	}
+	if args[0] == "" {
+		return nil, false, errors.New("the name of the program is empty")
+	}
+	return args, false, nil
+}
+
 func (c *Command) request(config image.Config) (*protocol.Exec, error) {
-	if (c.Shell == "") == (len(c.Args) == 0) {
-		return nil, errors.New("a command needs either a shell string or a program")
+	args, shell, err := c.program(config)
+	if err != nil {
+		return nil, err
 	}
 	for _, e := range c.Env {
 		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
 			return nil, fmt.Errorf("environment variable %q is not NAME=value", e)
 		}
 	}
-	req := &protocol.Exec{Args: c.Args, Dir: c.Dir, User: c.User}
-	if c.Shell != "" {
-		req.Args, req.Shell = []string{c.Shell}, true
-	}
+	req := &protocol.Exec{Args: args, Shell: shell, Dir: c.Dir, User: c.User}
 	if !path.IsAbs(req.Dir) {
 		req.Dir = path.Join("/", config.WorkingDir, req.Dir)
 	}

@@ -99,7 +99,9 @@ type RunOptions struct {
 // Result is how a command ended.
 type Result struct {
 	ExitCode int
-	Duration time.Duration // of the command, without the boot
+	// Duration is that of the whole call; Boot is the part of it until the command
+	// began, 0 for one that never did.
+	Duration, Boot time.Duration
 	// Stdout and Stderr hold the output where the command had no writer of
 	// its own for it.
 	Stdout, Stderr []byte
@@ -120,6 +122,8 @@ type Result struct {
 // nil: on an error it holds what there was.
 func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, err error) {
 	result = &Result{}
+	begun := time.Now()
+	defer func() { result.Duration = time.Since(begun) }()
 	var stdout, stderr bytes.Buffer
 	if options.Command.Stdout == nil {
 		options.Command.Stdout = &stdout
@@ -135,7 +139,7 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 	if len(options.Copies) > 0 {
 		begin = nil // they come before the command
 	}
-	v, err := r.startBegin(ctx, options.VM, begin)
+	v, err := r.startBegin(ctx, options.VM, options.Command.Check, begin)
 	if err != nil {
 		return result, err
 	}
@@ -150,14 +154,14 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 	if err := options.copyIn(timed, v, result); err != nil {
 		return result, err
 	}
-	start := time.Now()
+	result.Boot = time.Since(begun)
 	var exit protocol.Exit
 	if early != nil {
 		exit, err = early.wait()
 	} else {
 		exit, err = v.Exec(timed, options.Command)
 	}
-	result.ExitCode, result.Duration = exit.Code, time.Since(start)
+	result.ExitCode = exit.Code
 	result.Stdout, result.Stderr = stdout.Bytes(), stderr.Bytes()
 	if err != nil {
 		return result, err

@@ -143,15 +143,22 @@ type VM struct {
 // Start boots a VM and returns when its agent has answered. The VM ends with
 // ctx, or with Close.
 func (r *Runtime) Start(ctx context.Context, options VMOptions) (*VM, error) {
-	return r.startBegin(ctx, options, nil)
+	return r.startBegin(ctx, options, nil, nil)
 }
 
-// startBegin is Start with a VM's begin. A guest that was thawed and does not
+// startBegin is Start with a VM's begin, of an image that check, unless nil, has
+// no objection to. A guest that was thawed and does not
 // answer is followed by one that boots: begin is then called again.
-func (r *Runtime) startBegin(ctx context.Context, options VMOptions, begin func(*VM) func()) (*VM, error) {
+func (r *Runtime) startBegin(ctx context.Context, options VMOptions, check func(image.Config) error, begin func(*VM) func()) (*VM, error) {
 	img, err := r.Images.Open(options.Image)
 	if err != nil {
 		return nil, &Error{Kind: ConnectionFailed, Err: err}
+	}
+	if check != nil {
+		if err := check(img.Config); err != nil {
+			img.Close()
+			return nil, &Error{Kind: ConnectionFailed, Err: err}
+		}
 	}
 	v, err := r.start(ctx, img, options, begin)
 	if err != nil && ctx.Err() != nil {

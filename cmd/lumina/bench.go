@@ -80,9 +80,7 @@ func (s *self) run(ctx context.Context, args ...string) error {
 }
 
 func newBenchCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "bench", Short: "Measure this machine"}
-	c.AddCommand(newBenchBootCommand(env), newBenchRunCommand(env), newBenchSessionCommand(env), newBenchCreateCommand(env))
-	return c
+	return newGroup("bench", "Measure this machine", newBenchBootCommand(env), newBenchRunCommand(env), newBenchSessionCommand(env), newBenchCreateCommand(env))
 }
 
 func printSamples(env *environment, samples ...sample) error {
@@ -166,7 +164,7 @@ func newBenchCreateCommand(env *environment) *cobra.Command {
 			defer os.RemoveAll(home)
 			me.env = append(os.Environ(), "LUMINA_HOME="+home)
 			made, err := measure(c.Context(), "lumina images create", count, func() error {
-				return me.run(c.Context(), "images", "create", "bench", "--from", from, "--no-verify")
+				return me.run(c.Context(), "images", "create", "bench", "--from", from, "--no-verify", "--replace")
 			})
 			made.PeakMemory = me.peak
 			if err != nil {

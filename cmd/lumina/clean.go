@@ -16,7 +16,7 @@ import (
 
 func newCleanCommand(env *environment) *cobra.Command {
 	var templates bool
-	var age time.Duration
+	var age timeSpan
 	var size byteSize
 	c := &cobra.Command{
 		Use:   "clean",
@@ -50,7 +50,7 @@ func newCleanCommand(env *environment) *cobra.Command {
 				return nil
 			}
 			freed, err := builder.Prune(c.Context(), builder.PruneOptions{
-				Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"), Age: age, Size: int64(size)})
+				Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"), Age: time.Duration(age), Size: int64(size)})
 			if err != nil {
 				return err
 			}
@@ -58,13 +58,13 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if age == 0 {
 				return nil
 			}
-			if freed, err = desktop.PruneMacCache(r.Home(), age); freed > 0 {
+			if freed, err = desktop.PruneMacCache(r.Home(), time.Duration(age)); freed > 0 {
 				env.note("%s of restore images removed", formatSize(freed))
 			}
 			return err
 		},
 	}
-	c.Flags().DurationVar(&age, "cache-age", 0, "also remove layers that no image has, and macOS's restore images, that were not used for this long, such as 720h")
+	c.Flags().Var(&age, "cache-age", "also remove layers that no image has, and macOS's restore images, that were not used for this long, such as 720h")
 	c.Flags().Var(&size, "cache-size", "also remove such layers, the oldest first, until the cache has this size, such as 5GB")
 	c.Flags().BoolVar(&templates, "templates", false, "also remove the frozen VMs that starts go on from")
 	return c

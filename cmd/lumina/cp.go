@@ -41,7 +41,7 @@ const copyRules = `It copies files and directories by the rules of cp -r and rsy
 
 func newCpCommand(env *environment) *cobra.Command {
 	var o runtime.CopyOptions
-	var timeout time.Duration
+	var timeout timeSpan
 	var most byteSize
 	c := &cobra.Command{
 		Use:   "cp SRC… DST",
@@ -59,18 +59,19 @@ the VM. A file of this host whose name has a colon is written ./a:b.
 			if err != nil {
 				return usageError{err}
 			}
-			if timeout, err = timeoutOf(env, timeout); err != nil {
+			limit, err := timeoutOf(env, timeout, c.Flags().Changed("timeout"))
+			if err != nil {
 				return err
 			}
 			o.MaxSize = int64(most)
-			return call.run(c.Context(), env, o, timeout)
+			return call.run(c.Context(), env, o, limit)
 		},
 	}
 	c.Flags().SortFlags = false
 	c.Flags().BoolVarP(&o.Preserve, "preserve", "p", false, "give what is there the source's mode, and files the source's owner")
 	c.Flags().BoolVarP(&o.Preserve, "archive", "a", false, "the same as -p")
 	c.Flags().Var(&most, "max-size", "end a copy to this host that writes more (default half of what is free there)")
-	c.Flags().DurationVar(&timeout, "timeout", 0, "end the copy after this time, such as 60s (default $LUMINA_TIMEOUT or none)")
+	c.Flags().Var(&timeout, "timeout", "end the copy after this time, such as 30 (seconds) or 1m30s; 0 for never (default $LUMINA_TIMEOUT or never)")
 	return c
 }
 

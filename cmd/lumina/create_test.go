@@ -21,7 +21,7 @@ func TestCreateWithSteps(t *testing.T) {
 		chown 65534:70000 /made; chmod 4755 /made; touch -d 2001-02-03T04:05:06Z /srv/old
 		rm /etc/debian_version; rm -r /usr/share/doc/apt; mkdir /usr/share/doc/apt; touch /usr/share/doc/apt/new
 		sleep 1000 & hostname > /etc/hostname`
-	create := []string{"images", "create", "stepped", "--from", "debian", "--no-verify", "--network", "none", "--run", first, "--run", "cat /made; chmod 700 /srv; rm /srv/old"}
+	create := []string{"images", "create", "stepped", "--from", "debian", "--no-verify", "--replace", "--network", "none", "--run", first, "--run", "cat /made; chmod 700 /srv; rm /srv/old"}
 	r := lumina(t, create...).succeeded(t)
 	if !strings.Contains(r.stderr, "step 1 of 2") || !strings.Contains(r.stderr, "step 2 of 2: cat /made") || !strings.Contains(r.stderr, "\none\n") {
 		t.Errorf("stderr: %s", r.stderr)
@@ -52,7 +52,10 @@ func TestCreateWithSteps(t *testing.T) {
 	})
 	t.Run("a step that fails", func(t *testing.T) {
 		before := lumina(t, "images", "inspect", "stepped").succeeded(t).stdout
-		r := lumina(t, "images", "create", "stepped", "--from", "debian", "--run", "true", "--run", "echo it is broken >&2; exit 7")
+		if r := lumina(t, "images", "create", "stepped", "--from", "debian"); r.code != 125 || !strings.Contains(r.stderr, `image "stepped" is there already; --replace makes it anew`) {
+			t.Errorf("without --replace: exit code %d, %s", r.code, r.stderr)
+		}
+		r := lumina(t, "images", "create", "stepped", "--from", "debian", "--replace", "--run", "true", "--run", "echo it is broken >&2; exit 7")
 		if r.code != 125 || !strings.Contains(r.stderr, "step 2 of 2 (echo it is broken >&2; exit 7): the command ended with exit code 7; it said last:\nit is broken") {
 			t.Errorf("exit code %d, %s", r.code, r.stderr)
 		}
@@ -136,7 +139,7 @@ tests:
 	}
 	// A kernel of its own that cannot be had says whose it is.
 	write(t, recipe, text+"kernel: {fragment: CONFIG_BLK_DEV_NBD=y}\n")
-	noSource := with(command("images", "create", "made", "--recipe", recipe), "LUMINA_KERNEL_SOURCE=/nowhere/linux.tar.xz")
+	noSource := with(command("images", "create", "made", "--replace", "--recipe", recipe), "LUMINA_KERNEL_SOURCE=/nowhere/linux.tar.xz")
 	if r := finish(t, noSource); r.code != 125 || !strings.Contains(r.stderr, `r.yaml: building a kernel: no kernel source "/nowhere/linux.tar.xz": install `) {
 		t.Errorf("no source: exit code %d, %s", r.code, r.stderr)
 	}

@@ -10,11 +10,10 @@ import (
 )
 
 func newDesktopCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "desktop", Short: "Run whole systems with a screen, installed from their vendors' media"}
-	c.AddCommand(newDesktopCreateCommand(env), newDesktopBootCommand(env), newDesktopLsCommand(env), newDesktopStopCommand(env),
+	return newGroup("desktop", "Run whole systems with a screen, installed from their vendors' media",
+		newDesktopCreateCommand(env), newDesktopBootCommand(env), newDesktopLsCommand(env), newDesktopStopCommand(env),
 		newDesktopRmCommand(env), newDesktopScreenshotCommand(env), newDesktopTypeCommand(env), newDesktopKeyCommand(env),
 		newDesktopClickCommand(env), newDesktopOpenCommand(env), newDesktopCatalogCommand(env), newDesktopInstallMacOSCommand(env))
-	return c
 }
 
 func desktopStore(env *environment) (*desktop.Store, error) {
@@ -52,9 +51,10 @@ func completeDesktops(env *environment) cobra.CompletionFunc {
 
 func newDesktopLsCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
-		Use:   "ls",
-		Short: "List desktops",
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List desktops",
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			store, err := desktopStore(env)
 			if err != nil {
@@ -105,9 +105,10 @@ func printDesktops(env *environment, store *desktop.Store, all []*desktop.Manife
 
 func newDesktopRmCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm NAME…",
-		Short: "Remove desktops that are not running, and all they hold",
-		Args:  usageArgs(cobra.MinimumNArgs(1)),
+		Use:     "remove NAME…",
+		Aliases: []string{"rm"},
+		Short:   "Remove desktops that are not running, and all they hold",
+		Args:    usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			store, err := desktopStore(env)
 			if err != nil {

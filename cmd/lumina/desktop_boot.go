@@ -46,8 +46,6 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 				}
 			}
 			switch {
-			case o.Timeout < 0:
-				return usageError{fmt.Errorf("--timeout %v: want a positive time such as 10m", o.Timeout)}
 			case o.Capture && detach:
 				return usageError{errors.New("--capture-serial needs somebody who reads: not with --detach")}
 			case o.Capture:
@@ -72,7 +70,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "return once it runs; lumina desktop stop ends it")
 	c.Flags().StringVar(&o.Medium, "iso", "", "another medium than the desktop's, or none")
 	c.Flags().StringVar(&o.SerialFile, "serial", "", "write to this file what the guest writes to its serial port")
-	c.Flags().DurationVar(&o.Timeout, "timeout", 0, "end it after this time, such as 10m")
+	c.Flags().Var((*timeSpan)(&o.Timeout), "timeout", "end it after this time, such as 10m")
 	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the Linux of the medium without its loader, with its console on the standard output")
 	return c
 }

@@ -5,20 +5,26 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	"github.com/abdul-abdi/lumina/runtime"
 )
 
 func TestEnvelope(t *testing.T) {
-	r := &report{format: formatJSON}
+	r := &report{format: formatJSON, start: time.Now().Add(-1500 * time.Millisecond), boot: 400 * time.Millisecond}
+	r.network = &runtime.NetworkReport{}
 	r.stdout.buf, r.stderr.buf = []byte("a\xff\xfe\xc3("), []byte("\u2028<&>\x00\"\\\n")
 	var out bytes.Buffer
-	if err := r.success(3, 0).print(&out); err != nil {
+	if err := append(r.output(""), r.success(3)...).print(&out); err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"stdout":"a\uFFFD(","stderr":"\u2028<&>\u0000\"\\\n","stdout_bytes":"Yf/+wyg=","exit_code":3,"duration_ms":0}` + "\n"
-	if got := strings.ReplaceAll(out.String(), "\uFFFD", `\uFFFD`); got != want {
+	const want = `{"stdout":"a\uFFFD(","stderr":"\u2028<&>\u0000\"\\\n","stdout_bytes":"Yf/+wyg=","exit_code":3,"duration_ms":N,"boot_ms":400}` + "\n"
+	got := regexp.MustCompile(`"duration_ms":1[5-9]\d\d,`).ReplaceAllString(strings.ReplaceAll(out.String(), "\uFFFD", `\uFFFD`), `"duration_ms":N,`)
+	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
@@ -34,7 +40,7 @@ func TestEnvelopeOfAnything(t *testing.T) {
 		}
 		r := &report{format: formatJSON, stdout: capture{buf: b}}
 		var out bytes.Buffer
-		if err := r.success(0, 0).print(&out); err != nil {
+		if err := append(r.output(""), r.success(0)...).print(&out); err != nil {
 			t.Fatal(err)
 		}
 		var got struct {
@@ -65,7 +71,7 @@ func TestCaptureIsBounded(t *testing.T) {
 		}
 	}
 	var count countingWriter
-	if err := r.success(0, 0).print(&count); err != nil {
+	if err := append(r.output(""), r.success(0)...).print(&count); err != nil {
 		t.Fatal(err)
 	}
 	if len(r.stdout.buf) != maxCapture || count.bytes < 6*maxCapture || count.largest > 1<<20 {

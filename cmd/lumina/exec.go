@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,9 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/network"
@@ -24,7 +20,8 @@ import (
 
 func newExecCommand(env *environment) *cobra.Command {
 	var flags commandFlags
-	var pty, detach bool
+	var terminal terminalFlags
+	var detach bool
 	c := &cobra.Command{
 		Use:   "exec [flags] SID COMMAND | exec [flags] SID -- PROG [ARG…]",
 		Short: "Run a command in a session's VM",
@@ -36,16 +33,20 @@ func newExecCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if terminal.pty && detach {
+				return usageError{errors.New("--pty and --detach exclude each other")}
+			}
+			if err := terminal.check(env); err != nil {
+				return err
+			}
 			s, err := openSession(env, args[0])
 			if err != nil {
 				return err
 			}
 			switch {
-			case pty && detach:
-				return usageError{errors.New("--pty and --detach exclude each other")}
 			case detach:
 				return execDetached(c.Context(), env, s, command)
-			case pty:
+			case terminal.pty:
 				return execTerminal(c.Context(), env, &s.Guest, command)
 			}
 			return execOnce(c.Context(), env, s, command)
@@ -54,8 +55,8 @@ func newExecCommand(env *environment) *cobra.Command {
 	}
 	c.Flags().SortFlags = false
 	flags.register(c)
-	c.Flags().BoolVar(&pty, "pty", false, "give the command a terminal: this one")
-	c.Flags().BoolVar(&detach, "detach", false, "let the command outlive this one, and print its id; see logs, kill and ps")
+	terminal.register(c)
+	c.Flags().BoolVarP(&detach, "detach", "d", false, "let the command outlive this one, and print its id; see logs, kill and ps")
 	return c
 }
 
@@ -92,9 +93,7 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 			return report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
 		}
 	}
-	start := time.Now()
 	exit, err := guest.Exec(ctx, command)
-	duration := time.Since(start)
 	// A session that has ended knows nothing, and err says so.
 	if network, trafficErr := traffic(context.WithoutCancel(ctx)); trafficErr == nil {
 		report.network = network
@@ -103,7 +102,7 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 		// It may have failed for what went wrong on the host.
 		report.hostError = hostError(ctx, s)
 	}
-	return report.finish(exit.Code, duration, err)
+	return report.finish(exit.Code, err)
 }
 
 // hostError asks a session for what went wrong on its host; "" for nothing.
@@ -133,52 +132,16 @@ func execDetached(ctx context.Context, env *environment, s *session.Session, com
 	return printJSON(env.stdout, map[string]string{"id": id})
 }
 
-// execTerminal joins this terminal with one in the guest: bytes both ways, raw.
+// execTerminal runs a command with this terminal, which it must be.
 func execTerminal(ctx context.Context, env *environment, guest *runtime.Guest, command runtime.Command) error {
-	fd := int(env.stdin.Fd())
-	if !term.IsTerminal(fd) {
-		return usageError{errors.New("--pty needs a terminal as standard input")}
-	}
-	size := func() protocol.TerminalSize {
-		columns, rows, err := term.GetSize(fd)
-		if err != nil {
-			return protocol.TerminalSize{Rows: 24, Columns: 80}
-		}
-		return protocol.TerminalSize{Rows: uint16(rows), Columns: uint16(columns)}
-	}
-	resized := make(chan os.Signal, 1)
-	signal.Notify(resized, syscall.SIGWINCH)
-	defer signal.Stop(resized)
-	sizes := make(chan protocol.TerminalSize)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-resized:
-				select {
-				case sizes <- size():
-				case <-ctx.Done():
-				}
-			}
-		}
-	}()
-	if t := env.getenv("TERM"); t != "" {
-		command.Env = append([]string{"TERM=" + t}, command.Env...)
-	}
 	command.Signals = env.signals
-	command.Terminal = &agent.Terminal{Size: size(), Sizes: sizes}
-	command.Stdio = agent.Stdio{Stdin: env.stdin, Stdout: env.stdout}
-	state, err := term.MakeRaw(fd)
-	if err != nil {
-		return fmt.Errorf("setting the terminal: %w", err)
-	}
+	restore := joinTerminal(ctx, env, &command)
 	exit, err := guest.Exec(ctx, command)
 	// Before anything is printed, and whatever happened.
-	if restoreErr := term.Restore(fd, state); err == nil && restoreErr != nil {
-		err = fmt.Errorf("restoring the terminal: %w", restoreErr)
+	if restoreErr := restore(); err == nil {
+		err = restoreErr
 	}
 	if err == nil && exit.Code != 0 {
 		err = exitCode(exit.Code)

@@ -11,10 +11,12 @@ import (
 )
 
 func newImagesCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "images", Short: "Make, list and remove images"}
-	c.AddCommand(newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesExportCommand(env), newImagesListCommand(env), newCatalogCommand(env),
+	list := newImagesListCommand(env)
+	c := newGroup("images", "Make, list and remove images", newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesExportCommand(env), list, newCatalogCommand(env),
 		newInspectCommand(env, "Print all that is known of an image, as JSON", imageStore, describeImage),
-		newRemoveCommand(env, "Remove images that nothing uses", imageStore))
+		newRemoveCommand(env, "Remove images that nothing uses", imagesByReference))
+	c.Long = "Make, list and remove images. Without a command they are listed."
+	c.RunE = list.RunE
 	return c
 }
 
@@ -50,9 +52,10 @@ func printImage(env *environment, name string, img *image.Image) error {
 
 func newImagesListCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List images",
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List images",
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			f, err := outputFormat(env)
 			if err != nil {
@@ -100,8 +103,29 @@ func imageStore(env *environment) (*image.Store, error) {
 	return image.NewStore(filepath.Join(home, "images")), nil
 }
 
+// referredImages are images that are also found by the reference that they are
+// kept of.
+type referredImages struct{ *image.Store }
+
+func imagesByReference(env *environment) (referredImages, error) {
+	store, err := imageStore(env)
+	return referredImages{store}, err
+}
+
+func (s referredImages) Remove(name string) error {
+	name, err := localName(s.Store, name)
+	if err != nil {
+		return err
+	}
+	return s.Store.Remove(name)
+}
+
 // describeImage is image.json with the image's name.
 func describeImage(store *image.Store, name string) (any, error) {
+	name, err := localName(store, name)
+	if err != nil {
+		return nil, err
+	}
 	h, err := store.Open(name)
 	if err != nil {
 		return nil, err

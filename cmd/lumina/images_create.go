@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	goruntime "runtime"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/recipe"
+	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
@@ -27,7 +27,8 @@ import (
 // createFlags are the flags of every command that makes an image.
 type createFlags struct {
 	platform, kernel string
-	timeout          time.Duration
+	timeout          timeSpan
+	replace          bool
 	noVerify         bool
 	rosetta          bool
 	maxSize          byteSize
@@ -40,7 +41,9 @@ type createFlags struct {
 func (f *createFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.platform, "platform", "linux/"+goruntime.GOARCH, "linux/amd64 or linux/arm64")
-	flags.DurationVar(&f.timeout, "timeout", 30*time.Minute, "give up after this time")
+	f.timeout = timeSpan(30 * time.Minute)
+	flags.Var(&f.timeout, "timeout", "give up after this time; 0 for never")
+	flags.BoolVar(&f.replace, "replace", false, "take the place of an image of that name")
 	flags.BoolVar(&f.noVerify, "no-verify", false, "do not boot the image once before it is installed")
 	flags.BoolVar(&f.rosetta, "rosetta", false, "run amd64 programs in the arm64 VM, on macOS")
 	registerMaxSize(c, &f.maxSize)
@@ -60,7 +63,15 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	if err := network.Check(); err != nil {
 		return usageError{err}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("creating image %q took longer than %v (--timeout)", name, f.timeout))
+	if err := image.CheckName(name); err != nil {
+		return usageError{err}
+	}
+	if from != "" && image.CheckName(from) != nil {
+		if _, err := reference.Parse(from); err != nil {
+			return usageError{fmt.Errorf("--from: %w", err)}
+		}
+	}
+	ctx, cancel := f.limit(ctx, "creating", name)
 	defer cancel()
 	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 	if err != nil {
@@ -70,7 +81,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		Name: name, Reference: from, Architecture: arch, Rosetta: f.rosetta, MaxSize: int64(f.maxSize),
 		Store: rt.Images, CacheDir: filepath.Join(rt.Home(), "cache"),
 		Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read,
-		Steps: f.steps, NoCache: f.noCache,
+		Steps: f.steps, NoCache: f.noCache, Replace: f.replace,
 	}
 	verify := func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
 	if r != nil {
@@ -106,9 +117,29 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	img, err := builder.Create(ctx, o)
 	bars.close(err == nil)
 	if err != nil {
-		return orMaxSize(err)
+		return f.explain(err)
 	}
 	return printImage(env, name, img)
+}
+
+// limit is ctx with the flags' timeout.
+func (f *createFlags) limit(ctx context.Context, what, name string) (context.Context, context.CancelFunc) {
+	if f.timeout == 0 {
+		return ctx, func() {}
+	}
+	limit := time.Duration(f.timeout)
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s image %q took longer than %v (--timeout)", what, name, limit))
+}
+
+// explain adds what to do about an error, and whose it is.
+func (f *createFlags) explain(err error) error {
+	switch {
+	case errors.Is(err, image.ErrExists):
+		return fmt.Errorf("%w; --replace makes it anew", err)
+	case errors.Is(err, reference.ErrInvalid):
+		return usageError{err}
+	}
+	return orMaxSize(err)
 }
 
 // applyRecipe adds what a recipe says to o and returns its tests.
@@ -151,7 +182,8 @@ func newImagesCreateCommand(env *environment) *cobra.Command {
 
 REF is the name of a local image, a reference in a registry, oci:DIR[:TAG],
 oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], or mmdebstrap:SUITE[,VARIANT]
-for a root of Debian's packages, made on this host.
+for a root of Debian's packages, made on this host. An image that is there already
+stays, unless --replace is given.
 
 A recipe is a YAML file with all of that and more, and with tests that the image
 must pass; see recipes/ and recipes/schema.json.
@@ -170,6 +202,11 @@ says. Each RUN is run in a VM, one for all of a stage where that can be.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := flags.dockerfile.check(c, args, from, file, &flags); err != nil {
 				return err
+			}
+			for _, step := range flags.steps {
+				if strings.TrimSpace(step) == "" {
+					return usageError{errors.New("--run: the command is empty")}
+				}
 			}
 			switch {
 			case flags.dockerfile.file != "":
@@ -199,14 +236,6 @@ says. Each RUN is run in a VM, one for all of a stage where that can be.`,
 	return c
 }
 
-// nameOf is the name of the image that a reference is pulled as.
-func nameOf(reference string) string {
-	name := path.Base(reference)
-	name, _, _ = strings.Cut(name, "@")
-	name, _, _ = strings.Cut(name, ":")
-	return name
-}
-
 func newImagesPushCommand(env *environment) *cobra.Command {
 	var asIs bool
 	c := &cobra.Command{
@@ -217,6 +246,11 @@ can run; or as it is, with kernel and initramfs: what images pull makes of that
 is the same, byte for byte.`,
 		Args: usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if ref, err := reference.Parse(args[1]); err != nil {
+				return usageError{err}
+			} else if ref.Kind != reference.Registry {
+				return usageError{fmt.Errorf("%s: an image is sent to a registry: write HOST/NAME:TAG", ref)}
+			}
 			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 			if err != nil {
 				return err
@@ -226,8 +260,12 @@ is the same, byte for byte.`,
 			if asIs {
 				push = builder.PushArtifact
 			}
+			name, err := localName(r.Images, args[0])
+			if err != nil {
+				return err
+			}
 			digest, err := push(c.Context(), builder.PushOptions{
-				Name: args[0], Reference: args[1], Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
+				Name: name, Reference: args[1], Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
 				Progress: func(done, total int64) {
 					bars.update(builder.Progress{Step: "push", Done: done, Total: total})
 				},

@@ -47,7 +47,11 @@ Either way Lumina's agent answers on the virtio-serial port
 			if err != nil {
 				return err
 			}
-			if o.Image, err = store.Open(args[0]); err != nil {
+			name, err := localName(store, args[0])
+			if err != nil {
+				return err
+			}
+			if o.Image, err = store.Open(name); err != nil {
 				return err
 			}
 			defer o.Image.Close()

@@ -12,11 +12,13 @@ func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := watchSignals(cancel)
 	os.Exit(execute(ctx, &environment{
-		args:    os.Args[1:],
-		stdin:   os.Stdin,
-		stdout:  os.Stdout,
-		stderr:  os.Stderr,
-		getenv:  os.Getenv,
-		signals: signals,
+		program:   os.Args[0],
+		args:      os.Args[1:],
+		stdin:     os.Stdin,
+		stdout:    os.Stdout,
+		stderr:    os.Stderr,
+		getenv:    os.Getenv,
+		lookupEnv: os.LookupEnv,
+		signals:   signals,
 	}))
 }

@@ -80,6 +80,8 @@ type result struct {
 	Message       string  `json:"message"`
 	PartialStdout *string `json:"partial_stdout"`
 	PartialStderr *string `json:"partial_stderr"`
+	DurationMS    *int64  `json:"duration_ms"`
+	BootMS        *int64  `json:"boot_ms"`
 	SID           string  `json:"sid"`
 	ID            string  `json:"id"`
 }

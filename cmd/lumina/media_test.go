@@ -127,7 +127,7 @@ func sessionDisk(t testing.TB) string {
 		here := "LUMINA_HOME=" + filepath.Join(testCache(t), "home")
 		image := "session-" + strconv.Itoa(os.Getpid()) // another run of the tests may make its own
 		for _, args := range [][]string{
-			{"images", "create", image, "--recipe", recipe, "--no-verify"},
+			{"images", "create", image, "--recipe", recipe, "--no-verify", "--replace"},
 			{"images", "export", image, "--init", "systemd", "-o", name},
 			{"images", "remove", image},
 		} {

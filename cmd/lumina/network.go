@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/forward"
@@ -31,6 +32,7 @@ type networkFile struct {
 type networkMember struct {
 	Name     string   `yaml:"name"`
 	Image    string   `yaml:"image"`
+	Pull     string   `yaml:"pull"`
 	Memory   string   `yaml:"memory"`
 	CPUs     int      `yaml:"cpus"`
 	DiskSize string   `yaml:"disk_size"`
@@ -38,12 +40,17 @@ type networkMember struct {
 	Forwards []string `yaml:"forwards"`
 }
 
+// member is a session of the network, and when its image is fetched.
+type member struct {
+	session.Options
+	pull builder.PullPolicy
+}
+
 // maxMembers is how many VMs a network may have: 10.0.3.1 and up.
 const maxMembers = 64
 
 func newNetworkCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "network", Short: "Run VMs that see each other"}
-	var timeout time.Duration
+	var timeout timeSpan
 	run := &cobra.Command{
 		Use:   "run FILE",
 		Short: "Start the sessions of a file on a network of their own, until Ctrl-C",
@@ -67,15 +74,14 @@ nowhere. FILE is YAML or JSON:
 			if err != nil {
 				return err
 			}
-			return runNetwork(c.Context(), env, members, timeout)
+			return runNetwork(c.Context(), env, members, time.Duration(timeout))
 		},
 	}
-	run.Flags().DurationVar(&timeout, "timeout", 0, "end after this time, such as 10m")
-	c.AddCommand(run)
-	return c
+	run.Flags().Var(&timeout, "timeout", "end after this time, such as 10m")
+	return newGroup("network", "Run VMs that see each other", run)
 }
 
-func readNetwork(env *environment, name string) ([]session.Options, error) {
+func readNetwork(env *environment, name string) ([]member, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("opening the network's file: %w", err)
@@ -101,7 +107,7 @@ func readNetwork(env *environment, name string) ([]session.Options, error) {
 var hostName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`) })
 
 // options are those of the sessions, all but their wires.
-func (f *networkFile) options(env *environment) ([]session.Options, error) {
+func (f *networkFile) options(env *environment) ([]member, error) {
 	if len(f.Sessions) == 0 || len(f.Sessions) > maxMembers {
 		return nil, fmt.Errorf("%d sessions: want 1 to %d", len(f.Sessions), maxMembers)
 	}
@@ -109,7 +115,7 @@ func (f *networkFile) options(env *environment) ([]session.Options, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []session.Options
+	var all []member
 	var hosts []protocol.Host
 	seen := map[string]bool{}
 	for i, m := range f.Sessions {
@@ -133,15 +139,19 @@ func (f *networkFile) options(env *environment) ([]session.Options, error) {
 	return all, nil
 }
 
-func (m *networkMember) options(env *environment) (session.Options, error) {
-	var o session.Options
+func (m *networkMember) options(env *environment) (member, error) {
+	var o member
 	if !hostName().MatchString(m.Name) {
 		return o, errors.New("the name is no host name: lower-case letters, digits and '-'")
 	}
-	flags := vmFlags{image: m.Image, cpus: processors(m.CPUs), volumes: m.Volumes, network: string(runtime.NetworkNone)}
+	flags := vmFlags{image: m.Image, pull: m.Pull, cpus: processors(m.CPUs), volumes: m.Volumes, network: string(runtime.NetworkNone)}
 	if flags.image == "" {
 		flags.image = defaultImage
 	}
+	if flags.pull == "" {
+		flags.pull = string(builder.PullMissing)
+	}
+	o.pull = builder.PullPolicy(flags.pull)
 	for _, size := range []struct {
 		text string
 		to   *byteSize
@@ -170,13 +180,14 @@ type memberRow struct {
 	Address string `json:"address"`
 }
 
-func runNetwork(ctx context.Context, env *environment, members []session.Options, timeout time.Duration) error {
+func runNetwork(ctx context.Context, env *environment, members []member, timeout time.Duration) error {
 	report, err := newReport(env)
 	if err != nil {
 		return err
 	}
-	for _, m := range members {
-		if err := pullDefault(ctx, env, m.Home, m.VM.Image); err != nil {
+	for i := range members {
+		m := &members[i]
+		if err := obtainImage(ctx, env, m.Home, &m.VM.Image, m.pull); err != nil {
 			return report.fail(err)
 		}
 	}
@@ -232,7 +243,7 @@ func runNetwork(ctx context.Context, env *environment, members []session.Options
 
 // startMembers starts all sessions at once. Those that did start are returned
 // with an error, too.
-func startMembers(ctx context.Context, wires *network.Switch, members []session.Options) ([]*session.Session, error) {
+func startMembers(ctx context.Context, wires *network.Switch, members []member) ([]*session.Session, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding the lumina program: %w", err)
@@ -251,7 +262,7 @@ func startMembers(ctx context.Context, wires *network.Switch, members []session.
 		members[i].Wire = wire
 		wg.Go(func() {
 			defer wire.Close()
-			sessions[i], errs[i] = session.Start(ctx, program, []string{superviseCommand}, members[i])
+			sessions[i], errs[i] = session.Start(ctx, program, []string{superviseCommand}, members[i].Options)
 		})
 	}
 	wg.Wait()

@@ -318,7 +318,7 @@ func TestEscapes(t *testing.T) {
 			denied bool
 		}{{"198.51.100.11", true}, {"example.test", false}} {
 			exec := w.lumina(t, "exec", r.SID, "--", "perl", "-e", escape, tt.to).succeeded(t)
-			if strings.Contains(exec.stdout, `"network_denied":[`) != tt.denied || !strings.Contains(exec.stdout, `"network_metrics":{"eth0":{`) {
+			if strings.Contains(exec.stdout, `"network_denied":[`) != tt.denied || !strings.Contains(exec.stdout, `"network_metrics":{"interfaces":{"eth0":{`) {
 				t.Errorf("an exec that calls %s: %s", tt.to, exec.stdout)
 			}
 		}

@@ -71,7 +71,8 @@ type report struct {
 	env            *environment
 	format         format
 	start          time.Time
-	stdout, stderr capture // formatJSON
+	boot           time.Duration // until the command began; 0 when it did not, or nothing was booted
+	stdout, stderr capture       // formatJSON
 	network        *runtime.NetworkReport
 	hostError      string // what went wrong on the host
 	transfer       error  // why downloads are not all there
@@ -95,7 +96,7 @@ func (r *report) writers() (stdout, stderr io.Writer) {
 }
 
 // finish prints the end and returns what the program's exit code follows from.
-func (r *report) finish(code int, duration time.Duration, err error) error {
+func (r *report) finish(code int, err error) error {
 	var killed runtime.Killed
 	if errors.As(err, &killed) && r.format != formatText {
 		code, err = codeOf(killed), nil // its output is there, and how it ended
@@ -105,9 +106,9 @@ func (r *report) finish(code int, duration time.Duration, err error) error {
 	}
 	switch r.format {
 	case formatJSON:
-		err = r.lines.print(r.success(code, duration))
+		err = r.lines.print(append(r.output(""), r.success(code)...))
 	case formatNDJSON:
-		err = r.lines.print(append(envelope{{"exit_code", code}, {"duration_ms", duration.Milliseconds()}}, r.besides()...))
+		err = r.lines.print(r.success(code))
 	case formatText:
 		for _, f := range r.besides() {
 			r.env.note("%v", f.value)
@@ -169,11 +170,20 @@ func (r *report) fail(err error) error {
 	return exitCode(codeOf(err))
 }
 
-// success is the envelope of a command that ended.
-func (r *report) success(code int, duration time.Duration) envelope {
-	e := append(r.output(""), field{"exit_code", code}, field{"duration_ms", duration.Milliseconds()})
+// success is the end of a command's envelope.
+func (r *report) success(code int) envelope {
+	e := append(envelope{{"exit_code", code}}, r.times(true)...)
 	e = append(e, r.besides()...)
 	return append(e, networkFields(r.network)...)
+}
+
+// times are how long the call took, and the part of it until the command began.
+func (r *report) times(began bool) envelope {
+	e := envelope{{"duration_ms", time.Since(r.start).Milliseconds()}}
+	if began {
+		e = append(e, field{"boot_ms", r.boot.Milliseconds()})
+	}
+	return e
 }
 
 // failure is the envelope of err; what is none of the contract's kinds kept the
@@ -184,7 +194,7 @@ func (r *report) failure(err error) envelope {
 	if errors.As(err, &e) {
 		kind = e.Kind
 	}
-	f := envelope{{"error", kind}, {"message", err.Error()}, {"duration_ms", time.Since(r.start).Milliseconds()}}
+	f := append(envelope{{"error", kind}, {"message", err.Error()}}, r.times(kind != runtime.ConnectionFailed)...)
 	if kind != runtime.ConnectionFailed && r.format == formatJSON {
 		f = append(f, r.output("partial_")...)
 	}
@@ -194,12 +204,17 @@ func (r *report) failure(err error) envelope {
 	return append(f, networkFields(r.network)...)
 }
 
-// networkFields are what the command did with the VM's network.
+// networkFields are what the command did with the VM's network; none when it sent
+// nothing.
 func networkFields(r *runtime.NetworkReport) envelope {
 	if r == nil {
 		return nil
 	}
-	e := envelope{{"network_metrics", map[string]network.Metrics{"eth0": r.Metrics}}} // by interface
+	var e envelope
+	if r.Metrics.SentPackets > 0 {
+		type interfaces map[string]network.Metrics
+		e = envelope{{"network_metrics", map[string]interfaces{"interfaces": {"eth0": r.Metrics}}}}
+	}
 	if len(r.Denied) > 0 {
 		e = append(e, field{"network_denied", r.Denied})
 	}

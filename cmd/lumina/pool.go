@@ -11,20 +11,19 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 func newPoolCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "pool", Short: "Run a command many times, several VMs at once"}
-	c.AddCommand(newPoolRunCommand(env))
-	return c
+	return newGroup("pool", "Run a command many times, several VMs at once", newPoolRunCommand(env))
 }
 
 func newPoolRunCommand(env *environment) *cobra.Command {
 	var vm vmFlags
-	var flags commandFlags
+	var flags imageCommandFlags
 	var size, count int
 	c := &cobra.Command{
-		Use:   "run --size N --count C COMMAND | run … -- PROG [ARG…]",
+		Use:   "run --size N --count C [COMMAND] | run … -- PROG [ARG…]",
 		Short: "Run a command C times, each in a VM of its own, N at once",
 		Long: `Run a command C times, each in a VM of its own, N at once. Each result is one
 JSON object on a line, printed when it is there; LUMINA_RUN in the command's
@@ -42,7 +41,7 @@ runs' were, else 1.`,
 			if size < 1 || count < 1 {
 				return usageError{fmt.Errorf("--size %d --count %d: want at least 1", size, count)}
 			}
-			return runPool(c.Context(), env, runtime.RunOptions{VM: options, Command: command}, size, count)
+			return runPool(c.Context(), env, &vm, runtime.RunOptions{VM: options, Command: command}, size, count)
 		},
 	}
 	c.Flags().SortFlags = false
@@ -53,12 +52,15 @@ runs' were, else 1.`,
 	return c
 }
 
-func runPool(ctx context.Context, env *environment, options runtime.RunOptions, size, count int) error {
+func runPool(ctx context.Context, env *environment, vm *vmFlags, options runtime.RunOptions, size, count int) error {
 	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 	if err != nil {
 		return err
 	}
-	if err := pullDefault(ctx, env, r.Home(), options.VM.Image); err != nil {
+	if err := vm.obtain(ctx, env, r.Home(), &options.VM); err != nil {
+		return err
+	}
+	if err := checkCommand(r.Images, options); err != nil {
 		return err
 	}
 	lines := lineWriter{w: env.stdout}
@@ -96,18 +98,32 @@ feed:
 	return nil
 }
 
+// checkCommand says what is wrong with a command in VMs of an image: once, and not
+// in each of them.
+func checkCommand(images *image.Store, options runtime.RunOptions) error {
+	h, err := images.Open(options.VM.Image)
+	if err != nil {
+		return &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
+	}
+	defer h.Close()
+	if err := options.Command.Check(h.Config); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
 // poolRun prints the result of one run, and says whether its command succeeded.
 func poolRun(ctx context.Context, env *environment, r *runtime.Runtime, options runtime.RunOptions, n int, lines *lineWriter) (bool, runtime.Trace) {
 	report := &report{env: env, format: formatJSON, start: time.Now()}
 	options.Command.Stdio = agent.Stdio{Stdout: &report.stdout, Stderr: &report.stderr}
 	options.Command.Env = append(options.Command.Env[:len(options.Command.Env):len(options.Command.Env)], fmt.Sprintf("LUMINA_RUN=%d", n))
 	result, err := r.Run(ctx, options)
-	report.network = result.Network
+	report.network, report.boot = result.Network, result.Boot
 	row := envelope{{"run", n}}
 	if err != nil {
 		row = append(row, report.failure(err)...)
 	} else {
-		row = append(row, report.success(result.ExitCode, result.Duration)...)
+		row = append(append(row, report.output("")...), report.success(result.ExitCode)...)
 	}
 	printErr := lines.print(row)
 	return err == nil && printErr == nil && result.ExitCode == 0, result.Trace

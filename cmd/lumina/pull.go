@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/reference"
+	"github.com/abdul-abdi/lumina/initramfs"
 	"github.com/abdul-abdi/lumina/release"
 	"github.com/abdul-abdi/lumina/release/github"
 	"github.com/abdul-abdi/lumina/release/sign"
@@ -157,8 +159,8 @@ unpacked, and an interrupted download goes on where it was.
 
 What has a "/" or a ":" is a reference in a registry. What images push --as-is
 sent comes as it was; of a container image one is made, as images create NAME
---from REF does. Without NAME it is the last part of REF,
-without the tag.`,
+--from REF does. Without NAME it is kept for run --image REF, under a name made of
+REF, and is what the registry has now; an image NAME stays if it is another's.`,
 		Example: `  lumina images pull python
   lumina images pull debian:12
   lumina images pull ghcr.io/team/tools:v1 tools`,
@@ -170,16 +172,10 @@ without the tag.`,
 			}
 			if !strings.ContainsAny(from, "/:") {
 				fromRelease.maxSize = fromRegistry.maxSize
+				fromRelease.force = fromRelease.force || fromRegistry.replace
 				return fromRelease.pull(c.Context(), env, from, fromRegistry.platform, name)
 			}
-			if name == "" {
-				name = nameOf(from)
-			}
-			err := fromRegistry.pullArtifact(c.Context(), env, name, from)
-			if errors.Is(err, builder.ErrNotArtifact) {
-				return fromRegistry.create(c.Context(), env, name, from, nil)
-			}
-			return err
+			return fromRegistry.pull(c.Context(), env, name, from, fromRelease.force)
 		},
 	}
 	c.Flags().SortFlags = false
@@ -188,29 +184,74 @@ without the tag.`,
 	return c
 }
 
-// pullArtifact fetches an image that was sent as it is.
-func (f *createFlags) pullArtifact(ctx context.Context, env *environment, name, from string) error {
+// pull makes an image of what a reference names.
+func (f *createFlags) pull(ctx context.Context, env *environment, name, from string, force bool) error {
 	arch, err := parsePlatform(f.platform)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("pulling image %q took longer than %v (--timeout)", name, f.timeout))
+	ref, err := reference.Parse(from)
+	if err != nil {
+		return usageError{err}
+	}
+	own := name == ""
+	if own {
+		if name, err = ref.Name(); err != nil {
+			return err
+		}
+	}
+	if err := image.CheckName(name); err != nil {
+		return usageError{err}
+	}
+	ctx, cancel := f.limit(ctx, "pulling", name)
 	defer cancel()
 	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 	if err != nil {
 		return err
 	}
 	bars := newProgress(env)
-	o := builder.PullOptions{Name: name, Reference: from, Architecture: arch, Store: rt.Images, Progress: bars.update, MaxSize: int64(f.maxSize)}
+	o := builder.Options{
+		Name: name, Reference: ref.String(), Architecture: arch, Rosetta: f.rosetta, Store: rt.Images, CacheDir: filepath.Join(rt.Home(), "cache"),
+		Replace: own || force || f.replace || sameSource(rt.Images, name, ref), Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read, Progress: bars.update, MaxSize: int64(f.maxSize),
+	}
 	if !f.noVerify {
 		o.Verify = func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
 	}
-	img, err := builder.PullArtifact(ctx, o)
+	img, err := builder.Pull(ctx, o)
 	bars.close(err == nil)
 	if err != nil {
-		return orMaxSize(err)
+		return f.explain(err)
 	}
 	return printImage(env, name, img)
+}
+
+// sameSource says whether an image was made of a reference: to pull it again is to
+// bring it up to date.
+func sameSource(store *image.Store, name string, ref reference.Reference) bool {
+	h, err := store.Open(name)
+	if err != nil {
+		return false
+	}
+	defer h.Close()
+	was, err := reference.Parse(h.Source.Reference)
+	return err == nil && was == ref
+}
+
+// localName is the name of the image that an argument means: one of that name, or
+// the one that is kept of a reference.
+func localName(store *image.Store, arg string) (string, error) {
+	if store.Has(arg) {
+		return arg, nil
+	}
+	if ref, err := reference.Parse(arg); err == nil {
+		if name, err := ref.Name(); err == nil && store.Has(name) {
+			return name, nil
+		}
+	}
+	if err := image.CheckName(arg); err != nil {
+		return "", fmt.Errorf("image %q: %w; lumina images list shows those that are here", arg, image.ErrNotFound)
+	}
+	return arg, nil // for the store to tell
 }
 
 func pull(ctx context.Context, env *environment, from release.From, home string, o release.PullOptions) (release.Pulled, error) {
@@ -232,31 +273,6 @@ func pull(ctx context.Context, env *environment, from release.From, home string,
 func orMaxSize(err error) error {
 	if errors.Is(err, builder.ErrTooLarge) || errors.Is(err, release.ErrTooLarge) {
 		return fmt.Errorf("%w; --max-size sets another", err)
-	}
-	return err
-}
-
-// pullDefault pulls the default image when it is the one to run and there is
-// none.
-func pullDefault(ctx context.Context, env *environment, home, name string) error {
-	if name != defaultImage {
-		return nil
-	}
-	h, err := image.NewStore(filepath.Join(home, "images")).Open(name)
-	if err == nil {
-		return h.Close()
-	}
-	if !errors.Is(err, image.ErrNotFound) {
-		return nil // for who starts the VM to tell
-	}
-	flags := fromFlags{repo: defaultRepo}
-	from, err := flags.from(env)
-	if err == nil {
-		_, err = pull(ctx, env, from, home, release.PullOptions{ID: name, Architecture: goruntime.GOARCH})
-	}
-	if err != nil && ctx.Err() == nil {
-		err = &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf(
-			"image %q: %w, and it cannot be pulled (%w); make it with: lumina images create %s --from debian:12", name, image.ErrNotFound, err, name)}
 	}
 	return err
 }

@@ -20,9 +20,7 @@ import (
 )
 
 func newReleaseCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "release", Short: "Publish images as a GitHub release"}
-	c.AddCommand(newPublishCommand(env), newKeygenCommand(env))
-	return c
+	return newGroup("release", "Publish images as a GitHub release", newPublishCommand(env), newKeygenCommand(env))
 }
 
 // publishFlags are the flags of release publish.

@@ -177,18 +177,22 @@ func TestRunWithoutImage(t *testing.T) {
 			if r.code != exitFailure || r.Error != "connection_failed" || r.PartialStdout != nil {
 				t.Errorf("%+v", r)
 			}
-			if !strings.Contains(r.Message, tt.want) || !strings.Contains(r.Message, "lumina images create default --from debian:12") || strings.Contains(r.Message, "\n") {
+			if !strings.Contains(r.Message, tt.want) || !strings.HasSuffix(r.Message, "; this takes another: "+program+" run --image debian:12 true") || strings.Contains(r.Message, "\n") {
 				t.Errorf("message %q, want %q", r.Message, tt.want)
 			}
 			started := finish(t, with(command("session", "start"), env...))
-			if started.code != exitFailure || started.Error != "connection_failed" || started.Message != r.Message {
+			if started.code != exitFailure || started.Error != "connection_failed" || !strings.HasSuffix(started.Message, program+" session start --image debian:12") {
 				t.Errorf("session start: %+v", started)
 			}
 			file := filepath.Join(t.TempDir(), "network.yaml")
-			write(t, file, "sessions: [{name: a, image: debian}, {name: b}]\n")
+			write(t, file, "sessions: [{name: a}, {name: b, image: debian}]\n")
 			network := finish(t, with(command("network", "run", file), env...))
-			if network.code != exitFailure || network.Error != "connection_failed" || network.Message != r.Message {
+			if network.code != exitFailure || network.Error != "connection_failed" || !strings.HasSuffix(network.Message, program+" images create default --from debian:12") {
 				t.Errorf("network run: %+v", network)
+			}
+			secret := finish(t, with(command("run", "-e", "A=secret", "true"), env...))
+			if !strings.HasSuffix(secret.Message, program+" images create default --from debian:12") {
+				t.Errorf("with a variable: %s", secret.Message)
 			}
 			text := finish(t, with(command("run", "true"), append(env, "LUMINA_FORMAT=text")...))
 			if text.code != exitFailure || strings.Count(text.stderr, "\n") != 1 {

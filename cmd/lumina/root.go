@@ -25,10 +25,12 @@ const (
 // environment is what the CLI takes from its process, so that it can be called
 // in another one's.
 type environment struct {
+	program        string // as it was called
 	args           []string
 	stdin          *os.File
 	stdout, stderr *os.File
 	getenv         func(string) string
+	lookupEnv      func(string) (string, bool)
 	// signals are those that ask the program to end, for the command in a VM to take
 	// while it runs; nil for none.
 	signals <-chan syscall.Signal
@@ -124,23 +126,27 @@ func subcommands() []subcommand {
 }
 
 func newRootCommand(env *environment) *cobra.Command {
-	root := &cobra.Command{
-		Use:           "lumina",
-		Short:         "subprocess.run() for virtual machines",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          usageArgs(cobra.NoArgs),
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	root := newGroup("lumina", "subprocess.run() for virtual machines")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	printsVersion := root.Flags().BoolP("version", "v", false, "print the version")
+	help := root.RunE
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if *printsVersion {
+			return printVersion(env)
+		}
+		return help(c, args)
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
-	})
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelpCommand())
 	all := subcommands()
 	if i := slices.IndexFunc(all, func(c subcommand) bool { return len(env.args) > 0 && c.name == env.args[0] }); i >= 0 {
 		all = all[i : i+1]
 	}
 	for _, c := range all {
 		root.AddCommand(c.make(env))
+	}
+	if len(all) > 1 {
+		initCompletion(root)
 	}
 	return root
 }

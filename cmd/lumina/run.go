@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,32 +22,55 @@ import (
 
 // commandFlags are the flags of every command that runs a process in a VM.
 type commandFlags struct {
-	env     []string
-	dir     string
-	user    string
-	timeout time.Duration
+	env, envFiles []string
+	dir           string
+	user          string
+	timeout       timeSpan
 }
 
 func (f *commandFlags) register(c *cobra.Command) {
 	flags := c.Flags()
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, NAME=value (repeatable)")
-	flags.StringVar(&f.dir, "workdir", "", "working directory (default: the image's)")
-	flags.StringVar(&f.user, "user", "", "user to run as, NAME or UID[:GID] (default: the image's)")
-	flags.DurationVar(&f.timeout, "timeout", 0, "end the command after this time, such as 60s (default $LUMINA_TIMEOUT or none)")
+	f.registerEnv(c)
+	flags.StringVarP(&f.dir, "workdir", "w", "", "working directory, absolute (default: the image's)")
+	flags.StringVarP(&f.user, "user", "u", "", "user to run as, NAME or UID[:GID] (default: the image's)")
+	flags.Var(&f.timeout, "timeout", "end the command after this time, such as 30 (seconds), 90s or 1h; 0 for never (default $LUMINA_TIMEOUT or never)")
+}
+
+func (f *commandFlags) registerEnv(c *cobra.Command) {
+	c.Flags().StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, NAME=VALUE; NAME alone takes this process's value (repeatable)")
+	c.Flags().StringArrayVar(&f.envFiles, "env-file", nil, "set those of a file, a line each (repeatable)")
+}
+
+// settings are all of a command but what it is.
+func (f *commandFlags) settings(c *cobra.Command, env *environment) (runtime.Command, error) {
+	cmd := runtime.Command{Dir: f.dir, User: f.user}
+	var err error
+	if cmd.Env, err = variables(env, f.env, f.envFiles); err != nil {
+		return cmd, usageError{err}
+	}
+	if c.Flags().Changed("workdir") && !path.IsAbs(f.dir) {
+		return cmd, usageError{fmt.Errorf("--workdir %q: want an absolute path in the VM", f.dir)}
+	}
+	if c.Flags().Changed("user") && strings.TrimSpace(f.user) == "" {
+		return cmd, usageError{fmt.Errorf("--user %q: want NAME or UID[:GID]", f.user)}
+	}
+	cmd.Timeout, err = timeoutOf(env, f.timeout, c.Flags().Changed("timeout"))
+	return cmd, err
 }
 
 // command is the process that the flags and arguments ask for: one argument
 // before any "--" is a string for the shell, what follows "--" a program. dash
 // is how many arguments come before "--", negative when there is none.
 func (f *commandFlags) command(c *cobra.Command, env *environment, args []string, dash int) (runtime.Command, error) {
-	timeout, err := timeoutOf(env, f.timeout)
+	cmd, err := f.settings(c, env)
 	if err != nil {
-		return runtime.Command{}, err
+		return cmd, err
 	}
-	cmd := runtime.Command{Env: f.env, Dir: f.dir, User: f.user, Timeout: timeout}
 	switch {
 	case len(args) == 0:
 		return cmd, usageError{fmt.Errorf("no command given; see %s --help", c.CommandPath())}
+	case dash == 0 && args[0] == "", dash != 0 && strings.TrimSpace(args[0]) == "":
+		return cmd, usageError{fmt.Errorf("the command is empty; see %s --help", c.CommandPath())}
 	case dash == 0:
 		cmd.Args = args
 	case dash > 0 || len(args) > 1:
@@ -53,6 +79,53 @@ func (f *commandFlags) command(c *cobra.Command, env *environment, args []string
 		cmd.Shell = args[0]
 	}
 	return cmd, nil
+}
+
+// imageCommandFlags are those of commands whose image may say what to run.
+type imageCommandFlags struct {
+	commandFlags
+	entrypoint string
+}
+
+func (f *imageCommandFlags) register(c *cobra.Command) {
+	f.commandFlags.register(c)
+	c.Flags().StringVar(&f.entrypoint, "entrypoint", "", "run this program in place of the image's ENTRYPOINT and CMD, with what follows -- as its arguments; '' for none")
+}
+
+// command is also that of the image, when there are no arguments.
+func (f *imageCommandFlags) command(c *cobra.Command, env *environment, args []string, dash int) (runtime.Command, error) {
+	given := c.Flags().Changed("entrypoint")
+	if len(args) > 0 && (!given || f.entrypoint == "") {
+		return f.commandFlags.command(c, env, args, dash)
+	}
+	cmd, err := f.settings(c, env)
+	cmd.Args = args
+	if given {
+		cmd.Entrypoint = &f.entrypoint
+	}
+	if given && f.entrypoint == "" {
+		err = errors.Join(err, usageError{fmt.Errorf("--entrypoint '' leaves no command: give one; see %s --help", c.CommandPath())})
+	}
+	return cmd, err
+}
+
+// terminalFlags are docker's -i and -t.
+type terminalFlags struct{ pty bool }
+
+func (f *terminalFlags) register(c *cobra.Command) {
+	flags := c.Flags()
+	flags.BoolVarP(&f.pty, "pty", "t", false, "give the command a terminal: this one")
+	flags.BoolVar(&f.pty, "tty", false, "the same as --pty")
+	flags.BoolP("interactive", "i", false, "pass the standard input on: it always is, so this changes nothing")
+	_ = flags.MarkHidden("tty") // it fails for flags that do not exist only
+}
+
+// check says whether there is a terminal to give.
+func (f *terminalFlags) check(env *environment) error {
+	if f.pty && !term.IsTerminal(int(env.stdin.Fd())) {
+		return usageError{errors.New("--pty needs a terminal as standard input")}
+	}
+	return nil
 }
 
 // stdin is what the command reads: a terminal stays with its owner, and the null
@@ -72,19 +145,33 @@ func isNull(f *os.File) bool {
 
 func newRunCommand(env *environment) *cobra.Command {
 	var vm vmFlags
-	var flags commandFlags
+	var flags imageCommandFlags
+	var terminal terminalFlags
 	var copies, downloads []string
 	var most byteSize
+	var name string
 	c := &cobra.Command{
-		Use:   "run [flags] COMMAND | run [flags] -- PROG [ARG…]",
+		Use:   "run [flags] [COMMAND] | run [flags] -- PROG [ARG…]",
 		Short: "Run one command in a fresh VM",
 		Long: `Run one command in a fresh VM.
+
+COMMAND is one string for the VM's shell; what follows -- is a program and its
+arguments, run without one. Without either the image's ENTRYPOINT and CMD run, as
+docker runs them; a command that is given takes the place of both. With
+--entrypoint PROG, what follows are its arguments.
+
+--image is an image that is here (lumina images list) or what images create --from
+takes: debian:12, ghcr.io/owner/name@sha256:…, oci:DIR[:TAG], docker-archive:FILE.
+An image is made of that once and kept, under a name made of the reference; one of
+files is made anew when they change. A local image of that very name wins.
 
 --copy and --download copy as lumina cp does; see there. --timeout is for the
 command and its copies together. A download that fails costs nothing of the result:
 that says "transfer_error", and the exit code is the command's, or 125 when that
 is 0 (124 when the time was over).`,
 		Example: `  lumina run 'uname -a; id'
+  lumina run --image debian:12 'cat /etc/os-release'
+  lumina run -it -v ./src:/src -w /src --image golang:1.26 -- go test ./...
   echo 6*7 | lumina run --image python -- python3 -c 'print(eval(input()))'`,
 		RunE: func(c *cobra.Command, args []string) error {
 			command, err := flags.command(c, env, args, c.ArgsLenAtDash())
@@ -102,21 +189,45 @@ is 0 (124 when the time was over).`,
 			if run.Downloads, err = parsePairs("--download", "REMOTE:LOCAL", downloads); err != nil {
 				return err
 			}
+			if err := checkDockers(c, name); err != nil {
+				return err
+			}
+			if err := terminal.check(env); err != nil {
+				return err
+			}
 			if err := run.Check(); err != nil {
 				return usageError{err}
 			}
 			run.MaxSize = int64(most)
-			return runOnce(c.Context(), env, run)
+			return runOnce(c.Context(), env, &vm, run, terminal.pty)
 		},
 	}
 	c.Flags().SortFlags = false
 	vm.register(c, env)
 	flags.register(c)
+	terminal.register(c)
 	c.Flags().StringArrayVar(&copies, "copy", nil, "copy a file or directory in before the command, LOCAL:REMOTE (repeatable)")
 	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")
 	c.Flags().Var(&most, "max-size", "end a download that writes more (default half of what is free there)")
+	c.Flags().Bool("rm", true, "leave nothing of the VM: it is always so, so this changes nothing")
+	c.Flags().StringVar(&name, "name", "", "a name for the run: it ends with its command and is not listed, so this changes nothing")
 	return c
 }
+
+// checkDockers checks the flags of docker's that are taken though they change
+// nothing here.
+func checkDockers(c *cobra.Command, name string) error {
+	if keep, err := c.Flags().GetBool("rm"); err == nil && !keep {
+		return usageError{errors.New("--rm=false: nothing of a run is kept; lumina session start keeps a VM")}
+	}
+	if c.Flags().Changed("name") && !containerName().MatchString(name) {
+		return usageError{fmt.Errorf("--name %q: want letters, digits, '.', '_' and '-', at least two, beginning with a letter or digit", name)}
+	}
+	return nil
+}
+
+// containerName is what docker takes.
+var containerName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`) })
 
 // parsePairs splits FROM:TO. Either may have colons of its own: a source of this
 // host is what is there, and else the last colon is the one that splits.
@@ -138,7 +249,7 @@ func parsePairs(flag, form string, values []string) ([]runtime.Copy, error) {
 	return pairs, nil
 }
 
-func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) error {
+func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime.RunOptions, pty bool) error {
 	report, err := newReport(env)
 	if err != nil {
 		return err
@@ -147,14 +258,25 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 	if err != nil {
 		return err
 	}
-	if err := pullDefault(ctx, env, r.Home(), options.VM.Image); err != nil {
-		return report.finish(0, 0, err)
+	if err := vm.obtain(ctx, env, r.Home(), &options.VM); err != nil {
+		return report.fail(err)
 	}
 	stdout, stderr := report.writers()
 	options.Command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
 	options.Command.Signals = env.signals
+	restore := func() error { return nil }
+	if pty {
+		restore = joinTerminal(ctx, env, &options.Command)
+		report.format = formatText
+	}
 	supervise.LeaveProcessors()
 	result, err := r.Run(ctx, options)
+	if restoreErr := restore(); err == nil {
+		err = restoreErr
+	}
+	if errors.Is(err, runtime.ErrNoCommand) {
+		return usageError{err}
+	}
 	if env.getenv("LUMINA_BOOT_TRACE") == "1" {
 		printTrace(env.stderr, result.Trace)
 	}
@@ -162,8 +284,8 @@ func runOnce(ctx context.Context, env *environment, options runtime.RunOptions) 
 	for _, name := range result.NotCopied {
 		env.note("%s is a socket, FIFO or device and was not copied", name)
 	}
-	report.network, report.transfer, report.hostError = result.Network, result.TransferError, result.HostError
-	return report.finish(result.ExitCode, result.Duration, err)
+	report.network, report.transfer, report.hostError, report.boot = result.Network, result.TransferError, result.HostError, result.Boot
+	return report.finish(result.ExitCode, err)
 }
 
 // printTrace prints where the boot's time went, in milliseconds.

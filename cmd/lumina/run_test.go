@@ -114,7 +114,7 @@ func TestRunErrors(t *testing.T) {
 		{"guest that powers off", []string{"echo part; sleep 0.1; " + reboot("0x4321fedc") + "; sleep 60"}, 125, "vm_crashed", "reboot: Power off not available", "part\n"},
 		{"guest that halts", []string{"echo part; sleep 0.1; dmesg -n 1; " + reboot("0xcdef0123") + "; sleep 60"}, 125, "vm_crashed", "reboot: System halted", "part\n"},
 		{"guest whose kernel panics and stays", []string{"echo part; sleep 0.1; echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger; sleep 60"}, 125, "vm_crashed", "sysrq triggered crash", "part\n"},
-		{"image that is not there", []string{"--image", "nope", "true"}, 125, "connection_failed", "lumina images create nope", "-"},
+		{"image that is not there", []string{"--image", "nope", "true"}, 125, "connection_failed", `image "nope": no such image (lumina images list), and it cannot be fetched`, "-"},
 		{"program that is not there", []string{"--", "no-such-program"}, 125, "connection_failed", "no-such-program", "-"},
 		{"directory that is none", []string{"--workdir", "/etc/passwd", "true"}, 125, "connection_failed", "/etc/passwd", "-"},
 		{"user that is not there", []string{"--user", "nobody-such", "true"}, 125, "connection_failed", "nobody-such", "-"},
@@ -138,19 +138,67 @@ func TestRunErrors(t *testing.T) {
 	nothingLeft(t)
 }
 
+// Each is told in one line, before a VM boots, and nothing is left.
 func TestBadUsage(t *testing.T) {
-	for _, args := range [][]string{
-		{"run"}, {"run", "a", "b"}, {"run", "--no-such-flag", "true"}, {"run", "--memory", "much", "true"},
-		{"run", "--network", "bridge", "true"}, {"run", "--copy", "x", "true"}, {"run", "--cpus", "-1", "true"},
-		{"run", "--cpus", "0", "true"}, {"run", "--memory", "63MB", "true"}, {"run", "--memory", "1000TB", "true"}, {"run", "--disk-size", "1MB", "true"},
-		{"images", "create"}, {"images", "create", "x"}, {"images", "create", "x", "--from", "y", "--platform", "linux/mips"},
-		{"no-such-command"}, {"exec"}, {"exec", "x"}, {"cp", "a", "b"},
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "env"), "A=1\nB C=2\n")
+	write(t, filepath.Join(dir, "file"), "")
+	digest := "@sha256:12"
+	for _, tt := range []struct {
+		want string
+		args []string
+	}{
+		{"quote it", []string{"run", "a", "b"}}, {"--no-such-flag", []string{"run", "--no-such-flag", "true"}},
+		{"the command is empty", []string{"run", ""}}, {"the command is empty", []string{"run", " \t"}}, {"the command is empty", []string{"run", "--", ""}},
+		{"the command is empty", []string{"pool", "run", ""}}, {"the command is empty", []string{"exec", "x", ""}},
+		{"neither NAME=VALUE nor NAME", []string{"run", "-e", "", "true"}}, {"neither NAME=VALUE nor NAME", []string{"run", "-e", "=x", "true"}},
+		{"neither NAME=VALUE nor NAME", []string{"exec", "-e", "=x", "x", "true"}},
+		{"no such file", []string{"run", "--env-file", dir + "/none", "true"}}, {`env:2: "B C" is no variable's name`, []string{"run", "--env-file", dir + "/env", "true"}},
+		{"want an absolute path", []string{"run", "-w", "src", "true"}}, {"want an absolute path", []string{"exec", "-w", "", "x", "true"}},
+		{"want NAME or UID", []string{"run", "--user", "", "true"}},
+		{"not a time", []string{"run", "--timeout", "soon", "true"}}, {"not negative", []string{"run", "--timeout", "-1s", "true"}}, {"not a time", []string{"run", "--timeout", "", "true"}},
+		{"292 years", []string{"run", "--timeout", "99999999999999999999", "true"}}, {"not a time", []string{"run", "--timeout", "NaN", "true"}},
+		{"not negative", []string{"session", "start", "--ttl", "-1h"}}, {"not a time", []string{"images", "create", "x", "--from", "y", "--timeout", "1d"}},
+		{"not a time", []string{"clean", "--cache-age", "old"}}, {"not a time", []string{"desktop", "boot", "x", "--timeout", "x"}}, {"not a time", []string{"network", "run", "x", "--timeout", "x"}},
+		{"not a size", []string{"run", "--memory", "much", "true"}}, {"not a size", []string{"run", "-m", "1gg", "true"}}, {"not a size", []string{"run", "-m", "0", "true"}}, {"not a size", []string{"run", "-m", "-1g", "true"}},
+		{"at least 64 MB", []string{"run", "--memory", "63MB", "true"}}, {"this host has", []string{"run", "--memory", "1000TB", "true"}}, {"16 MB", []string{"run", "--disk-size", "1MB", "true"}},
+		{"want nat", []string{"run", "--network", "bridge", "true"}}, {"it is empty", []string{"run", "--network", "allow=", "true"}},
+		{"--copy", []string{"run", "--copy", "x", "true"}}, {"no such file", []string{"run", "--copy", "/no/such:/x", "true"}}, {"--download", []string{"run", "--download", "/x:", "true"}},
+		{"want 1 to", []string{"run", "--cpus", "-1", "true"}}, {"want 1 to", []string{"run", "--cpus", "0", "true"}}, {"want 1 to", []string{"run", "--cpus", "1.5", "true"}},
+		{"is not NAME:PATH", []string{"run", "-v", "x", "true"}}, {"is not NAME:PATH", []string{"run", "-v", "x:y", "true"}}, {"volume name", []string{"run", "-v", "X:/y", "true"}},
+		{"no such file", []string{"run", "-v", dir + "/none:/y", "true"}}, {"not a directory", []string{"run", "-v", dir + "/file:/y", "true"}}, {"the root", []string{"run", "-v", dir + ":/", "true"}},
+		{"there are two", []string{"run", "-v", dir + ":/y", "-v", dir + ":/y/", "true"}},
+		{"init", []string{"run", "--init", "upstart", "true"}}, {"want missing, always or never", []string{"run", "--pull", "sometimes", "true"}},
+		{"nothing of a run is kept", []string{"run", "--rm=false", "true"}}, {"--name", []string{"run", "--name", "a/b", "true"}},
+		{"leaves no command", []string{"run", "--image", "debian", "--entrypoint", ""}}, {"needs a terminal", []string{"run", "-it", "--image", "debian", "true"}}, {"needs a terminal", []string{"exec", "-t", "x", "true"}},
+		{"session start", []string{"run", "-d", "true"}}, {"--run starts", []string{"session", "start", "-e", "A=1"}},
+		{"at least 1", []string{"pool", "run", "--size", "0", "true"}},
+		// References, wherever one is taken.
+		{"oci:./img", []string{"run", "--image", "./img", "true"}}, {"oci:./img", []string{"pool", "run", "--image", "./img", "true"}}, {"oci:./img", []string{"session", "start", "--image", "./img"}},
+		{"oci:./img", []string{"images", "create", "x", "--from", "./img"}}, {"oci:./img", []string{"images", "pull", "./img"}}, {"it is a path", []string{"images", "push", "debian", "./img"}},
+		{"docker-archive:x.tar", []string{"run", "--image", "x.tar", "true"}}, {"docker-archive:", []string{"run", "--image", "file:///x.tar", "true"}}, {"without https://", []string{"run", "--image", "https://example.test/x", "true"}},
+		{"dir: cannot be read", []string{"run", "--image", "dir:/x", "true"}}, {"Windows", []string{"run", "--image", `C:\x`, "true"}}, {"it is empty", []string{"run", "--image", "", "true"}},
+		{"lower-case", []string{"run", "--image", "Debian", "true"}}, {"no digest", []string{"run", "--image", "debian" + digest, "true"}}, {"sent to a registry", []string{"images", "push", "debian", "oci:x"}},
+		// Verbs.
+		{"arg", []string{"images", "create"}}, {"--from or --recipe", []string{"images", "create", "x"}}, {"linux/amd64", []string{"images", "create", "x", "--from", "y", "--platform", "linux/mips"}},
+		{"image name", []string{"images", "create", "X", "--from", "debian"}}, {"image name", []string{"images", "pull", "debian:12", "X"}}, {"the command is empty", []string{"images", "create", "x", "--from", "debian", "--run", " "}},
+		{`unknown command "no-such-command"`, []string{"no-such-command"}}, {"did you mean rm?", []string{"images", "rmm", "x", "--force"}}, {"did you mean list", []string{"volume", "lst"}},
+		{`unknown command "x" for "lumina session"`, []string{"session", "x"}}, {"unknown command", []string{"desktop", "x"}}, {"unknown command", []string{"network", "x"}}, {"unknown command", []string{"pool", "x"}},
+		{"unknown command", []string{"release", "x"}}, {"unknown command", []string{"bench", "x"}}, {"unknown command", []string{"completion", "tcsh"}}, {"unknown command", []string{"help", "x"}}, {"unknown command", []string{"help", "images", "x"}},
+		{"arg", []string{"volume", "rm"}}, {"no session given", []string{"exec"}}, {"no command given", []string{"exec", "x"}}, {"SID:PATH", []string{"cp", "a", "b"}},
 	} {
-		r := lumina(t, args...)
-		if r.code != 2 || strings.Count(r.stderr, "\n") != 1 || !strings.HasPrefix(r.stderr, "lumina: ") {
-			t.Errorf("lumina %q: exit code %d, stderr %q, want 2 and one line", args, r.code, r.stderr)
+		r := lumina(t, tt.args...)
+		if r.code != 2 || strings.Count(r.stderr, "\n") != 1 || !strings.HasPrefix(r.stderr, "lumina: ") || !strings.Contains(r.stderr, tt.want) || r.stdout != "" {
+			t.Errorf("lumina %q: exit code %d, stdout %q, stderr %q, want 2 and one line with %q", tt.args, r.code, r.stdout, r.stderr, tt.want)
 		}
 	}
+	for _, name := range []string{"LUMINA_TIMEOUT", "LUMINA_MEMORY", "LUMINA_CPUS", "LUMINA_DISK_SIZE", "LUMINA_NETWORK", "LUMINA_FORMAT", "LUMINA_OUTPUT"} {
+		r := finish(t, with(command("run", "--image", "debian", "true"), name+"=-x"))
+		if r.code != 2 || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, "-x") {
+			t.Errorf("%s=-x: exit code %d, %q", name, r.code, r.stderr)
+		}
+	}
+	nothingLeft(t)
 }
 
 func TestCopyInAndDownload(t *testing.T) {

@@ -16,48 +16,94 @@ import (
 )
 
 func newSessionCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "session", Short: "Keep a VM and run many commands in it"}
-	c.AddCommand(newSessionStartCommand(env), newSessionStopCommand(env), newSessionListCommand(env))
-	return c
+	return newGroup("session", "Keep a VM and run many commands in it",
+		newSessionStartCommand(env), newSessionStopCommand(env), newSessionListCommand(env))
 }
 
 func newSessionStartCommand(env *environment) *cobra.Command {
 	var vm vmFlags
 	var forwards []string
-	var ttl time.Duration
+	var ttl timeSpan
+	var image imageRun
 	c := &cobra.Command{
 		Use:   "start",
 		Short: "Boot a VM that stays, and print its session identifier",
-		Args:  usageArgs(cobra.NoArgs),
+		Long: `Boot a VM that stays, and print its session identifier.
+
+--image is what run takes. --run starts the image's ENTRYPOINT and CMD, detached:
+its id is printed, too; see lumina logs and lumina ps SID.`,
+		Example: `  lumina session start --image postgres:17 --run -e POSTGRES_PASSWORD --forward 5432:5432`,
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
 			if err != nil {
 				return err
 			}
-			o := session.Options{Home: home, TTL: ttl}
+			o := session.Options{Home: home, TTL: time.Duration(ttl)}
 			if o.VM, err = vm.options(env); err != nil {
 				return err
 			}
 			if o.Forwards, err = forward.ParseAll(forwards); err != nil {
 				return usageError{err}
 			}
-			return startSession(c.Context(), env, o)
+			command, err := image.command(c, env)
+			if err != nil {
+				return err
+			}
+			return startSession(c.Context(), env, &vm, o, command)
 		},
 	}
 	c.Flags().SortFlags = false
 	vm.register(c, env)
 	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")
-	c.Flags().DurationVar(&ttl, "ttl", 0, "end the session when it was not used for this long, such as 30m")
+	c.Flags().Var(&ttl, "ttl", "end the session when it was not used for this long, such as 30m")
+	image.register(c)
 	return c
 }
 
-func startSession(ctx context.Context, env *environment, o session.Options) error {
+// imageRun are the flags of a session that starts its image's command.
+type imageRun struct {
+	commandFlags
+	run bool
+}
+
+func (f *imageRun) register(c *cobra.Command) {
+	c.Flags().BoolVar(&f.run, "run", false, "start the image's ENTRYPOINT and CMD in it")
+	f.registerEnv(c)
+}
+
+// command is nil without --run.
+func (f *imageRun) command(c *cobra.Command, env *environment) (*runtime.Command, error) {
+	command, err := f.settings(c, env)
+	switch {
+	case err != nil:
+		return nil, err
+	case f.run:
+		command.Timeout = 0 // which LUMINA_TIMEOUT gives those that are waited for
+		return &command, nil
+	case len(f.env)+len(f.envFiles) > 0:
+		return nil, usageError{errors.New("--env and --env-file are for what --run starts; exec has its own")}
+	}
+	return nil, nil
+}
+
+// startSession starts a session, and a command in it, unless that is nil.
+func startSession(ctx context.Context, env *environment, vm *vmFlags, o session.Options, command *runtime.Command) error {
 	report, err := newReport(env)
 	if err != nil {
 		return err
 	}
-	if err := pullDefault(ctx, env, o.Home, o.VM.Image); err != nil {
+	if err := vm.obtain(ctx, env, o.Home, &o.VM); err != nil {
 		return report.fail(err)
+	}
+	if command != nil {
+		images, err := imageStore(env)
+		if err != nil {
+			return err
+		}
+		if err := checkCommand(images, runtime.RunOptions{VM: o.VM, Command: *command}); err != nil {
+			return report.fail(err)
+		}
 	}
 	program, err := os.Executable()
 	if err != nil {
@@ -68,11 +114,17 @@ func startSession(ctx context.Context, env *environment, o session.Options) erro
 		return report.fail(err)
 	}
 	makeTemplateLater(env, o.VM, runtime.Trace{Cold: s.Info.Cold})
+	row := map[string]string{"sid": s.Info.SID}
+	if command != nil {
+		if row["id"], err = s.Detach(ctx, *command); err != nil {
+			return report.fail(errors.Join(err, s.Stop(context.WithoutCancel(ctx))))
+		}
+	}
 	if report.format == formatText {
 		_, err = fmt.Fprintln(env.stdout, s.Info.SID)
 		return err
 	}
-	return printJSON(env.stdout, map[string]string{"sid": s.Info.SID})
+	return printJSON(env.stdout, row)
 }
 
 // superviseCommand is the hidden command that a session's process runs.
@@ -91,9 +143,10 @@ func newSuperviseCommand(env *environment) *cobra.Command {
 
 func newSessionStopCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
-		Use:   "stop SID",
-		Short: "End a session and its VM",
-		Args:  usageArgs(cobra.ExactArgs(1)),
+		Use:     "stop SID",
+		Aliases: []string{"remove", "rm"},
+		Short:   "End a session and its VM",
+		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
 			if err != nil {
@@ -133,10 +186,11 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 
 func newSessionListCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List sessions",
-		Args:  usageArgs(cobra.NoArgs),
-		RunE:  func(c *cobra.Command, _ []string) error { return printSessions(c.Context(), env) },
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List sessions",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(c *cobra.Command, _ []string) error { return printSessions(c.Context(), env) },
 	}
 }
 

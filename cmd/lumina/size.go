@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// byteSize is a flag's number of bytes: 512MB, 1GB, 1.5g, 1073741824. Units
+// byteSize is a flag's number of bytes: 512MB, 512m, 1g, 1.5GiB, 1073741824. Units
 // are powers of 1024, as for memory everywhere.
 type byteSize int64
 
@@ -26,18 +26,22 @@ func (b *byteSize) String() string {
 	return formatSize(int64(*b))
 }
 
+// parseSize reads what docker does: a number, a unit's letter, and "B" or "iB".
 func parseSize(s string) (int64, error) {
-	number := strings.TrimRight(strings.ToLower(s), "bi")
-	shift := 0
-	if n := len(number); n > 0 {
-		if i := strings.IndexByte("kmgt", number[n-1]); i >= 0 {
-			shift, number = 10*(i+1), number[:n-1]
-		}
+	number := strings.TrimRight(s, "bBiIkKmMgGtT")
+	shift, ok := 0, true
+	switch unit := strings.ToLower(s[len(number):]); unit {
+	case "", "b":
+	default:
+		letter, rest := unit[:1], unit[1:]
+		i := strings.Index("kmgt", letter)
+		shift, ok = 10*(i+1), i >= 0 && (rest == "" || rest == "b" || rest == "ib")
 	}
+	number = strings.TrimSuffix(number, " ")
 	f, err := strconv.ParseFloat(number, 64)
-	f *= float64(int64(1) << shift)
-	if err != nil || !(f >= 1 && f < math.MaxInt64) {
-		return 0, fmt.Errorf("%q is not a size such as 512MB or 1GB", s)
+	f *= float64(int64(1) << max(shift, 0))
+	if !ok || err != nil || strings.Trim(number, "0123456789.") != "" || !(f >= 1 && f < math.MaxInt64) {
+		return 0, fmt.Errorf("%q is not a size such as 512m, 512MB or 1.5GiB", s)
 	}
 	return int64(f), nil
 }

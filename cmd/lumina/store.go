@@ -15,9 +15,11 @@ type store interface {
 // newRemoveCommand is the remove command of a kind of things.
 func newRemoveCommand[S store](env *environment, short string, open func(*environment) (S, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove NAME…",
-		Short: short,
-		Args:  usageArgs(cobra.MinimumNArgs(1)),
+		Use:        "remove NAME…",
+		Aliases:    []string{"rm"},
+		SuggestFor: []string{"delete", "del"},
+		Short:      short,
+		Args:       usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := open(env)
 			if err != nil {

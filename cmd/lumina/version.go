@@ -17,18 +17,20 @@ func newVersionCommand(env *environment) *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  usageArgs(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
-			f, err := outputFormat(env)
-			if err != nil {
-				return err
-			}
-			if f == formatText {
-				_, err = fmt.Fprintf(env.stdout, "lumina %s (protocol %d, %s/%s)\n", version, protocol.Version, goruntime.GOOS, goruntime.GOARCH)
-				return err
-			}
-			return printJSON(env.stdout, map[string]any{
-				"version": version, "protocol": protocol.Version, "os": goruntime.GOOS, "arch": goruntime.GOARCH,
-			})
-		},
+		RunE:  func(*cobra.Command, []string) error { return printVersion(env) },
 	}
+}
+
+func printVersion(env *environment) error {
+	f, err := outputFormat(env)
+	if err != nil {
+		return err
+	}
+	if f == formatText {
+		_, err = fmt.Fprintf(env.stdout, "lumina %s (protocol %d, %s/%s)\n", version, protocol.Version, goruntime.GOOS, goruntime.GOARCH)
+		return err
+	}
+	return printJSON(env.stdout, map[string]any{
+		"version": version, "protocol": protocol.Version, "os": goruntime.GOOS, "arch": goruntime.GOARCH,
+	})
 }

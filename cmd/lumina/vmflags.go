@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/volume"
@@ -17,6 +23,7 @@ import (
 // vmFlags are the flags of every command that starts a VM.
 type vmFlags struct {
 	image   string
+	pull    string
 	memory  byteSize
 	disk    byteSize
 	cpus    processors
@@ -30,18 +37,20 @@ type vmFlags struct {
 
 func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags := c.Flags()
-	flags.StringVar(&f.image, "image", "default", "image to boot")
-	flags.Var(&f.memory, "memory", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
+	flags.StringVar(&f.image, "image", defaultImage, "image to boot: one that is here, or what images create --from takes, such as debian:12")
+	flags.StringVar(&f.pull, "pull", string(builder.PullMissing), "when to fetch that: missing, always or never")
+	flags.VarP(&f.memory, "memory", "m", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
 	flags.Var(&f.cpus, "cpus", "processors of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
 	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,… (default $LUMINA_NETWORK or nat)")
 	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
 	flags.Bool("no-wait-network", false, "do not wait for the network: it is there with the boot, so this changes nothing")
-	flags.StringArrayVar(&f.volumes, "volume", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")
+	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.StringVar(&f.init, "init", "", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"image":   completeNames(env, imageStore),
+		"pull":    cobra.FixedCompletions([]string{"missing", "always", "never"}, cobra.ShellCompDirectiveNoFileComp),
 		"volume":  completeNames(env, volumeStore),
 		"init":    cobra.FixedCompletions([]string{image.InitLumina, image.InitSystemd}, cobra.ShellCompDirectiveNoFileComp),
 		"network": cobra.FixedCompletions([]string{string(runtime.NetworkNAT), string(runtime.NetworkNone), "allow="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace),
@@ -76,6 +85,12 @@ func (p *processors) Type() string { return "int" }
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: int(f.cpus), Memory: int64(f.memory), DiskSize: int64(f.disk),
 		Network: runtime.NetworkMode(f.network), AllowLAN: f.lan, Init: f.init, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
+	if err := checkImage(f.image); err != nil {
+		return o, usageError{fmt.Errorf("--image: %w", err)}
+	}
+	if err := builder.PullPolicy(f.pull).Check(); err != nil {
+		return o, usageError{fmt.Errorf("--pull %w", err)}
+	}
 	if err := image.CheckInit(o.Init); err != nil {
 		return o, usageError{err}
 	}
@@ -92,6 +107,9 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 		parsed, err := parseVolume(v)
 		if err != nil {
 			return o, usageError{err}
+		}
+		if slices.ContainsFunc(o.Volumes, func(other runtime.Volume) bool { return other.Path == parsed.Path }) {
+			return o, usageError{fmt.Errorf("--volume %q: there are two at %s", v, parsed.Path)}
 		}
 		o.Volumes = append(o.Volumes, parsed)
 	}
@@ -140,36 +158,53 @@ func diskReserve(env *environment) (int64, error) {
 	}
 }
 
-// parseVolume reads NAME:PATH or DIR:PATH[:ro]; a directory is written with a
-// slash.
+// parseVolume reads NAME:PATH or DIR:PATH, each with :ro or without; a directory is
+// written with a slash.
 func parseVolume(s string) (runtime.Volume, error) {
 	rest, readOnly := strings.CutSuffix(s, ":ro")
+	if !readOnly {
+		rest = strings.TrimSuffix(rest, ":rw")
+	}
 	i := strings.LastIndexByte(rest, ':')
 	if i <= 0 || !strings.HasPrefix(rest[i+1:], "/") {
 		return runtime.Volume{}, fmt.Errorf("--volume %q is not NAME:PATH or DIR:PATH[:ro], with an absolute PATH in the VM", s)
 	}
-	v := runtime.Volume{Path: rest[i+1:], ReadOnly: readOnly}
+	v := runtime.Volume{Path: path.Clean(rest[i+1:]), ReadOnly: readOnly}
+	if v.Path == "/" {
+		return v, fmt.Errorf("--volume %q: it cannot be the root of the VM", s)
+	}
 	from := rest[:i]
-	if !strings.Contains(from, "/") {
+	if !strings.Contains(from, "/") && from != "." && from != ".." {
 		v.Name = from
 		return v, volume.CheckName(from)
 	}
 	var err error
-	v.Dir, err = filepath.Abs(from)
-	return v, err
+	if v.Dir, err = filepath.Abs(from); err != nil {
+		return v, err
+	}
+	info, err := os.Stat(v.Dir)
+	if err == nil && !info.IsDir() {
+		err = errors.New("it is not a directory")
+	}
+	if err != nil {
+		return v, fmt.Errorf("--volume %q: %w", s, err)
+	}
+	return v, nil
 }
 
-// timeoutOf is the --timeout flag or LUMINA_TIMEOUT; 0 for none.
-func timeoutOf(env *environment, flag time.Duration) (time.Duration, error) {
-	if v := env.getenv("LUMINA_TIMEOUT"); v != "" && flag == 0 {
-		d, err := time.ParseDuration(v)
-		if err != nil || d < 0 {
-			return 0, usageError{fmt.Errorf("LUMINA_TIMEOUT=%q is not a time such as 60s", v)}
+// obtain makes the image of o one that is here.
+func (f *vmFlags) obtain(ctx context.Context, env *environment, home string, o *runtime.VMOptions) error {
+	return obtainImage(ctx, env, home, &o.Image, builder.PullPolicy(f.pull))
+}
+
+// timeoutOf is the --timeout flag, if it was given, or LUMINA_TIMEOUT; 0 for none.
+func timeoutOf(env *environment, flag timeSpan, given bool) (time.Duration, error) {
+	if v := env.getenv("LUMINA_TIMEOUT"); v != "" && !given {
+		d, err := parseTime(v)
+		if err != nil {
+			return 0, usageError{fmt.Errorf("LUMINA_TIMEOUT=%w", err)}
 		}
 		return d, nil
 	}
-	if flag < 0 {
-		return 0, usageError{fmt.Errorf("--timeout %v: want a positive time such as 60s", flag)}
-	}
-	return flag, nil
+	return time.Duration(flag), nil
 }

@@ -10,11 +10,9 @@ import (
 )
 
 func newVolumeCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "volume", Short: "Keep disks that outlive VMs"}
-	c.AddCommand(newVolumeCreateCommand(env), newVolumeListCommand(env),
+	return newGroup("volume", "Keep disks that outlive VMs", newVolumeCreateCommand(env), newVolumeListCommand(env),
 		newInspectCommand(env, "Print what is known of a volume, as JSON", volumeStore, func(s *volume.Store, name string) (any, error) { return s.Inspect(name) }),
 		newRemoveCommand(env, "Remove volumes that no VM uses, and all they hold", volumeStore))
-	return c
 }
 
 func volumeStore(env *environment) (*volume.Store, error) {
@@ -48,9 +46,10 @@ func newVolumeCreateCommand(env *environment) *cobra.Command {
 
 func newVolumeListCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List volumes",
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List volumes",
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			store, err := volumeStore(env)
 			if err != nil {

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// timeSpan is a flag: a time such as 90s or 1h30m, or a number of seconds.
+type timeSpan time.Duration
+
+func (t *timeSpan) Set(s string) error {
+	d, err := parseTime(s)
+	if err != nil {
+		return err
+	}
+	*t = timeSpan(d)
+	return nil
+}
+
+func (t *timeSpan) Type() string { return "time" }
+
+func (t *timeSpan) String() string {
+	if *t == 0 {
+		return ""
+	}
+	return time.Duration(*t).String()
+}
+
+// parseTime reads a time that is not negative.
+func parseTime(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if s != "" && strings.Trim(s, "0123456789.") == "" { // also 0, which ParseDuration knows
+		seconds, parseErr := strconv.ParseFloat(s, 64)
+		if parseErr != nil {
+			return 0, fmt.Errorf("%q is not a time such as 30 (seconds), 90s or 1h30m", s)
+		}
+		if seconds >= math.MaxInt64/1e9 {
+			return 0, fmt.Errorf("%q is longer than can be counted, 292 years", s)
+		}
+		d, err = time.Duration(math.Ceil(seconds*1e9)), nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a time such as 30 (seconds), 90s or 1h30m", s)
+	}
+	if d < 0 {
+		return 0, fmt.Errorf("%q: a time is not negative", s)
+	}
+	return d, nil
+}

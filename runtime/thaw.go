@@ -94,7 +94,7 @@ func (r *Runtime) templateKey(ctx context.Context, driver vm.Snapshotter, img *i
 	if err != nil {
 		return "", err
 	}
-	return template.Key(fingerprint, protocol.Version, img.Architecture, img.Files, spec.CommandLine, o.CPUs, o.Memory, o.DiskSize, spec.Network != nil)
+	return template.Key(fingerprint, protocol.Version, img.Architecture, img.Files, spec.CommandLine, o.CPUs, o.Memory, o.DiskSize, spec.Network != nil, o.Nested)
 }
 
 // WantsTemplate says whether MakeTemplate would make the next start of such a

@@ -64,6 +64,8 @@ type VMOptions struct {
 	Init string
 	// NoTemplate boots even if there is a frozen VM to go on from.
 	NoTemplate bool
+	// Nested lets the guest run virtual machines in its turn.
+	Nested bool
 	// DiskReserve is what has to be free on the disk of the state directory, in
 	// bytes; NoDiskReserve for nothing.
 	DiskReserve int64
@@ -241,6 +243,7 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		CommandLine: img.Kernel.CommandLine,
 		CPUs:        options.CPUs,
 		Memory:      options.Memory,
+		Nested:      options.Nested,
 	}}
 	for n, f := range options.disks {
 		p.spec.Disks = append(p.spec.Disks, vm.Disk{File: f, Serial: protocol.BuildDisk(n)})

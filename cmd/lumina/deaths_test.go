@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,6 +68,17 @@ func TestInheritedFiles(t *testing.T) {
 	r := finish(t, start).succeeded(t)
 	defer lumina(t, "session", "stop", r.SID)
 	supervisor := sessionPID(t, r.SID)
+	// A neighbour's QEMU is another user's.
+	if other := startTestSession(t); os.Geteuid() == 0 {
+		users := map[string]bool{}
+		for _, pid := range []int{childOf(t, supervisor), childOf(t, sessionPID(t, other))} {
+			m := regexp.MustCompile(`Uid:\t(\d+)`).FindSubmatch(readFile(t, fmt.Sprintf("/proc/%d/status", pid)))
+			users[string(m[1])] = true
+		}
+		if len(users) != 2 || users["0"] {
+			t.Errorf("users of two QEMUs: %v", users)
+		}
+	}
 	if env := readFile(t, fmt.Sprintf("/proc/%d/environ", childOf(t, supervisor))); len(env) > 0 {
 		t.Errorf("QEMU's environment: %q", env)
 	}

@@ -138,6 +138,17 @@ func TestRunErrors(t *testing.T) {
 	nothingLeft(t)
 }
 
+// Guests do not virtualize in their turn, unless it is asked for.
+func TestNested(t *testing.T) {
+	const script = "grep -c -w -E 'svm|vmx' /proc/cpuinfo"
+	if r := run(t, "--cpus", "1", script); r.Stdout != "0\n" {
+		t.Errorf("it virtualizes: %s", r.stdout)
+	}
+	if r := run(t, "--cpus", "1", "--nested", script); r.Stdout != "1\n" {
+		t.Errorf("--nested: %s", r.stdout)
+	}
+}
+
 // Each is told in one line, before a VM boots, and nothing is left.
 func TestBadUsage(t *testing.T) {
 	dir := t.TempDir()

@@ -192,8 +192,8 @@ func TestTemplateIsMadeOnce(t *testing.T) {
 		t.Fatalf("templates: %v, want one", found)
 	}
 	dir := found[0]
-	for _, name := range []string{".", "memory", "state", "scratch"} {
-		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm()&0o077 != 0 {
+	for name, others := range map[string]os.FileMode{".": 0o077, "state": 0o077, "scratch": 0o077, "memory": 0o007} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm()&others != 0 {
 			t.Errorf("%s has mode %v, %v", name, info.Mode(), err)
 		}
 	}

@@ -31,6 +31,7 @@ type vmFlags struct {
 	lan     bool
 	volumes []string
 	init    string
+	nested  bool
 	// noTemplate also comes from LUMINA_TEMPLATE=0.
 	noTemplate bool
 }
@@ -47,6 +48,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.Bool("no-wait-network", false, "do not wait for the network: it is there with the boot, so this changes nothing")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.StringVar(&f.init, "init", "", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
+	flags.BoolVar(&f.nested, "nested", false, "let the guest run virtual machines in its turn; for guests that are trusted more than others")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"image":   completeNames(env, imageStore),
@@ -84,7 +86,7 @@ func (p *processors) Type() string { return "int" }
 // options joins flags and environment; flags win.
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: int(f.cpus), Memory: int64(f.memory), DiskSize: int64(f.disk),
-		Network: runtime.NetworkMode(f.network), AllowLAN: f.lan, Init: f.init, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
+		Network: runtime.NetworkMode(f.network), AllowLAN: f.lan, Init: f.init, Nested: f.nested, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0"}
 	if err := checkImage(f.image); err != nil {
 		return o, usageError{fmt.Errorf("--image: %w", err)}
 	}

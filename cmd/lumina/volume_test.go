@@ -85,6 +85,23 @@ func TestManyVolumes(t *testing.T) {
 	nothingLeft(t)
 }
 
+// script is what programs expect of a directory, and what must not get through. The
+// numbers are those of mmap(2), msync(2) and mknod(2).
+const script = `cd /share; fail() { echo "$*"; exit 1; }
+	perl -e 'open my $f, "+>", "mapped" or die; syswrite $f, "a" x 4096; my $p = syscall(9, 0, 4096, 3, 1, fileno $f, 0); $p > 0 or die "mmap: $!";
+		open my $z, "<", "/dev/zero"; syscall(0, fileno $z, $p, 10) == 10 or die "read: $!"; syscall(26, $p, 4096, 4) == 0 or die "msync: $!";
+		sysseek $f, 0, 0; sysread $f, my $b, 11; $b eq "\0" x 10 . "a" or die "mapped memory is not in the file"' || fail mmap
+	echo old > x; exec 3< x; echo new > y; mv y x; [ "$(cat <&3) $(cat x)" = "old new" ] || fail rename over an open file
+	(flock -n 9 || exit 1; (flock -n 8 && exit 1; exit 0) 8> lock) 9> lock || fail flock
+	exec 4> gone; rm gone; echo still >&4 || fail write after unlink
+	echo > program; chmod 751 program; [ $(stat -c %a program) = 751 ] || fail chmod
+	mkdir sticky; chmod 1777 sticky || fail sticky
+	touch tool group; cp /bin/true t; ! chmod 4755 tool 2>/dev/null || fail setuid; ! chmod g+s group 2>/dev/null || fail setgid
+	! install -m 6755 /bin/true suid 2>/dev/null || fail install; ! perl -e 'umask 0; my $n = "opened"; exit(syscall(2, $n, 65, 04755) < 0)' || fail open
+	! perl -e 'my $n = "device"; exit(syscall(133, $n, 0020666, 0x103) != 0)' || fail device
+	! find . -perm /6000 | grep . || fail a special mode; grep -q ' /share 9p rw,nosuid,nodev' /proc/mounts || fail options
+	rm -rf mapped x lock t suid opened; echo right`
+
 // A directory of the host is shared only when asked for, and byte by byte.
 func TestSharedDirectory(t *testing.T) {
 	dir := t.TempDir()
@@ -109,6 +126,19 @@ func TestSharedDirectory(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "new")); err == nil {
 		t.Error("a read-only share was written to")
+	}
+	if r := run(t, "--cpus", "1", "--volume", dir+":/share", script); r.Stdout != "right\n" {
+		t.Errorf("as a bind mount: %s", r.stdout)
+	}
+	// What the guest left is as it was asked for, and nobody's but this user's.
+	for name, want := range map[string]os.FileMode{"program": 0o751, "tool": 0o644, "group": 0o644, "sticky": 0o777 | os.ModeSticky | os.ModeDir} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || info.Mode() != want || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+			t.Errorf("%s: %v, %v, want %v of this user's", name, info, err, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "device")); err == nil {
+		t.Error("the guest made a device")
 	}
 	if r := run(t, "--volume", dir+"/none:/share", "true"); r.code != 125 || !strings.Contains(r.Message, "no such file") {
 		t.Errorf("a directory that is not there: exit code %d, %s", r.code, r.stdout)

@@ -159,8 +159,11 @@ func (s *System) mountVolumes(mounts []protocol.Mount) error {
 			step.flags |= unix.MS_RDONLY
 		}
 		if m.Share != "" {
-			// Nothing is cached: the host may change the files, too.
-			step.source, step.fstype, step.data = m.Share, "9p", "trans=virtio,version=9p2000.L,msize=262144,access=any,cache=none"
+			// What is read and written is not cached: the host may change the files,
+			// too. Memory that is mapped is: programs want to write to it.
+			step.source, step.fstype, step.data = m.Share, "9p", "trans=virtio,version=9p2000.L,msize=262144,access=any,cache=mmap,directio"
+			// What the host has of this is nothing for a guest.
+			step.flags |= unix.MS_NOSUID | unix.MS_NODEV
 		} else {
 			disk, err := findDisk(m.Disk)
 			if err != nil {

@@ -12,21 +12,36 @@ import (
 	"os"
 )
 
-// User is the user and the group that a process gets in place of root: of no
-// account, and the same for all processes, which Landlock keeps apart.
-const User = 0x6c756d69
+// Processes that root starts get users of their own, of no account: FirstUser and
+// the Users-1 after it, each with the group of the same number. No two that run at
+// a time have the same one.
+const (
+	FirstUser = 0x6c756d69 // 1819635049
+	Users     = 1 << 16
+)
+
+// Group is one more group of those users, and no user's own: what they all may
+// open again is its.
+const Group = FirstUser - 1
+
+// Values of Policy.User beside the number of a user.
+const (
+	KeepUser = 0  // works on its user's files
+	OwnUser  = -1 // of those from FirstUser on
+)
 
 // Policy is what a process may still do. With no Landlock in the kernel it may
 // open whatever its user may.
 type Policy struct {
 	Read  []string // files, and directories with all below: read and run; those that are not there do not matter
 	Write []string // as Read, and change
-	// Groups of its own that it keeps where it is not root any more.
+	// User is who it is where it would be root: KeepUser, OwnUser, or the user of
+	// that number and of the same group's.
+	User int
+	// Groups of root's process, all of them.
 	Groups []int
-	// KeepUser: it works on its user's files.
-	KeepUser bool
-	// KeepPrivileges: it keeps user and capabilities, since it starts processes
-	// that do not.
+	// KeepPrivileges: it keeps user and capabilities, and may call the kernel for
+	// all that they allow, since it starts processes that may not.
 	KeepPrivileges bool
 	// Network: it makes TCP connections.
 	Network bool

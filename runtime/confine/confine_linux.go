@@ -36,7 +36,11 @@ func Start(p Policy, start func() error, wait func()) error {
 }
 
 func run(p Policy, start func() error, wait func(), started chan<- error) {
-	err := p.confineThread()
+	user, free, err := p.user()
+	defer free()
+	if err == nil {
+		err = p.confineThread(user)
+	}
 	if err != nil {
 		err = fmt.Errorf("confining the process: %w", err)
 	} else {
@@ -48,7 +52,30 @@ func run(p Policy, start func() error, wait func(), started chan<- error) {
 	}
 }
 
-func (p *Policy) confineThread() error {
+// user is the one that the process gets in place of root, KeepUser for none. free
+// is called when the process has ended.
+//
+// Who has the abstract socket of a number has the number: the kernel takes it back
+// however this process ends.
+func (p *Policy) user() (user int, free func(), err error) {
+	if p.User != OwnUser || p.KeepPrivileges || os.Geteuid() != 0 {
+		return p.User, func() {}, nil
+	}
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, func() {}, err
+	}
+	for n := range Users {
+		err = unix.Bind(s, &unix.SockaddrUnix{Name: fmt.Sprintf("@lumina-user-%d", FirstUser+n)})
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return FirstUser + n, func() { unix.Close(s) }, err
+		}
+	}
+	unix.Close(s)
+	return 0, func() {}, fmt.Errorf("all %d users are in use", Users)
+}
+
+func (p *Policy) confineThread(user int) error {
 	rules, err := p.ruleset()
 	if err != nil {
 		return fmt.Errorf("laying out Landlock's rules: %w", err)
@@ -57,48 +84,54 @@ func (p *Policy) confineThread() error {
 		defer unix.Close(rules)
 	}
 	if os.Geteuid() == 0 && !p.KeepPrivileges {
-		if err := p.dropRoot(); err != nil {
+		if err := p.dropRoot(user); err != nil {
 			return err
 		}
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("giving up new privileges: %w", err)
 	}
-	if rules < 0 {
+	if rules >= 0 {
+		if _, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(rules), 0, 0); errno != 0 {
+			return fmt.Errorf("restricting the thread by Landlock: %w", errno)
+		}
+	}
+	if p.KeepPrivileges {
 		return nil
 	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(rules), 0, 0); errno != 0 {
-		return fmt.Errorf("restricting the thread by Landlock: %w", errno)
-	}
-	return nil
+	return filterCalls(p.Network)
 }
 
 // dropRoot leaves the thread without capabilities, also for what it runs, and
-// with a user of its own where that can be had: a container need not have it.
-func (p *Policy) dropRoot() error {
+// with another user where that can be had: a container need not have it.
+func (p *Policy) dropRoot(user int) error {
 	for c := uintptr(0); ; c++ {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); errors.Is(err, unix.EINVAL) {
-			break // the last one is behind us
-		} else if err != nil {
-			return nil // this root has nothing to give up, it is a container's
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+			// The last one is behind us, or this root may not: a program that it
+			// runs gets none of those that it has given up either way.
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("dropping capabilities: %w", err)
 		}
 	}
-	if !p.KeepUser {
-		// The system calls themselves: their wrappers change all threads.
-		groups := make([]uint32, 0, len(p.Groups)+1)
-		for _, g := range p.Groups {
-			groups = append(groups, uint32(g))
-		}
-		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+	// The system calls themselves: their wrappers change all threads.
+	groups := make([]uint32, 0, len(p.Groups)+1)
+	for _, g := range p.Groups {
+		groups = append(groups, uint32(g))
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+	if id := uintptr(user); user != KeepUser {
 		if errno == 0 {
-			_, _, errno = unix.RawSyscall(unix.SYS_SETRESGID, User, User, User)
+			_, _, errno = unix.RawSyscall(unix.SYS_SETRESGID, id, id, id)
 		}
 		if errno == 0 {
-			_, _, errno = unix.RawSyscall(unix.SYS_SETRESUID, User, User, User)
+			_, _, errno = unix.RawSyscall(unix.SYS_SETRESUID, id, id, id)
 		}
-		if errno != 0 && errno != unix.EINVAL && errno != unix.EPERM {
-			return fmt.Errorf("changing to the user %d: %w", User, errno)
-		}
+	}
+	if errno != 0 && errno != unix.EINVAL && errno != unix.EPERM {
+		return fmt.Errorf("changing to the user %d: %w", user, errno)
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData

@@ -1,10 +1,13 @@
 package confine
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -46,7 +49,7 @@ func TestFileSystem(t *testing.T) {
 		t.Helper()
 		return sh(t, p, "{ "+script+"; } 2>/dev/null || echo refused", open)
 	}
-	keep := Policy{KeepUser: true} // what is refused is refused by Landlock
+	keep := Policy{} // its user stays: what is refused is refused by Landlock
 	for _, tt := range []struct {
 		name   string
 		policy Policy
@@ -58,11 +61,11 @@ func TestFileSystem(t *testing.T) {
 		{"a directory", keep, "ls /", "refused\n"},
 		{"a new file", keep, "echo > " + secret + ".new", "refused\n"},
 		{"a file that is open", keep, "cat /dev/fd/3", "refused\n"},
-		{"a file that it may open again", Policy{KeepUser: true, Read: []string{Opened(open)}}, "cat /dev/fd/3", "secret"},
-		{"but not write to", Policy{KeepUser: true, Read: []string{Opened(open)}}, "echo > /dev/fd/3", "refused\n"},
-		{"a share", Policy{KeepUser: true, Write: []string{shared}}, "mkdir " + shared + "/a && echo b > " + shared + "/a/c && cat " + shared + "/a/c", "b\n"},
-		{"a share to read", Policy{KeepUser: true, Read: []string{shared}}, "touch " + shared + "/d", "refused\n"},
-		{"what is not there", Policy{Read: []string{"/no/such/path"}}, "echo fine", "fine\n"},
+		{"a file that it may open again", Policy{Read: []string{Opened(open)}}, "cat /dev/fd/3", "secret"},
+		{"but not write to", Policy{Read: []string{Opened(open)}}, "echo > /dev/fd/3", "refused\n"},
+		{"a share", Policy{Write: []string{shared}}, "mkdir " + shared + "/a && echo b > " + shared + "/a/c && cat " + shared + "/a/c", "b\n"},
+		{"a share to read", Policy{Read: []string{shared}}, "touch " + shared + "/d", "refused\n"},
+		{"what is not there", Policy{User: OwnUser, Read: []string{"/no/such/path"}}, "echo fine", "fine\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := try(tt.policy, tt.script); got != tt.want {
@@ -93,22 +96,84 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// Root's process is nobody's, and has no capability in either case.
+// Root's process is nobody's, another one for each at a time, and has no capability
+// in either case.
 func TestPrivileges(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Log("not root: there is nothing to drop")
-	}
-	const script = "id -u; id -G; grep -E '^(Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs)' /proc/self/status"
-	none := "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\n"
-	if os.Geteuid() == 0 {
-		if got, want := sh(t, Policy{Read: []string{"/proc"}, Groups: []int{4242}}, script), "1819635049\n1819635049 4242\n"+none; got != want {
-			t.Errorf("with a user of its own:\n%swant\n%s", got, want)
-		}
-		if got, want := sh(t, Policy{Read: []string{"/proc"}, KeepUser: true}, script), "0\n0\n"+none; got != want {
-			t.Errorf("with its user:\n%swant\n%s", got, want)
-		}
-	}
 	if got := sh(t, Policy{Read: []string{"/proc"}}, "grep NoNewPrivs /proc/self/status"); got != "NoNewPrivs:\t1\n" {
 		t.Errorf("privileges: %q", got)
 	}
+	if os.Geteuid() != 0 {
+		t.Log("not root: there is nothing to drop")
+		return
+	}
+	const script = "id -u; id -G; grep -E '^(Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs)' /proc/self/status"
+	none := "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\n"
+	proc := []string{"/proc"}
+	if got, want := sh(t, Policy{Read: proc, User: 1234, Groups: []int{4242}}, script), "1234\n1234 4242\n"+none; got != want {
+		t.Errorf("with another user:\n%swant\n%s", got, want)
+	}
+	if got, want := sh(t, Policy{Read: proc}, script), "0\n0\n"+none; got != want {
+		t.Errorf("with its user:\n%swant\n%s", got, want)
+	}
+	seen := map[string]bool{}
+	own := Policy{Read: append(proc, "/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache"), Write: []string{"/dev/null"}, User: OwnUser}
+	for range 3 {
+		cmd := exec.Command("/bin/sh", "-c", "id -u; read end")
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		if err := Start(own, cmd.Start, func() { _ = cmd.Wait(); close(ended) }); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { stdin.Close(); <-ended })
+		var user string
+		if _, err := fmt.Fscan(stdout, &user); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := strconv.Atoi(user); err != nil || n < FirstUser || n >= FirstUser+Users || seen[user] {
+			t.Errorf("user %q, after %v", user, seen)
+		}
+		seen[user] = true
+	}
 }
+
+// What a process may open it may not make dangerous for whoever runs it, nor may
+// it ask the kernel for what only administrators and debuggers need.
+func TestSystemCalls(t *testing.T) {
+	shared := t.TempDir()
+	in := func(script string) string {
+		t.Helper()
+		return sh(t, Policy{Write: []string{shared}, Read: []string{"/proc"}}, "cd "+shared+" && { "+script+"; } 2>&1 || true")
+	}
+	for _, tt := range []struct{ name, script, want string }{
+		{"an ordinary mode", "touch a && chmod 751 a && stat -c %a a", "751\n"},
+		{"the sticky bit", "mkdir d && chmod 1777 d && stat -c %a d", "1777\n"},
+		{"a FIFO", "mkfifo f && stat -c %F f", "fifo\n"},
+		{"setuid", "touch b; chmod 4755 b 2>/dev/null || stat -c %a b", "644\n"},
+		{"setgid", "touch c; chmod g+s c 2>/dev/null || stat -c %a c", "644\n"},
+		// chmod(2), fchmod(2), fchmodat(2), creat(2), open(2), openat(2), mknod(2), mkdir(2)
+		{"setuid by each call", "touch e; exec 3<e; " + perl(`umask 0; print join " ", map { syscall(@$_) } [90, "e", 04755], [91, 3, 02755], [268, -100, "e", 06755], [85, "g", 04755], [2, "g", 65, 04755], [257, -100, "g", 65, 04755], [133, "g", 0104755, 0], [83, "h", 04755]`), "-1 -1 -1 -1 -1 -1 -1 -1"},
+		{"and nothing is there", "stat -c %a e; ls g h 2>/dev/null", "644\n"},
+		{"a device", perl(`my $n = "i"; print syscall(133, $n, 0020666, 0x103), " ", $!{EPERM} ? "refused" : $!`), "-1 refused"},
+		{"a debugger", perl(`print syscall(101, 0, 0, 0, 0), " ", $!{EPERM} ? "refused" : $!`), "-1 refused"},
+		{"a namespace", perl(`print syscall(272, 0x10000000), " ", $!{EPERM} ? "refused" : $!; print syscall(56, 0x10000011, 0, 0, 0, 0)`), "-1 refused-1"},
+		{"what is checked by no rule", perl(`for my $n (425, 435, 437, 0x40000027) { my $r = syscall($n, 0, 0, 0, 0); print $r, $!{ENOSYS} ? " absent " : " $! " }`), "-1 absent -1 absent -1 absent -1 absent "},
+		{"networks", perl(`print join " ", map { syscall(41, $_, 2, 0) } 2, 10, 16, 17, 40`), "-1 -1 -1 -1 -1"},
+		{"a local socket", perl(`print syscall(41, 1, 1, 0) > 0 ? "made" : $!`), "made"},
+	} {
+		if runtime.GOARCH != "amd64" && strings.Contains(tt.script, "syscall") {
+			continue // its numbers
+		}
+		if got := in(tt.script); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func perl(script string) string { return "perl -e '" + script + "'" }

@@ -26,10 +26,15 @@ const (
 	TCG Accelerator = "tcg" // software emulation, everywhere
 )
 
-func (a Accelerator) args(m machine) []string {
+// args chooses the processor. One that virtualizes in its turn is for those who ask
+// for it: it is much more of KVM than a guest needs to reach.
+func (a Accelerator) args(m machine, nested bool) []string {
 	cpu := "host"
 	if a == TCG {
 		cpu = m.tcgCPU
+	}
+	if !nested {
+		cpu += m.notNested
 	}
 	return []string{"-accel", string(a), "-cpu", cpu}
 }
@@ -38,8 +43,12 @@ func (a Accelerator) args(m machine) []string {
 const kvm = "/dev/kvm"
 
 // probeTimeout is how long a hardware accelerator gets to bring a guest's init
-// up. With one that works it takes a fraction of a second.
-const probeTimeout = 5 * time.Second
+// up. With one that works it takes a fraction of a second, but where the host is a
+// guest itself, or busy. One that cannot go on is seen at once.
+const probeTimeout = 30 * time.Second
+
+// doubt is how long a verdict is kept that comes of a probe which took too long.
+const doubt = time.Hour
 
 // hardware is the accelerator that this host may have for an architecture.
 func hardware(arch string) (Accelerator, error) {
@@ -67,24 +76,30 @@ type Verdict struct {
 	// it has none. An emulated amd64 guest sees this counter, and has nothing
 	// to measure it with that keeps time on a busy host.
 	TSC int64 `json:"tsc_khz,omitempty"`
+	// Until is when a verdict ends that may be wrong; zero for never.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Probe finds out which accelerator to use, by booting spec's kernel: some
 // hosts have the device and cannot run a stock guest. The verdict is kept in
 // cacheDir until QEMU, the kernel of the host or the guest's changes.
 func Probe(ctx context.Context, spec vm.Spec, cacheDir string) (Verdict, error) {
-	kernel := int64(0)
+	return probe(ctx, spec.Arch, guestOf(spec), cacheDir, func(ctx context.Context, a Accelerator) error { return try(ctx, spec, a) })
+}
+
+// guestOf is what a verdict depends on of a guest.
+func guestOf(spec vm.Spec) any {
 	if info, err := spec.Kernel.Stat(); err == nil {
-		kernel = info.Size()
+		return info.Size()
 	}
-	return probe(ctx, spec.Arch, kernel, cacheDir, func(ctx context.Context, a Accelerator) error { return try(ctx, spec, a) })
+	return int64(0)
 }
 
 // probe finds out which accelerator to use for a guest, which try boots.
 func probe(ctx context.Context, arch string, guest any, cacheDir string, try func(context.Context, Accelerator) error) (Verdict, error) {
-	path := filepath.Join(cacheDir, "accelerator-"+fingerprint(arch, guest)+".json")
+	path := verdictPath(cacheDir, arch, guest)
 	var v Verdict
-	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" {
+	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" && (v.Until.IsZero() || time.Now().Before(v.Until)) {
 		return v, nil
 	}
 	v, err := judge(ctx, arch, try)
@@ -106,6 +121,10 @@ func probe(ctx context.Context, arch string, guest any, cacheDir string, try fun
 }
 
 func judge(ctx context.Context, arch string, try func(context.Context, Accelerator) error) (Verdict, error) {
+	return judgeWithin(ctx, arch, probeTimeout, try)
+}
+
+func judgeWithin(ctx context.Context, arch string, limit time.Duration, try func(context.Context, Accelerator) error) (Verdict, error) {
 	if forced := os.Getenv("LUMINA_ACCEL"); forced != "" {
 		return Verdict{Accelerator: Accelerator(forced), Reason: "LUMINA_ACCEL is set"}, nil
 	}
@@ -113,22 +132,41 @@ func judge(ctx context.Context, arch string, try func(context.Context, Accelerat
 	if want == TCG {
 		return Verdict{Accelerator: TCG, Reason: err.Error()}, nil
 	}
-	attempt, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("nothing happened for %v", probeTimeout))
+	slow := fmt.Errorf("its guest was not up after %v", limit)
+	attempt, cancel := context.WithTimeoutCause(ctx, limit, slow)
 	defer cancel()
 	err = try(attempt, want)
 	if ctx.Err() != nil {
 		return Verdict{}, context.Cause(ctx)
 	}
 	if err != nil {
-		return Verdict{Accelerator: TCG, Reason: fmt.Sprintf("%s does not run a guest: %v", want, err)}, nil
+		v := Verdict{Accelerator: TCG, Reason: fmt.Sprintf("%s does not run a guest: %v", want, err)}
+		if errors.Is(err, slow) {
+			v.Until = time.Now().Add(doubt)
+		}
+		return v, nil
 	}
 	return Verdict{Accelerator: want}, nil
+}
+
+func verdictPath(cacheDir, arch string, guest any) string {
+	return filepath.Join(cacheDir, "accelerator-"+fingerprint(arch, guest)+".json")
+}
+
+// desktopGuest is what the verdict on desktops' machines depends on.
+const desktopGuest = "desktop"
+
+// forget has the next probe try anew.
+func forget(spec vm.Spec, cacheDir string) {
+	for _, guest := range []any{guestOf(spec), desktopGuest} {
+		_ = os.Remove(verdictPath(cacheDir, spec.Arch, guest)) // it may not be there
+	}
 }
 
 // fingerprint names what a verdict depends on.
 func fingerprint(arch string, guest any) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "verdict 3", arch, guest, os.Getenv("LUMINA_ACCEL"))
+	fmt.Fprintln(h, "verdict 4", arch, guest, os.Getenv("LUMINA_ACCEL"))
 	for _, f := range []string{"/proc/sys/kernel/osrelease", "/proc/sys/kernel/random/boot_id"} {
 		b, _ := os.ReadFile(f) // not there on other systems
 		h.Write(b)

@@ -15,10 +15,12 @@ import (
 
 // machine is what QEMU needs to know of an architecture.
 type machine struct {
-	binary  string
-	name    string // of the machine type, with its options
-	tcgCPU  string // the model that boots fastest under emulation and has what programs expect
-	console string // kernel command line: console, and how the machine ends
+	binary string
+	name   string // of the machine type, with its options
+	// notNested is added to a model to have it not virtualize in its turn.
+	notNested string
+	tcgCPU    string // the model that boots fastest under emulation and has what programs expect
+	console   string // kernel command line: console, and how the machine ends
 	// tcgKernel is added to the kernel's command line under emulation.
 	tcgKernel string
 	// slots are where its virtio devices go, in this order; nil where QEMU finds
@@ -35,8 +37,9 @@ var machines = map[string]machine{
 		name: "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=on",
 		// Without the features that make the kernel copy memory byte by byte: QEMU
 		// emulates rep movsb as a loop of bytes. Writing a file: 224 MB/s, not 148.
-		tcgCPU:  "max,erms=off,fsrm=off",
-		console: "console=ttyS0 lumina.off=reset",
+		tcgCPU:    "max,erms=off,fsrm=off",
+		notNested: ",svm=off,vmx=off",
+		console:   "console=ttyS0 lumina.off=reset",
 		// QEMU's translations are kept by virtual address: with programs at
 		// random ones, each exec translates its libraries anew. Measured,
 		// /bin/sh -c true: 33 ms with, 7 ms without.
@@ -65,6 +68,7 @@ type command struct {
 	reads, writes []*os.File
 	// What else it is confined by.
 	firmware string // a file that it opens; "" for none
+	kvm      bool   // it opens the device
 	shares   []vm.Share
 	memory   int64 // bytes
 	largest  int64 // of the files that it writes, in bytes
@@ -124,11 +128,15 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 	if err != nil {
 		return nil, fmt.Errorf("making the agent's socket: %w", err)
 	}
-	c := &command{own: []*os.File{there}, port: port, memory: spec.Memory, shares: spec.Shares, slots: m.slots, disks: map[string]string{}}
+	c := &command{own: []*os.File{there}, port: port, memory: spec.Memory, shares: spec.Shares, slots: m.slots, disks: map[string]string{},
+		kvm: v.Accelerator == KVM}
 	if err := c.addMonitor(); err != nil {
 		port.Close()
 		c.close()
 		return nil, err
+	}
+	if spec.Nested && spec.Arch == "arm64" {
+		m.name += ",virtualization=on"
 	}
 	c.addMachine(m, spec, mem)
 	c.add("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
@@ -136,7 +144,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 		"-sandbox", sandbox(false),
 		"-smp", strconv.Itoa(spec.CPUs),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
-	c.add(v.Accelerator.args(m)...)
+	c.add(v.Accelerator.args(m, spec.Nested)...)
 	kernel := []string{spec.CommandLine, m.console, "lumina.transport=serial"}
 	if v.Accelerator == TCG {
 		kernel = append(kernel, m.tcgKernel)

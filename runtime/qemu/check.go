@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -17,7 +18,9 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 	if err != nil {
 		return []vm.Check{{Name: "qemu", Status: vm.CheckFail, Detail: err.Error(), Remedy: "install it"}}
 	}
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	probe := exec.CommandContext(ctx, path, "--version")
+	probe.Env = environ(false)
+	out, err := probe.Output()
 	if err != nil {
 		return []vm.Check{{Name: "qemu", Status: vm.CheckFail, Detail: fmt.Sprintf("%s does not run: %v", path, err)}}
 	}
@@ -34,13 +37,18 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 	if spec.Kernel == nil {
 		return checks
 	}
+	forget(spec, d.cacheDir)
 	verdict, err := Probe(ctx, spec, d.cacheDir)
 	switch {
 	case err != nil:
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckFail, Detail: err.Error()})
 	case verdict.Accelerator == TCG:
 		remedy := "use a host whose KVM runs guests"
-		if strings.Contains(strings.ToLower(verdict.Reason), "permission denied") {
+		switch {
+		case !strings.Contains(strings.ToLower(verdict.Reason), "permission denied"):
+		case os.Geteuid() == 0:
+			remedy = "root has no access to " + kvm + " here: give it to this container, or chown root " + kvm
+		default:
 			remedy = "let this user have " + kvm + ", as root: usermod -aG kvm USER; then log in anew"
 		}
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckWarn,

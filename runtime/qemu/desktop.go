@@ -42,7 +42,7 @@ func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desk
 	if err != nil {
 		return nil, err
 	}
-	verdict, err := probe(ctx, spec.Arch, "desktop", d.cacheDir, func(ctx context.Context, a Accelerator) error {
+	verdict, err := probe(ctx, spec.Arch, desktopGuest, d.cacheDir, func(ctx context.Context, a Accelerator) error {
 		return d.tryDesktop(ctx, spec.Arch, fw, a)
 	})
 	if err != nil {
@@ -131,7 +131,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 		return nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 64 MiB are needed", spec.CPUs, spec.Memory)
 	}
 	m := desktopMachines[spec.Arch]
-	c := &command{memory: spec.Memory, firmware: fw.code, window: spec.Window,
+	c := &command{memory: spec.Memory, firmware: fw.code, window: spec.Window, kvm: a == KVM,
 		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "medium": "the installation medium"}}
 	if err := c.addMonitor(); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 		"-blockdev", "driver=file,node-name=code,read-only=on,filename="+strings.ReplaceAll(fw.code, ",", ",,"),
 		"-device", m.screen, "-device", "virtio-rng-pci",
 		"-device", "qemu-xhci", "-device", "usb-kbd", "-device", "usb-tablet")
-	c.add(a.args(machines[spec.Arch])...)
+	c.add(a.args(machines[spec.Arch], false)...)
 	if spec.ID != "" {
 		c.add("-uuid", spec.ID, "-name", spec.Name)
 	}

@@ -40,13 +40,11 @@ func policy(program string, line *command) confine.Policy {
 	p := confine.Policy{
 		Read: append(installation(program), "/usr", "/lib", "/lib64",
 			"/opt", "/nix/store", "/gnu/store", "/home/linuxbrew", "/etc/ld.so.cache", "/sys/devices/system", "/dev/urandom"),
-		Write: []string{"/dev/null", kvm},
-		// A share is its user's.
-		KeepUser: len(line.shares) > 0 || !theirs(line),
+		Write: []string{"/dev/null"},
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(kvm, &st); err == nil {
-		p.Groups = []int{int(st.Gid)}
+	p.User, p.Groups = identity(line)
+	if line.kvm {
+		p.Write = append(p.Write, kvm)
 	}
 	for _, f := range line.reads {
 		p.Read = append(p.Read, confine.Opened(f))
@@ -67,34 +65,64 @@ func policy(program string, line *command) confine.Policy {
 	return p
 }
 
-// theirs says whether QEMU's own user can open what it opens again.
-func theirs(line *command) bool {
-	ours := func(f *os.File, others uint32) bool {
-		var st unix.Stat_t
-		err := unix.Fstat(int(f.Fd()), &st)
-		return err != nil || st.Uid != confine.User && st.Mode&others != others
+// identity is who a QEMU of root's is: a user of its own, or the owner of what it
+// shares. Where that user could not open all that QEMU opens by name, it is root,
+// without any capability.
+func identity(line *command) (user int, groups []int) {
+	groups = []int{confine.Group}
+	var device unix.Stat_t
+	if line.kvm && unix.Stat(kvm, &device) == nil && device.Gid != 0 {
+		groups = append(groups, int(device.Gid)) // root's own would be too much
 	}
-	return !slices.ContainsFunc(line.reads, func(f *os.File) bool { return ours(f, 0o004) }) &&
-		!slices.ContainsFunc(line.writes, func(f *os.File) bool { return ours(f, 0o006) })
+	user = confine.OwnUser
+	for i, s := range line.shares {
+		var st unix.Stat_t
+		if err := unix.Stat(s.Dir, &st); err != nil || st.Uid == 0 || i > 0 && int(st.Uid) != user {
+			return confine.KeepUser, groups
+		}
+		user = int(st.Uid)
+	}
+	opens := func(st *unix.Stat_t, bits uint32) bool {
+		switch {
+		case int(st.Uid) == user:
+			return st.Mode&(bits<<6) == bits<<6
+		case slices.Contains(groups, int(st.Gid)):
+			return st.Mode&(bits<<3) == bits<<3
+		}
+		return st.Mode&bits == bits
+	}
+	all := func(files []*os.File, bits uint32) bool {
+		return !slices.ContainsFunc(files, func(f *os.File) bool {
+			var st unix.Stat_t
+			return unix.Fstat(int(f.Fd()), &st) != nil || !opens(&st, bits)
+		})
+	}
+	if line.kvm && !opens(&device, 0o6) || !all(line.reads, 0o4) || !all(line.writes, 0o6) {
+		return confine.KeepUser, groups
+	}
+	return user, groups
 }
 
-// giveMemory makes a file QEMU's, which opens it again as its own user.
+// giveMemory lets every QEMU of root's open a file again, whoever that is then.
 func giveMemory(f *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	err := f.Chown(confine.User, confine.User)
+	err := f.Chown(-1, confine.Group)
+	if err == nil {
+		err = f.Chmod(0o660)
+	}
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
-		return nil // this root has no further users, and QEMU stays root's
+		return nil // this root has no further groups, and QEMU stays root's
 	}
 	return err
 }
 
 // checkConfinement says what holds QEMU beside its own sandbox.
 func checkConfinement() vm.Check {
-	on := []string{"QEMU's seccomp sandbox", "limits on memory and files"}
+	on := []string{"QEMU's seccomp sandbox, and one around it", "limits on memory and files"}
 	if os.Geteuid() == 0 {
-		on = append(on, "no capabilities", "a user of its own")
+		on = append(on, "no capabilities", "a user of its own for each VM")
 	}
 	check := vm.Check{Name: "confinement", Status: vm.CheckOK}
 	if v := confine.Landlock(); v > 0 {

@@ -30,9 +30,11 @@ func identify(f *os.File) (identity, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return identity{}, err
 	}
-	// Root's machines have a user of their own, which opens the memory.
-	own := int(st.Uid) == os.Geteuid() || os.Geteuid() == 0 && st.Uid == confine.User
-	if !own || st.Mode&0o077 != 0 {
+	others := st.Mode & 0o077
+	if os.Geteuid() == 0 && st.Gid == confine.Group {
+		others &^= 0o070 // root's machines have users of their own, which open the memory
+	}
+	if int(st.Uid) != os.Geteuid() || others != 0 {
 		return identity{}, fmt.Errorf("file %s is not this user's alone", f.Name())
 	}
 	return identity{Inode: uint64(st.Ino), Size: st.Size, Changed: changed(&st)}, nil

@@ -34,6 +34,8 @@ type Spec struct {
 	Shares      []Share
 	// Network is the guest's network device; nil for none.
 	Network *Network
+	// Nested: the guest can run virtual machines in its turn.
+	Nested bool
 	// ConsoleTail is how many bytes of the console's end are kept for
 	// [Machine.Console]; 0 for the driver's default.
 	ConsoleTail int

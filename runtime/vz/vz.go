@@ -38,6 +38,9 @@ func checkSpec(spec vm.Spec) error {
 	if err := checkMachine(spec.Arch, spec.CPUs, spec.Memory); err != nil {
 		return err
 	}
+	if spec.Nested {
+		return fmt.Errorf("%w: this driver's guests do not run virtual machines", vm.ErrUnsupported)
+	}
 	if spec.Arch == "arm64" {
 		return checkKernel(spec.Kernel)
 	}

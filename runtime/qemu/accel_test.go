@@ -1,0 +1,91 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// A verdict that comes of a probe which took too long is not kept for ever, one
+// that QEMU gave is; doctor's question is always a new probe.
+func TestVerdictsThatMayBeWrong(t *testing.T) {
+	if _, err := hardware(runtime.GOARCH); err != nil {
+		t.Skipf("this host has no accelerator to judge: %v", err)
+	}
+	t.Setenv("LUMINA_ACCEL", "")
+	dir := t.TempDir()
+	tries := 0
+	verdict := func(err error) Verdict {
+		t.Helper()
+		v, probeErr := probe(t.Context(), runtime.GOARCH, int64(1), dir, func(context.Context, Accelerator) error {
+			tries++
+			return err
+		})
+		if probeErr != nil {
+			t.Fatal(probeErr)
+		}
+		return v
+	}
+	// Slow: as if the time had passed.
+	v, err := judgeWithin(t.Context(), runtime.GOARCH, time.Millisecond, func(ctx context.Context, _ Accelerator) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
+	if err != nil || v.Accelerator != TCG || v.Until.IsZero() || !strings.Contains(v.Reason, "not up after") {
+		t.Errorf("a probe that takes too long: %+v, %v", v, err)
+	}
+	broken := errors.New("KVM internal error")
+	for range 2 {
+		if v := verdict(broken); v.Accelerator != TCG || !v.Until.IsZero() {
+			t.Errorf("a probe that fails: %+v", v)
+		}
+	}
+	if tries != 1 {
+		t.Errorf("%d probes, want one: its verdict is kept", tries)
+	}
+	spec := vm.Spec{Arch: runtime.GOARCH}
+	forget(spec, dir) // of a kernel that is none, size 0
+	if verdict(broken); tries != 1 {
+		t.Error("another kernel's verdict was forgotten")
+	}
+	kernel, err := os.CreateTemp(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kernel.Close()
+	if err := kernel.Truncate(1); err != nil {
+		t.Fatal(err)
+	}
+	spec.Kernel = kernel
+	forget(spec, dir)
+	if verdict(broken); tries != 2 {
+		t.Errorf("%d probes, want two: the verdict was forgotten", tries)
+	}
+}
+
+// Guests do not virtualize in their turn unless it is asked for.
+func TestNested(t *testing.T) {
+	for _, tt := range []struct {
+		arch   string
+		a      Accelerator
+		nested bool
+		want   string
+	}{
+		{"amd64", KVM, false, "-cpu host,svm=off,vmx=off"},
+		{"amd64", KVM, true, "-cpu host"},
+		{"amd64", TCG, false, "-cpu max,erms=off,fsrm=off,svm=off,vmx=off"},
+		{"amd64", TCG, true, "-cpu max,erms=off,fsrm=off"},
+		{"arm64", TCG, false, "-cpu cortex-a57"},
+		{"arm64", KVM, false, "-cpu host"},
+	} {
+		if got := strings.Join(tt.a.args(machines[tt.arch], tt.nested)[2:], " "); got != tt.want {
+			t.Errorf("%s %s nested=%v: %q, want %q", tt.arch, tt.a, tt.nested, got, tt.want)
+		}
+	}
+}

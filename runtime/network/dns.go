@@ -3,38 +3,28 @@ package network
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+
+	"github.com/abdul-abdi/lumina/runtime/network/resolver"
 )
 
 const (
-	dnsPort     = 53
-	dnsTimeout  = 10 * time.Second
-	dnsTTL      = 30        // seconds
-	maxAnswers  = 32        // addresses of one name
-	maxMessage  = 4 << 10   // bytes
-	nameMemory  = time.Hour // how long after its resolution a name opens an address
-	maxNames    = 8192      // addresses that are remembered
-	maxPerEntry = 16        // names of one address
+	dnsPort    = 53
+	dnsTimeout = 10 * time.Second
+	dnsTTL     = 30         // seconds, of what the host's own list says
+	maxMessage = 64<<10 - 1 // bytes
+	// maxStreams is how many connections to the resolver a guest has at once.
+	maxStreams = 64
 )
-
-// resolver is what the guest's questions are answered by: [net.Resolver].
-type resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-	LookupTXT(ctx context.Context, name string) ([]string, error)
-	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
-	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
-}
 
 // serveDNS answers at the gateway.
 func (n *Network) serveDNS() error {
@@ -53,6 +43,9 @@ func (n *Network) serveDNS() error {
 		for {
 			k, from, err := datagrams.ReadFrom(buf)
 			if err != nil {
+				if n.pause(err) {
+					continue
+				}
 				return
 			}
 			select {
@@ -60,31 +53,36 @@ func (n *Network) serveDNS() error {
 			default:
 				continue // the guest asks again
 			}
-			question := append([]byte(nil), buf[:k]...)
+			query := append([]byte(nil), buf[:k]...)
 			go func() {
 				defer func() { <-lookups }()
-				if reply := n.answer(question, 1232); reply != nil {
+				if reply := n.answer(query, false); reply != nil {
 					_, _ = datagrams.WriteTo(reply, from)
 				}
 			}()
 		}
 	}()
 	go func() {
+		open := make(chan struct{}, maxStreams)
 		for {
 			c, err := streams.Accept()
 			if err != nil {
+				if n.pause(err) {
+					continue
+				}
 				return
 			}
 			select {
-			case lookups <- struct{}{}:
+			case open <- struct{}{}:
 			default:
 				c.Close()
 				continue
 			}
 			go func() {
-				defer func() { <-lookups }()
+				defer func() { <-open }()
 				defer c.Close()
-				n.serveStream(c)
+				defer context.AfterFunc(n.ctx, func() { c.Close() })()
+				n.serveStream(c, lookups)
 			}()
 		}
 	}()
@@ -95,204 +93,179 @@ func (n *Network) serveDNS() error {
 	return nil
 }
 
-func (n *Network) serveStream(c net.Conn) {
+// pause waits before a loop goes on after an error; false when the network is closed.
+func (n *Network) pause(error) bool {
+	select {
+	case <-n.ctx.Done():
+		return false
+	case <-time.After(10 * time.Millisecond):
+		return true
+	}
+}
+
+// serveStream answers what comes over one connection, each query when it can be
+// (RFC 7766, 6.2.1.1).
+func (n *Network) serveStream(c net.Conn, lookups chan struct{}) {
+	var writing sync.Mutex
+	var all sync.WaitGroup
+	defer all.Wait()
 	for {
-		_ = c.SetDeadline(time.Now().Add(dnsTimeout))
+		_ = c.SetReadDeadline(time.Now().Add(dnsTimeout))
 		var size [2]byte
 		if _, err := io.ReadFull(c, size[:]); err != nil {
 			return
 		}
-		question := make([]byte, min(int(binary.BigEndian.Uint16(size[:])), maxMessage))
-		if _, err := io.ReadFull(c, question); err != nil {
+		query := make([]byte, binary.BigEndian.Uint16(size[:]))
+		if _, err := io.ReadFull(c, query); err != nil {
 			return
 		}
-		reply := n.answer(question, maxMessage)
-		if reply == nil {
+		select {
+		case lookups <- struct{}{}:
+		case <-n.ctx.Done():
 			return
 		}
-		_ = c.SetDeadline(time.Now().Add(dnsTimeout))
-		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...)); err != nil {
-			return
-		}
+		all.Go(func() {
+			defer func() { <-lookups }()
+			reply := n.answer(query, true)
+			if reply == nil {
+				return
+			}
+			writing.Lock()
+			defer writing.Unlock()
+			_ = c.SetWriteDeadline(time.Now().Add(dnsTimeout))
+			if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...)); err != nil {
+				c.Close()
+			}
+		})
 	}
 }
 
-// answer makes the reply to a question (RFC 1035); nil when it is none.
-func (n *Network) answer(question []byte, limit int) []byte {
-	var p dnsmessage.Parser
-	header, err := p.Start(question)
-	if err != nil || header.Response {
+// answer makes the reply to a query; nil when it is none. What the host's resolver
+// says is passed on as it is, but for addresses that the guest may not have.
+func (n *Network) answer(message []byte, stream bool) []byte {
+	if len(message) < resolver.HeaderSize || message[2]&flagResponse != 0 {
 		return nil
 	}
-	q, err := p.Question()
-	if err != nil {
-		return nil
+	q, code := parseQuery(message)
+	if code != rcodeSuccess {
+		return q.refusal(code)
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, dnsTimeout)
-	defer cancel()
-	code := dnsmessage.RCodeNotImplemented
-	var records []dnsmessage.Resource
-	if header.OpCode == 0 && q.Class == dnsmessage.ClassINET {
-		records, code = n.resolve(ctx, q)
+	name, ok := n.allowedQuestion(q.name)
+	if !ok {
+		n.counters.denied.Add(1)
+		n.denied.add(Denied{Protocol: "dns", Destination: q.name, Name: q.name, Reason: "the name is not allowed"})
+		return q.refusal(rcodeRefused)
 	}
-	reply := pack(header, q, records, code, false)
-	if len(reply) > limit {
-		reply = pack(header, q, nil, code, true) // the guest asks again by TCP
+	reply := n.fromHosts(q, name)
+	if reply == nil {
+		ctx, cancel := context.WithTimeout(n.ctx, dnsTimeout)
+		defer cancel()
+		var err error
+		if reply, err = n.resolver.Exchange(ctx, message, q.end, stream); err != nil {
+			return q.refusal(rcodeServerFailure)
+		}
+		if reply = n.screen(reply, name); reply == nil {
+			return q.refusal(rcodeServerFailure) // what cannot be read is not passed on
+		}
+	}
+	if limit := q.room(); !stream && len(reply) > limit {
+		reply = q.refusal(rcodeSuccess)
+		reply[2] |= flagTruncated // the guest asks again by TCP
 	}
 	return reply
 }
 
-func pack(asked dnsmessage.Header, q dnsmessage.Question, records []dnsmessage.Resource, code dnsmessage.RCode, truncated bool) []byte {
-	m := dnsmessage.Message{
-		Header: dnsmessage.Header{ID: asked.ID, Response: true, OpCode: asked.OpCode, RecursionDesired: asked.RecursionDesired,
-			RecursionAvailable: true, RCode: code, Truncated: truncated},
-		Questions: []dnsmessage.Question{q},
-		Answers:   records,
+// allowedQuestion says whether a name may be asked for, and as which name the policy
+// knows it. Others are not: a question can carry data out. A name without a dot that
+// is on the list is looked for in the host's domains.
+func (n *Network) allowedQuestion(name string) (string, bool) {
+	if n.policy.allowsName(name, 0) {
+		return name, true
 	}
-	b, err := m.Pack()
-	if err != nil {
+	label, domain, _ := strings.Cut(name, ".")
+	for _, search := range n.resolver.Search() {
+		if domain == search && n.policy.allowsName(label, 0) {
+			return label, true
+		}
+	}
+	return "", false
+}
+
+// fromHosts answers from the host's own list of names; nil for one that is not on it.
+func (n *Network) fromHosts(q *query, name string) []byte {
+	if q.class != classINET || q.kind != typeA && q.kind != typeAAAA {
 		return nil
 	}
-	return b
-}
-
-// resolve asks the host's resolver. Names that the policy does not know are not
-// asked for: a question can carry data out.
-func (n *Network) resolve(ctx context.Context, q dnsmessage.Question) ([]dnsmessage.Resource, dnsmessage.RCode) {
-	name := canonicalName(q.Name.String())
-	if !n.policy.allowsName(name, 0) {
-		n.counters.denied.Add(1)
-		n.denied.add(Denied{Protocol: "dns", Destination: name, Name: name, Reason: "the name is not allowed"})
-		return nil, dnsmessage.RCodeRefused
+	addresses, ok := n.resolver.Hosts(q.name)
+	if !ok {
+		return nil
 	}
-	bodies, err := n.lookup(ctx, q.Type, name)
-	if err != nil {
-		var dns *net.DNSError
-		if errors.As(err, &dns) && dns.IsNotFound {
-			return nil, dnsmessage.RCodeNameError
+	reply := q.refusal(rcodeSuccess)
+	tail := reply[q.end:] // what the guest is told of EDNS
+	records, count := []byte(nil), 0
+	for _, a := range addresses {
+		if a.Is4() != (q.kind == typeA) {
+			continue
 		}
-		return nil, dnsmessage.RCodeServerFailure
-	}
-	var records []dnsmessage.Resource
-	for _, b := range bodies[:min(len(bodies), maxAnswers)] {
-		records = append(records, dnsmessage.Resource{
-			Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: dnsTTL}, Body: b})
-	}
-	return records, dnsmessage.RCodeSuccess
-}
-
-func (n *Network) lookup(ctx context.Context, t dnsmessage.Type, name string) ([]dnsmessage.ResourceBody, error) {
-	var bodies []dnsmessage.ResourceBody
-	switch t {
-	case dnsmessage.TypeA, dnsmessage.TypeAAAA:
-		all, err := n.resolver.LookupNetIP(ctx, "ip4", name+".")
-		if err != nil {
-			return nil, err
+		if reason := n.refusesAnswer(a); reason != "" {
+			n.deny("dns", netip.AddrPortFrom(a, 0), name, reason)
+			continue
 		}
-		if t == dnsmessage.TypeAAAA {
-			return nil, nil // the name is there; the guest has no IPv6
-		}
-		for _, a := range all[:min(len(all), maxAnswers)] {
-			a = a.Unmap()
-			// A public name with a private address is a way to the inside.
-			if reason := n.refuses(a); reason != "" {
-				n.deny("dns", netip.AddrPortFrom(a, 0), name, reason)
-				continue
-			}
+		if a.Is4() {
 			n.names.add(a, name)
-			bodies = append(bodies, &dnsmessage.AResource{A: a.As4()})
 		}
-	case dnsmessage.TypeTXT:
-		texts, err := n.resolver.LookupTXT(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range texts {
-			var parts []string
-			for len(s) > 255 {
-				parts, s = append(parts, s[:255]), s[255:]
-			}
-			bodies = append(bodies, &dnsmessage.TXTResource{TXT: append(parts, s)})
-		}
-	case dnsmessage.TypeMX:
-		all, err := n.resolver.LookupMX(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		for _, mx := range all {
-			if host, err := dnsmessage.NewName(mx.Host); err == nil {
-				bodies = append(bodies, &dnsmessage.MXResource{Pref: mx.Pref, MX: host})
-			}
-		}
-	case dnsmessage.TypeSRV:
-		_, all, err := n.resolver.LookupSRV(ctx, "", "", name)
-		if err != nil {
-			return nil, err
-		}
-		for _, srv := range all {
-			if host, err := dnsmessage.NewName(srv.Target); err == nil {
-				bodies = append(bodies, &dnsmessage.SRVResource{Priority: srv.Priority, Weight: srv.Weight, Port: srv.Port, Target: host})
+		records = append(records, 0xc0, resolver.HeaderSize) // the question's name
+		records = binary.BigEndian.AppendUint16(records, q.kind)
+		records = binary.BigEndian.AppendUint16(records, classINET)
+		records = binary.BigEndian.AppendUint32(records, dnsTTL)
+		records = binary.BigEndian.AppendUint16(records, uint16(a.BitLen()/8))
+		records = append(records, a.AsSlice()...)
+		count++
+	}
+	binary.BigEndian.PutUint16(reply[6:], uint16(count))
+	return append(append(reply[:q.end:q.end], records...), tail...)
+}
+
+// screen takes addresses that the guest may not have from a reply, a public name with
+// a private address being a way to the inside, and remembers the others. It returns
+// nil for a reply that cannot be read.
+func (n *Network) screen(reply []byte, name string) []byte {
+	records, ok := parseRecords(reply)
+	if !ok {
+		return nil
+	}
+	var kept []record
+	for _, r := range records {
+		refused := false
+		for _, a := range r.addresses(reply) {
+			if reason := n.refusesAnswer(a); reason != "" {
+				n.deny("dns", netip.AddrPortFrom(a, 0), name, reason)
+				refused = true
+			} else if a.Is4() && r.section == sectionAnswer {
+				n.names.add(a, name)
 			}
 		}
-	}
-	return bodies, nil
-}
-
-// names remembers which names the guest resolved to an address.
-type names struct {
-	mu    sync.Mutex
-	table map[netip.Addr][]resolved
-}
-
-type resolved struct {
-	name string
-	at   time.Time
-}
-
-func (t *names) add(a netip.Addr, name string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := time.Now()
-	if t.table == nil {
-		t.table = map[netip.Addr][]resolved{}
-	}
-	if _, ok := t.table[a]; !ok && len(t.table) >= maxNames {
-		for old := range t.table {
-			delete(t.table, old) // any: a guest with that many is up to something
-			break
+		if !refused {
+			kept = append(kept, r)
 		}
 	}
-	list := slices.DeleteFunc(t.table[a], func(r resolved) bool { return r.name == name || now.Sub(r.at) > nameMemory })
-	if len(list) >= maxPerEntry {
-		list = list[1:]
+	if len(kept) == len(records) {
+		return reply
 	}
-	t.table[a] = append(list, resolved{name, now})
+	return rewrite(reply, kept)
 }
 
-// allowed says whether a name that the policy allows was resolved to an address.
-func (t *names) allowed(p *Policy, to netip.AddrPort) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.ContainsFunc(t.table[to.Addr()], func(r resolved) bool {
-		return time.Since(r.at) <= nameMemory && p.allowsName(r.name, to.Port())
-	})
-}
-
-// opens is allowed for what the port alone allows.
-func (t *names) opens(p *Policy, to netip.AddrPort) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.ContainsFunc(t.table[to.Addr()], func(r resolved) bool {
-		return time.Since(r.at) <= nameMemory && p.opens(r.name, to.Port())
-	})
-}
-
-// one is a name that was resolved to an address; "" when there is none.
-func (t *names) one(a netip.Addr) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if list := t.table[a]; len(list) > 0 {
-		return list[len(list)-1].name
+// refusesAnswer is refuses for an address in an answer: of IPv6, which a guest does
+// not have, those are passed on that are somewhere outside.
+func (n *Network) refusesAnswer(a netip.Addr) string {
+	if a = a.Unmap(); a.Is4() {
+		return n.refuses(a)
+	}
+	switch {
+	case a.IsLoopback(), a.IsLinkLocalUnicast(), a.IsMulticast(), a.IsUnspecified():
+		return "the address is the host's own, link-local or not of one machine"
+	case a.IsPrivate() && !n.policy.lan:
+		return "the address is private"
 	}
 	return ""
 }

@@ -6,14 +6,48 @@ import (
 	"context"
 	"net"
 	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x04test\x00\x00\x01\x00\x01"))
-	n := &Network{policy: Policy{}, ctx: context.Background()}
+	n := &Network{policy: NAT(false), ctx: context.Background(), resolver: testZone}
 	f.Fuzz(func(t *testing.T, question []byte) {
-		if reply := n.answer(question, 512); len(reply) > 512 {
+		if reply := n.answer(question, false); len(reply) > 512 && (len(question) < 13 || question[11] == 0) {
 			t.Errorf("a reply of %d bytes", len(reply))
+		}
+	})
+}
+
+// Replies are hostile, too: what is left of one is well formed.
+func FuzzScreen(f *testing.F) {
+	m := dnsmessage.Message{Header: dnsmessage.Header{Response: true}, Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("a.test."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
+	for _, body := range []dnsmessage.ResourceBody{&dnsmessage.AResource{A: [4]byte{10, 0, 0, 1}}, &dnsmessage.MXResource{MX: dnsmessage.MustNewName("b.a.test.")},
+		&dnsmessage.SOAResource{NS: dnsmessage.MustNewName("b.a.test."), MBox: dnsmessage.MustNewName("a.test.")}} {
+		m.Answers = append(m.Answers, dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET}, Body: body})
+	}
+	seed, err := m.Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	n := &Network{policy: NAT(false), ctx: context.Background()}
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		kept := n.screen(append([]byte(nil), reply...), "a.test")
+		if kept == nil {
+			return
+		}
+		records, ok := parseRecords(kept)
+		if !ok || len(kept) > max(len(reply), maxMessage) {
+			t.Fatalf("%x is left of %x", kept, reply)
+		}
+		for _, r := range records {
+			for _, a := range r.addresses(kept) {
+				if n.refusesAnswer(a) != "" {
+					t.Errorf("%s is left of %x", a, reply)
+				}
+			}
 		}
 	})
 }

@@ -24,6 +24,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"github.com/abdul-abdi/lumina/runtime/network/resolver"
 	"github.com/abdul-abdi/lumina/runtime/rawconn"
 )
 
@@ -47,10 +48,21 @@ var (
 
 const nic tcpip.NICID = 1
 
+// Resolver is what the guest's questions are answered by: the host's, of package
+// resolver.
+type Resolver interface {
+	// Exchange passes on a query, whose question ends at questionEnd.
+	Exchange(ctx context.Context, query []byte, questionEnd int, stream bool) (reply []byte, err error)
+	// Hosts is what the host's own list says of a name.
+	Hosts(name string) ([]netip.Addr, bool)
+	// Search is the domains in which the host looks for names without a dot.
+	Search() []string
+}
+
 // Network is the network of a guest.
 type Network struct {
 	policy   Policy
-	resolver resolver
+	resolver Resolver
 	stack    *stack.Stack
 	link     *link
 	device   *os.File
@@ -105,7 +117,7 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 // New makes a network for the guest with this MAC address.
 func New(policy Policy, mac net.HardwareAddr) (*Network, error) {
 	silence()
-	n := &Network{policy: policy, resolver: net.DefaultResolver, dial: dial, guestMAC: tcpip.LinkAddress(mac)}
+	n := &Network{policy: policy, resolver: resolver.New(), dial: dial, guestMAC: tcpip.LinkAddress(mac)}
 	n.flows.most, n.flows.mostOfHost, n.lookups = limits(descriptors())
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error
@@ -163,6 +175,9 @@ func (n *Network) configure(mac net.HardwareAddr) error {
 }
 
 func stackError(e tcpip.Error) error { return errors.New(e.String()) }
+
+// Search is the domains in which the guest is to look for names without a dot.
+func (n *Network) Search() []string { return n.resolver.Search() }
 
 // Device is the driver's end of the wire: a socket that carries one Ethernet
 // frame a datagram. It stays open until Close.

@@ -100,24 +100,26 @@ func (s *site) dial(ctx context.Context, network, address string) (net.Conn, err
 // zone is what names resolve to.
 type zone map[string][]string
 
-func (z zone) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
-	list, ok := z[strings.TrimSuffix(host, ".")]
+func (z zone) Exchange(_ context.Context, message []byte, _ int, _ bool) ([]byte, error) {
+	var m dnsmessage.Message
+	if err := m.Unpack(message); err != nil {
+		return nil, err
+	}
+	q := m.Questions[0]
+	list, ok := z[strings.TrimSuffix(strings.ToLower(q.Name.String()), ".")]
+	m.Header = dnsmessage.Header{ID: m.ID, Response: true, RecursionDesired: m.RecursionDesired, RecursionAvailable: true}
 	if !ok {
-		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+		m.RCode = dnsmessage.RCodeNameError
 	}
-	var all []netip.Addr
 	for _, a := range list {
-		all = append(all, netip.MustParseAddr(a))
+		m.Answers = append(m.Answers, dnsmessage.Resource{
+			Header: dnsmessage.ResourceHeader{Name: q.Name, Type: dnsmessage.TypeA, Class: q.Class, TTL: 60},
+			Body:   &dnsmessage.AResource{A: netip.MustParseAddr(a).As4()}})
 	}
-	return all, nil
+	return m.Pack()
 }
-func (zone) LookupTXT(context.Context, string) ([]string, error) {
-	return []string{strings.Repeat("x", 300)}, nil
-}
-func (zone) LookupMX(context.Context, string) ([]*net.MX, error) { return nil, nil }
-func (zone) LookupSRV(context.Context, string, string, string) (string, []*net.SRV, error) {
-	return "", nil, nil
-}
+func (zone) Hosts(string) ([]netip.Addr, bool) { return nil, false }
+func (zone) Search() []string                  { return []string{"corp.test"} }
 
 var testZone = zone{
 	"example.test":      {"198.51.100.10"},

@@ -95,7 +95,7 @@ func (p *plan) addNetwork(o VMOptions) error {
 	}
 	p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device(), MTU: network.MTU}
 	p.configure.Network = &protocol.Network{MAC: mac.String(), Address: network.Address, Gateway: network.Gateway,
-		DNS: []string{network.Gateway}, MTU: network.MTU}
+		DNS: []string{network.Gateway}, Search: p.network.Search(), MTU: network.MTU}
 	return nil
 }
 

@@ -35,6 +35,9 @@ func (n *names) write(c *protocol.Configure, but ...string) error {
 		for _, server := range c.Network.DNS {
 			fmt.Fprintf(&resolv, "nameserver %s\n", server)
 		}
+		if len(c.Network.Search) > 0 {
+			fmt.Fprintf(&resolv, "search %s\n", strings.Join(c.Network.Search, " "))
+		}
 	}
 	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"
 	for _, h := range c.Hosts {

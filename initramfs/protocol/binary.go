@@ -129,6 +129,7 @@ func (c Configure) AppendBinary(b []byte) ([]byte, error) {
 		b = appendString(b, n.Address)
 		b = appendString(b, n.Gateway)
 		b = appendStrings(b, n.DNS)
+		b = appendStrings(b, n.Search)
 		b = binary.AppendUvarint(b, uint64(n.MTU))
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.Mounts)))
@@ -152,7 +153,7 @@ func (c *Configure) UnmarshalBinary(b []byte) error {
 	flags := d.flags(configureTemplate | configureNetwork)
 	*c = Configure{Template: flags&configureTemplate != 0, Hostname: d.string(), MachineID: d.string(), Seed: []byte(d.string())}
 	if flags&configureNetwork != 0 {
-		c.Network = &Network{MAC: d.string(), Address: d.string(), Gateway: d.string(), DNS: d.strings(), MTU: d.int()}
+		c.Network = &Network{MAC: d.string(), Address: d.string(), Gateway: d.string(), DNS: d.strings(), Search: d.strings(), MTU: d.int()}
 	}
 	for range d.count(4) {
 		c.Mounts = append(c.Mounts, Mount{Disk: d.string(), Share: d.string(), Path: d.string(), ReadOnly: d.flags(1) != 0})

@@ -115,7 +115,8 @@ type Network struct {
 	Address string // CIDR
 	Gateway string // "": the network leads nowhere else
 	DNS     []string
-	MTU     int // bytes; 0: the device's
+	Search  []string // domains in which names without a dot are looked for
+	MTU     int      // bytes; 0: the device's
 }
 
 // Exec starts a process.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/rfc1035label"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -38,9 +39,12 @@ func (n *Network) serveDHCP() error {
 		for {
 			k, _, err := conn.ReadFrom(buf)
 			if err != nil {
+				if n.pause() {
+					continue
+				}
 				return
 			}
-			if reply := lease(buf[:k]); reply != nil {
+			if reply := lease(buf[:k], n.Search()); reply != nil {
 				_, _ = conn.WriteTo(reply, everybody)
 			}
 		}
@@ -49,7 +53,7 @@ func (n *Network) serveDHCP() error {
 }
 
 // lease makes the reply to a DHCP message; nil when it wants none.
-func lease(message []byte) []byte {
+func lease(message []byte, search []string) []byte {
 	asked, err := dhcpv4.FromBytes(message)
 	if err != nil || asked.OpCode != dhcpv4.OpcodeBootRequest {
 		return nil
@@ -80,6 +84,10 @@ func lease(message []byte) []byte {
 		reply.UpdateOption(dhcpv4.OptSubnetMask(net.CIDRMask(guestNetwork.Bits(), 32)))
 		reply.UpdateOption(dhcpv4.OptRouter(server))
 		reply.UpdateOption(dhcpv4.OptDNS(server))
+		if len(search) > 0 {
+			reply.UpdateOption(dhcpv4.OptDomainName(search[0]))
+			reply.UpdateOption(dhcpv4.OptDomainSearch(&rfc1035label.Labels{Labels: search}))
+		}
 		if asked.MessageType() != dhcpv4.MessageTypeInform {
 			reply.YourIPAddr = address
 			reply.UpdateOption(dhcpv4.OptIPAddressLeaseTime(leaseTime))

@@ -62,7 +62,8 @@ func TestDHCP(t *testing.T) {
 	}
 	for _, m := range []*dhcpv4.DHCPv4{offer, ack} {
 		if m.YourIPAddr.String() != "10.0.2.15" || m.SubnetMask().String() != "ffffff00" ||
-			len(m.Router()) != 1 || m.Router()[0].String() != Gateway || len(m.DNS()) != 1 || m.DNS()[0].String() != Gateway {
+			len(m.Router()) != 1 || m.Router()[0].String() != Gateway || len(m.DNS()) != 1 || m.DNS()[0].String() != Gateway ||
+			m.DomainName() != "corp.test" || len(m.DomainSearch().Labels) != 1 {
 			t.Errorf("address %s", m.Summary())
 		}
 	}
@@ -79,7 +80,7 @@ func FuzzLease(f *testing.F) {
 	}
 	f.Add(discover.ToBytes())
 	f.Fuzz(func(t *testing.T, message []byte) {
-		reply := lease(message)
+		reply := lease(message, []string{"corp.test"})
 		if reply == nil {
 			return
 		}

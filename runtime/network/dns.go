@@ -43,7 +43,7 @@ func (n *Network) serveDNS() error {
 		for {
 			k, from, err := datagrams.ReadFrom(buf)
 			if err != nil {
-				if n.pause(err) {
+				if n.pause() {
 					continue
 				}
 				return
@@ -67,7 +67,7 @@ func (n *Network) serveDNS() error {
 		for {
 			c, err := streams.Accept()
 			if err != nil {
-				if n.pause(err) {
+				if n.pause() {
 					continue
 				}
 				return
@@ -94,7 +94,7 @@ func (n *Network) serveDNS() error {
 }
 
 // pause waits before a loop goes on after an error; false when the network is closed.
-func (n *Network) pause(error) bool {
+func (n *Network) pause() bool {
 	select {
 	case <-n.ctx.Done():
 		return false

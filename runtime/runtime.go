@@ -183,12 +183,16 @@ func (o *RunOptions) limit(ctx context.Context) (context.Context, context.Cancel
 
 // Clean removes what processes left that were killed: half-made images and
 // scratch disks.
-func (r *Runtime) Clean(ctx context.Context) error {
-	if _, err := r.Images.Clean(); err != nil {
-		return err
+func (r *Runtime) Clean(ctx context.Context) (image.Left, error) {
+	left, err := r.Images.Clean()
+	if err == nil {
+		err = r.Volumes.Clean()
 	}
-	if err := r.Templates.Clean(false); err != nil {
-		return err
+	if err == nil {
+		err = r.Templates.Clean(false)
 	}
-	return context.Cause(ctx)
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return left, err
 }

@@ -38,7 +38,11 @@ func newCleanCommand(env *environment) *cobra.Command {
 					return err
 				}
 			}
-			if err := r.Clean(c.Context()); err != nil {
+			left, err := r.Clean(c.Context())
+			if left.Count > 0 {
+				env.note("%d unfinished images removed, %s", left.Count, formatSize(left.Bytes))
+			}
+			if err != nil {
 				return err
 			}
 			if templates {

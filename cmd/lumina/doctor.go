@@ -186,17 +186,18 @@ func examineDisk(home string) vm.Check {
 // examineState finds what processes left that were killed.
 func examineState(ctx context.Context, r *runtime.Runtime, fix bool) vm.Check {
 	check := vm.Check{Name: "state", Status: vm.CheckOK, Detail: "nothing was left behind"}
-	stale := session.Stale(r.Home()) + r.Images.Stale()
+	images := r.Images.Unfinished()
+	stale := session.Stale(r.Home()) + images.Count
 	if stale == 0 {
 		return check
 	}
-	check.Status, check.Detail, check.Remedy = vm.CheckWarn, fmt.Sprintf("%d directories of processes that were killed", stale), "lumina doctor --fix, or lumina clean"
+	check.Status, check.Detail, check.Remedy = vm.CheckWarn, fmt.Sprintf("%d directories of processes that were killed, %s of images among them", stale, formatSize(images.Bytes)), "lumina doctor --fix, or lumina clean"
 	if !fix {
 		return check
 	}
 	err := session.Clean(r.Home())
 	if err == nil {
-		err = r.Clean(ctx)
+		_, err = r.Clean(ctx)
 	}
 	if err != nil {
 		check.Detail = err.Error()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,14 @@ func (s *Store) Free() (int64, error) {
 		}
 		dir = parent
 	}
+}
+
+// allocated is how many bytes a file takes on its disk.
+func allocated(info os.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
 }
 
 // MaxSize is how large a new image may be: what was asked for, in bytes, or half of

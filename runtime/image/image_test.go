@@ -201,14 +201,22 @@ func TestCleanRemovesWhatTheDeadLeft(t *testing.T) {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "making\n" {
 		t.Fatalf("the other process says %q, %v", line, err)
 	}
-	if n, err := s.Clean(); n != 0 || err != nil {
+	if n, err := s.Clean(); n.Count != 0 || err != nil {
 		t.Errorf("Clean() = %d, %v while both makers live, want 0", n, err)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if n, err := s.Clean(); n != 1 || err != nil {
+	dirs, _ := filepath.Glob(filepath.Join(s.dir, tempPrefix+"*"))
+	for _, dir := range dirs {
+		if dir != alive.dir {
+			if err := os.WriteFile(filepath.Join(dir, "half"), make([]byte, 1<<20), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n, err := s.Clean(); n.Count != 1 || n.Bytes < 1<<20 || err != nil {
 		t.Errorf("Clean() = %d, %v, want 1", n, err)
 	}
 	if !exists(alive.dir) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
@@ -282,24 +283,44 @@ func (t *temp) remove() {
 	t.lock.Close()
 }
 
-// Clean removes what crashed installations left and returns how many there were.
-func (s *Store) Clean() (int, error) {
-	removed := 0
-	err := s.eachStale(func(dir string) error {
-		removed++
+// Left is what crashed installations have left.
+type Left struct {
+	Count int
+	Bytes int64 // on the disk
+}
+
+func (l *Left) add(dir string) {
+	l.Count++
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // what cannot be read is not counted
+		}
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			l.Bytes += allocated(info)
+		}
+		return nil
+	})
+}
+
+// Clean removes what crashed installations left and returns what that was.
+func (s *Store) Clean() (left Left, err error) {
+	err = s.eachStale(func(dir string) error {
+		left.add(dir)
 		return os.RemoveAll(dir)
 	})
 	if err != nil {
-		return removed, fmt.Errorf("cleaning the image store: %w", err)
+		return left, fmt.Errorf("cleaning the image store: %w", err)
 	}
-	return removed, nil
+	return left, nil
 }
 
-// Stale is how many directories crashed installations have left.
-func (s *Store) Stale() int {
-	n := 0
-	_ = s.eachStale(func(string) error { n++; return nil }) // what cannot be read is not counted
-	return n
+// Stale is how much Clean would remove.
+func (s *Store) Stale() int { return s.Unfinished().Count }
+
+// Unfinished is what Clean would remove.
+func (s *Store) Unfinished() (left Left) {
+	_ = s.eachStale(func(dir string) error { left.add(dir); return nil }) // what cannot be read is not counted
+	return left
 }
 
 // eachStale calls do for each temporary directory whose maker is dead.

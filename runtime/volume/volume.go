@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
@@ -50,7 +51,7 @@ func (s *Store) Create(name string, size int64) error {
 	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("making the volume store: %w", err)
 	}
-	f, err := os.CreateTemp(s.dir, ".new-*")
+	f, err := s.makeTemp()
 	if err != nil {
 		return fmt.Errorf("creating volume %q: %w", name, err)
 	}
@@ -68,6 +69,65 @@ func (s *Store) Create(name string, size int64) error {
 		return fmt.Errorf("creating volume %q: %w", name, err)
 	}
 	return nil
+}
+
+// unfinished begins the names of volumes that are being made, which their makers
+// have locked.
+const unfinished = ".new-"
+
+func (s *Store) makeTemp() (*os.File, error) {
+	// A file that has no lock yet is not to be taken for one of the dead.
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := flock.Shared(dir); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(s.dir, unfinished+"*")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := flock.TryExclusive(f); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return f, nil
+}
+
+// Clean removes volumes whose makers were killed.
+func (s *Store) Clean() error {
+	dir, err := os.Open(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cleaning the volumes: %w", err)
+	}
+	defer dir.Close()
+	if busy, err := flock.TryExclusive(dir); busy || err != nil {
+		return err
+	}
+	left, err := filepath.Glob(filepath.Join(s.dir, unfinished+"*"))
+	for _, name := range left {
+		err = errors.Join(err, removeDead(name))
+	}
+	if err != nil {
+		return fmt.Errorf("cleaning the volumes: %w", err)
+	}
+	return nil
+}
+
+func removeDead(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if busy, err := flock.TryExclusive(f); busy || err != nil {
+		return err
+	}
+	return os.Remove(name)
 }
 
 // Open opens a volume for the one VM that may use it. Closing the file ends

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/agent"
@@ -45,6 +46,12 @@ func (r *Runtime) thaw(ctx context.Context, v *VM, p *plan) (ok bool, reason str
 		if err != template.ErrNone {
 			return false, err.Error()
 		}
+		if f, failed := r.Templates.Failed(key); failed {
+			return false, fmt.Sprintf("there is no template: %s (lumina clean --templates has the next start try again)", f.Reason)
+		}
+		if err := checkSpace(r.home, v.options.DiskReserve, templateRoom); err != nil {
+			return false, "there is no room for a template"
+		}
 		return false, noTemplate
 	}
 	if err != nil {
@@ -55,8 +62,12 @@ func (r *Runtime) thaw(ctx context.Context, v *VM, p *plan) (ok bool, reason str
 		if ctx.Err() != nil {
 			return false, "the start was given up"
 		}
-		// It may be the template's fault: the next one is made anew.
-		return false, errors.Join(err, r.Templates.Remove(key)).Error()
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return false, err.Error()
+		}
+		// It may be the template's fault: another one is made, later.
+		err = fmt.Errorf("it did not start: %w", err)
+		return false, errors.Join(err, r.Templates.Remove(key), r.Templates.Fail(key, err)).Error()
 	}
 	return true, ""
 }

@@ -67,6 +67,11 @@ func TestFullHostDisk(t *testing.T) {
 	finish(t, command("session", "stop", neighbour)).succeeded(t)
 	buildertest.Run(t, "e2fsck", "-fn", filepath.Join(small, "volumes/data.img"))
 	run := command("run", "--image", "debian", "true")
+	run.Env = append(run.Env, "LUMINA_TEMPLATE=1", "LUMINA_BOOT_TRACE=1")
+	if r := finish(t, run).succeeded(t); !strings.HasPrefix(r.stderr, "boot: cold, since there is no room for a template\n") {
+		t.Errorf("with room for a VM only: %s", r.stderr)
+	}
+	run = command("run", "--image", "debian", "true")
 	run.Env = append(run.Env, "LUMINA_DISK_RESERVE=1GB")
 	if r := finish(t, run); r.code != 125 || !strings.Contains(r.Message, "1024 MB are kept") {
 		t.Errorf("with a reserve of 1 GB: exit code %d, %s", r.code, r.stdout)

@@ -6,6 +6,7 @@ import (
 	"os"
 	goruntime "runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -220,6 +221,10 @@ func examineTemplates(r *runtime.Runtime) vm.Check {
 	check.Detail = fmt.Sprintf("%d frozen VMs, %s", count, formatSize(size))
 	if count == 0 {
 		check.Detail = "none yet: the first start of each image boots, several times slower"
+	}
+	for _, f := range r.Templates.Failures() {
+		check.Status, check.Remedy = vm.CheckWarn, "mend that; then lumina clean --templates, or wait an hour, and the next start tries again"
+		check.Detail += fmt.Sprintf("; one could not be made at %s: %s", f.At.Format(time.DateTime), f.Reason)
 	}
 	return check
 }

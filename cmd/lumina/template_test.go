@@ -180,6 +180,43 @@ func TestDamagedTemplatesAreNotUsed(t *testing.T) {
 	}
 }
 
+// A template that cannot be made is told, and not tried at every start.
+func TestTemplateThatCannotBeMade(t *testing.T) {
+	lumina(t, "clean", "--templates").succeeded(t)
+	maker := command(templateCommand, templateOptions)
+	if err := maker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for vm := 0; vm == 0; {
+		for _, p := range processes(t) {
+			if pid, line, _ := strings.Cut(p, " "); strings.Contains(line, "qemu-system-") {
+				vm, _ = strconv.Atoi(pid)
+				kill(t, vm)
+			}
+		}
+	}
+	if code := waitCode(t, maker); code != 125 {
+		t.Errorf("the maker whose VM was killed: exit code %d", code)
+	}
+	for range 2 {
+		r, trace := runThawed(t, "echo right")
+		if !strings.HasPrefix(trace, "boot: cold, since there is no template: ") || !strings.Contains(trace, "killed") || r.Stdout != "right\n" {
+			t.Errorf("%s: %s", trace, r.stdout)
+		}
+		nothingLeft(t)
+	}
+	if found, _ := filepath.Glob(filepath.Join(home, "cache/templates/*/template.json")); len(found) != 0 {
+		t.Errorf("it was tried again: %v", found)
+	}
+	if r := lumina(t, "doctor"); !strings.Contains(r.stdout, "one could not be made") {
+		t.Errorf("doctor: %s", r.stdout)
+	}
+	makeTestTemplate(t)
+	if _, trace := runThawed(t, "true"); trace != "boot: from a template" {
+		t.Error(trace)
+	}
+}
+
 func TestTemplateIsMadeOnce(t *testing.T) {
 	lumina(t, "clean", "--templates").succeeded(t)
 	var wg sync.WaitGroup

@@ -196,14 +196,23 @@ func (s *Store) Make(ctx context.Context, key string, fill func(*Files) error) e
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
+	// Until it is made, others need not try; one whose maker is killed is no use
+	// either.
+	if err := s.Fail(key, errors.New("it is being made, or its maker was killed")); err != nil {
+		return err
+	}
 	err = s.make(dir, key, fill)
-	if err == nil {
+	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
+	if err == nil {
+		return s.forgive(key)
 	}
-	return nil
+	note := s.forgive // whoever gave it up has nothing against it
+	if ctx.Err() == nil {
+		note = func(key string) error { return s.Fail(key, err) }
+	}
+	return errors.Join(err, note(key), os.RemoveAll(dir))
 }
 
 func (s *Store) make(dir, key string, fill func(*Files) error) error {
@@ -272,6 +281,12 @@ func (s *Store) Clean(all bool) error {
 		return err
 	}
 	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), failureSuffix) {
+			if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("cleaning templates: %w", err)
+			}
+			continue
+		}
 		key := strings.TrimSuffix(e.Name(), ".lock")
 		lock, err := os.OpenFile(filepath.Join(s.dir, key+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {

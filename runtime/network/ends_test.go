@@ -99,6 +99,39 @@ func TestEndsArriveAsTheyAre(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the machine's", func(t *testing.T) {
+		for name, clean := range map[string]bool{"after all was sent": true, "before": false} {
+			ended := make(chan error, 1)
+			arrived := make(chan bool, 1)
+			g := newGuestOf(t, NAT(false), server(t, func(c *net.TCPConn) {
+				_, err := io.ReadFull(c, make([]byte, 4))
+				arrived <- true
+				if err == nil && clean {
+					_, err = io.ReadAll(c)
+					arrived <- true
+				}
+				if err == nil {
+					_, err = io.ReadAll(c)
+				}
+				ended <- err
+				c.Close()
+			}))
+			c, err := g.connect("198.51.100.1:21")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, "half")
+			<-arrived
+			if clean {
+				_ = c.(relayed).CloseWrite()
+				<-arrived
+			}
+			g.net.Close()
+			if err := <-ended; (err == nil) != clean || !clean && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("after the machine's end, %s, the server read %v", name, err)
+			}
+		}
+	})
 	t.Run("half of the guest's", func(t *testing.T) {
 		g := newGuestOf(t, NAT(false), server(t, func(c *net.TCPConn) {
 			b, _ := io.ReadAll(c)

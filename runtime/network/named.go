@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -22,7 +21,7 @@ type named struct {
 	network  *Network
 	to       netip.AddrPort
 	guest    *guestConn
-	upstream net.Conn
+	upstream *hostConn
 	// What each side says, and what of it is being passed on.
 	guestBytes, hostBytes *bufio.Reader
 	sending, returning    io.Reader
@@ -42,7 +41,7 @@ type rules interface {
 }
 
 // joinNamed joins a guest with a host that the policy allows by name.
-func (n *Network) joinNamed(guest *guestConn, upstream net.Conn, to netip.AddrPort) {
+func (n *Network) joinNamed(guest *guestConn, upstream *hostConn, to netip.AddrPort) {
 	c := &named{network: n, to: to, guest: guest, upstream: upstream}
 	c.guestBytes, c.hostBytes = bufio.NewReaderSize(guest, 16<<10), bufio.NewReaderSize(upstream, 16<<10)
 	c.decided, c.ended = make(chan struct{}), make(chan struct{})
@@ -57,7 +56,7 @@ type (
 		c *named
 	}
 	hostSide struct {
-		net.Conn
+		*hostConn
 		c *named
 	}
 )
@@ -75,18 +74,6 @@ func (s hostSide) Read(p []byte) (int, error) {
 		s.c.end()
 	}
 	return n, err
-}
-
-func (s hostSide) CloseWrite() error {
-	if h, ok := s.Conn.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
-	}
-	return s.Close()
-}
-
-func (s hostSide) Reset() error {
-	relay.Reset(s.Conn)
-	return nil
 }
 
 // passOn reads what is being passed on, and what follows it. What is cut off by an

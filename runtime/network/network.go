@@ -77,6 +77,7 @@ type Network struct {
 	flows    flows
 	lookups  int // questions at once
 	syns     syns
+	joined   joined
 	guestMAC tcpip.LinkAddress
 }
 
@@ -183,10 +184,12 @@ func (n *Network) Search() []string { return n.resolver.Search() }
 // frame a datagram. It stays open until Close.
 func (n *Network) Device() *os.File { return n.device }
 
-// Close ends the network and its connections.
+// Close ends the network and its connections: those on which the guest had not sent
+// all are reset.
 func (n *Network) Close() error {
 	n.cancel()
 	err := errors.Join(n.link.conn.Close(), n.device.Close())
+	n.joined.end()
 	n.stack.Close()
 	return err
 }

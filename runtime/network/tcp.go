@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -71,18 +73,27 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 		relay.Reset(upstream) // the guest has given up
 		return
 	}
-	guest := &guestConn{gonet.NewTCPConn(&queue, endpoint), endpoint}
+	guest, host := &guestConn{gonet.NewTCPConn(&queue, endpoint), endpoint}, &hostConn{Conn: upstream}
 	defer guest.Close()
+	if !n.joined.begin() {
+		relay.Reset(upstream)
+		return
+	}
+	defer n.joined.Done()
 	defer context.AfterFunc(n.ctx, func() {
-		upstream.Close()
+		if host.whole.Load() {
+			host.Close()
+		} else {
+			relay.Reset(host)
+		}
 		endpoint.Abort()
 	})()
 	n.counters.connections.Add(1)
 	if way == byAddress {
-		relay.Join(guest, upstream)
+		relay.Join(guest, host)
 		return
 	}
-	n.joinNamed(guest, upstream, to)
+	n.joinNamed(guest, host, to)
 }
 
 // guestConn is the guest's end of a connection.
@@ -95,6 +106,52 @@ type guestConn struct {
 func (c *guestConn) Reset() error {
 	c.endpoint.Abort()
 	return c.Close()
+}
+
+// hostConn is the other end of it.
+type hostConn struct {
+	net.Conn
+	whole atomic.Bool // all that the guest had to send has been sent
+}
+
+// CloseWrite ends what the guest sends.
+func (c *hostConn) CloseWrite() error {
+	c.whole.Store(true)
+	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return c.Close()
+}
+
+// Reset ends the connection by a reset.
+func (c *hostConn) Reset() error {
+	relay.Reset(c.Conn)
+	return nil
+}
+
+// joined counts the connections under way.
+type joined struct {
+	sync.WaitGroup
+	mu    sync.Mutex
+	ended bool
+}
+
+// begin counts one more; false when there are to be no more.
+func (j *joined) begin() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.ended {
+		j.Add(1)
+	}
+	return !j.ended
+}
+
+// end waits for the last one.
+func (j *joined) end() {
+	j.mu.Lock()
+	j.ended = true
+	j.mu.Unlock()
+	j.Wait()
 }
 
 // wrongName is what a guest said that the policy does not allow.

@@ -67,7 +67,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB)")
 	c.Flags().IntVar(&r.CPUs, "cpus", desktop.DefaultCPUs, "processors of the VM")
 	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB, or what --disk has)")
-	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…")
+	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	c.Flags().BoolVar(&r.Force, "force", false, "take a medium that does not fit, or is not verified")
 	return c
 }

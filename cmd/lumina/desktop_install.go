@@ -64,6 +64,6 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB, or what macOS needs)")
 	c.Flags().IntVar(&r.CPUs, "cpus", 0, "processors of the VM (default 2, or what macOS needs)")
 	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB)")
-	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…")
+	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	return c
 }

@@ -43,7 +43,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.VarP(&f.memory, "memory", "m", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
 	flags.Var(&f.cpus, "cpus", "processors of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
-	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,… (default $LUMINA_NETWORK or nat)")
+	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,…: by a name, TLS and HTTP/1 that name it; by a name with a port of another protocol (github.com:22), that port of its address (default $LUMINA_NETWORK or nat)")
 	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
 	flags.Bool("no-wait-network", false, "do not wait for the network: it is there with the boot, so this changes nothing")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -94,6 +95,10 @@ type RunOptions struct {
 	// MaxSize bounds what each of the Downloads writes, in bytes; 0 for half of
 	// what is free where it goes.
 	MaxSize int64
+	// Forwards are ports of this host's loopback that lead to the VM's while the
+	// command runs. Forwarded, unless nil, is told of them before the VM starts.
+	Forwards  []forward.Rule
+	Forwarded func([]forward.Rule)
 }
 
 // Result is how a command ended.
@@ -139,10 +144,16 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 	if len(options.Copies) > 0 {
 		begin = nil // they come before the command
 	}
+	serve, closeForwards, err := options.forward()
+	if err != nil {
+		return result, &Error{Kind: ConnectionFailed, Err: err}
+	}
+	defer closeForwards()
 	v, err := r.startBegin(ctx, options.VM, options.Command.Check, begin)
 	if err != nil {
 		return result, err
 	}
+	serve(v)
 	defer func() {
 		result.Network, result.HostError = v.Network(), v.Report()
 		err = errors.Join(err, v.finish(ctx))
@@ -171,6 +182,21 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 		return result, context.Cause(ctx)
 	}
 	return result, nil
+}
+
+// forward binds the ports that are forwarded; serve begins to carry what comes.
+func (o *RunOptions) forward() (serve func(*VM), end func(), err error) {
+	if len(o.Forwards) == 0 {
+		return func(*VM) {}, func() {}, nil
+	}
+	set, err := forward.Listen(o.Forwards)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.Forwarded != nil {
+		o.Forwarded(set.Rules())
+	}
+	return func(v *VM) { set.Serve(v) }, set.Close, nil
 }
 
 // limit is ctx that ends when the call has taken longer than it may.

@@ -103,7 +103,7 @@ func printSamples(env *environment, samples ...sample) error {
 
 func newBenchRunCommand(env *environment) *cobra.Command {
 	var image string
-	var count int
+	count := atLeastOne(20)
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "A cold run of true, beside the same kernel with an init that powers off at once",
@@ -118,11 +118,11 @@ func newBenchRunCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			bare, err := measure(ctx, "kernel that powers off", count, func() error { return r.BootBare(ctx, image) })
+			bare, err := measure(ctx, "kernel that powers off", int(count), func() error { return r.BootBare(ctx, image) })
 			if err != nil {
 				return err
 			}
-			cold, err := measure(ctx, "lumina run true", count, func() error {
+			cold, err := measure(ctx, "lumina run true", int(count), func() error {
 				return me.run(ctx, "run", "--image", image, "true")
 			})
 			cold.PeakMemory = me.peak
@@ -133,7 +133,7 @@ func newBenchRunCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&image, "image", "default", "image to boot")
-	c.Flags().IntVar(&count, "count", 20, "how often")
+	c.Flags().Var(&count, "count", "how often")
 	return c
 }
 
@@ -144,7 +144,7 @@ func thisProgram() (*self, error) {
 
 func newBenchCreateCommand(env *environment) *cobra.Command {
 	var from string
-	var count int
+	count := atLeastOne(5)
 	c := &cobra.Command{
 		Use:   "create --from REF",
 		Short: "Making an image, without the trial boot",
@@ -152,6 +152,9 @@ func newBenchCreateCommand(env *environment) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			if from == "" {
 				return usageError{errors.New("--from is missing; see lumina bench create --help")}
+			}
+			if err := checkImage(from); err != nil {
+				return usageError{fmt.Errorf("--from: %w", err)}
 			}
 			me, err := thisProgram()
 			if err != nil {
@@ -163,7 +166,7 @@ func newBenchCreateCommand(env *environment) *cobra.Command {
 			}
 			defer os.RemoveAll(home)
 			me.env = append(os.Environ(), "LUMINA_HOME="+home)
-			made, err := measure(c.Context(), "lumina images create", count, func() error {
+			made, err := measure(c.Context(), "lumina images create", int(count), func() error {
 				return me.run(c.Context(), "images", "create", "bench", "--from", from, "--no-verify", "--replace")
 			})
 			made.PeakMemory = me.peak
@@ -174,6 +177,6 @@ func newBenchCreateCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&from, "from", "", "what to make it from (required)")
-	c.Flags().IntVar(&count, "count", 5, "how often")
+	c.Flags().Var(&count, "count", "how often")
 	return c
 }

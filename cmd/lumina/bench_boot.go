@@ -42,20 +42,17 @@ type waterfallRow struct {
 
 func newBenchBootCommand(env *environment) *cobra.Command {
 	var image, page string
-	var count int
+	count := atLeastOne(20)
 	c := &cobra.Command{
 		Use:   "boot [--html FILE]",
 		Short: "Starts of a VM: the bare kernel, cold, from a template; and where their time goes",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if count < 1 {
-				return usageError{fmt.Errorf("--count %d: want at least 1", count)}
-			}
 			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 			if err != nil {
 				return err
 			}
-			report, err := measureBoots(c.Context(), r, image, count)
+			report, err := measureBoots(c.Context(), r, image, int(count))
 			if err != nil {
 				return err
 			}
@@ -68,7 +65,7 @@ func newBenchBootCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&image, "image", "default", "image to boot")
-	c.Flags().IntVar(&count, "count", 20, "how often")
+	c.Flags().Var(&count, "count", "how often")
 	c.Flags().StringVar(&page, "html", "", "write a page with the percentiles and the waterfalls to this file")
 	return c
 }

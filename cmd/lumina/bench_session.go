@@ -46,8 +46,8 @@ type supervisor struct {
 
 func newBenchSessionCommand(env *environment) *cobra.Command {
 	var image string
-	var count int
-	var lasting time.Duration
+	count := atLeastOne(200)
+	lasting := timeSpan(5 * time.Second)
 	c := &cobra.Command{
 		Use:   "session",
 		Short: "Execs of true in a session, copies, and what the session takes",
@@ -68,7 +68,7 @@ func newBenchSessionCommand(env *environment) *cobra.Command {
 			}
 			// Also when ctx has ended.
 			defer func() { _ = s.Stop(context.WithoutCancel(ctx)) }()
-			report, err := measureSession(ctx, me, s, count, lasting)
+			report, err := measureSession(ctx, me, s, int(count), time.Duration(lasting))
 			if err != nil {
 				return err
 			}
@@ -76,8 +76,8 @@ func newBenchSessionCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&image, "image", "default", "image to boot")
-	c.Flags().IntVar(&count, "count", 200, "how many execs of each kind")
-	c.Flags().DurationVar(&lasting, "for", 5*time.Second, "how long each sustained rate is measured")
+	c.Flags().Var(&count, "count", "how many execs of each kind")
+	c.Flags().Var(&lasting, "for", "how long each sustained rate is measured")
 	return c
 }
 

@@ -1,12 +1,28 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// atLeastOne is a flag: a number of things to do.
+type atLeastOne int
+
+func (n *atLeastOne) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < 1 {
+		return errors.New("want a number, at least 1")
+	}
+	*n = atLeastOne(v)
+	return nil
+}
+
+func (n *atLeastOne) Type() string   { return "int" }
+func (n *atLeastOne) String() string { return strconv.Itoa(int(*n)) }
 
 // timeSpan is a flag: a time such as 90s or 1h30m, or a number of seconds.
 type timeSpan time.Duration

@@ -54,6 +54,7 @@ func newExecCommand(env *environment) *cobra.Command {
 		ValidArgsFunction: completeSIDs(env),
 	}
 	c.Flags().SortFlags = false
+	c.Flags().SetNormalizeFunc(dockerNames)
 	flags.register(c)
 	terminal.register(c)
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "let the command outlive this one, and print its id; see logs, kill and ps")

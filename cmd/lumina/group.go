@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // newGroup is a command that holds others and does nothing by itself: without one
@@ -100,4 +101,15 @@ func initCompletion(root *cobra.Command) {
 	if c, _, err := root.Find([]string{"completion"}); err == nil && c != root {
 		c.Args, c.RunE = noVerb, func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
+}
+
+// dockerNames are docker's long names of flags that have others here.
+func dockerNames(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	switch name {
+	case "publish":
+		name = "forward"
+	case "tty":
+		name = "pty"
+	}
+	return pflag.NormalizedName(name)
 }

@@ -71,6 +71,9 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 			return usageError{fmt.Errorf("--from: %w", err)}
 		}
 	}
+	if err := f.checkKernel(); err != nil {
+		return err
+	}
 	ctx, cancel := f.limit(ctx, "creating", name)
 	defer cancel()
 	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
@@ -122,6 +125,17 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	return printImage(env, name, img)
 }
 
+// checkKernel looks whether there is a kernel where --kernel says.
+func (f *createFlags) checkKernel() error {
+	if f.kernel == "" {
+		return nil
+	}
+	if _, err := os.Stat(f.kernel); err != nil {
+		return usageError{fmt.Errorf("--kernel: %w", err)}
+	}
+	return nil
+}
+
 // limit is ctx with the flags' timeout.
 func (f *createFlags) limit(ctx context.Context, what, name string) (context.Context, context.CancelFunc) {
 	if f.timeout == 0 {
@@ -166,7 +180,7 @@ func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (ver
 func readRecipe(name string) (*recipe.Recipe, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("opening the recipe: %w", err)
+		return nil, usageError{fmt.Errorf("--recipe: %w", err)}
 	}
 	defer f.Close()
 	return recipe.Parse(f, name)

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/disk"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
+	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -41,6 +43,15 @@ Either way Lumina's agent answers on the virtio-serial port
 				return usageError{errors.New("-o is missing: the file to write")}
 			}
 			if err := disk.CheckPath(o.Path); err != nil {
+				return usageError{err}
+			}
+			if _, err := os.Stat(filepath.Dir(o.Path)); err != nil {
+				return usageError{fmt.Errorf("-o: %w", err)}
+			}
+			if err := image.CheckInit(o.Init); err != nil {
+				return usageError{err}
+			}
+			if err := (runtime.VMOptions{DiskSize: int64(size)}).CheckSize(); err != nil {
 				return usageError{err}
 			}
 			store, err := imageStore(env)

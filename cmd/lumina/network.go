@@ -84,7 +84,7 @@ nowhere. FILE is YAML or JSON:
 func readNetwork(env *environment, name string) ([]member, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("opening the network's file: %w", err)
+		return nil, usageError{fmt.Errorf("opening the network's file: %w", err)}
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, 1<<20))

@@ -21,7 +21,7 @@ func newPoolCommand(env *environment) *cobra.Command {
 func newPoolRunCommand(env *environment) *cobra.Command {
 	var vm vmFlags
 	var flags imageCommandFlags
-	var size, count int
+	size, count := atLeastOne(2), atLeastOne(1)
 	c := &cobra.Command{
 		Use:   "run --size N --count C [COMMAND] | run … -- PROG [ARG…]",
 		Short: "Run a command C times, each in a VM of its own, N at once",
@@ -38,15 +38,12 @@ runs' were, else 1.`,
 			if err != nil {
 				return err
 			}
-			if size < 1 || count < 1 {
-				return usageError{fmt.Errorf("--size %d --count %d: want at least 1", size, count)}
-			}
-			return runPool(c.Context(), env, &vm, runtime.RunOptions{VM: options, Command: command}, size, count)
+			return runPool(c.Context(), env, &vm, runtime.RunOptions{VM: options, Command: command}, int(size), int(count))
 		},
 	}
 	c.Flags().SortFlags = false
-	c.Flags().IntVar(&size, "size", 2, "how many VMs at once")
-	c.Flags().IntVar(&count, "count", 1, "how many runs")
+	c.Flags().Var(&size, "size", "how many VMs at once")
+	c.Flags().Var(&count, "count", "how many runs")
 	vm.register(c, env)
 	flags.register(c)
 	return c

@@ -203,6 +203,9 @@ func (f *createFlags) pull(ctx context.Context, env *environment, name, from str
 	if err := image.CheckName(name); err != nil {
 		return usageError{err}
 	}
+	if err := f.checkKernel(); err != nil {
+		return err
+	}
 	ctx, cancel := f.limit(ctx, "pulling", name)
 	defer cancel()
 	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})

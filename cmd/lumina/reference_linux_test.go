@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,8 +97,9 @@ func TestRunEnvironment(t *testing.T) {
 	const secret = "s3cret-of-this-test"
 	file := filepath.Join(t.TempDir(), "env")
 	write(t, file, "# comment\nFILE='quoted'\r\nBOTH=file\nSECRET2\nNOTSET\n")
-	cmd := with(command("run", "--image", "debian", "--rm", "-i", "--name", "docker-s", "-m", "300m", "-u", "daemon", "-w", "/usr", "-e", "SECRET", "-e", "NOTSET", "-e", "BOTH=flag", "--env-file", file, "--no-wait-network",
-		`echo ready; read line; echo "$line $SECRET $SECRET2 $FILE $BOTH ${NOTSET-unset} $(id -un) $PWD"; grep MemTotal /proc/meminfo`),
+	port := freePort(t)
+	cmd := with(command("run", "--image", "debian", "--publish", fmt.Sprintf("127.0.0.1:%d:8080", port), "--rm", "-i", "--name", "docker-s", "-m", "300m", "-u", "daemon", "-w", "/usr", "-e", "SECRET", "-e", "NOTSET", "-e", "BOTH=flag", "--env-file", file, "--no-wait-network",
+		`perl -MIO::Socket::INET -e '$l = IO::Socket::INET->new(Listen => 1, LocalPort => 8080); $| = 1; print "ready\n"; $c = $l->accept; print $c "served\n"'; read line; echo "$line $SECRET $SECRET2 $FILE $BOTH ${NOTSET-unset} $(id -un) $PWD"; grep MemTotal /proc/meminfo`),
 		"SECRET="+secret, "SECRET2="+secret, "LUMINA_FORMAT=text", "LUMINA_TIMEOUT=100")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -113,6 +116,14 @@ func TestRunEnvironment(t *testing.T) {
 	if _, err := out.Read(buf); err != nil || string(buf) != "ready\n" {
 		t.Fatalf("it said %q, %v", buf, err)
 	}
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(conn); string(b) != "served\n" {
+		t.Errorf("the forwarded port says %q, %v", b, err)
+	}
+	conn.Close()
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, name := range lines {
 		if line, _ := os.ReadFile(name); bytes.Contains(line, []byte(secret)) {

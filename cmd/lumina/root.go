@@ -157,6 +157,9 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		if err := check(c, args); err != nil {
 			// cobra's message may have several lines of suggestions.
 			first, _, _ := strings.Cut(err.Error(), "\n")
+			if strings.HasPrefix(first, "unknown command") { // which it says of any argument where there are none
+				first = fmt.Sprintf("unexpected argument %q", args[0])
+			}
 			return usageError{fmt.Errorf("%s; see %s --help", first, c.CommandPath())}
 		}
 		return nil

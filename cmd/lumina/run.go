@@ -17,6 +17,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
@@ -73,6 +74,8 @@ func (f *commandFlags) command(c *cobra.Command, env *environment, args []string
 		return cmd, usageError{fmt.Errorf("the command is empty; see %s --help", c.CommandPath())}
 	case dash == 0:
 		cmd.Args = args
+	case c.Flags().Lookup("image") != nil && len(args) > 1 && strings.Contains(args[0], ":") && checkImage(args[0]) == nil:
+		return cmd, usageError{fmt.Errorf("the image is a flag here: write --image %s, and the command behind it as one string, or -- PROG ARG…", args[0])}
 	case dash > 0 || len(args) > 1:
 		return cmd, usageError{errors.New("a command is one string for the shell, or a program after --: quote it, or write -- PROG ARG…")}
 	default:
@@ -115,9 +118,7 @@ type terminalFlags struct{ pty bool }
 func (f *terminalFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.BoolVarP(&f.pty, "pty", "t", false, "give the command a terminal: this one")
-	flags.BoolVar(&f.pty, "tty", false, "the same as --pty")
 	flags.BoolP("interactive", "i", false, "pass the standard input on: it always is, so this changes nothing")
-	_ = flags.MarkHidden("tty") // it fails for flags that do not exist only
 }
 
 // check says whether there is a terminal to give.
@@ -147,7 +148,7 @@ func newRunCommand(env *environment) *cobra.Command {
 	var vm vmFlags
 	var flags imageCommandFlags
 	var terminal terminalFlags
-	var copies, downloads []string
+	var copies, downloads, forwards []string
 	var most byteSize
 	var name string
 	c := &cobra.Command{
@@ -189,6 +190,16 @@ is 0 (124 when the time was over).`,
 			if run.Downloads, err = parsePairs("--download", "REMOTE:LOCAL", downloads); err != nil {
 				return err
 			}
+			if run.Forwards, err = forward.ParseAll(forwards); err != nil {
+				return usageError{err}
+			}
+			run.Forwarded = func(rules []forward.Rule) {
+				for i, r := range rules {
+					if run.Forwards[i].Host == 0 { // who asked for any does not know which
+						env.note("127.0.0.1:%d leads to the VM's port %d/%s", r.Host, r.Guest, r.Protocol)
+					}
+				}
+			}
 			if err := checkDockers(c, name); err != nil {
 				return err
 			}
@@ -203,12 +214,14 @@ is 0 (124 when the time was over).`,
 		},
 	}
 	c.Flags().SortFlags = false
+	c.Flags().SetNormalizeFunc(dockerNames)
 	vm.register(c, env)
 	flags.register(c)
 	terminal.register(c)
 	c.Flags().StringArrayVar(&copies, "copy", nil, "copy a file or directory in before the command, LOCAL:REMOTE (repeatable)")
 	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")
 	c.Flags().Var(&most, "max-size", "end a download that writes more (default half of what is free there)")
+	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1 while the command runs, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")
 	c.Flags().Bool("rm", true, "leave nothing of the VM: it is always so, so this changes nothing")
 	c.Flags().StringVar(&name, "name", "", "a name for the run: it ends with its command and is not listed, so this changes nothing")
 	return c

@@ -183,6 +183,12 @@ func TestBadUsage(t *testing.T) {
 		{"nothing of a run is kept", []string{"run", "--rm=false", "true"}}, {"--name", []string{"run", "--name", "a/b", "true"}},
 		{"leaves no command", []string{"run", "--image", "debian", "--entrypoint", ""}}, {"needs a terminal", []string{"run", "-it", "--image", "debian", "true"}}, {"needs a terminal", []string{"exec", "-t", "x", "true"}},
 		{"session start", []string{"run", "-d", "true"}}, {"--run starts", []string{"session", "start", "-e", "A=1"}},
+		{"write --image debian:12", []string{"run", "debian:12", "echo", "hi"}}, {"forward", []string{"run", "-p", "0:80", "true"}}, {"forward", []string{"run", "-p", "80:x", "true"}}, {"forwarded twice", []string{"run", "-p", "80:80", "--publish", "80:81", "true"}},
+		{"at least 1", []string{"bench", "run", "--count", "0"}}, {"at least 1", []string{"bench", "create", "--from", "x", "--count", "-1"}}, {"at least 1", []string{"bench", "session", "--count", "x"}}, {"not a time", []string{"bench", "session", "--for", "x"}},
+		{"init", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--init", "foo"}}, {"16 MB", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--disk-size", "1"}}, {"no such file", []string{"images", "export", "debian", "-o", dir + "/no/x.raw"}},
+		{"volume name", []string{"volume", "create", "X"}}, {"16 MB", []string{"volume", "create", "x", "--size", "1k"}}, {"no such file", []string{"network", "run", dir + "/none"}},
+		{"no such file", []string{"images", "create", "x", "--recipe", dir + "/none"}}, {"no such file", []string{"images", "create", "x", "--from", "debian", "--kernel", dir + "/none"}},
+		{`unexpected argument "x"`, []string{"session", "list", "x"}}, {`unexpected argument "x"`, []string{"images", "ls", "x"}},
 		{"at least 1", []string{"pool", "run", "--size", "0", "true"}},
 		// References, wherever one is taken.
 		{"oci:./img", []string{"run", "--image", "./img", "true"}}, {"oci:./img", []string{"pool", "run", "--image", "./img", "true"}}, {"oci:./img", []string{"session", "start", "--image", "./img"}},
@@ -191,7 +197,7 @@ func TestBadUsage(t *testing.T) {
 		{"dir: cannot be read", []string{"run", "--image", "dir:/x", "true"}}, {"Windows", []string{"run", "--image", `C:\x`, "true"}}, {"it is empty", []string{"run", "--image", "", "true"}},
 		{"lower-case", []string{"run", "--image", "Debian", "true"}}, {"no digest", []string{"run", "--image", "debian" + digest, "true"}}, {"sent to a registry", []string{"images", "push", "debian", "oci:x"}},
 		// Verbs.
-		{"arg", []string{"images", "create"}}, {"--from or --recipe", []string{"images", "create", "x"}}, {"linux/amd64", []string{"images", "create", "x", "--from", "y", "--platform", "linux/mips"}},
+		{"arg", []string{"images", "create"}}, {"is missing", []string{"images", "create", "x"}}, {"linux/amd64", []string{"images", "create", "x", "--from", "y", "--platform", "linux/mips"}},
 		{"image name", []string{"images", "create", "X", "--from", "debian"}}, {"image name", []string{"images", "pull", "debian:12", "X"}}, {"the command is empty", []string{"images", "create", "x", "--from", "debian", "--run", " "}},
 		{`unknown command "no-such-command"`, []string{"no-such-command"}}, {"did you mean rm?", []string{"images", "rmm", "x", "--force"}}, {"did you mean list", []string{"volume", "lst"}},
 		{`unknown command "x" for "lumina session"`, []string{"session", "x"}}, {"unknown command", []string{"desktop", "x"}}, {"unknown command", []string{"network", "x"}}, {"unknown command", []string{"pool", "x"}},

@@ -54,6 +54,7 @@ its id is printed, too; see lumina logs and lumina ps SID.`,
 		},
 	}
 	c.Flags().SortFlags = false
+	c.Flags().SetNormalizeFunc(dockerNames)
 	vm.register(c, env)
 	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")
 	c.Flags().Var(&ttl, "ttl", "end the session when it was not used for this long, such as 30m")

@@ -310,7 +310,7 @@ func freePort(t *testing.T) int {
 
 func TestSessionStartThatFails(t *testing.T) {
 	r := lumina(t, "session", "start", "--image", "nope")
-	if r.code != 125 || r.Error != "connection_failed" || !strings.Contains(r.Message, "images create nope") {
+	if r.code != 125 || r.Error != "connection_failed" || !strings.Contains(r.Message, `image "nope": no such image`) {
 		t.Errorf("exit code %d, %s", r.code, r.stdout)
 	}
 	// Interrupted while it starts.

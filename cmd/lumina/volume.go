@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,12 @@ func newVolumeCreateCommand(env *environment) *cobra.Command {
 		Short: "Make an empty volume",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := volume.CheckName(args[0]); err != nil {
+				return usageError{err}
+			}
+			if err := (runtime.VMOptions{DiskSize: int64(size)}).CheckSize(); err != nil {
+				return usageError{fmt.Errorf("--size: %w", err)}
+			}
 			store, err := volumeStore(env)
 			if err != nil {
 				return err

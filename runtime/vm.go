@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -42,6 +43,9 @@ const bootTimeout = 60 * time.Second
 // systemdTimeout bounds a boot with systemd, whose agent answers when systemd is
 // up, or after 90 s without.
 const systemdTimeout = 3 * time.Minute
+
+// volumesTimeout bounds a boot with volumes: a new one may take gigabytes of the image's.
+const volumesTimeout = 5 * time.Minute
 
 // crashGrace is how long a VM whose agent has gone gets to end by itself, so
 // that its end can be told.
@@ -269,9 +273,10 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 
 // addVolumes opens volumes: each for this VM alone, as long as it runs.
 func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
+	seen := map[string]bool{}
 	for i, v := range volumes {
-		if !path.IsAbs(v.Path) {
-			return fmt.Errorf("volume at %q: the path in the VM is not absolute", v.Path)
+		if err := checkMountPoint(v.Path, seen); err != nil {
+			return fmt.Errorf("volume at %q: %w", v.Path, err)
 		}
 		m := protocol.Mount{Path: v.Path, ReadOnly: v.ReadOnly}
 		if v.Dir != "" {
@@ -294,6 +299,23 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 		}
 		p.configure.Mounts = append(p.configure.Mounts, m)
 	}
+	return nil
+}
+
+// checkMountPoint says whether a volume can be at a path, which is then one of those seen.
+func checkMountPoint(p string, seen map[string]bool) error {
+	if !path.IsAbs(p) {
+		return errors.New("the path in the VM is not absolute")
+	}
+	p = path.Clean(p)
+	switch p {
+	case "/", "/dev", "/proc", "/sys":
+		return fmt.Errorf("the VM needs its own %s", p)
+	}
+	if seen[p] {
+		return errors.New("there is another one at this path")
+	}
+	seen[p] = true
 	return nil
 }
 
@@ -335,6 +357,9 @@ func (v *VM) configure(ctx context.Context, c *protocol.Configure) error {
 	limit := bootTimeout
 	if v.options.Init == image.InitSystemd {
 		limit = systemdTimeout
+	}
+	if slices.ContainsFunc(v.options.Volumes, func(v Volume) bool { return v.Name != "" }) {
+		limit = volumesTimeout
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("its agent did not answer within %v", limit))
 	defer cancel()

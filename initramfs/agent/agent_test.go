@@ -374,7 +374,7 @@ func TestSignalReachesTheGroup(t *testing.T) {
 	}
 	defer conn.Close()
 	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
-	_ = w.Message(protocol.FrameRequest, execRequest(protocol.Exec{Shell: true, Args: []string{"trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done"}}))
+	_ = w.Message(protocol.FrameRequest, execRequest(protocol.Exec{Shell: true, Args: []string{"trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done 2>/dev/null"}}))
 	if ft, p, err := r.Next(); ft != protocol.FrameStdout || string(p) != "up\n" {
 		t.Fatalf("%d %q %v", ft, p, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,23 +31,32 @@ func (s *System) Changes(w io.Writer) error {
 		return err
 	}
 	unix.Sync()
-	c := &changes{upper: s.upper, lower: s.lower, tar: tar.NewWriter(w), links: map[uint64]string{}}
+	etc, err := filepath.EvalSymlinks("/etc")
+	if err != nil {
+		etc = "/etc" // the command took it away
+	}
+	c := &changes{upper: s.upper, lower: s.lower, tar: tar.NewWriter(w), links: map[uint64]string{}, ours: ours(etc)}
 	if err := c.entry("."); err != nil {
 		return err
 	}
 	return c.tar.Close()
 }
 
-// ours are the places of the guest's root that are its init's, not its image's.
-var ours = map[string]bool{
-	"dev": true, "proc": true, "sys": true,
-	"etc/hostname": true, "etc/hosts": true, "etc/resolv.conf": true, "etc/machine-id": true,
+// ours are the places of the guest's root that are its init's, not its image's. etc is
+// where /etc is, which may be a link.
+func ours(etc string) map[string]bool {
+	places := map[string]bool{"dev": true, "proc": true, "sys": true}
+	for _, name := range []string{"hostname", "hosts", "resolv.conf", "machine-id"} {
+		places[path.Join(strings.TrimPrefix(etc, "/"), name)] = true
+	}
+	return places
 }
 
 type changes struct {
 	upper, lower *os.Root
 	tar          *tar.Writer
 	links        map[uint64]string // the first name of each file with several
+	ours         map[string]bool
 }
 
 func (c *changes) dir(name string) error {
@@ -62,7 +72,7 @@ func (c *changes) dir(name string) error {
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
 		full := path.Join(name, e.Name())
-		if ours[full] {
+		if c.ours[full] {
 			continue
 		}
 		if err := c.entry(full); err != nil {

@@ -54,6 +54,7 @@ func mountRoot(c commandLine) (marks, error) {
 		action{"making the overlay's directories", makeOverlayDirs},
 		mount{"lumina", rootDir, "overlay", 0,
 			"lowerdir=" + lowerDir + ",upperdir=" + scratchDir + "/upper,workdir=" + scratchDir + "/work"},
+		action{"making mount points", makeMountPoints},
 		mount{"dev", rootDir + "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
 		mount{"proc", rootDir + "/proc", "proc", quiet, ""},
 		mount{"sys", rootDir + "/sys", "sysfs", quiet, ""},
@@ -62,6 +63,8 @@ func mountRoot(c commandLine) (marks, error) {
 		mount{"mqueue", rootDir + "/dev/mqueue", "mqueue", quiet, ""},
 		mount{"cgroup", rootDir + "/sys/fs/cgroup", "cgroup2", quiet, ""},
 		action{"linking standard files", linkStandardFiles},
+		action{"giving access to devices", func() error { return setDeviceAccess(rootDir) }},
+		action{"setting kernel parameters", setSysctls},
 	}...))
 	return m, err
 }
@@ -151,36 +154,23 @@ func (s *System) enterRoot() error {
 	return unix.Chdir("/")
 }
 
-// mountVolumes mounts what the host gave beside the root.
-func (s *System) mountVolumes(mounts []protocol.Mount) error {
-	for _, m := range mounts {
-		step := mount{target: m.Path, flags: unix.MS_NOATIME}
-		if m.ReadOnly {
-			step.flags |= unix.MS_RDONLY
+// makeMountPoints makes directories of what the image has in their places, which may be
+// links: they would lead out of the root.
+func makeMountPoints() error {
+	for _, name := range []string{"/dev", "/proc", "/sys"} {
+		info, err := os.Lstat(rootDir + name)
+		if err == nil && info.IsDir() {
+			continue
 		}
-		if m.Share != "" {
-			// What is read and written is not cached: the host may change the files,
-			// too. Memory that is mapped is: programs want to write to it.
-			step.source, step.fstype, step.data = m.Share, "9p", "trans=virtio,version=9p2000.L,msize=262144,access=any,cache=mmap,directio"
-			// What the host has of this is nothing for a guest.
-			step.flags |= unix.MS_NOSUID | unix.MS_NODEV
-		} else {
-			disk, err := findDisk(m.Disk)
-			if err != nil {
-				return err
-			}
-			step.source, step.fstype = disk, "ext4"
+		if err == nil {
+			err = os.Remove(rootDir + name)
 		}
-		err := step.apply()
-		if m.Share != "" && err == unix.ENOENT {
-			// Not over 9p: the host's driver has virtiofs.
-			step.fstype, step.data = "virtiofs", ""
-			err = step.apply()
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", step, err)
+		if err := os.Mkdir(rootDir+name, 0o755); err != nil {
+			return err
 		}
-		s.mounts = append(s.mounts, m)
 	}
 	return nil
 }

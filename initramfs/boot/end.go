@@ -4,6 +4,7 @@ package boot
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ func (s *System) Sync() error {
 		return err
 	}
 	unix.Sync()
-	for _, m := range s.mounts {
+	for _, m := range slices.Backward(s.mounts) {
 		// Detached, since a process that was killed may not be gone yet; what
 		// it wrote is on disk by now.
 		if err := unix.Unmount(m.Path, unix.MNT_DETACH); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/abdul-abdi/lumina/initramfs/mkdir"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
@@ -39,13 +40,10 @@ func (n *names) write(c *protocol.Configure, but ...string) error {
 			fmt.Fprintf(&resolv, "search %s\n", strings.Join(c.Network.Search, " "))
 		}
 	}
-	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + c.Hostname + "\n"
-	for _, h := range c.Hosts {
-		hosts += h.Address + "\t" + h.Name + "\n"
-	}
+	hosts := hostsOf(c)
 	if *n == nil {
 		*n = names{}
-		if err := os.MkdirAll("/etc", 0o755); err != nil {
+		if err := makeEtc("/etc"); err != nil {
 			return err
 		}
 	}
@@ -74,10 +72,44 @@ func (n *names) write(c *protocol.Configure, but ...string) error {
 	return nil
 }
 
-// createName makes a file where the image may have a link, to a place that does
-// not exist yet.
+// hostsOf is /etc/hosts: the guest's own name has the address by which others reach it.
+func hostsOf(c *protocol.Configure) string {
+	own := "127.0.1.1"
+	if c.Network != nil {
+		if address, _, ok := strings.Cut(c.Network.Address, "/"); ok {
+			own = address
+		}
+	}
+	var b strings.Builder
+	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
+	fmt.Fprintf(&b, "%s\t%s\n", own, c.Hostname)
+	for _, h := range c.Hosts {
+		fmt.Fprintf(&b, "%s\t%s\n", h.Address, h.Name)
+	}
+	return b.String()
+}
+
+// makeEtc makes a directory that may be a link to one that does not exist yet. What else
+// the image has there, such as a file, is no use.
+func makeEtc(name string) error {
+	err := mkdir.All(name, 0o755)
+	if err == nil {
+		return nil
+	}
+	if removeErr := os.Remove(name); removeErr != nil {
+		return errors.Join(err, removeErr)
+	}
+	return os.Mkdir(name, 0o755)
+}
+
+// createName makes a file where the image may have anything else, such as a link to a place
+// that does not exist yet.
 func createName(path string) (*os.File, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	err := os.Remove(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		err = os.RemoveAll(path) // a directory
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)

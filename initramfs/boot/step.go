@@ -8,11 +8,11 @@ package boot
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/abdul-abdi/lumina/initramfs/mkdir"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
@@ -45,7 +45,7 @@ func (m mount) String() string { return fmt.Sprintf("mounting %s on %s", m.fstyp
 func (m mount) apply() error {
 	err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
 	if err == unix.ENOENT {
-		if err := os.MkdirAll(m.target, 0o755); err != nil {
+		if err := mkdir.All(m.target, 0o755); err != nil {
 			return err
 		}
 		err = unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)

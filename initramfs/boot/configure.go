@@ -47,9 +47,13 @@ func mountRoot(c commandLine) (marks, error) {
 		return nil, err
 	}
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	// Beside the rest: disks keep that waiting.
+	parameters := begin(setSysctls)
+	var access func() error
 	var m marks
 	err = m.run(append(disks.medium, []step{
 		mount{disks.root, lowerDir, "erofs", unix.MS_RDONLY, ""},
+		action{"looking for devices", func() error { access = begin(func() error { return setDeviceAccess(lowerDir) }); return nil }},
 		disks.scratch,
 		action{"making the overlay's directories", makeOverlayDirs},
 		mount{"lumina", rootDir, "overlay", 0,
@@ -63,8 +67,8 @@ func mountRoot(c commandLine) (marks, error) {
 		mount{"mqueue", rootDir + "/dev/mqueue", "mqueue", quiet, ""},
 		mount{"cgroup", rootDir + "/sys/fs/cgroup", "cgroup2", quiet, ""},
 		action{"linking standard files", linkStandardFiles},
-		action{"giving access to devices", func() error { return setDeviceAccess(rootDir) }},
-		action{"setting kernel parameters", setSysctls},
+		action{"giving access to devices", func() error { return access() }},
+		action{"setting kernel parameters", parameters},
 	}...))
 	return m, err
 }

@@ -55,7 +55,8 @@ var classes = []struct {
 // directories of /dev that hold some of them.
 var deviceDirs = []string{"", "dri/", "input/", "net/", "snd/"}
 
-// setDeviceAccess does what udev would, once: there is one devtmpfs, at /dev and below root.
+// setDeviceAccess does what udev would, with the groups of the image at root. There is one
+// devtmpfs, wherever it is mounted.
 func setDeviceAccess(root string) error {
 	group, err := readInside(root, "etc/group")
 	if err != nil {

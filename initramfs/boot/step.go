@@ -62,6 +62,13 @@ type action struct {
 func (a action) String() string { return a.name }
 func (a action) apply() error   { return a.do() }
 
+// begin does something beside what follows; wait waits for it.
+func begin(do func() error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	return func() error { return <-done }
+}
+
 // marks collects the moments of the boot.
 type marks []protocol.Mark
 

@@ -164,6 +164,7 @@ func TestSystemCalls(t *testing.T) {
 		{"a debugger", perl(`print syscall(101, 0, 0, 0, 0), " ", $!{EPERM} ? "refused" : $!`), "-1 refused"},
 		{"a namespace", perl(`print syscall(272, 0x10000000), " ", $!{EPERM} ? "refused" : $!; print syscall(56, 0x10000011, 0, 0, 0, 0)`), "-1 refused-1"},
 		{"what is checked by no rule", perl(`for my $n (425, 435, 437, 0x40000027) { my $r = syscall($n, 0, 0, 0, 0); print $r, $!{ENOSYS} ? " absent " : " $! " }`), "-1 absent -1 absent -1 absent -1 absent "},
+		{"other processes", "kill -0 1 2>/dev/null || echo refused; " + perl(`print join " ", map { syscall(@$_, 0, 0, 0) } [64, 7], [29, 7], [68, 7], [62, $$], [200, $$]`), "refused\n-1 -1 -1 -1 -1"},
 		{"networks", perl(`print join " ", map { syscall(41, $_, 2, 0) } 2, 10, 16, 17, 40`), "-1 -1 -1 -1 -1"},
 		{"a local socket", perl(`print syscall(41, 1, 1, 0) > 0 ? "made" : $!`), "made"},
 	} {

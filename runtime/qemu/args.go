@@ -71,6 +71,7 @@ type command struct {
 	kvm      bool   // it opens the device
 	shares   []vm.Share
 	memory   int64 // bytes
+	cpus     int
 	largest  int64 // of the files that it writes, in bytes
 	window   bool
 	slots    []int // the machine's that are free
@@ -128,7 +129,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 	if err != nil {
 		return nil, fmt.Errorf("making the agent's socket: %w", err)
 	}
-	c := &command{own: []*os.File{there}, port: port, memory: spec.Memory, shares: spec.Shares, slots: m.slots, disks: map[string]string{},
+	c := &command{own: []*os.File{there}, port: port, memory: spec.Memory, cpus: spec.CPUs, shares: spec.Shares, slots: m.slots, disks: map[string]string{},
 		kvm: v.Accelerator == KVM}
 	if err := c.addMonitor(); err != nil {
 		port.Close()

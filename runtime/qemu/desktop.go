@@ -131,7 +131,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 		return nil, fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 64 MiB are needed", spec.CPUs, spec.Memory)
 	}
 	m := desktopMachines[spec.Arch]
-	c := &command{memory: spec.Memory, firmware: fw.code, window: spec.Window, kvm: a == KVM,
+	c := &command{memory: spec.Memory, cpus: spec.CPUs, firmware: fw.code, window: spec.Window, kvm: a == KVM,
 		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "medium": "the installation medium"}}
 	if err := c.addMonitor(); err != nil {
 		return nil, err

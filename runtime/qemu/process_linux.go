@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/abdul-abdi/lumina/runtime/cgroup"
 	"github.com/abdul-abdi/lumina/runtime/confine"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -20,15 +21,50 @@ import (
 // kept until QEMU has ended.
 func (p *process) start(cmd *exec.Cmd, line *command) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	return confine.Start(policy(cmd.Path, line), func() error {
+	group, err := newGroup(line)
+	if err != nil {
+		return err
+	}
+	err = confine.Start(policy(cmd.Path, line), func() error {
 		if err := cmd.Start(); err != nil {
 			return err
 		}
 		if err := limit(cmd.Process.Pid, line); err != nil {
-			return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+			p.Kill() // by another thread: this one may not
+			return errors.Join(err, cmd.Wait())
 		}
 		return nil
-	}, func() { p.wait(cmd) })
+	}, func() { p.wait(cmd, group) })
+	if group == nil {
+		return err
+	}
+	if err != nil {
+		return errors.Join(err, group.Remove())
+	}
+	// The thread that has made QEMU may not write there.
+	if err := group.Add(cmd.Process.Pid); err != nil && !errors.Is(err, unix.ESRCH) {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	return nil
+}
+
+// resident is how much memory QEMU gets beside the guest's: its own, and under
+// emulation that of the translated code.
+func resident(line *command) int64 {
+	if line.kvm {
+		return 512 << 20
+	}
+	return 1536 << 20
+}
+
+// newGroup makes the control group of a QEMU; nil where none can be had. It gets
+// the processors of its guest, and one for what it does itself.
+func newGroup(line *command) (*cgroup.Group, error) {
+	dir := cgroup.Delegated()
+	if dir == "" || line.window {
+		return nil, nil
+	}
+	return cgroup.New(dir, cgroup.Limits{Memory: line.memory + resident(line), CPUs: line.cpus + 1, Processes: maxThreads + line.cpus})
 }
 
 // policy is what QEMU may do beside using the files that it inherits.
@@ -130,6 +166,9 @@ func checkConfinement() vm.Check {
 	} else {
 		check.Status, check.Remedy = vm.CheckWarn, "use a kernel with Landlock (5.13 or newer, in the list of lsm=): a QEMU that a guest has taken over can read what its user can"
 	}
+	if dir := cgroup.Delegated(); dir != "" {
+		on = append(on, "control groups below "+dir)
+	}
 	check.Detail = strings.Join(on, ", ")
 	return check
 }
@@ -137,6 +176,17 @@ func checkConfinement() vm.Check {
 // overhead is how much address space QEMU gets beside the guest's memory. Most
 // of it is for translated code (1 GiB) and the stacks of threads.
 const overhead = 4 << 30
+
+// maxThreads is how many threads QEMU gets beside one for each of the guest's
+// processors; it does what waits for disks in up to 64.
+const maxThreads = 256
+
+// maxFiles is how many files QEMU gets, and maxShared how many one that shares a
+// directory, of which each that its guest has open is one.
+const (
+	maxFiles  = 1 << 10
+	maxShared = 1 << 16
+)
 
 // limit bounds what QEMU takes of the host, whatever a guest makes it do.
 func limit(pid int, line *command) error {
@@ -148,8 +198,22 @@ func limit(pid int, line *command) error {
 		// What it writes are disks and, for a template, the memory.
 		limits[unix.RLIMIT_FSIZE] = uint64(max(line.memory, line.largest))
 	}
+	if !line.window {
+		limits[unix.RLIMIT_NOFILE] = maxFiles
+		if len(line.shares) > 0 {
+			limits[unix.RLIMIT_NOFILE] = maxShared
+		}
+	}
+	if unix.Geteuid() >= confine.FirstUser {
+		limits[unix.RLIMIT_NPROC] = uint64(maxThreads + line.cpus) // of this user, who has this VM only
+	}
 	for what, most := range limits {
-		if err := unix.Prlimit(pid, what, &unix.Rlimit{Cur: most, Max: most}, nil); err != nil {
+		var now unix.Rlimit
+		err := unix.Prlimit(pid, what, nil, &now)
+		if most = min(most, now.Max); err == nil {
+			err = unix.Prlimit(pid, what, &unix.Rlimit{Cur: most, Max: most}, nil)
+		}
+		if err != nil {
 			return fmt.Errorf("limiting QEMU's resources: %w", err)
 		}
 	}

@@ -17,7 +17,7 @@ func (p *process) start(cmd *exec.Cmd, _ *command) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	go p.wait(cmd)
+	go p.wait(cmd, nil)
 	return nil
 }
 

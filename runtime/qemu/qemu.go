@@ -19,6 +19,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/cgroup"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -240,7 +241,7 @@ var _ vm.Machine = (*process)(nil)
 const lastWords = time.Second
 
 // wait runs until QEMU has ended.
-func (p *process) wait(cmd *exec.Cmd) {
+func (p *process) wait(cmd *exec.Cmd, group *cgroup.Group) {
 	err := cmd.Wait()
 	wished := p.killed.Load() || p.ctx.Err() != nil // not cancel: it may have ended before
 	p.cancel()
@@ -257,6 +258,9 @@ func (p *process) wait(cmd *exec.Cmd) {
 		}
 	}
 	p.hangUp()
+	if group != nil {
+		_ = group.Remove() // the next one sweeps
+	}
 	close(p.done)
 }
 

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/abdul-abdi/lumina/runtime/cgroup"
 	"github.com/abdul-abdi/lumina/runtime/confine"
 )
 
@@ -90,6 +91,9 @@ func Policy(program, home string) (confine.Policy, error) {
 		Write:          []string{home, cache, "/dev/null", "/dev/kvm", "/dev/vhost-vsock"},
 		KeepPrivileges: true,
 		Network:        true,
+	}
+	if dir := cgroup.Delegated(); dir != "" {
+		p.Write = append(p.Write, dir) // the hypervisor's groups
 	}
 	// The parts of the state directory may be links to larger disks.
 	parts, err := os.ReadDir(home)

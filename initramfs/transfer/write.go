@@ -185,7 +185,7 @@ func (rc *receiver) interruptible(n *newFile) {
 
 // through writes the only file of a stream to what is no regular file.
 func (rc *receiver) through(e *entry, p *place) (err error) {
-	n := &newFile{e: e, f: p.output}
+	n := &newFile{e: e, f: p.output, in: &level{}}
 	if n.f == nil {
 		ctx, cancel := rc.patience()
 		defer cancel()
@@ -317,12 +317,17 @@ func (n *newFile) end(rc *receiver, err error) error {
 // finish sets mode, owner and time. What was there keeps its own.
 func (n *newFile) finish(rc *receiver) error {
 	made := n.old == nil
-	info, err := n.f.Stat()
-	if err != nil {
-		return err
-	}
-	if n.e.kind == kindLinked {
-		rc.remember(n.e.name, info)
+	if n.e.kind == kindLinked || !rc.o.Trusted && !n.in.made {
+		info, err := n.f.Stat()
+		if err != nil {
+			return err
+		}
+		if n.e.kind == kindLinked {
+			rc.remember(n.e.name, info)
+		}
+		if n.temp != "" {
+			rc.wrote(n.in, n.base, info)
+		}
 	}
 	if n.temp == "" && (!rc.o.Preserve || !n.regular) {
 		return nil
@@ -351,7 +356,6 @@ func (n *newFile) finish(rc *receiver) error {
 	if n.temp == "" {
 		return nil
 	}
-	rc.wrote(n.in, n.base, info)
 	return rc.dir.Chtimes(n.temp, n.e.mtime, n.e.mtime)
 }
 

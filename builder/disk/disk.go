@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,10 +85,25 @@ func Export(ctx context.Context, o Options) (err error) {
 	if o.DataSize < ext4.MinSize || o.DataSize > MaxDataSize {
 		return fmt.Errorf("a writable partition of %d bytes: want %d to %d", o.DataSize, int64(ext4.MinSize), int64(MaxDataSize))
 	}
-	if _, err := os.Lstat(o.Path); err == nil && !o.Force {
-		return fmt.Errorf("%q: %w", o.Path, ErrExists)
+	path, mode := o.Path, fs.FileMode(0o644)
+	if _, err := os.Lstat(path); err == nil {
+		if !o.Force {
+			return fmt.Errorf("%q: %w", path, ErrExists)
+		}
+		// A link is written through, and what is there keeps its mode.
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("%q is no regular file; a disk is not written in order", o.Path)
+		}
+		mode = info.Mode().Perm()
 	}
-	f, err := os.CreateTemp(filepath.Dir(o.Path), "."+filepath.Base(o.Path)+".tmp-*")
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
 	if err != nil {
 		return fmt.Errorf("creating the disk: %w", err)
 	}
@@ -100,17 +116,17 @@ func Export(ctx context.Context, o Options) (err error) {
 	if err := e.write(); err != nil {
 		return fmt.Errorf("writing disk %q: %w", o.Path, err)
 	}
-	if err := f.Chmod(0o644); err != nil {
+	if err := f.Chmod(mode); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
 	if o.Force {
-		return durable.Move(f.Name(), o.Path)
+		return durable.Move(f.Name(), path)
 	}
 	// Link, unlike Rename, leaves what came there meanwhile.
-	if err := durable.Place(f.Name(), o.Path, os.Link); err != nil {
+	if err := durable.Place(f.Name(), path, os.Link); err != nil {
 		return err
 	}
 	return os.Remove(f.Name())

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/outfile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -48,6 +49,11 @@ func newBenchBootCommand(env *environment) *cobra.Command {
 		Short: "Starts of a VM: the bare kernel, cold, from a template; and where their time goes",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if page != "" {
+				if _, err := outfile.Check(page); err != nil {
+					return usageError{err}
+				}
+			}
 			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 			if err != nil {
 				return err

@@ -4,9 +4,10 @@ import (
 	_ "embed"
 	"fmt"
 	"html/template"
-	"os"
 	"strings"
 	"sync"
+
+	"github.com/abdul-abdi/lumina/runtime/outfile"
 )
 
 //go:embed bench_page.html
@@ -29,7 +30,7 @@ func writeBootPage(name string, report *bootReport) error {
 	if err := bootPage().Execute(&page, report); err != nil {
 		return err
 	}
-	return os.WriteFile(name, []byte(page.String()), 0o644)
+	return outfile.Write(name, []byte(page.String()), 0o644)
 }
 
 // slowest is the right end of the percentiles' axis, in milliseconds.

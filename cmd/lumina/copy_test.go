@@ -138,7 +138,7 @@ func TestCopies(t *testing.T) {
 		}
 	})
 	t.Run("time, and Ctrl-C, end a copy and leave no half file", func(t *testing.T) {
-		guest("truncate -s 8G /slow; mkfifo /nobody")
+		guest("mkfifo /nobody")
 		r := cp(t, "--timeout", "1s", "--max-size", "1TB", project+"/package.json", "SID:/nobody")
 		if r.code != 124 || r.Error != "timeout" {
 			t.Errorf("timeout: exit code %d, %s %s", r.code, r.stdout, r.stderr)
@@ -147,7 +147,7 @@ func TestCopies(t *testing.T) {
 		if err := os.Mkdir(out, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		guest("head -c 1500M /dev/zero | tr '\\0' x > /slow")
+		guest("head -c 256M /dev/zero > /slow")
 		cmd := command("cp", sid+":/slow", out)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/outfile"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -143,7 +144,7 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, &runtime.Error{Kind: runtime.Timeout, Err: fmt.Errorf("the copy took longer than %v", timeout)})
 		defer cancel()
 	}
-	toStdout := !call.in && isFile(env.stdout, call.to)
+	toStdout := !call.in && outfile.IsOutput(env.stdout, call.to)
 	bars := newProgress(env)
 	copied, err := call.copy(ctx, s, o, bars)
 	bars.close(err == nil)
@@ -190,16 +191,6 @@ func (call *copyCall) copy(ctx context.Context, s *session.Session, o runtime.Co
 		}
 	}
 	return sum, err
-}
-
-// isFile says whether a path is that of an open file.
-func isFile(f *os.File, path string) bool {
-	own, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	info, err := os.Stat(path)
-	return err == nil && os.SameFile(own, info)
 }
 
 // splitRemote splits SID:PATH. SID may be the object that session start printed. A

@@ -12,6 +12,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/outfile"
 )
 
 func newDesktopBootCommand(env *environment) *cobra.Command {
@@ -37,6 +38,9 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 			}
 			o.ID = args[0]
 			o.Window = !headless && !o.Capture && hasScreen(env)
+			if err := serialFile(env, &o, detach); err != nil {
+				return err
+			}
 			for _, file := range []*string{&o.SerialFile, &o.Medium} {
 				if *file == "" || file == &o.Medium && *file == desktop.NoMedium {
 					continue
@@ -73,6 +77,27 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 	c.Flags().Var((*timeSpan)(&o.Timeout), "timeout", "end it after this time, such as 10m")
 	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the Linux of the medium without its loader, with its console on the standard output")
 	return c
+}
+
+// serialFile finds where the serial port's output goes, before the desktop boots.
+func serialFile(env *environment, o *desktop.Options, detach bool) error {
+	if o.SerialFile == "" {
+		return nil
+	}
+	if outfile.IsOutput(env.stdout, o.SerialFile) {
+		if detach {
+			return usageError{fmt.Errorf("--serial %s is this command's output, which ends before the desktop does; name another file", o.SerialFile)}
+		}
+		o.SerialFile, o.Serial = "", env.stdout
+		return nil
+	}
+	to, err := outfile.Check(o.SerialFile)
+	if err != nil {
+		return usageError{fmt.Errorf("--serial: %w", err)}
+	}
+	o.SerialFile = to.Path
+	_, err = outfile.MakeParents(to.Path)
+	return err
 }
 
 // hasScreen says whether a window can be opened.

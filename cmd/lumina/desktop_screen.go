@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"image/png"
-	"os"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/outfile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -20,6 +20,12 @@ func newDesktopScreenshotCommand(env *environment) *cobra.Command {
 		Short: "Write what is on a desktop's screen to a PNG file, or to the standard output for -",
 		Args:  usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
+			toStdout := args[1] == "-" || outfile.IsOutput(env.stdout, args[1])
+			if !toStdout {
+				if _, err := outfile.Check(args[1]); err != nil {
+					return usageError{err}
+				}
+			}
 			d, err := openDesktop(env, args[0])
 			if err != nil {
 				return err
@@ -28,11 +34,11 @@ func newDesktopScreenshotCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if args[1] == "-" {
+			if toStdout {
 				_, err = env.stdout.Write(shot)
 				return err
 			}
-			if err := os.WriteFile(args[1], shot, 0o600); err != nil {
+			if err := outfile.Write(args[1], shot, 0o600); err != nil {
 				return err
 			}
 			size, err := png.DecodeConfig(bytes.NewReader(shot))

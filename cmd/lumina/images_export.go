@@ -16,6 +16,7 @@ import (
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/outfile"
 )
 
 func newImagesExportCommand(env *environment) *cobra.Command {
@@ -38,12 +39,12 @@ Either way Lumina's agent answers on the virtio-serial port
 		Example: `  lumina images export debian -o debian.qcow2
   lumina images export desktop --init systemd --disk-size 64GB -o desktop.raw`,
 		Args: usageArgs(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.Path == "" {
 				return usageError{errors.New("-o is missing: the file to write")}
 			}
-			if err := disk.CheckPath(o.Path); err != nil {
-				return usageError{err}
+			if err := checkDiskFile(o.Path, o.Force); err != nil {
+				return err
 			}
 			if _, err := os.Stat(filepath.Dir(o.Path)); err != nil {
 				return usageError{fmt.Errorf("-o: %w", err)}
@@ -71,16 +72,18 @@ Either way Lumina's agent answers on the virtio-serial port
 				return err
 			}
 			o.DataSize = cmp.Or(int64(size), o.Image.DiskSize, 16<<30)
+			parents, err := outfile.MakeParents(o.Path)
+			if err != nil {
+				return err
+			}
 			bars := newProgress(env)
 			o.Progress = func(done, total int64) {
 				bars.update(builder.Progress{Step: "export", Done: done, Total: total})
 			}
 			err = disk.Export(c.Context(), o)
 			bars.close(err == nil)
-			if errors.Is(err, disk.ErrExists) {
-				err = fmt.Errorf("%w; --force replaces it", err)
-			}
 			if err != nil {
+				parents.Remove()
 				return err
 			}
 			return printDisk(env, args[0], o)
@@ -93,6 +96,23 @@ Either way Lumina's agent answers on the virtio-serial port
 	c.Flags().StringVar(&o.Init, "init", "", "PID 1: lumina, or the image's systemd (default the image's choice)")
 	c.Flags().BoolVar(&o.Force, "force", false, "replace the file if there is one")
 	return c
+}
+
+// checkDiskFile says why a disk cannot be written to a path, before it is made.
+func checkDiskFile(path string, force bool) error {
+	if err := disk.CheckPath(path); err != nil {
+		return usageError{err}
+	}
+	to, err := outfile.Check(path)
+	switch {
+	case err != nil:
+		return usageError{err}
+	case !to.Regular:
+		return usageError{fmt.Errorf("%q is a device or FIFO; name a regular file: a disk is not written in order", path)}
+	case to.Exists && !force:
+		return fmt.Errorf("%q: %w; --force replaces it", path, disk.ErrExists)
+	}
+	return nil
 }
 
 // bootable adds the loader and the kernel that EFI firmware can start. That of

@@ -17,6 +17,7 @@ import (
 	"github.com/abdul-abdi/lumina/release/sign"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/outfile"
 )
 
 func newReleaseCommand(env *environment) *cobra.Command {
@@ -254,6 +255,13 @@ for those who pull. Both are minisign's. With LUMINA_KEY_PASSWORD, FILE is
 encrypted.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
+			for _, path := range []string{args[0], args[0] + ".pub"} {
+				if to, err := outfile.Check(path); err != nil {
+					return usageError{err}
+				} else if to.Exists {
+					return fmt.Errorf("writing the key: %q exists; choose another FILE", path)
+				}
+			}
 			public, private, err := sign.Generate(env.getenv("LUMINA_KEY_PASSWORD"))
 			if err != nil {
 				return err
@@ -264,6 +272,9 @@ encrypted.`,
 				mode os.FileMode
 			}{{args[0], private, 0o600}, {args[0] + ".pub", public, 0o644}} {
 				if err := writeNew(file.path, file.text, file.mode); err != nil {
+					if file.path != args[0] { // a key without its other half is of no use
+						err = errors.Join(err, os.Remove(args[0]))
+					}
 					return err
 				}
 			}
@@ -286,12 +297,21 @@ encrypted.`,
 
 // writeNew writes a file that is not there yet.
 func writeNew(path string, text []byte, mode os.FileMode) error {
+	parents, err := outfile.MakeParents(path)
+	if err != nil {
+		return fmt.Errorf("writing the key: %w", err)
+	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
+		parents.Remove()
 		return fmt.Errorf("writing the key: %w; choose another FILE", err)
 	}
 	_, err = f.Write(text)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = errors.Join(fmt.Errorf("writing the key: %w", err), os.Remove(path))
+		parents.Remove()
+	}
+	return err
 }
 
 // newestOf is when the newest of some files was written. A release is issued no

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
@@ -173,7 +175,11 @@ func (s *supervisor) start(ctx context.Context, o Options) error {
 	}
 	var serial []io.Writer
 	if o.SerialFile != "" {
-		if s.serial, err = os.OpenFile(o.SerialFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+		flag := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+		if info, err := os.Stat(o.SerialFile); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+			flag = os.O_RDWR | syscall.O_NONBLOCK // a desktop does not wait for a reader
+		}
+		if s.serial, err = os.OpenFile(o.SerialFile, flag, 0o600); err != nil {
 			return err
 		}
 		serial = append(serial, s.serial)

@@ -148,7 +148,11 @@ func (b *build) run() (err error) {
 	}
 	wait.Wait()
 	if err := target.build(); err != nil {
-		return context.Cause(ctx)
+		// What went wrong first explains what ended with it.
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
 	}
 	if err := target.root.finish(ctx, target.layers); err != nil {
 		return err
@@ -243,12 +247,12 @@ func (b *build) target() (*stage, error) {
 		return b.stages[n], nil
 	}
 	var names []string
-	for _, s := range b.stages {
-		if s.def.Name != "" {
-			names = append(names, s.def.Name)
+	for n, s := range b.stages {
+		if names = append(names, s.def.Name); s.def.Name == "" {
+			names[n] = strconv.Itoa(n)
 		}
 	}
-	return nil, &Error{File: b.o.File.Name, Err: fmt.Errorf("no stage %q; there are: %s", b.o.Target, strings.Join(names, ", "))}
+	return nil, &Error{File: b.o.File.Name, Err: fmt.Errorf("there is no stage %q to make; its stages are: %s", b.o.Target, strings.Join(names, ", "))}
 }
 
 // find finds a stage by its name, below a number.
@@ -300,12 +304,19 @@ func (s *stage) refuse(commands []command) error {
 	return nil
 }
 
+var errSSH = errors.New("RUN --mount=type=ssh: there is no SSH agent in the VM; use a secret")
+
+// refusal says why Lumina cannot do an instruction. The mounts of a RUN may have
+// variables that have no value yet.
 func refusal(c instructions.Command) error {
 	switch c := c.(type) {
 	case *instructions.RunCommand:
+		if c.Expand(func(word string) (string, error) { return word, nil }) != nil {
+			return nil // it is asked again when it comes to it
+		}
 		for _, m := range instructions.GetMounts(c) {
 			if m.Type == instructions.MountTypeSSH {
-				return errors.New("RUN --mount=type=ssh: there is no SSH agent in the VM; use a secret")
+				return errSSH
 			}
 		}
 		if n := instructions.GetNetwork(c); n == instructions.NetworkHost {

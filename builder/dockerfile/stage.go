@@ -358,6 +358,13 @@ func (s *stage) do(c command) error {
 			return err
 		}
 	}
+	if r, ok := c.Command.(*instructions.RunCommand); ok {
+		for _, m := range instructions.GetMounts(r) {
+			if m.Type == instructions.MountTypeSSH {
+				return errSSH
+			}
+		}
+	}
 	if done, err := s.configure(c.Command); done {
 		return err
 	}

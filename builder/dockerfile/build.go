@@ -131,6 +131,7 @@ func (b *build) run() (err error) {
 	ctx, cancel := context.WithCancelCause(b.ctx)
 	defer cancel(nil)
 	b.ctx = ctx
+	target.read = true
 	target.root.path = filepath.Join(b.place.Dir, "rootfs.erofs")
 	defer func() {
 		cancel(errors.New("the build has ended"))

@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -28,15 +29,35 @@ func (s *stage) expandRaw(word string) (string, error) {
 
 // copy is COPY.
 func (s *stage) copy(c *instructions.CopyCommand) (cached bool, err error) {
-	tree := s.b.o.Context
-	if c.From != "" {
-		if tree, err = s.tree(c.From); err != nil {
-			return false, err
-		}
-	}
 	cp := &copying{
 		dest: s.absolute(c.DestPath), owner: c.Chown, mode: c.Chmod, link: c.Link,
 		parents: c.Parents, exclude: c.ExcludePatterns,
+	}
+	created := "COPY "
+	if c.From != "" {
+		created += "--from=" + c.From + " "
+	}
+	created += cp.flags() + words(c.SourcesAndDest)
+	tree, early := s.b.o.Context, ""
+	if c.From != "" {
+		src, err := s.from(c.From)
+		if err != nil {
+			return false, err
+		}
+		// What a stage has is known before its files are looked at.
+		if src.stage != nil {
+			if early, err = keyOf("from 1", s.arch, s.below(), src.stage.below(), cp.dest, c.SourcePaths, c.SourceContents, cp.owner, cp.mode, cp.link, cp.parents, cp.exclude); err != nil {
+				return false, err
+			}
+			if l, ok := s.b.place.Cached(s.b.ctx, early); ok {
+				s.layers = append(s.layers, layer{l, true})
+				s.history(created, false)
+				return true, nil
+			}
+		}
+		if tree, err = src.tree(s.b.ctx); err != nil {
+			return false, fmt.Errorf("from=%s: %w", c.From, err)
+		}
 	}
 	for _, p := range c.SourcePaths {
 		if tree == nil {
@@ -45,11 +66,11 @@ func (s *stage) copy(c *instructions.CopyCommand) (cached bool, err error) {
 		cp.sources = append(cp.sources, copySource{tree: tree, pattern: p})
 	}
 	cp.addTexts(c.SourceContents)
-	created := "COPY "
-	if c.From != "" {
-		created += "--from=" + c.From + " "
+	cached, err = s.place(cp, created)
+	if err == nil && early != "" {
+		err = s.b.place.Keep(early, s.layers[len(s.layers)-1].Layer)
 	}
-	return s.place(cp, created+cp.flags()+words(c.SourcesAndDest))
+	return cached, err
 }
 
 var errNoContext = errors.New("there is no context: name a directory after the image's name")
@@ -197,32 +218,39 @@ func (s *stage) workdir(c *instructions.WorkdirCommand) (cached bool, err error)
 	return cached, err
 }
 
-// tree is what a name of --from has: a stage, a named context, or an image.
-func (s *stage) tree(name string) (files.Tree, error) {
+// origin is what a name of --from means: a stage or an image, which is complete,
+// or a named directory.
+type origin struct {
+	stage *stage
+	dir   files.Tree
+}
+
+func (o origin) tree(ctx context.Context) (files.Tree, error) {
+	if o.dir != nil {
+		return o.dir, nil
+	}
+	return o.stage.root.files(ctx, o.stage.layers)
+}
+
+// from finds what a name of --from means, and waits until it is made.
+func (s *stage) from(name string) (origin, error) {
 	if named, ok := s.b.o.Contexts[name]; ok && named.Dir != nil {
-		return named.Dir, nil
+		return origin{dir: named.Dir}, nil
 	}
 	from, err := s.b.from(s, name)
 	if err != nil {
-		return nil, err
+		return origin{}, err
 	}
 	select {
 	case <-from.ended:
 	default:
 		// A cache mount's disk that the other stage may wait for is given up.
 		if s.vm != nil && len(s.vm.disks) > 0 {
-			if err := s.vm.finish(s.b.ctx); err != nil {
-				return nil, err
+			err := s.vm.finish(s.b.ctx)
+			if s.vm = nil; err != nil {
+				return origin{}, err
 			}
-			s.vm = nil
 		}
 	}
-	if err := from.build(); err != nil {
-		return nil, err
-	}
-	t, err := from.root.files(s.b.ctx, from.layers)
-	if err != nil {
-		return nil, fmt.Errorf("from=%s: %w", name, err)
-	}
-	return t, nil
+	return origin{stage: from}, from.build()
 }

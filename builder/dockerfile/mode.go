@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -63,13 +64,13 @@ func parseClause(s string) (chmod, error) {
 		who, special['s'], special['t'] = 0o777, 0o6000, 0o1000
 	}
 	if s == "" {
-		return nil, fmt.Errorf("want an octal number, or permissions such as u+x")
+		return nil, errors.New("want an octal number, or permissions such as u+x")
 	}
 	var steps []chmod
 	for s != "" {
 		op := s[0]
 		if strings.IndexByte("+-=", op) < 0 {
-			return nil, fmt.Errorf("%q is none of + - =", op)
+			return nil, fmt.Errorf("want an octal number, or permissions such as u+x, and %q is neither", op)
 		}
 		end := 1
 		for end < len(s) && strings.IndexByte("+-=", s[end]) < 0 {

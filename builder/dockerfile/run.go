@@ -204,8 +204,11 @@ func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
 func (s *stage) mountBind(m *instructions.Mount, n int, l protocol.LayerMount, r *running) error {
 	tree := s.b.o.Context
 	if m.From != "" {
-		var err error
-		if tree, err = s.tree(m.From); err != nil {
+		src, err := s.from(m.From)
+		if err != nil {
+			return err
+		}
+		if tree, err = src.tree(s.b.ctx); err != nil {
 			return err
 		}
 	}
@@ -394,8 +397,11 @@ func (s *stage) prepare(ctx context.Context, r *running) error {
 		var vm VM
 		if vm, err = s.b.o.Start(ctx, start); err == nil {
 			s.vm = &machine{VM: vm, dir: dir, network: r.network, disks: disks, has: len(s.layers), staged: map[string]bool{}, unlock: unlock}
-			// While the command runs, what needs no VM goes on.
-			go func() { _ = s.root.advance(ctx, slices.Clone(s.layers)) }()
+			if s.read {
+				// While the command runs, what needs no VM goes on.
+				layers := slices.Clone(s.layers)
+				go func() { _ = s.root.advance(ctx, layers) }()
+			}
 			return nil
 		}
 	} else {

@@ -28,9 +28,10 @@ type stage struct {
 	name     string // how it is called in the log; "" when there is only one
 	arch     string
 	base     *stage // or
-	from     string // the reference of an image
+	image    string // the reference of an image
 	commands []command
 	only     bool // there are no commands: it is an image
+	read     bool // its files are asked for, by another stage or as the result
 
 	begin sync.Once
 	ended chan struct{}
@@ -103,7 +104,7 @@ func (b *build) newStage(n int, def instructions.Stage, arch string) (*stage, er
 		}
 	}
 	if s.base = b.find(from, n); s.base == nil {
-		s.from = from
+		s.image = from
 	} else if def.Platform == "" {
 		s.arch = s.base.arch
 	}
@@ -134,7 +135,7 @@ func parsePlatform(s string) (arch string, err error) {
 
 // imageStage is a stage that is an image, or a named tree.
 func (b *build) imageStage(reference, arch string, n int) *stage {
-	return &stage{b: b, index: -1 - n, from: reference, arch: arch, only: true, ended: make(chan struct{})}
+	return &stage{b: b, index: -1 - n, image: reference, arch: arch, only: true, ended: make(chan struct{})}
 }
 
 // needs are the stages, and the images, that a stage cannot be built without: its
@@ -165,10 +166,11 @@ func (s *stage) direct() []*stage {
 	}
 	for _, c := range s.commands {
 		for _, name := range fromNames(c.Command) {
-			if _, named := s.b.o.Contexts[name]; named {
+			if named, ok := s.b.o.Contexts[name]; ok && named.Dir != nil {
 				continue
 			}
 			if d, err := s.b.from(s, name); err == nil {
+				d.read = true
 				list = append(list, d)
 			}
 		}
@@ -289,29 +291,29 @@ func (s *stage) takeBase() error {
 		s.step = 1
 		return nil
 	}
-	if s.from == "scratch" && !s.only {
+	if s.image == "scratch" && !s.only {
 		s.config = emptyConfig()
 		s.origin = builder.Scratch(s.config)
 		s.env = environ(s.config.Config.Env)
 		s.step = 1
 		return nil
 	}
-	reference := s.from
+	reference := s.image
 	if named, ok := s.b.o.Contexts[reference]; ok {
 		if named.Dir != nil {
 			return fmt.Errorf("FROM %s: --build-context says that it is a directory", reference)
 		}
 		reference = named.Reference
 	}
-	name := s.title(true) + " FROM " + s.from
+	name := s.title(true) + " FROM " + s.image
 	if s.only {
-		name = "FROM " + s.from
+		name = "FROM " + s.image
 	}
 	v := s.b.o.Log.begin("%s", name)
 	base, err := s.b.place.Base(s.b.ctx, reference, s.arch)
 	if err != nil {
 		v.failed(err)
-		return fmt.Errorf("FROM %s: %w", s.from, err)
+		return fmt.Errorf("FROM %s: %w", s.image, err)
 	}
 	s.config, s.origin = base.Config.DeepCopy(), base
 	for _, l := range base.Layers {

@@ -293,8 +293,9 @@ type placer struct {
 	madeAt  time.Time // of directories that are made
 }
 
+// linkKey tells files of several names apart. Each source is copied by itself.
 type linkKey struct {
-	tree files.Tree
+	pick *pick
 	id   uint64
 }
 
@@ -338,7 +339,7 @@ func (p *placer) pick(k *pick, dest string, intoDir bool) error {
 		}
 		for i := range k.files {
 			if f := &k.files[i]; f.rel != "." {
-				if err := p.put(path.Join(at, f.rel), f); err != nil {
+				if err := p.put(path.Join(at, f.rel), k, f); err != nil {
 					return err
 				}
 			}
@@ -352,7 +353,7 @@ func (p *placer) pick(k *pick, dest string, intoDir bool) error {
 	if err != nil {
 		return err
 	}
-	return p.put(path.Join(dir, path.Base(dest)), &k.files[0])
+	return p.put(path.Join(dir, path.Base(dest)), k, &k.files[0])
 }
 
 // makeDir adds a directory that is on the way.
@@ -365,7 +366,7 @@ func (p *placer) makeDir(name string) *entry {
 	return e
 }
 
-func (p *placer) put(name string, f *picked) error {
+func (p *placer) put(name string, k *pick, f *picked) error {
 	// Directories that an exclusion took away are made.
 	if dir := path.Dir(name); dir != "." {
 		if mode, _ := p.view.at(dir); mode == 0 {
@@ -392,7 +393,7 @@ func (p *placer) put(name string, f *picked) error {
 	if f.info.Type() == files.TypeRegular {
 		e.from = f
 		if id := f.info.ID; id != 0 {
-			key := linkKey{f.tree, id}
+			key := linkKey{k, id}
 			if first, ok := p.links[key]; ok {
 				e.link = first
 			} else {

@@ -80,7 +80,7 @@ func (f *dockerfileFlags) check(c *cobra.Command, args []string, from, recipe st
 // maker reads the Dockerfile and all that it needs, and finds what is wrong with
 // that before anything is built.
 func (f *dockerfileFlags) maker(env *environment, rt *runtime.Runtime, network runtime.NetworkMode, arch string) (builder.Maker, error) {
-	vm := vmFlags{memory: f.memory, disk: f.disk, cpus: f.cpus, network: string(network)}
+	vm := vmFlags{image: "default", pull: "missing", memory: f.memory, disk: f.disk, cpus: f.cpus, network: string(network)}
 	options, err := vm.options(env)
 	if err != nil {
 		return nil, err
@@ -91,6 +91,9 @@ func (f *dockerfileFlags) maker(env *environment, rt *runtime.Runtime, network r
 	}
 	o := dockerfile.Options{File: file, Target: f.target, Log: dockerfile.NewLog(env.stderr)}
 	if f.context != "" {
+		if err := checkContext(f.context); err != nil {
+			return nil, err
+		}
 		ignore, err := files.ReadIgnore(f.context, name)
 		if err != nil {
 			return nil, err
@@ -143,14 +146,18 @@ func (f *dockerfileFlags) read(env *environment) (file *dockerfile.File, name st
 	return file, f.file, err
 }
 
-func openContext(dir string, ignore []string) (files.Tree, error) {
+func checkContext(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("opening the context: %w", err)}
+		return usageError{fmt.Errorf("opening the context: %w", err)}
 	}
 	if !info.IsDir() {
-		return nil, usageError{fmt.Errorf("the context %s is not a directory", dir)}
+		return usageError{fmt.Errorf("the context %s is not a directory", dir)}
 	}
+	return nil
+}
+
+func openContext(dir string, ignore []string) (files.Tree, error) {
 	h, err := files.OpenHost(dir, ignore)
 	if err != nil {
 		return nil, fmt.Errorf("opening the context: %w", err)

@@ -1,0 +1,325 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+)
+
+// system is a root with a shell and little else, so that a VM of it is quick.
+const system = `FROM scratch AS system
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+COPY passwd group /etc/
+RUN mkdir -p /tmp /root /lower/dir/deep && chmod 1777 /tmp && echo 1 > /lower/dir/one && echo 2 > /lower/two && ln /lower/two /lower/same
+`
+
+// dockerContext is what the Dockerfiles of these tests copy.
+func dockerContext(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir+"/busybox", string(busybox))
+	write(t, dir+"/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n")
+	write(t, dir+"/group", "root:x:0:\nweb:x:34:\nmore:x:77:web\n")
+	write(t, dir+"/a.txt", "a\n")
+	write(t, dir+"/token", "s3cret")
+	if err := os.Chmod(dir+"/busybox", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// build builds a Dockerfile that it is given on standard input.
+func build(t testing.TB, text string, args ...string) result {
+	t.Helper()
+	cmd := command(append([]string{"images", "create", "--replace", "--no-verify", "--file", "-"}, args...)...)
+	cmd.Stdin = strings.NewReader(text)
+	return finish(t, cmd)
+}
+
+// RUN is what BuildKit's reference says of it; each line of the Dockerfile looks
+// for itself whether the ones before did what they should.
+func TestDockerfileRun(t *testing.T) {
+	context := dockerContext(t)
+	t.Cleanup(func() {
+		lumina(t, "images", "remove", "made", "work").succeeded(t)
+		nothingLeft(t)
+	})
+	const text = system + `FROM scratch AS other
+COPY a.txt /dir/file
+FROM system AS work
+ARG GIVEN=no
+ARG ROUND
+ENV E="a b"
+RUN [ "$GIVEN$E" = "yesa b" ] && [ -z "$UNKNOWN" ] && [ "$(pwd)" = / ] && [ "$http_proxy" = proxy ]
+RUN cat /proc/sys/kernel/random/boot_id > /boot && sleep 1000 & sleep 0.1; echo left > /tmp/left
+COPY --chown=web:more a.txt /copied/
+RUN [ "$(cat /proc/sys/kernel/random/boot_id)" = "$(cat /boot)" ] && ! pidof sleep && [ "$(stat -c %u:%g /copied/a.txt)" = 33:77 ] && rm /boot /tmp/left
+WORKDIR /w/v
+RUN [ "$(pwd)" = /w/v ]
+USER web
+RUN [ "$(id -u):$(id -g):$(id -G)" = "33:34:34 77" ] && [ "$HOME" = /var/www ] && ! touch /w/v/x
+USER 5:6
+RUN [ "$(id -u):$(id -g)" = 5:6 ]
+USER root
+RUN ["/bin/sh", "-c", "[ \"$0\" = '$E' ]", "$E"]
+SHELL ["/bin/sh", "-ec"]
+RUN set -- 1; echo shell-$1 > /shell
+RUN <<EOF
+echo "heredoc $E" > /heredoc
+echo '$E' >> /heredoc
+EOF
+RUN cat <<one > /one && cat <<"two" > /two
+$E
+one
+$E
+two
+RUN <<EOF
+#!/bin/busybox sh
+echo "$0" > /script
+EOF
+RUN [ "$(cat /heredoc /one /two /script | tr '\n' ,)" = 'heredoc a b,$E,a b,$E,/dev/pipes/EOF,' ] && rm /heredoc /one /two /script
+RUN --mount=type=tmpfs,target=/t,size=1m echo x > /t/x; ! dd if=/dev/zero of=/t/big bs=1M count=2 2>/dev/null; grep ' /t tmpfs' /proc/mounts
+RUN --mount=type=bind,target=/ctx [ "$(cat /ctx/a.txt)" = a ]; ! touch /ctx/x
+RUN --mount=type=bind,target=/ctx,rw touch /ctx/x
+RUN --mount=target=/f,source=a.txt --mount=from=other,source=dir,target=g [ "$(cat /f g/file | wc -l)" = 2 ]; ! touch /f
+RUN --mount=type=secret,id=token --mount=type=secret,id=token,target=/k,mode=0440,gid=34 --mount=type=secret,id=none,target=/n <<EOF
+[ "$(cat /run/secrets/token)$(stat -c %a /run/secrets/token)" = s3cret400 ]
+[ "$(stat -c %a:%g /k)" = 440:34 ]
+[ ! -e /n ]
+EOF
+RUN --mount=type=secret,id=token,env=TOKEN [ "${#TOKEN}" = 6 ]; [ ! -e /run/secrets ]; [ ! -e /ctx ]; [ ! -e /f ]; [ ! -e /k ]; [ ! -e /t ]
+RUN --mount=type=cache,target=/cache/x,uid=33,mode=0750 [ "$(stat -c %a:%u /cache/x)" = 750:33 ]; echo $ROUND >> /cache/x/rounds; cat /cache/x/rounds > /rounds
+RUN --mount=type=cache,target=/other,id=/cache/x,ro grep $ROUND /other/rounds; ! touch /other/x; [ ! -e /cache ]
+RUN --network=none [ ! -e /sys/class/net/eth0 ]
+RUN rm -r /lower/dir && mkdir /lower/dir && touch /lower/dir/new && rm /lower/two
+RUN [ "$(ls /lower /lower/dir | tr '\n' ,)" = /lower:,dir,same,,/lower/dir:,new, ] && mv /lower /moved && ln -s moved /lower
+RUN mkfifo /fifo && mknod /null c 1 3 && chmod 4711 /bin/busybox && chown 70000:80000 /shell && ln /shell /shell2 && touch -d '2001-02-03 04:05:06' /shell
+FROM system
+COPY --from=work / /work/
+LABEL made=yes
+CMD ["/bin/sh"]
+`
+	args := []string{"--build-arg", "GIVEN=yes", "--build-arg", "http_proxy=proxy", "--secret", "id=token,src=" + context + "/token"}
+	r := build(t, text, append(args, "--build-arg", "ROUND=1", "made", context)...).succeeded(t)
+	if strings.Contains(r.stderr, "CACHED") || !strings.Contains(r.stderr, "[work 12/") || strings.Contains(r.stderr, "s3cret") {
+		t.Errorf("the log: %s", r.stderr)
+	}
+	r = lumina(t, "run", "--image", "made", `cd work; stat -c '%n %F %u:%g %a %h' fifo null shell bin/busybox; cat shell rounds; ls -d lower/dir/*; ls lower; readlink lower; ls tmp; date -u -r shell +%s`).succeeded(t)
+	const want = "fifo fifo 0:0 644 1\nnull character special file 0:0 644 1\nshell regular file 70000:80000 644 2\nbin/busybox regular file 0:0 4711 1\n" +
+		"shell-1\n1\nlower/dir/new\ndir\nsame\nmoved\n981173106\n"
+	if r.Stdout != want {
+		t.Errorf("it has %q, want %q; %s", r.Stdout, want, r.Stderr)
+	}
+
+	t.Run("what is known is not done again", func(t *testing.T) {
+		r := build(t, text, append(args, "--build-arg", "ROUND=1", "made", context)...).succeeded(t)
+		if done := strings.Count(r.stderr, "DONE"); done != 0 {
+			t.Errorf("%d steps were done again: %s", done, r.stderr)
+		}
+	})
+	t.Run("a cache mount outlives builds", func(t *testing.T) {
+		build(t, text, append(args, "--build-arg", "ROUND=2", "--target", "work", "work", context)...).succeeded(t)
+		if r := lumina(t, "run", "--image", "work", "cat /rounds").succeeded(t); r.Stdout != "1\n2\n" {
+			t.Errorf("the cache had %q", r.Stdout)
+		}
+	})
+	t.Run("a command that fails", func(t *testing.T) {
+		r := build(t, "FROM made\nENV A=1\n\nRUN echo one; \\\n  echo \"tw\033[2Jo\" >&2; exit 3\nRUN never", "failed", context)
+		for _, part := range []string{"exit code: 3\n", "one\n", "two", "------\n > [2/3] RUN", "Dockerfile:4\n", "   4 | >>> RUN echo one; \\\n   5 | >>>   echo",
+			`lumina: creating image "failed": Dockerfile:4: process "/bin/sh -c`} {
+			if !strings.Contains(strings.ReplaceAll(r.stderr, `\x1b[2J`, ""), part) {
+				t.Errorf("there is no %q in %s", part, r.stderr)
+			}
+		}
+		if r.code != 125 || strings.Contains(r.stderr, "\033") || strings.Contains(r.stderr, "never\n#") {
+			t.Errorf("exit code %d, %q", r.code, r.stderr)
+		}
+		nothingLeft(t)
+	})
+	t.Run("a secret that is required", func(t *testing.T) {
+		if r := build(t, "FROM made\nRUN --mount=type=secret,id=x,required true", "failed", context); r.code != 125 || !strings.Contains(r.stderr, `secret "x" is required; give it with --secret id=x,src=FILE`) {
+			t.Errorf("exit code %d, %s", r.code, r.stderr)
+		}
+	})
+	t.Run("stages beside each other", func(t *testing.T) {
+		r := build(t, "FROM made AS a\nRUN echo a > /a\nFROM made AS b\nRUN echo b > /b\nFROM made AS unused\nRUN exit 1\nFROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /", "made", context).succeeded(t)
+		if strings.Contains(r.stderr, "unused") {
+			t.Errorf("a stage that nothing needs was built: %s", r.stderr)
+		}
+	})
+}
+
+// What is asked for wrongly is said before a VM starts.
+func TestDockerfileUsage(t *testing.T) {
+	dir := t.TempDir()
+	file := dir + "/Dockerfile"
+	write(t, file, "FROM scratch\nCOPY x /\n")
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--file", file, "https://github.com/a/b.git#main"}, 2, "a repository is not fetched; do: git clone https://github.com/a/b.git DIR, then name DIR"},
+		{[]string{"--file", file, "git@github.com:a/b"}, 2, "a repository is not fetched"},
+		{[]string{"--file", "https://x.test/Dockerfile"}, 2, "curl -fsSL https://x.test/Dockerfile | lumina images create NAME --file -"},
+		{[]string{"--file", dir, dir}, 2, "is a directory; name the Dockerfile"},
+		{[]string{"--file", dir + "/none", dir}, 2, "opening the Dockerfile"},
+		{[]string{"--file", file, dir + "/none"}, 2, "opening the context"},
+		{[]string{"--file", file, file}, 2, "is not a directory"},
+		{[]string{"--file", file}, 125, "Dockerfile:2: there is no context: name a directory after the image's name"},
+		{[]string{"--file", file, dir, "--from", "x"}, 2, "--from and --file exclude each other"},
+		{[]string{"--file", file, dir, "--recipe", "x"}, 2, "--recipe and --file exclude each other"},
+		{[]string{"--file", file, dir, "--run", "x"}, 2, "--run and --file exclude each other"},
+		{[]string{"--from", "debian", "--target", "x"}, 2, "--target is for --file DOCKERFILE"},
+		{[]string{"--from", "debian", dir}, 2, "a context is for --file DOCKERFILE"},
+		{[]string{"--file", file, dir, "--build-arg", "=x"}, 2, "--build-arg \"=x\": want NAME=VALUE or NAME"},
+		{[]string{"--file", file, dir, "--secret", "src=x"}, 2, "want id=ID,src=FILE or id=ID,env=NAME"},
+		{[]string{"--file", file, dir, "--secret", "id=x,env=LUMINA_NONE"}, 2, "the environment has no LUMINA_NONE"},
+		{[]string{"--file", file, dir, "--build-context", "x"}, 2, "want NAME=DIR or NAME=REF"},
+		{[]string{"--file", file, dir, "--target", "none"}, 125, `there is no stage "none" to make; its stages are: 0`},
+		{[]string{"--file", file, dir, "--debug"}, 2, "--debug needs a terminal"},
+		{[]string{"--file", file, dir, "--memory", "1"}, 2, "memory"},
+	} {
+		if r := lumina(t, append([]string{"images", "create", "x"}, tt.args...)...); r.code != tt.code || !strings.Contains(r.stderr, tt.want) {
+			t.Errorf("%q: exit code %d, want %d; %s, want %s", tt.args, r.code, tt.code, r.stderr, tt.want)
+		}
+	}
+	nothingLeft(t)
+}
+
+// conformance is built by buildah and by Lumina, and has to give the same files
+// and the same configuration.
+const conformance = `ARG VERSION=1
+` + system + `FROM system AS tools
+WORKDIR /src
+COPY tree/ ./tree/
+RUN echo built > out && rm -r tree/sub && chmod 700 tree && ln out out2
+FROM system
+ARG VERSION
+ARG NAME=default
+ENV A=1 B="two words" C=$VERSION D=${NAME}
+LABEL x=1 "y z"='2'
+COPY tree /tree
+COPY --chown=33:34 tree/file /owned/
+COPY --chmod=750 tree/file tree/sub/deep /mode/
+COPY tree/f* tree/s?b /glob/
+COPY --from=tools /src/out* /from/
+COPY --from=tools --chown=7:8 /src/tree /from/tree
+ADD archive.tar.gz /unpacked/
+ADD tree/file /added
+WORKDIR /work/dir
+RUN echo run > run && touch /etc/x && rm /lower/two && rm -r /lower/dir && mkdir /lower/dir
+USER 33:34
+WORKDIR sub
+RUN id -u > /tmp/id
+USER root
+EXPOSE 80 90/udp
+VOLUME /data
+STOPSIGNAL SIGQUIT
+HEALTHCHECK --interval=5s --timeout=3s --retries=2 CMD curl x
+ONBUILD RUN true
+SHELL ["/bin/sh", "-ec"]
+ENTRYPOINT ["/bin/sh"]
+CMD ["-c", "true"]
+`
+
+func TestDockerfileAsBuildah(t *testing.T) {
+	context := dockerContext(t)
+	for name, content := range map[string]string{"tree/file": "1", "tree/sub/deep": "2", "tree/sub/script": "#!/bin/sh\n", "packed/p/q": "3"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(context, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(context, name), content)
+	}
+	buildertest.Run(t, "sh", "-ec", `cd "$0"; chmod 750 tree/sub; chmod 4755 tree/sub/script; ln -s file tree/link; ln tree/file tree/same; tar czf archive.tar.gz --owner=5 --group=6 -C packed p; rm -r packed`, context)
+	file := filepath.Join(t.TempDir(), "Dockerfile")
+	write(t, file, conformance)
+	t.Cleanup(func() { lumina(t, "images", "remove", "ours", "theirs") })
+	lumina(t, "images", "create", "ours", "--no-verify", "-f", file, context).succeeded(t)
+
+	store := t.TempDir()
+	buildah := []string{"--root", store + "/root", "--runroot", store + "/run", "--storage-driver", "vfs"}
+	buildertest.Run(t, "buildah", append(buildah, "bud", "--isolation", "chroot", "--format", "docker", "--quiet", "-t", "theirs", "-f", file, context)...)
+	buildertest.Run(t, "buildah", append(buildah, "push", "--quiet", "theirs", "docker-archive:"+store+"/theirs.tar:theirs:latest")...)
+	lumina(t, "images", "create", "theirs", "--no-verify", "--from", "docker-archive:"+store+"/theirs.tar").succeeded(t)
+
+	// buildah leaves the mount points of its own chroot behind, and takes set-user-ID
+	// bits off what it copies, which BuildKit does not.
+	chroot := []string{"dev ", "proc ", "sys ", "run ", "etc/hostname ", "etc/hosts ", "etc/resolv.conf "}
+	theirs := slices.DeleteFunc(everyFile(t, "theirs"), func(line string) bool {
+		return slices.ContainsFunc(chroot, func(name string) bool { return strings.HasPrefix(line, name) })
+	})
+	for i, line := range theirs {
+		theirs[i] = strings.Replace(line, "/script 100755 ", "/script 104755 ", 1)
+	}
+	if diff := cmp.Diff(theirs, everyFile(t, "ours")); diff != "" {
+		t.Errorf("the files (-buildah +lumina):\n%s", diff)
+	}
+	config := func(name string) string {
+		t.Helper()
+		// ArgsEscaped is BuildKit's; buildah names the container in Hostname.
+		out := lumina(t, "images", "inspect", name).succeeded(t).stdout
+		cmd := exec.Command("jq", "-S", `.container.config.config | del(.Labels["io.buildah.version"], .Image, .ArgsEscaped, .Hostname) | with_entries(select(.value != false and .value != ""))`)
+		cmd.Stdin = strings.NewReader(out)
+		b, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if diff := cmp.Diff(config("theirs"), config("ours")); diff != "" {
+		t.Errorf("the configuration (-buildah +lumina):\n%s", diff)
+	}
+}
+
+// everyFile describes every file of an image, but for times.
+func everyFile(t testing.TB, name string) (lines []string) {
+	t.Helper()
+	root, err := files.OpenImage(filepath.Join(home, "images", name, "rootfs.erofs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	first := map[uint64]string{}
+	if err := files.Walk(root, ".", func(name string, i files.Info) error {
+		line := fmt.Sprintf("%s %o %d:%d %s %v", name, i.Mode, i.UID, i.GID, i.Target, i.Xattrs)
+		if i.Type() == files.TypeRegular {
+			r, err := root.Open(name)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			content, err := io.ReadAll(r)
+			if err != nil {
+				return err
+			}
+			line += fmt.Sprintf(" %d %.20q", len(content), content)
+		}
+		if i.ID != 0 {
+			if first[i.ID] == "" {
+				first[i.ID] = name
+			}
+			line += " = " + first[i.ID]
+		}
+		lines = append(lines, line)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}

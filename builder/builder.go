@@ -265,6 +265,9 @@ func openSource(ctx context.Context, o Options) (source, error) {
 			o.Progress(Progress{Step: "fetch", Item: digest, Done: done, Total: total})
 		},
 	})
+	if err != nil && image.CheckName(o.Reference) == nil {
+		return nil, fmt.Errorf("image %q: %w (lumina images list): %w", o.Reference, image.ErrNotFound, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // Defaults of VMOptions.
@@ -125,7 +126,7 @@ func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 // Volume is something of the host's that the VM has at Path: the volume of a
 // name, or a directory.
 type Volume struct {
-	Name     string // in the volume store, or
+	Name     string // in the volume store; one that is not there is made, or
 	Dir      string // on the host, absolute
 	Path     string // in the guest, absolute
 	ReadOnly bool
@@ -273,11 +274,10 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 
 // addVolumes opens volumes: each for this VM alone, as long as it runs.
 func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
-	seen := map[string]bool{}
+	if err := CheckVolumes(volumes); err != nil {
+		return err
+	}
 	for i, v := range volumes {
-		if err := checkMountPoint(v.Path, seen); err != nil {
-			return fmt.Errorf("volume at %q: %w", v.Path, err)
-		}
 		m := protocol.Mount{Path: v.Path, ReadOnly: v.ReadOnly}
 		if v.Dir != "" {
 			info, err := os.Stat(v.Dir)
@@ -290,7 +290,7 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 			m.Share = fmt.Sprintf("share%d", i)
 			p.spec.Shares = append(p.spec.Shares, vm.Share{Dir: v.Dir, Tag: m.Share, ReadOnly: v.ReadOnly})
 		} else {
-			f, err := r.Volumes.Open(v.Name)
+			f, err := r.openVolume(v.Name)
 			if err != nil {
 				return err
 			}
@@ -298,6 +298,17 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 			p.spec.Disks = append(p.spec.Disks, vm.Disk{File: f, Serial: m.Disk, ReadOnly: v.ReadOnly})
 		}
 		p.configure.Mounts = append(p.configure.Mounts, m)
+	}
+	return nil
+}
+
+// CheckVolumes says whether a VM can have volumes at their paths.
+func CheckVolumes(volumes []Volume) error {
+	seen := map[string]bool{}
+	for _, v := range volumes {
+		if err := checkMountPoint(v.Path, seen); err != nil {
+			return fmt.Errorf("volume at %q: %w", v.Path, err)
+		}
 	}
 	return nil
 }
@@ -317,6 +328,18 @@ func checkMountPoint(p string, seen map[string]bool) error {
 	}
 	seen[p] = true
 	return nil
+}
+
+// openVolume opens a volume, and makes it first where there is none.
+func (r *Runtime) openVolume(name string) (*os.File, error) {
+	f, err := r.Volumes.Open(name)
+	if !errors.Is(err, volume.ErrNotFound) {
+		return f, err
+	}
+	if err := r.Volumes.Create(name, volume.DefaultSize); err != nil && !errors.Is(err, volume.ErrExists) {
+		return nil, err // another may have made it meanwhile
+	}
+	return r.Volumes.Open(name)
 }
 
 func (p *plan) close() {

@@ -62,6 +62,9 @@ func flagError(c *cobra.Command, err error) error {
 // dockerHint is what to write in place of a flag of docker's that is none here.
 func dockerHint(c *cobra.Command, err error) string {
 	text := err.Error()
+	if (c.Name() == "run" || c.Name() == "exec") && strings.HasPrefix(text, "unknown ") && len(c.Flags().Args()) > commandAt(c) {
+		return "; a command with flags of its own is one string, or PROG ARG… behind --"
+	}
 	for _, hint := range []struct{ flag, command, instead string }{
 		{"'d' in ", "run", "lumina session start keeps a VM, and --run runs the image's command in it"},
 		{"--detach", "run", "lumina session start keeps a VM, and --run runs the image's command in it"},
@@ -75,6 +78,14 @@ func dockerHint(c *cobra.Command, err error) string {
 		}
 	}
 	return ""
+}
+
+// commandAt is where among the arguments the command of a VM begins.
+func commandAt(c *cobra.Command) int {
+	if c.Name() == "exec" {
+		return 1
+	}
+	return 0
 }
 
 // newHelpCommand is cobra's help, for which a command that does not exist is bad

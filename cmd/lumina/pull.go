@@ -173,7 +173,11 @@ REF, and is what the registry has now; an image NAME stays if it is another's.`,
 			if !strings.ContainsAny(from, "/:") {
 				fromRelease.maxSize = fromRegistry.maxSize
 				fromRelease.force = fromRelease.force || fromRegistry.replace
-				return fromRelease.pull(c.Context(), env, from, fromRegistry.platform, name)
+				err := fromRelease.pull(c.Context(), env, from, fromRegistry.platform, name)
+				if ref, parseErr := reference.Parse(from); err != nil && parseErr == nil && from != defaultImage {
+					err = fmt.Errorf("%w; %s of a registry is pulled by: lumina images pull %s:latest", err, ref, from)
+				}
+				return err
 			}
 			return fromRegistry.pull(c.Context(), env, name, from, fromRelease.force)
 		},

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,7 +45,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,…: by a name, TLS and HTTP/1 that name it; by a name with a port of another protocol (github.com:22), that port of its address (default $LUMINA_NETWORK or nat)")
 	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
 	flags.Bool("no-wait-network", false, "do not wait for the network: it is there with the boot, so this changes nothing")
-	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, or DIR:PATH[:ro], a directory of this host (repeatable)")
+	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, which is made if there is none, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.StringVar(&f.init, "init", "", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
 	flags.BoolVar(&f.nested, "nested", false, "let the guest run virtual machines in its turn; for guests that are trusted more than others")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
@@ -110,10 +109,10 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 		if err != nil {
 			return o, usageError{err}
 		}
-		if slices.ContainsFunc(o.Volumes, func(other runtime.Volume) bool { return other.Path == parsed.Path }) {
-			return o, usageError{fmt.Errorf("--volume %q: there are two at %s", v, parsed.Path)}
-		}
 		o.Volumes = append(o.Volumes, parsed)
+	}
+	if err := runtime.CheckVolumes(o.Volumes); err != nil {
+		return o, usageError{err}
 	}
 	for _, size := range []struct {
 		name string
@@ -172,9 +171,6 @@ func parseVolume(s string) (runtime.Volume, error) {
 		return runtime.Volume{}, fmt.Errorf("--volume %q is not NAME:PATH or DIR:PATH[:ro], with an absolute PATH in the VM", s)
 	}
 	v := runtime.Volume{Path: path.Clean(rest[i+1:]), ReadOnly: readOnly}
-	if v.Path == "/" {
-		return v, fmt.Errorf("--volume %q: it cannot be the root of the VM", s)
-	}
 	from := rest[:i]
 	if !strings.Contains(from, "/") && from != "." && from != ".." {
 		v.Name = from

@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/term"
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
 )
@@ -186,4 +189,36 @@ func TestVerbs(t *testing.T) {
 	if want := program + "\nrun\n--image\ndebian:12\n-m\n1g\n" + `echo "it's" $HOME` + "\n"; err != nil || string(words) != want {
 		t.Errorf("a shell reads %q, %v, want %q", words, err, want)
 	}
+}
+
+// run -it is a shell of the image's, on this terminal; it is as it was afterwards.
+func TestRunTerminal(t *testing.T) {
+	cmd := command("run", "-it", "--rm", "--image", "debian")
+	terminal := withTerminal(t, cmd)
+	before, err := term.GetState(int(terminal.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := new(strings.Builder)
+	until := func(text string) {
+		for b := make([]byte, 1024); !strings.Contains(seen.String(), text); {
+			n, err := terminal.Read(b)
+			seen.Write(b[:n])
+			if err != nil {
+				t.Fatalf("%v after %q", err, seen)
+			}
+		}
+	}
+	until(":/# ")
+	fmt.Fprint(terminal, "tty; sleep 1000\n")
+	until("/dev/pts/0")
+	fmt.Fprint(terminal, "\x03") // of no concern to lumina
+	fmt.Fprint(terminal, "exit 7\n")
+	if code := waitCode(t, cmd); code != 7 {
+		t.Errorf("exit code %d, %q", code, seen)
+	}
+	if after, err := term.GetState(int(terminal.Fd())); err != nil || !reflect.DeepEqual(before, after) {
+		t.Errorf("the terminal is %v, and was %v, %v", after, before, err)
+	}
+	nothingLeft(t)
 }

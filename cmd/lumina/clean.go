@@ -27,7 +27,11 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := session.Clean(r.Home()); err != nil {
+			sessions, err := session.Clean(r.Home())
+			if sessions > 0 {
+				env.note("what was left of %d sessions: removed", sessions)
+			}
+			if err != nil {
 				return err
 			}
 			if _, err := oci.CleanCache(filepath.Join(r.Home(), "cache")); err != nil {

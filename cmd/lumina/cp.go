@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -193,21 +192,6 @@ func (call *copyCall) copy(ctx context.Context, s *session.Session, o runtime.Co
 	return sum, err
 }
 
-// splitRemote splits SID:PATH. SID may be the object that session start printed. A
-// path of this host that has a colon is written with a slash before it.
-func splitRemote(s string) (sid, path string, remote bool) {
-	if strings.HasPrefix(s, "{") {
-		d := json.NewDecoder(strings.NewReader(s))
-		var started struct{ SID string }
-		if err := d.Decode(&started); err == nil && started.SID != "" {
-			if path, found := strings.CutPrefix(strings.TrimLeft(s[d.InputOffset():], " \n"), ":"); found {
-				return started.SID, path, true
-			}
-		}
-	}
-	sid, path, found := strings.Cut(s, ":")
-	if !found || sid == "" || strings.Contains(sid, string(os.PathSeparator)) || sid == "." {
-		return "", s, false
-	}
-	return sid, path, true
-}
+// splitRemote splits SID:PATH, where SID is anything that names a session. A path of
+// this host that has a colon is written with a slash before it.
+func splitRemote(s string) (sid, path string, remote bool) { return session.SplitPath(s) }

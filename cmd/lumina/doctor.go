@@ -196,7 +196,7 @@ func examineState(ctx context.Context, r *runtime.Runtime, fix bool) vm.Check {
 	if !fix {
 		return check
 	}
-	err := session.Clean(r.Home())
+	_, err := session.Clean(r.Home())
 	if err == nil {
 		_, err = r.Clean(ctx)
 	}

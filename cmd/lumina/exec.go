@@ -95,8 +95,13 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 		}
 	}
 	exit, err := guest.Exec(ctx, command)
-	// A session that has ended knows nothing, and err says so.
-	if network, trafficErr := traffic(context.WithoutCancel(ctx)); trafficErr == nil {
+	// A session that has ended knows nothing, and one that does not answer is not asked.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if errors.Is(err, session.ErrSilent) {
+		cancel()
+	}
+	if network, trafficErr := traffic(ctx); trafficErr == nil {
 		report.network = network
 	}
 	if exit.Code != 0 {
@@ -106,9 +111,12 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 	return report.finish(exit.Code, err)
 }
 
+// hostErrorTimeout bounds a question on the way to the exit.
+const hostErrorTimeout = 2 * time.Second
+
 // hostError asks a session for what went wrong on its host; "" for nothing.
 func hostError(ctx context.Context, s *session.Session) string {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
+	ctx, cancel := context.WithTimeout(ctx, hostErrorTimeout)
 	defer cancel()
 	status, err := s.Status(ctx)
 	if err != nil || status == nil {
@@ -152,6 +160,7 @@ func execTerminal(ctx context.Context, env *environment, guest *runtime.Guest, c
 
 func newPsCommand(env *environment) *cobra.Command {
 	var denied bool
+	var filters []string
 	c := &cobra.Command{
 		Use:   "ps [SID] | ps --denied SID",
 		Short: "List sessions, or the processes of one, or what its network denied it",
@@ -161,7 +170,10 @@ func newPsCommand(env *environment) *cobra.Command {
 				if denied {
 					return usageError{errors.New("--denied needs a session")}
 				}
-				return printSessions(c.Context(), env)
+				return printSessions(c.Context(), env, filters)
+			}
+			if len(filters) > 0 {
+				return usageError{errors.New("--filter chooses among sessions: not with one")}
 			}
 			s, err := openSession(env, args[0])
 			if err != nil {
@@ -174,6 +186,7 @@ func newPsCommand(env *environment) *cobra.Command {
 		},
 		ValidArgsFunction: completeSIDs(env),
 	}
+	registerFilter(c, &filters)
 	c.Flags().BoolVar(&denied, "denied", false, "list what the session's network denied it")
 	return c
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,12 +16,13 @@ import (
 
 func newSessionCommand(env *environment) *cobra.Command {
 	return newGroup("session", "Keep a VM and run many commands in it",
-		newSessionStartCommand(env), newSessionStopCommand(env), newSessionListCommand(env))
+		newSessionStartCommand(env), newSessionStopCommand(env), newSessionListCommand(env), newSessionForwardCommand(env))
 }
 
 func newSessionStartCommand(env *environment) *cobra.Command {
 	var vm vmFlags
-	var forwards []string
+	var forwards, labels []string
+	var name string
 	var ttl timeSpan
 	var image imageRun
 	c := &cobra.Command{
@@ -39,7 +39,13 @@ its id is printed, too; see lumina logs and lumina ps SID.`,
 			if err != nil {
 				return err
 			}
-			o := session.Options{Home: home, TTL: time.Duration(ttl)}
+			o := session.Options{Home: home, Name: name, TTL: time.Duration(ttl)}
+			if o.Labels, err = session.ParseLabels(labels); err != nil {
+				return usageError{err}
+			}
+			if err := session.CheckName(name); name != "" && err != nil {
+				return usageError{err}
+			}
 			if o.VM, err = vm.options(env); err != nil {
 				return err
 			}
@@ -55,9 +61,11 @@ its id is printed, too; see lumina logs and lumina ps SID.`,
 	}
 	c.Flags().SortFlags = false
 	c.Flags().SetNormalizeFunc(dockerNames)
+	c.Flags().StringVar(&name, "name", "", "a name, which no other session has, to use in the place of the identifier")
+	c.Flags().StringArrayVar(&labels, "label", nil, "KEY=VALUE, to choose sessions by, see ps --filter (repeatable)")
 	vm.register(c, env)
 	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")
-	c.Flags().Var(&ttl, "ttl", "end the session when it was not used for this long, such as 30m")
+	c.Flags().Var(&ttl, "ttl", "end the session when no command or copy has run in it for this long, such as 30m; connections to forwards do not count")
 	image.register(c)
 	return c
 }
@@ -116,6 +124,9 @@ func startSession(ctx context.Context, env *environment, vm *vmFlags, o session.
 	}
 	makeTemplateLater(env, o.VM, runtime.Trace{Cold: s.Info.Cold})
 	row := map[string]string{"sid": s.Info.SID}
+	if o.Name != "" {
+		row["name"] = o.Name
+	}
 	if command != nil {
 		if row["id"], err = s.Detach(ctx, *command); err != nil {
 			return report.fail(errors.Join(err, s.Stop(context.WithoutCancel(ctx))))
@@ -142,118 +153,6 @@ func newSuperviseCommand(env *environment) *cobra.Command {
 	}
 }
 
-func newSessionStopCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:     "stop SID",
-		Aliases: []string{"remove", "rm"},
-		Short:   "End a session and its VM",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
-			if err != nil {
-				return err
-			}
-			sid, confirmed := args[0], true
-			s, err := session.Open(home, sid)
-			switch {
-			case errors.Is(err, session.ErrNotFound):
-				confirmed = false // stopped already: the wish is fulfilled
-			case err != nil:
-				return err
-			default:
-				sid = s.Info.SID // of which a beginning may have been given
-				err := s.Stop(c.Context())
-				if confirmed = err == nil; !confirmed && !errors.Is(err, session.ErrNotFound) {
-					return err
-				}
-			}
-			f, err := outputFormat(env)
-			if err != nil {
-				return err
-			}
-			if f == formatText {
-				word := "stopped"
-				if !confirmed {
-					word = "not running"
-				}
-				_, err = fmt.Fprintln(env.stdout, word)
-				return err
-			}
-			return printJSON(env.stdout, map[string]any{"sid": sid, "stopped": true, "confirmed": confirmed})
-		},
-		ValidArgsFunction: completeSIDs(env),
-	}
-}
-
-func newSessionListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Aliases: []string{"ls"},
-		Short:   "List sessions",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE:    func(c *cobra.Command, _ []string) error { return printSessions(c.Context(), env) },
-	}
-}
-
-// sessionRow is one line of ps: a status, or why there is none.
-type sessionRow struct {
-	*session.Status
-	SID   string `json:"sid"`
-	Error string `json:"error,omitempty"`
-}
-
-// statusTimeout bounds the question to one supervisor.
-const statusTimeout = 2 * time.Second
-
-func sessionRows(ctx context.Context, home string) ([]sessionRow, error) {
-	sids, err := session.List(home)
-	if err != nil {
-		return nil, err
-	}
-	rows := []sessionRow{}
-	for _, sid := range sids {
-		row := sessionRow{SID: sid}
-		ask, cancel := context.WithTimeout(ctx, statusTimeout)
-		s, err := session.Open(home, sid)
-		if err == nil {
-			row.Status, err = s.Status(ask)
-		}
-		cancel()
-		if err != nil {
-			row.Error = "unreachable"
-		}
-		rows = append(rows, row)
-	}
-	return rows, nil
-}
-
-func printSessions(ctx context.Context, env *environment) error {
-	f, err := outputFormat(env)
-	if err != nil {
-		return err
-	}
-	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
-	if err != nil {
-		return err
-	}
-	rows, err := sessionRows(ctx, home)
-	if err != nil {
-		return err
-	}
-	if f != formatText {
-		return printJSON(env.stdout, rows)
-	}
-	w := newTable(env.stdout, "SID", "IMAGE", "UPTIME", "ACTIVE", "")
-	for _, r := range rows {
-		if r.Error != "" {
-			w.row(r.SID, r.Error, "", "", "")
-			continue
-		}
-		w.row(r.SID, r.Image, time.Duration(r.Uptime)*time.Second, r.ActiveExecs, r.HostError)
-	}
-	return w.print()
-}
-
 // completeSIDs completes a first argument with the SIDs of sessions.
 func completeSIDs(env *environment) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -261,11 +160,7 @@ func completeSIDs(env *environment) cobra.CompletionFunc {
 		if err != nil || len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		entries, _ := os.ReadDir(filepath.Join(home, "sessions"))
-		var sids []string
-		for _, e := range entries {
-			sids = append(sids, e.Name())
-		}
-		return sids, cobra.ShellCompDirectiveNoFileComp
+		all, _ := session.Names(home)
+		return all, cobra.ShellCompDirectiveNoFileComp
 	}
 }

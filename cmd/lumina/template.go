@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
 // templateCommand is the hidden command that makes a template in the
@@ -32,7 +33,7 @@ func makeTemplateLater(env *environment, options runtime.VMOptions, trace runtim
 		return
 	}
 	cmd := exec.Command(program, templateCommand, string(input))
-	cmd.Dir = "/"
+	cmd.Dir, cmd.Env = "/", supervise.Environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		env.note("making a template: %v", err)

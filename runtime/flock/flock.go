@@ -15,6 +15,16 @@ import (
 // Shared takes a lock that others may share. It waits.
 func Shared(f *os.File) error { return lock(f, unix.LOCK_SH) }
 
+// TryShared takes a lock that others may share, or says that somebody holds one for
+// itself alone.
+func TryShared(f *os.File) (busy bool, err error) {
+	err = lock(f, unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
 // TryExclusive takes a lock for this process alone, or says that somebody else
 // holds one.
 func TryExclusive(f *os.File) (busy bool, err error) {

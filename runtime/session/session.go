@@ -6,42 +6,49 @@
 // A session's directory is sessions/SID/ with
 //
 //	lock          held by the supervisor as long as it lives
-//	session.json  Info, written when the VM has answered
+//	session.json  Info; written when it starts, and when the VM has answered
 //	socket        see wire.go
+//	end.json      Crash, once the VM has ended and nobody asked for it
+//
+// What is not locked has ended. It stays, so that everybody can be told how, until
+// it is stopped or cleaned.
 package session
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
-// maxInfo bounds session.json, in bytes.
-const maxInfo = 4 << 20
-
 // Info describes a session.
 type Info struct {
-	SID     string       `json:"sid"`
-	Image   string       `json:"image"`
-	PID     int          `json:"pid"` // of the supervisor
-	Started time.Time    `json:"started"`
-	CPUs    int          `json:"cpus"`
-	Memory  int64        `json:"memory"` // bytes
-	Config  image.Config `json:"config"`
-	Network bool         `json:"network"` // whether it has one of its own
+	SID     string            `json:"sid"`
+	Name    string            `json:"name,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Image   string            `json:"image"`
+	PID     int               `json:"pid"` // of the supervisor
+	Started time.Time         `json:"started"`
+	CPUs    int               `json:"cpus"`
+	Memory  int64             `json:"memory"` // bytes
+	Config  image.Config      `json:"config"`
+	Network bool              `json:"network"` // whether it has one of its own
 	// Wire is the version of wire.go that the supervisor speaks.
 	Wire int `json:"wire"`
+	// Ready: the VM has answered.
+	Ready bool `json:"ready"`
 	// Cold says why the VM was booted rather than thawed; "" if it was thawed.
 	Cold string `json:"cold,omitempty"`
 }
@@ -53,169 +60,233 @@ type Session struct {
 	dir  string
 }
 
-// ErrNotFound is wrapped when no running session has an identifier.
+// ErrNotFound is wrapped when no session has an identifier or a name.
 var ErrNotFound = errors.New("no such session")
 
-func sessionsDir(home string) string { return filepath.Join(home, "sessions") }
-
-// Open opens a running session. id is its SID or a unique beginning of it.
+// Open opens a running session. id is its SID, its name, a unique beginning of the
+// SID, or the JSON object that the command line prints of it.
 func Open(home, id string) (*Session, error) {
 	dir, err := find(home, id)
 	if err != nil {
 		return nil, err
 	}
 	info, err := readInfo(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("session %q: %w: it has not started yet", id, ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening session %q: %w", id, err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// Stopped just now; or its description was removed.
+		if !alive(dir) {
+			return nil, ended(dir)
+		}
+		fallthrough
+	case err != nil:
+		// Its supervisor knows, if there is one.
+		reply, askErr := control(context.Background(), dir, controlRequest{Op: opInfo})
+		if askErr != nil {
+			return nil, fmt.Errorf("opening session %q: %w", id, errors.Join(err, askErr))
+		}
+		if info = reply.Info; info == nil {
+			return nil, fmt.Errorf("opening session %q: %w", id, err)
+		}
 	}
 	s := &Session{Info: *info, dir: dir}
 	s.Guest = runtime.NewGuest(info.Config, s.dialAgent, s.explain)
 	return s, nil
 }
 
-// find returns the directory of a session, by the SID or a unique beginning.
+// find returns the directory of a session. One that lives goes before those of its
+// name that have ended, of which the newest is meant.
 func find(home, id string) (string, error) {
-	if id == "" || strings.ContainsAny(id, `/\.`) {
-		return "", fmt.Errorf("session %q: %w", id, ErrNotFound)
+	id, rest, err := splitID(id)
+	if err != nil {
+		return "", err
 	}
-	dir := filepath.Join(sessionsDir(home), id)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
+	none := fmt.Errorf("session %q: %w; lumina session list shows those that there are", id+rest, ErrNotFound)
+	if rest != "" || id == "" {
+		return "", none
+	}
+	if isSID(id) {
+		dir := filepath.Join(sessionsDir(home), id)
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+			return dir, nil
+		}
+		return "", none
+	}
+	if !isName(id) {
+		return "", none
 	}
 	sids, err := list(home)
 	if err != nil {
 		return "", err
 	}
+	if dir := named(home, sids, id); dir != "" {
+		return dir, nil
+	}
 	sids = slices.DeleteFunc(sids, func(sid string) bool { return !strings.HasPrefix(sid, id) })
 	switch len(sids) {
 	case 0:
-		return "", fmt.Errorf("session %q: %w; lumina session list shows those that run", id, ErrNotFound)
+		return "", none
 	case 1:
 		return filepath.Join(sessionsDir(home), sids[0]), nil
 	}
-	return "", fmt.Errorf("session %q: %d sessions begin so; give more of it", id, len(sids))
+	return "", fmt.Errorf("session %q: %w", id, errAmbiguous)
 }
 
-// list returns the names of all session directories.
-func list(home string) ([]string, error) {
-	entries, err := os.ReadDir(sessionsDir(home))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listing sessions: %w", err)
-	}
-	var sids []string
-	for _, e := range entries {
-		if e.IsDir() {
-			sids = append(sids, e.Name())
-		}
-	}
-	return sids, nil
-}
-
-// List returns the SIDs of all sessions, the oldest first. What dead
-// supervisors left behind is removed.
-func List(home string) ([]string, error) {
-	if err := Clean(home); err != nil {
-		return nil, err
-	}
-	sids, err := list(home)
-	if err != nil {
-		return nil, err
-	}
-	started := map[string]time.Time{}
+// named returns the directory of the session of a name; "" for none.
+func named(home string, sids []string, name string) string {
+	newest, at := "", time.Time{}
 	for _, sid := range sids {
-		if info, err := readInfo(filepath.Join(sessionsDir(home), sid)); err == nil {
-			started[sid] = info.Started
+		dir := filepath.Join(sessionsDir(home), sid)
+		info, err := readInfo(dir)
+		if err != nil || info.Name != name {
+			continue
+		}
+		if alive(dir) {
+			return dir
+		}
+		if newest == "" || info.Started.After(at) {
+			newest, at = dir, info.Started
 		}
 	}
-	slices.SortFunc(sids, func(a, b string) int {
-		return started[a].Compare(started[b])
-	})
-	return sids, nil
+	return newest
 }
 
-// Clean removes the directories of supervisors that have died.
-func Clean(home string) error {
-	sids, err := list(home)
-	if err != nil {
-		return err
-	}
-	for _, sid := range sids {
-		if err := cleanDir(filepath.Join(sessionsDir(home), sid)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// State is what a session is doing.
+type State string
 
-// Stale is how many directories dead supervisors have left.
-func Stale(home string) int {
-	sids, _ := list(home)
-	n := 0
-	for _, sid := range sids {
-		if lock, err := tryLock(filepath.Join(sessionsDir(home), sid)); err == nil && lock != nil {
-			lock.Close()
-			n++
-		}
-	}
-	return n
-}
+// The states of sessions.
+const (
+	Starting    State = "starting" // its VM has not answered yet
+	Running     State = "running"
+	Crashed     State = "crashed"     // its VM has ended, or its supervisor, and nobody asked for it
+	Unreachable State = "unreachable" // its supervisor does not answer
+)
 
-// cleanDir removes a session's directory if its supervisor has died.
-func cleanDir(dir string) error {
-	lock, err := tryLock(dir)
-	if err != nil || lock == nil {
-		return nil // gone by now, or alive
-	}
-	defer lock.Close()
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("removing what session %q left: %w", filepath.Base(dir), err)
-	}
-	return nil
-}
+var states = []State{Starting, Running, Crashed, Unreachable}
 
-func readInfo(dir string) (*Info, error) {
-	f, err := os.Open(filepath.Join(dir, "session.json"))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b := make([]byte, 0, 8<<10)
-	for len(b) < maxInfo {
-		if len(b) == cap(b) {
-			b = slices.Grow(b, len(b))
-		}
-		n, err := f.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if err != nil {
-			break
-		}
-	}
-	info := new(Info)
-	if err := json.Unmarshal(b, info); err != nil {
-		return nil, fmt.Errorf("reading session.json: %w", err)
-	}
-	return info, nil
-}
-
-// Status is what a supervisor says of its session.
+// Status is what is known of a session: by its supervisor, or by what that left.
 type Status struct {
-	SID         string `json:"sid"`
-	Image       string `json:"image"`
-	Uptime      int64  `json:"uptime_seconds"`
-	ActiveExecs int    `json:"active_execs"`
+	SID         string            `json:"sid"`
+	Name        string            `json:"name,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Image       string            `json:"image,omitempty"`
+	State       State             `json:"status"`
+	Uptime      int64             `json:"uptime_seconds"`
+	ActiveExecs int               `json:"active_execs"`
+	Forwards    []forward.Rule    `json:"forwards,omitempty"`
 	// HostError is what went wrong on the host, as that its disk is full.
 	HostError string `json:"host_error,omitempty"`
+	// Crash is how it ended.
+	Crash *Crash `json:"-"`
+	// Err is why it is not reached.
+	Err error `json:"-"`
+}
+
+// Crash is how a session ended that nobody stopped.
+type Crash struct {
+	Message string    `json:"message"`
+	Console string    `json:"console"` // the end of what the guest printed
+	At      time.Time `json:"at"`
+}
+
+// crashOf is how a session ended whose supervisor has.
+func crashOf(dir string) *Crash {
+	c := new(Crash)
+	switch err := readJSON(dir, endFile, c); {
+	case err == nil:
+		return c
+	case errors.Is(err, fs.ErrNotExist):
+		return &Crash{Message: "its supervisor was killed"}
+	default:
+		return &Crash{Message: "it ended, and how is not known: " + err.Error()}
+	}
+}
+
+// ended is the error of a session whose supervisor has ended.
+func ended(dir string) error {
+	sid := filepath.Base(dir)
+	if !holdsSession(dir) {
+		return fmt.Errorf("session %q: %w: its supervisor has ended", sid, ErrNotFound)
+	}
+	c := crashOf(dir)
+	return &runtime.Error{Kind: runtime.ConnectionFailed, Console: c.Console,
+		Err: fmt.Errorf("session %s has crashed: %s; lumina session stop removes what is left of it", sid, c.Message)}
+}
+
+// statusTimeout bounds the question to one supervisor.
+const statusTimeout = 2 * time.Second
+
+// maxAsked is how many supervisors are asked at once.
+const maxAsked = 16
+
+// List returns what is known of all sessions, the oldest first. It changes nothing.
+func List(ctx context.Context, home string) ([]*Status, error) {
+	sids, err := list(home)
+	if err != nil {
+		return nil, err
+	}
+	all, started := make([]*Status, len(sids)), map[string]time.Time{}
+	slots := make(chan struct{}, maxAsked)
+	var asking sync.WaitGroup
+	for i, sid := range sids {
+		dir := filepath.Join(sessionsDir(home), sid)
+		info, err := readInfo(dir)
+		started[sid] = info.Started
+		slots <- struct{}{}
+		asking.Go(func() {
+			all[i] = look(ctx, dir, info, err)
+			<-slots
+		})
+	}
+	asking.Wait()
+	all = slices.DeleteFunc(all, func(s *Status) bool { return s == nil })
+	slices.SortStableFunc(all, func(a, b *Status) int { return started[a.SID].Compare(started[b.SID]) })
+	return all, nil
+}
+
+// look finds out how a session is; nil for one that has gone meanwhile. info is what
+// could be read of it.
+func look(ctx context.Context, dir string, info *Info, readErr error) *Status {
+	s := &Status{SID: filepath.Base(dir), Name: info.Name, Labels: info.Labels, Image: info.Image}
+	if !alive(dir) {
+		if !holdsSession(dir) {
+			return nil
+		}
+		s.State, s.Crash = Crashed, crashOf(dir)
+		return s
+	}
+	if readErr == nil && !info.Ready && info.Wire == wireVersion {
+		s.State = Starting
+		return s
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	reply, err := control(ctx, dir, controlRequest{Op: opStatus})
+	switch {
+	case err == nil && reply.Status != nil:
+		reply.Status.State = Running // also of versions that do not say so
+		return reply.Status
+	case errors.Is(err, ErrNotFound) && !holdsSession(dir):
+		return nil
+	}
+	s.State, s.Err = Unreachable, errors.Join(err, readErr)
+	return s
+}
+
+// Names returns what sessions can be named by: their identifiers and their names.
+func Names(home string) ([]string, error) {
+	sids, err := list(home)
+	all := slices.Clone(sids)
+	for _, sid := range sids {
+		if info, err := readInfo(filepath.Join(sessionsDir(home), sid)); err == nil && isName(info.Name) {
+			all = append(all, info.Name)
+		}
+	}
+	return all, err
 }
 
 // Status asks the supervisor.
 func (s *Session) Status(ctx context.Context) (*Status, error) {
-	reply, err := s.control(ctx, controlRequest{Op: opStatus})
+	reply, err := s.ask(ctx, controlRequest{Op: opStatus})
 	if err != nil {
 		return nil, err
 	}
@@ -225,23 +296,33 @@ func (s *Session) Status(ctx context.Context) (*Status, error) {
 // Network reports what the guest has done with its network; nil when it has
 // none.
 func (s *Session) Network(ctx context.Context) (*runtime.NetworkReport, error) {
-	reply, err := s.control(ctx, controlRequest{Op: opNetwork})
+	reply, err := s.ask(ctx, controlRequest{Op: opNetwork})
 	if err != nil {
 		return nil, err
 	}
 	return reply.Network, nil
 }
 
-// Stop ends the session and returns when its VM and directory are gone. What
-// runs in it is killed; volumes are brought to disk first.
-func (s *Session) Stop(ctx context.Context) error {
-	_, err := s.control(ctx, controlRequest{Op: opStop})
-	return err
+// Forward changes which ports are forwarded, all as asked for or nothing, and
+// returns those that then are. Of those to remove, the guest's port may be 0.
+func (s *Session) Forward(ctx context.Context, add, remove []forward.Rule) ([]forward.Rule, error) {
+	reply, err := s.ask(ctx, controlRequest{Op: opForward, Add: add, Remove: remove})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Forwards, nil
+}
+
+// ask is control of this session, with a deadline.
+func (s *Session) ask(ctx context.Context, req controlRequest) (*controlReply, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, controlTimeout, s.silent("supervisor", controlTimeout))
+	defer cancel()
+	return control(ctx, s.dir, req)
 }
 
 // Wait waits for the session's end. It returns nil for one that was stopped.
 func (s *Session) Wait(ctx context.Context) error {
-	reply, err := s.control(ctx, controlRequest{Op: opWait})
+	reply, err := control(ctx, s.dir, controlRequest{Op: opWait})
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -275,15 +356,28 @@ func (s *Session) dial(ctx context.Context, kind byte, files ...*os.File) (net.C
 	if s.Info.Wire != wireVersion {
 		return nil, fmt.Errorf("session %s was started by another version of lumina: stop it, and start one anew", s.Info.SID)
 	}
-	return dialSocket(ctx, s.dir, kind, files...)
+	conn, err := dialSocket(ctx, s.dir, kind, files...)
+	if err != nil {
+		return nil, err
+	}
+	return s.watch(conn), nil
 }
 
 // explain tells a VM that ended from a supervisor that did: the supervisor of
 // a VM that ended stays until its clients know.
 func (s *Session) explain(err error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), explainTimeout)
+	if errors.Is(err, ErrSilent) {
+		return &runtime.Error{Kind: runtime.SessionDisconnected, Err: err}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*explainTimeout)
 	defer cancel()
-	reply, askErr := s.control(ctx, controlRequest{Op: opWhy})
+	reply, askErr := control(ctx, s.dir, controlRequest{Op: opWhy})
+	if askErr != nil && !alive(s.dir) {
+		// It has ended between the two.
+		if c := new(Crash); readJSON(s.dir, endFile, c) == nil {
+			reply, askErr = &controlReply{Crash: c}, nil
+		}
+	}
 	if askErr != nil || reply.Crash == nil {
 		return &runtime.Error{Kind: runtime.SessionDisconnected,
 			Err: fmt.Errorf("session %s went away: %w", s.Info.SID, err)}

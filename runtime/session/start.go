@@ -20,11 +20,15 @@ import (
 // Options says which session to start.
 type Options struct {
 	SID      string            `json:"sid"`
+	Name     string            `json:"name,omitempty"` // unique among sessions that live
+	Labels   map[string]string `json:"labels,omitempty"`
 	Home     string            `json:"home"`
 	Driver   string            `json:"driver,omitempty"`
 	VM       runtime.VMOptions `json:"vm"`
 	Forwards []forward.Rule    `json:"forwards,omitempty"`
-	// TTL ends the session when it was not used for that long; 0: never.
+	// TTL ends the session when it was not used for that long; 0: never. What uses it
+	// are the commands and copies of its user, as long as they run: forwards are open
+	// to everybody on this host, and do not count.
 	TTL time.Duration `json:"ttl,omitempty"`
 	// Wire connects a member of a network of VMs to its switch. It stays the
 	// caller's.
@@ -46,6 +50,11 @@ type outcome struct {
 // answered.
 func Start(ctx context.Context, program string, args []string, o Options) (*Session, error) {
 	o.SID = name.UUID()
+	if o.Name != "" {
+		if err := errors.Join(CheckName(o.Name), checkFree(o.Home, o.Name)); err != nil {
+			return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
+		}
+	}
 	if o.Wire != nil {
 		o.VM.Member.Descriptor = wireDescriptor
 	}

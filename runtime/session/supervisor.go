@@ -2,9 +2,7 @@ package session
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -15,7 +13,6 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
@@ -32,7 +29,7 @@ type supervisor struct {
 	stop     chan struct{} // closed when a client asks for the end
 	stopOnce sync.Once
 	ended    chan struct{} // closed when crash is set and the VM has ended
-	crash    *crash
+	crash    *Crash
 	gone     chan struct{} // closed when everything is removed
 
 	buffers sync.Pool // of *[mux.MaxPayload]byte: one frame of the transport
@@ -49,7 +46,8 @@ type supervisor struct {
 // answers or has failed to start.
 func Supervise(ctx context.Context, o Options, ready func(error)) error {
 	s := &supervisor{
-		info:    Info{SID: o.SID, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now(), Wire: wireVersion},
+		info: Info{SID: o.SID, Name: o.Name, Labels: o.Labels, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now(), Wire: wireVersion,
+			CPUs: o.VM.CPUs, Memory: o.VM.Memory},
 		dir:     filepath.Join(sessionsDir(o.Home), o.SID),
 		buffers: sync.Pool{New: func() any { return new([mux.MaxPayload]byte) }},
 		ttl:     o.TTL, stop: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
@@ -67,12 +65,17 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 			ready(err)
 		}
 	}()
-	lock, err := makeDir(s.dir)
+	lock, err := makeDir(o.Home, &s.info)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	defer os.RemoveAll(s.dir)
+	defer func() {
+		// How it crashed stays to be told.
+		if s.crash == nil {
+			err = errors.Join(err, removeDir(s.dir))
+		}
+	}()
 	// Before the VM: a port that is taken is said at once.
 	if s.forwards, err = forward.Listen(o.Forwards); err != nil {
 		return err
@@ -95,11 +98,12 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	s.info.Config, s.info.Cold = s.vm.Image().Config, s.vm.Trace().Cold
 	s.info.Network = s.vm.Network() != nil
 	s.info.CPUs, s.info.Memory = s.vm.Options().CPUs, s.vm.Options().Memory
-	if err := s.writeInfo(); err != nil {
+	s.info.Ready = true
+	if err := writeInfo(s.dir, &s.info); err != nil {
 		return err
 	}
 	s.arm()
-	go s.serve(ctx, l)
+	go supervise.Serve(l, func(conn *net.UnixConn, scarce bool) { s.serve(ctx, conn, scarce) })
 	started = true
 	ready(nil)
 	return s.wait(ctx, l)
@@ -116,11 +120,14 @@ func (s *supervisor) wait(ctx context.Context, l net.Listener) error {
 		return s.vm.Shutdown(ctx)
 	case <-s.vm.Done():
 	}
-	// Nobody stopped it. Its clients are told why before the socket goes.
-	s.crash = &crash{Message: s.vm.EndMessage(), Console: s.vm.Console()}
+	// Nobody stopped it. Its clients are told why before the socket goes; others read
+	// it until what is left of the session is removed.
+	s.crash = &Crash{Message: s.vm.EndMessage(), Console: s.vm.Console(), At: time.Now()}
+	err := writeJSON(s.dir, endFile, s.crash)
 	close(s.ended)
+	s.forwards.Close()
 	s.drain()
-	return errors.New(s.crash.Message)
+	return errors.Join(errors.New(s.crash.Message), err)
 }
 
 // drain waits until no client is connected, for a bounded time.
@@ -144,31 +151,27 @@ func (s *supervisor) drain() {
 // stopTimeout bounds an orderly end; after it the VM is killed.
 const stopTimeout = 10 * time.Second
 
-// writeInfo makes session.json appear at once and whole.
-func (s *supervisor) writeInfo() error {
-	b, err := json.Marshal(s.info)
+// serve serves a client. When descriptors are scarce, it serves those who may free
+// some.
+func (s *supervisor) serve(ctx context.Context, conn *net.UnixConn, scarce bool) {
+	s.count(&s.clients, +1)
+	defer s.count(&s.clients, -1)
+	kind, passed, err := receiveKind(conn)
 	if err != nil {
-		return err
+		return
 	}
-	path := filepath.Join(s.dir, "session.json")
-	if err := durable.Replace(path, b, 0o600); err != nil {
-		return fmt.Errorf("describing the session: %w", err)
+	if passed != nil && (kind != kindCounted || scarce) {
+		passed.Close()
+	} else if passed != nil {
+		go s.tellTraffic(passed, s.vm.Network())
 	}
-	return nil
-}
-
-func (s *supervisor) serve(ctx context.Context, l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		s.count(&s.clients, +1)
-		go func() {
-			defer s.count(&s.clients, -1)
-			defer conn.Close()
-			s.client(ctx, conn.(*net.UnixConn))
-		}()
+	switch {
+	case kind == kindControl:
+		s.answer(ctx, conn)
+	case (kind == kindAgent || kind == kindCounted) && !scarce:
+		s.count(&s.active, +1)
+		defer s.count(&s.active, -1)
+		s.relay(ctx, conn)
 	}
 }
 
@@ -200,27 +203,6 @@ func (s *supervisor) arm() {
 }
 
 func (s *supervisor) askStop() { s.stopOnce.Do(func() { close(s.stop) }) }
-
-func (s *supervisor) client(ctx context.Context, conn *net.UnixConn) {
-	kind, passed, err := receiveKind(conn)
-	if err != nil {
-		return
-	}
-	if kind == kindCounted && passed != nil {
-		go s.tellTraffic(passed, s.vm.Network())
-		kind = kindAgent
-	} else if passed != nil {
-		passed.Close()
-	}
-	switch kind {
-	case kindAgent:
-		s.count(&s.active, +1)
-		defer s.count(&s.active, -1)
-		s.relay(ctx, conn)
-	case kindControl:
-		s.answer(conn)
-	}
-}
 
 // relay carries a client's stream to the agent and back. A client that goes
 // drops the agent's stream, which cancels the operation.
@@ -276,42 +258,4 @@ func (s *supervisor) carry(to io.Writer, from *net.UnixConn) error {
 			return readErr
 		}
 	}
-}
-
-func (s *supervisor) answer(conn net.Conn) {
-	var req controlRequest
-	if err := json.NewDecoder(io.LimitReader(conn, maxControl)).Decode(&req); err != nil {
-		return
-	}
-	reply := controlReply{}
-	switch req.Op {
-	case opStatus:
-		s.mu.Lock()
-		reply.Status = &Status{SID: s.info.SID, Image: s.info.Image, Uptime: int64(time.Since(s.info.Started).Seconds()), ActiveExecs: s.active, HostError: s.vm.Report()}
-		s.mu.Unlock()
-	case opStop:
-		s.askStop()
-		<-s.gone
-	case opNetwork:
-		reply.Network = s.vm.Network()
-	case opWait:
-		select {
-		case <-s.ended:
-			reply.Crash = s.crash
-		case <-s.stop:
-		}
-	case opWhy:
-		limit := time.NewTimer(explainTimeout)
-		defer limit.Stop()
-		select {
-		case <-s.ended:
-			reply.Crash = s.crash
-		case <-limit.C:
-			reply.Error = "the VM is running"
-		}
-	default:
-		reply.Error = fmt.Sprintf("unknown operation %q", req.Op)
-	}
-	// A client that has gone needs no answer.
-	_ = json.NewEncoder(conn).Encode(reply)
 }

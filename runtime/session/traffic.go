@@ -24,16 +24,16 @@ func (s *Session) Counted() (runtime.Guest, func(context.Context) (*runtime.Netw
 	if err != nil {
 		return runtime.Guest{}, nil, fmt.Errorf("making a socket: %w", err)
 	}
-	dial := func(ctx context.Context) (net.Conn, error) {
-		return s.dial(ctx, kindCounted, theirs)
-	}
+	dial := func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, kindCounted, theirs) }
 	traffic := func(ctx context.Context) (*runtime.NetworkReport, error) {
 		theirs.Close() // the supervisor has its own by now, or there is none
 		if err := ours.CloseWrite(); err != nil {
 			ours.Close()
-			return nil, s.asking(err)
+			return nil, asking(ctx, s.dir, err)
 		}
-		reply, err := s.reply(ctx, ours)
+		ctx, cancel := context.WithTimeoutCause(ctx, controlTimeout, s.silent("supervisor", controlTimeout))
+		defer cancel()
+		reply, err := reply(ctx, s.dir, ours)
 		if err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
@@ -32,12 +33,14 @@ const (
 )
 
 // wireVersion counts the changes to what follows the first byte of kindAgent and
-// kindCounted. Each version can stop the sessions of the others.
-const wireVersion = 1
+// kindCounted, and to session.json. Each version can stop the sessions of the others.
+const wireVersion = 2
 
 const (
 	// explainTimeout bounds the question why a VM ended.
 	explainTimeout = time.Second
+	// controlTimeout bounds a question that the supervisor answers at once.
+	controlTimeout = 10 * time.Second
 	// maxControl bounds a control message, in bytes.
 	maxControl = 1 << 20
 )
@@ -45,38 +48,41 @@ const (
 type controlOp string
 
 const (
+	opInfo    controlOp = "info" // what session.json should say
 	opStatus  controlOp = "status"
 	opStop    controlOp = "stop"
 	opWait    controlOp = "wait" // for the end
 	opNetwork controlOp = "network"
-	opWhy     controlOp = "why" // why the VM ended; waits for its end
+	opForward controlOp = "forward"
+	opWhy     controlOp = "why"   // why the VM ended; waits for its end
+	opPing    controlOp = "ping"  // whether the supervisor answers
+	opAgent   controlOp = "agent" // whether the guest's agent does
 )
 
 type controlRequest struct {
 	Op controlOp `json:"op"`
+	// Of opForward.
+	Add    []forward.Rule `json:"add,omitempty"`
+	Remove []forward.Rule `json:"remove,omitempty"`
 }
 
 type controlReply struct {
-	Error   string                 `json:"error,omitempty"`
-	Status  *Status                `json:"status,omitempty"`
-	Crash   *crash                 `json:"crash,omitempty"`
-	Network *runtime.NetworkReport `json:"network,omitempty"`
-}
-
-// crash is how a VM ended that nobody stopped.
-type crash struct {
-	Message string `json:"message"`
-	Console string `json:"console"`
+	Error    string                 `json:"error,omitempty"`
+	Info     *Info                  `json:"info,omitempty"`
+	Status   *Status                `json:"status,omitempty"`
+	Crash    *Crash                 `json:"crash,omitempty"`
+	Network  *runtime.NetworkReport `json:"network,omitempty"`
+	Forwards []forward.Rule         `json:"forwards,omitempty"`
 }
 
 func dialSocket(ctx context.Context, dir string, kind byte, files ...*os.File) (net.Conn, error) {
 	conn, err := supervise.Dial(ctx, dir, kind, files...)
 	if errors.Is(err, supervise.ErrGone) {
-		// Its supervisor was killed, or has just ended.
-		if err := cleanDir(dir); err != nil {
-			return nil, err
+		if !alive(dir) {
+			return nil, ended(dir)
 		}
-		return nil, fmt.Errorf("session %q: %w: its supervisor has ended", filepath.Base(dir), ErrNotFound)
+		// Its socket comes when its VM has answered, and goes first at the end.
+		return nil, fmt.Errorf("session %q: %w: it is starting, or being stopped", filepath.Base(dir), ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connecting to session %q: %w", filepath.Base(dir), err)
@@ -84,46 +90,41 @@ func dialSocket(ctx context.Context, dir string, kind byte, files ...*os.File) (
 	return conn, nil
 }
 
-func (s *Session) control(ctx context.Context, req controlRequest) (*controlReply, error) {
-	conn, err := s.ask(ctx, req)
+// control asks a session's supervisor.
+func control(ctx context.Context, dir string, req controlRequest) (*controlReply, error) {
+	conn, err := dialSocket(ctx, dir, kindControl)
 	if err != nil {
 		return nil, err
 	}
-	return s.reply(ctx, conn)
-}
-
-// ask opens a connection with a control request.
-func (s *Session) ask(ctx context.Context, req controlRequest) (net.Conn, error) {
-	conn, err := dialSocket(ctx, s.dir, kindControl)
-	if err != nil {
-		return nil, err
-	}
+	// Before the first byte: a supervisor may not read any.
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if err := json.NewEncoder(conn).Encode(req); err != nil {
 		conn.Close()
-		return nil, s.asking(err)
+		return nil, asking(ctx, dir, err)
 	}
-	return conn, nil
+	return reply(ctx, dir, conn)
 }
 
 // asking says what an error of a control connection means.
-func (s *Session) asking(err error) error {
-	if supervise.Unread(err) {
-		return fmt.Errorf("session %q: %w: its supervisor has ended", s.Info.SID, ErrNotFound)
+func asking(ctx context.Context, dir string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case supervise.Unread(err):
+		return fmt.Errorf("session %q: %w: its supervisor has ended", filepath.Base(dir), ErrNotFound)
 	}
-	return fmt.Errorf("asking session %q: %w", s.Info.SID, err)
+	return fmt.Errorf("asking session %q: %w", filepath.Base(dir), err)
 }
 
 // reply reads the answer, and closes conn.
-func (s *Session) reply(ctx context.Context, conn net.Conn) (*controlReply, error) {
+func reply(ctx context.Context, dir string, conn net.Conn) (*controlReply, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	reply := new(controlReply)
 	err := json.NewDecoder(io.LimitReader(conn, maxControl)).Decode(reply)
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, s.asking(err)
+		return nil, asking(ctx, dir, err)
 	case reply.Error != "":
 		return nil, errors.New(reply.Error)
 	}

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/abdul-abdi/lumina/runtime/accept"
 	"github.com/abdul-abdi/lumina/runtime/cgroup"
 	"github.com/abdul-abdi/lumina/runtime/confine"
 )
@@ -50,7 +51,7 @@ func Start(ctx context.Context, program string, args []string, policy confine.Po
 	}
 	defer result.Close()
 	cmd := exec.Command(program, args...)
-	cmd.Dir = "/"
+	cmd.Dir, cmd.Env = "/", Environment()
 	cmd.Stdin = bytes.NewReader(b)
 	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -212,6 +213,26 @@ func Dial(ctx context.Context, dir string, kind byte, files ...*os.File) (net.Co
 		o.rights = append(o.rights, syscall.UnixRights(int(f.Fd()))...)
 	}
 	return o, nil
+}
+
+// DialPlain connects to the socket of a directory, and says nothing: who listens there
+// can be asked of the kernel.
+func DialPlain(ctx context.Context, dir string) (net.Conn, error) {
+	conn, err := Dial(ctx, dir, 0)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*opening).UnixConn, nil
+}
+
+// spare is how many descriptors a supervisor keeps for those who ask for its end,
+// whatever its guest and other clients have open.
+const spare = 4
+
+// Serve calls serve for each connection to the socket that Listen made, until it is
+// closed. When descriptors are scarce, serve should serve only who may free some.
+func Serve(l net.Listener, serve func(conn *net.UnixConn, scarce bool)) {
+	accept.Reserved(l, spare, func(conn net.Conn, scarce bool) { serve(conn.(*net.UnixConn), scarce) })
 }
 
 // opening is a connection whose first byte has yet to be sent.

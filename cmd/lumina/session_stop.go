@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/session"
+)
+
+func newSessionStopCommand(env *environment) *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:     "stop SID",
+		Aliases: []string{"remove", "rm"},
+		Short:   "End a session and its VM",
+		Long: "End a session and its VM: what runs in it is killed, and volumes are brought to disk first. Of a session that has crashed, what is left is removed.\n" +
+			"SID is the identifier, a unique beginning of it, the session's name, or the JSON object that session start printed.",
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+			if err != nil {
+				return err
+			}
+			f, err := outputFormat(env)
+			if err != nil {
+				return err
+			}
+			sid, err := session.Stop(c.Context(), home, args[0], force)
+			// One that was there and is not has been stopped already: the wish is
+			// fulfilled.
+			gone := errors.Is(err, session.ErrNotFound) && sid != ""
+			if err != nil && !gone {
+				return err
+			}
+			if f == formatText {
+				word := "stopped"
+				if gone {
+					word = "not running"
+				}
+				return printLine(env.stdout, "%s", word)
+			}
+			return printJSON(env.stdout, map[string]any{"sid": sid, "stopped": true, "confirmed": !gone})
+		},
+		ValidArgsFunction: completeSIDs(env),
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "kill the VM and its supervisor at once, also when they do not answer; volumes lose what was not written yet")
+	return c
+}

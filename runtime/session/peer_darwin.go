@@ -1,0 +1,19 @@
+package session
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// peer returns the process at the other end of a connection.
+func peer(conn *net.UnixConn) (pid int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if ctlErr := raw.Control(func(fd uintptr) { pid, err = unix.GetsockoptInt(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERPID) }); ctlErr != nil {
+		return 0, ctlErr
+	}
+	return pid, err
+}

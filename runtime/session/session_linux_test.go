@@ -1,0 +1,581 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/forward"
+	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/session"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
+)
+
+// These tests start real supervisors, whose VMs are in their memory: this program,
+// called so. SIGUSR1 crashes the VM of one.
+const (
+	supervise = "__supervise"
+	silent    = "silent" // its guest never answers
+)
+
+func TestMain(m *testing.M) {
+	fake := &vmtest.Fake{}
+	vm.Register("fake", func() (vm.Driver, error) { return fake, nil })
+	if len(os.Args) < 2 || os.Args[1] != supervise {
+		os.Exit(m.Run())
+	}
+	fake.Silent = len(os.Args) > 2 && os.Args[2] == silent
+	crash := make(chan os.Signal, 1)
+	signal.Notify(crash, syscall.SIGUSR1)
+	go func() {
+		<-crash
+		machine := fake.Machines()[0]
+		machine.Print("Kernel panic \x1b[2J- not syncing\n")
+		machine.Crash("the test says so")
+	}()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if session.Main(ctx, os.Stdin) != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// newHome makes a state directory with an image.
+func newHome(t *testing.T) string {
+	t.Helper()
+	home := t.TempDir()
+	err := image.NewStore(filepath.Join(home, "images")).Install(t.Context(), "img", func(dir string) error {
+		img := &image.Image{Schema: image.Schema, Architecture: "amd64", Created: time.Now(), Files: map[string]image.File{}}
+		for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
+			if err := os.WriteFile(filepath.Join(dir, name), bytes.Repeat([]byte("x"), 4096), 0o600); err != nil {
+				return err
+			}
+			f, err := image.Digest(t.Context(), filepath.Join(dir, name))
+			if err != nil {
+				return err
+			}
+			img.Files[name] = f
+		}
+		return img.Write(dir)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return home
+}
+
+func options(home string) session.Options {
+	return session.Options{Home: home, Driver: "fake", VM: runtime.VMOptions{Image: "img", Network: runtime.NetworkNone, DiskSize: 16 << 20,
+		NoTemplate: true, DiskReserve: runtime.NoDiskReserve}}
+}
+
+func start(t *testing.T, o session.Options) *session.Session {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := session.Start(t.Context(), program, []string{supervise}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = session.Stop(context.Background(), o.Home, s.Info.SID, true) })
+	return s
+}
+
+// echo runs a command in a session.
+func echo(ctx context.Context, s *session.Session) (string, error) {
+	var out bytes.Buffer
+	_, err := s.Exec(ctx, runtime.Command{Shell: "echo hello", Stdio: agent.Stdio{Stdout: &out}})
+	return out.String(), err
+}
+
+func kind(err error) runtime.ErrorKind {
+	var e *runtime.Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return ""
+}
+
+// only returns the status of the one session that there is.
+func only(t *testing.T, home string) *session.Status {
+	t.Helper()
+	all, err := session.List(t.Context(), home)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("List() = %v, %v, want one", all, err)
+	}
+	return all[0]
+}
+
+func TestNames(t *testing.T) {
+	home := newHome(t)
+	o := options(home)
+	o.Name, o.Labels = "web", map[string]string{"team": "a"}
+	s := start(t, o)
+	for _, id := range []string{s.Info.SID, s.Info.SID[:7], "web", `{"sid":"` + s.Info.SID + `"}`, `{"sid": "` + s.Info.SID + `", "name": "web"}` + "\n", `{"sid":"web"}`} {
+		found, err := session.Open(home, id)
+		if err != nil || found.Info.SID != s.Info.SID {
+			t.Errorf("Open(%q): %v", id, err)
+			continue
+		}
+		if out, err := echo(t.Context(), found); out != "hello\n" {
+			t.Errorf("exec by %q = %q, %v", id, out, err)
+		}
+	}
+	for _, id := range []string{"", ".", "..", "/", "we", "webs", "WEB", "{}", `{"sid":""}`, `{"sid":"web"`, "web:", "web\n", "../" + s.Info.SID, strings.Repeat("f", 500),
+		"00000000-0000-4000-8000-000000000000"} {
+		if _, err := session.Open(home, id); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("Open(%q): %v", id, err)
+		}
+		if sid, err := session.Stop(t.Context(), home, id, false); err == nil || (sid != "") != (len(id) == 36) {
+			t.Errorf("Stop(%q) = %q, %v", id, sid, err)
+		}
+	}
+	program, _ := os.Executable()
+	if _, err := session.Start(t.Context(), program, []string{supervise}, o); !errors.Is(err, session.ErrNameTaken) {
+		t.Errorf("a second one of the name: %v", err)
+	}
+	if got := only(t, home); got.Name != "web" || got.Labels["team"] != "a" || got.State != session.Running {
+		t.Errorf("List() = %+v", got)
+	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(t, o).Stop(t.Context()); err != nil { // the name is free again
+		t.Fatal(err)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	for name, want := range map[string]bool{"web": true, "Web_1.a-b": true, "7": true, strings.Repeat("a", 128): true,
+		"": false, "-a": false, ".a": false, "a b": false, "a/b": false, "a:b": false, "ä": false, "a\n": false, strings.Repeat("a", 129): false,
+		"00000000-0000-4000-8000-000000000000": false} {
+		if err := session.CheckName(name); (err == nil) != want {
+			t.Errorf("CheckName(%q) = %v", name, err)
+		}
+	}
+}
+
+func TestFilter(t *testing.T) {
+	web := &session.Status{Name: "web-1", Image: "debian", State: session.Running, Labels: map[string]string{"team": "a", "ci": ""}}
+	for filter, want := range map[string]bool{
+		"": true, "name=web": true, "name=^web$": false, "name=^web-1$": true, "name=db": false, "name=db,name=web": true,
+		"label=team": true, "label=team=a": true, "label=team=b": false, "label=ci": true, "label=team=a,label=none": false,
+		"image=debian": true, "image=deb": false, "status=running": true, "status=crashed": false, "status=crashed,status=running": true,
+		"name=web,status=crashed": false,
+	} {
+		var all []string
+		if filter != "" {
+			all = strings.Split(filter, ",")
+		}
+		f, err := session.ParseFilter(all)
+		if err != nil || f.Match(web) != want {
+			t.Errorf("%q: %v, %v", filter, f.Match(web), err)
+		}
+	}
+	for _, bad := range []string{"name", "name=", "=x", "color=red", "status=up", "name=("} {
+		if _, err := session.ParseFilter([]string{bad}); err == nil {
+			t.Errorf("filter %q is none", bad)
+		}
+	}
+}
+
+// After a crash, everybody is told what happened until the session is stopped.
+func TestCrash(t *testing.T) {
+	home := newHome(t)
+	s := start(t, options(home))
+	ended := make(chan error, 1)
+	running := make(chan struct{})
+	go func() {
+		_, err := s.Exec(t.Context(), runtime.Command{Shell: "echo up; exec sleep 600", Stdio: agent.Stdio{Stdout: closer(running)}})
+		ended <- err
+	}()
+	<-running
+	if err := syscall.Kill(s.Info.PID, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; kind(err) != runtime.VMCrashed || !strings.Contains(err.Error(), "the test says so") {
+		t.Errorf("the command that was running: %v", err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); only(t, home).State != session.Crashed; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it is %v", only(t, home).State)
+		}
+	}
+	for range 2 { // asking changes nothing
+		if got := only(t, home); !strings.Contains(got.Crash.Message, "the test says so") || !strings.Contains(got.Crash.Console, "Kernel panic") {
+			t.Errorf("List() = %+v", got.Crash)
+		}
+		again, err := session.Open(home, s.Info.SID)
+		if err == nil {
+			_, err = echo(t.Context(), again)
+		}
+		if kind(err) != runtime.ConnectionFailed || !strings.Contains(err.Error(), "the test says so") || !strings.Contains(err.Error(), `Kernel panic \x1b[2J-`) {
+			t.Errorf("a command afterwards: %v", err)
+		}
+	}
+	if _, err := session.Stop(t.Context(), home, s.Info.SID, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.Stop(t.Context(), home, s.Info.SID, false); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("a second stop: %v", err)
+	}
+}
+
+// closer is a channel that is closed by the first Write.
+func closer(c chan struct{}) writerFunc {
+	var once sync.Once
+	return func(p []byte) (int, error) {
+		once.Do(func() { close(c) })
+		return len(p), nil
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestKilledSupervisor(t *testing.T) {
+	home := newHome(t)
+	s := start(t, options(home))
+	if err := syscall.Kill(s.Info.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); only(t, home).State != session.Crashed; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not noticed")
+		}
+	}
+	if got := only(t, home).Crash.Message; got != "its supervisor was killed" {
+		t.Errorf("List() says %q", got)
+	}
+	if n, err := session.Clean(home); n != 1 || err != nil {
+		t.Errorf("Clean() = %d, %v", n, err)
+	}
+}
+
+// Nobody waits for a supervisor that was stopped, and it can be ended.
+func TestStoppedSupervisor(t *testing.T) {
+	home := newHome(t)
+	s := start(t, options(home))
+	if err := syscall.Kill(s.Info.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for name, do := range map[string]func() error{
+		"exec":      func() error { _, err := echo(t.Context(), s); return err },
+		"processes": func() error { _, err := s.Processes(t.Context()); return err },
+		"logs":      func() error { return s.Logs(t.Context(), "1", true, nil, nil) },
+		"kill":      func() error { return s.Kill(t.Context(), "1", syscall.SIGTERM) },
+		"copy":      func() error { _, err := s.CopyOut(t.Context(), "/etc/passwd", t.TempDir(), nil); return err },
+		"network":   func() error { _, err := s.Network(t.Context()); return err },
+		"forward":   func() error { _, err := s.Forward(t.Context(), nil, nil); return err },
+		"stop":      func() error { _, err := session.Stop(t.Context(), home, s.Info.SID, false); return err },
+	} {
+		wg.Go(func() {
+			if err := do(); !errors.Is(err, session.ErrSilent) || !strings.Contains(err.Error(), "--force") {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	wg.Go(func() {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(100*time.Millisecond, cancel)
+		if _, err := echo(ctx, s); !errors.Is(err, context.Canceled) {
+			t.Errorf("an exec that was interrupted: %v", err)
+		}
+	})
+	wg.Go(func() {
+		if got := only(t, home); got.State != session.Unreachable {
+			t.Errorf("List() = %+v", got)
+		}
+	})
+	wg.Wait()
+	if _, err := session.Stop(t.Context(), home, s.Info.SID, true); err != nil {
+		t.Errorf("stop --force: %v", err)
+	}
+	if err := syscall.Kill(s.Info.PID, 0); err == nil {
+		if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Info.PID)); !strings.Contains(string(b), ") Z ") {
+			t.Errorf("the supervisor lives: %s", b)
+		}
+	}
+	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
+// A session whose VM does not come up is listed, named, and can be stopped.
+func TestStarting(t *testing.T) {
+	home := newHome(t)
+	o := options(home)
+	o.Name = "slow"
+	failed := make(chan error, 1)
+	program, _ := os.Executable()
+	go func() {
+		_, err := session.Start(t.Context(), program, []string{supervise, silent}, o)
+		failed <- err
+	}()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if all, _ := session.List(t.Context(), home); len(all) == 1 {
+			if all[0].State != session.Starting || all[0].Name != "slow" {
+				t.Errorf("List() = %+v", all[0])
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it is not listed")
+		}
+	}
+	if s, err := session.Open(home, "slow"); err == nil {
+		if _, err = echo(t.Context(), s); err == nil || !strings.Contains(err.Error(), "it is starting") {
+			t.Errorf("a command: %v", err)
+		}
+	}
+	if _, err := session.Stop(t.Context(), home, "slow", false); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if err := <-failed; err == nil {
+		t.Error("the start did not notice")
+	}
+}
+
+// What is damaged is told in one line and mended, and nothing is waited for.
+func TestDamage(t *testing.T) {
+	home := newHome(t)
+	damages := map[string]func(t *testing.T, file string) error{
+		"cut off":   func(t *testing.T, file string) error { return os.Truncate(file, 20) },
+		"empty":     func(t *testing.T, file string) error { return os.Truncate(file, 0) },
+		"gone":      func(t *testing.T, file string) error { return os.Remove(file) },
+		"directory": func(t *testing.T, file string) error { return errors.Join(os.Remove(file), os.Mkdir(file, 0o700)) },
+		"FIFO": func(t *testing.T, file string) error {
+			return errors.Join(os.Remove(file), syscall.Mkfifo(file, 0o600))
+		},
+		"link": func(t *testing.T, file string) error {
+			return errors.Join(os.Remove(file), os.Symlink("/dev/zero", file))
+		},
+		"other": func(t *testing.T, file string) error {
+			return os.WriteFile(file, []byte(`{"sid":"x","wire":2,"ready":true}`), 0o600)
+		},
+		"no object": func(t *testing.T, file string) error { return os.WriteFile(file, []byte(`[1]`), 0o600) },
+		"endless":   func(t *testing.T, file string) error { return os.Truncate(file, 1<<40) },
+	}
+	s := start(t, options(home))
+	file := filepath.Join(home, "sessions", s.Info.SID, "session.json")
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			if err := damage(t, file); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := errors.Join(os.RemoveAll(file), os.WriteFile(file, good, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}()
+			// The supervisor knows what the file should say.
+			again, err := session.Open(home, s.Info.SID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out, err := echo(t.Context(), again); out != "hello\n" {
+				t.Errorf("a command = %q, %v", out, err)
+			}
+			if got := only(t, home); got.State != session.Running || got.Image != "img" {
+				t.Errorf("List() = %+v", got)
+			}
+			// A directory whose supervisor is dead.
+			dead := filepath.Join(home, "sessions", "11111111-2222-4333-8444-555555555555")
+			if err := os.Mkdir(dead, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"session.json", "end.json", "lock"} {
+				if err := os.WriteFile(filepath.Join(dead, name), good, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := damage(t, filepath.Join(dead, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if all, err := session.List(t.Context(), home); err != nil || len(all) > 2 {
+				t.Errorf("List() = %v, %v", all, err)
+			}
+			if s, err := session.Open(home, filepath.Base(dead)); err == nil {
+				if _, err = echo(t.Context(), s); err == nil || strings.Contains(err.Error(), "\n") {
+					t.Errorf("a command in a dead one: %v", err)
+				}
+			}
+			if _, err := session.Clean(home); err != nil {
+				t.Error(err)
+			}
+			_ = os.Remove(dead) // which holds nothing when all was gone
+			if _, err := os.Lstat(dead); err == nil {
+				t.Error("Clean() left it")
+			}
+		})
+	}
+}
+
+// What is no session's is not touched, and no link is followed.
+func TestForeignFiles(t *testing.T) {
+	home := newHome(t)
+	dir := filepath.Join(home, "sessions")
+	elsewhere := t.TempDir()
+	keep := []string{
+		filepath.Join(dir, "notes", "session.json"),
+		filepath.Join(dir, "NOTES.txt"),
+		filepath.Join(dir, "11111111-2222-4333-8444-000000000001", "precious"),                 // a SID, and no session
+		filepath.Join(dir, "11111111-2222-4333-8444-000000000002", "precious"),                 // beside a session's files
+		filepath.Join(dir, ".gone-11111111-2222-4333-8444-000000000003", "precious"),           // of a removal
+		filepath.Join(dir, "11111111-2222-4333-8444-000000000004", "session.json", "precious"), // in their place
+		filepath.Join(elsewhere, "session.json"),
+	}
+	for _, name := range keep {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte("x"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	links := []string{filepath.Join(dir, "11111111-2222-4333-8444-000000000005")}
+	err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "11111111-2222-4333-8444-000000000002", "lock"), nil, 0o600),
+		os.Symlink(elsewhere, links[0]),
+		os.MkdirAll(filepath.Join(dir, "11111111-2222-4333-8444-000000000006"), 0o700),
+		os.Symlink(filepath.Join(elsewhere, "session.json"), filepath.Join(dir, "11111111-2222-4333-8444-000000000006", "session.json")),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := session.List(t.Context(), home); err != nil {
+			t.Error(err)
+		}
+		_, _ = session.Clean(home) // it says what it leaves
+		for _, sid := range []string{"11111111-2222-4333-8444-000000000002", "11111111-2222-4333-8444-000000000005"} {
+			_, _ = session.Stop(t.Context(), home, sid, true)
+		}
+	}
+	for _, name := range append(keep, links...) {
+		if _, err := os.Lstat(name); err != nil {
+			t.Errorf("it was removed: %v", err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "11111111-2222-4333-8444-000000000006")); err == nil {
+		t.Error("a session whose description is a link was left")
+	}
+}
+
+// Whoever lists and cleans meanwhile disturbs no start and no stop.
+func TestRaces(t *testing.T) {
+	home := newHome(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching, working sync.WaitGroup
+	for _, do := range []func() error{
+		func() error { _, err := session.List(ctx, home); return err },
+		func() error { _, err := session.Clean(home); return err },
+		func() error { session.Stale(home); return nil },
+	} {
+		watching.Go(func() {
+			for ctx.Err() == nil {
+				if err := do(); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	program, _ := os.Executable()
+	for range 2 {
+		working.Go(func() {
+			for range 3 {
+				s, err := session.Start(t.Context(), program, []string{supervise}, options(home))
+				if err != nil {
+					t.Errorf("a start: %v", err)
+					return
+				}
+				if out, err := echo(t.Context(), s); out != "hello\n" {
+					t.Errorf("a command: %q, %v", out, err)
+				}
+				if err := s.Stop(t.Context()); err != nil {
+					t.Errorf("a stop: %v", err)
+				}
+			}
+		})
+	}
+	working.Wait()
+	cancel()
+	watching.Wait()
+	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
+// Forwards come and go while the session runs; being connected to one is no use of
+// the session.
+func TestForwards(t *testing.T) {
+	home := newHome(t)
+	o := options(home)
+	o.Forwards = []forward.Rule{{Protocol: forward.TCP, Guest: 1}}
+	o.TTL = 2 * time.Second
+	s := start(t, o)
+	first := only(t, home).Forwards
+	if len(first) != 1 || first[0].Host == 0 {
+		t.Fatalf("it forwards %v", first)
+	}
+	server, err := net.Listen("tcp4", "127.0.0.1:0") // the fake's guest is this host
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	rules, err := s.Forward(t.Context(), []forward.Rule{{Protocol: forward.TCP, Guest: uint16(server.Addr().(*net.TCPAddr).Port)}}, first)
+	if err != nil || len(rules) != 1 {
+		t.Fatalf("Forward() = %v, %v", rules, err)
+	}
+	if _, err := s.Forward(t.Context(), nil, first); err == nil {
+		t.Error("a forward can be removed twice")
+	}
+	conn, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", rules[0].Host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	there, err := server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.Wait(ctx); err != nil {
+		t.Errorf("the session did not end after its TTL: %v", err)
+	}
+}
+
+// A supervisor is not given what its caller's environment holds.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("GITHUB_TOKEN", "a secret")
+	t.Setenv("LUMINA_KEY_PASSWORD", "a secret")
+	s := start(t, options(newHome(t)))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", s.Info.PID))
+	if err != nil || bytes.Contains(b, []byte("secret")) || !bytes.Contains(b, []byte("PATH=")) {
+		t.Errorf("environment %q, %v", b, err)
+	}
+}

@@ -1,0 +1,59 @@
+//go:build unix
+
+package statefile
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// None of these is waited for, followed or taken for a file.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string]string{"file": "content", "empty": "", "exact": strings.Repeat("x", 100), "long": strings.Repeat("x", 101)} {
+		if err := os.WriteFile(at(name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("unix", at("socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := errors.Join(unix.Mkfifo(at("fifo"), 0o600), os.Mkdir(at("dir"), 0o700), os.Symlink("file", at("link")), os.Symlink("nowhere", at("dangling"))); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for name, want := range map[string]string{"file": "content", "empty": "", "exact": strings.Repeat("x", 100),
+		"long": "longer than 100 bytes", "fifo": "a FIFO", "dir": "a directory", "link": "a link", "dangling": "a link", "socket": "a socket", "none": "no such file"} {
+		b, err := Read(at(name), 100)
+		in, inErr := OpenIn(root, name)
+		if inErr == nil {
+			_, inErr = ReadAll(in, 100)
+			in.Close()
+		}
+		switch name {
+		case "file", "empty", "exact":
+			if err != nil || inErr != nil || string(b) != want {
+				t.Errorf("%s: %q, %v, %v", name, b, err, inErr)
+			}
+		default:
+			for _, err := range []error{err, inErr} {
+				if err == nil || !strings.Contains(err.Error(), want) || name != "none" && !errors.Is(err, ErrDamaged) || name == "none" && !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s: %v, want %q", name, err, want)
+				}
+			}
+		}
+	}
+}

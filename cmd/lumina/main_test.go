@@ -143,11 +143,10 @@ func processes(t testing.TB) []string {
 	return found
 }
 
-// ours tells whether a process was started with this test's state directory, or
-// has files of it open, as QEMU has its disks.
+// ours tells whether a process runs the program of this test, or has files of its
+// state directory open, as QEMU has its disks.
 func ours(proc string) bool {
-	env, err := os.ReadFile(proc + "/environ")
-	if err == nil && slices.Contains(strings.Split(string(env), "\x00"), "LUMINA_HOME="+home) {
+	if line, err := os.ReadFile(proc + "/cmdline"); err == nil && bytes.Contains(line, []byte(program)) {
 		return true
 	}
 	files, _ := filepath.Glob(proc + "/fd/*")

@@ -52,6 +52,16 @@ func TestSession(t *testing.T) {
 			t.Errorf("stdout = %q", r.Stdout)
 		}
 	})
+	t.Run("a SID that is gone, and what is none", func(t *testing.T) {
+		if r := lumina(t, "session", "stop", "00000000-0000-4000-8000-000000000000").succeeded(t); !strings.Contains(r.stdout, `"confirmed":false`) {
+			t.Errorf("stop of a SID that is gone: %s", r.stdout)
+		}
+		for _, id := range []string{"no-session", "", "{}", "../x"} {
+			if r := lumina(t, "session", "stop", id); r.code != 125 || r.stdout != "" || strings.Count(r.stderr, "\n") != 1 {
+				t.Errorf("stop %q: exit code %d, %s %s", id, r.code, r.stdout, r.stderr)
+			}
+		}
+	})
 	t.Run("a unique beginning of the SID is enough", func(t *testing.T) {
 		if r := lumina(t, "exec", sid[:8], "exit 9"); r.code != 9 {
 			t.Errorf("exit code %d: %s", r.code, r.stdout)
@@ -143,6 +153,18 @@ func TestSession(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+	t.Run("ps of what a guest has named", func(t *testing.T) {
+		id := do("--detach", "exec sleep 60 # \x1b[2J").succeeded(t).ID
+		cmd := command("ps", sid)
+		cmd.Env = append(cmd.Env, "LUMINA_FORMAT=text")
+		if r := finish(t, cmd).succeeded(t); !strings.Contains(r.stdout, `# \x1b[2J`) || strings.Contains(r.stdout, "\x1b") {
+			t.Errorf("ps prints %q", r.stdout)
+		}
+		lumina(t, "kill", sid, id, "--signal", "KILL").succeeded(t)
+	})
+	t.Run("forwards", func(t *testing.T) {
+		testForwards(t, sid)
 	})
 	t.Run("ps", func(t *testing.T) {
 		var rows []map[string]any
@@ -299,6 +321,47 @@ func TestForward(t *testing.T) {
 	}
 }
 
+// testForwards adds forwards to a session, TCP and UDP, and removes them.
+func testForwards(t *testing.T, sid string) {
+	tcp, udp := freePort(t), freePort(t)
+	r := lumina(t, "session", "forward", sid, fmt.Sprintf("%d:8081", tcp), fmt.Sprintf("%d:8081/udp", udp)).succeeded(t)
+	if rules := fmt.Sprintf(`[{"protocol":"tcp","host":%d,"guest":8081},{"protocol":"udp","host":%d,"guest":8081}]`, tcp, udp); !strings.Contains(r.stdout, rules) ||
+		!strings.Contains(lumina(t, "ps").stdout, rules) {
+		t.Errorf("it forwards %s, want %s", r.stdout, rules)
+	}
+	echo := `use IO::Socket::INET; my $s = IO::Socket::INET->new(Proto=>"udp", LocalAddr=>"127.0.0.1", LocalPort=>8081) or die;
+		$| = 1; print "up\n"; while (defined $s->recv(my $b, 65536)) { $s->send(uc $b) }`
+	id := lumina(t, "exec", sid, "--detach", "--", "perl", "-e", echo).succeeded(t).ID
+	defer lumina(t, "kill", sid, id)
+	logs := command("logs", "-f", sid, id)
+	logs.Env = append(logs.Env, "LUMINA_FORMAT=text")
+	started(t, "up", logs)
+	c, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", udp))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	b := make([]byte, 100)
+	_, _ = c.Write([]byte("hello"))
+	if n, err := c.Read(b); err != nil || string(b[:n]) != "HELLO" {
+		t.Errorf("by UDP comes %q, %v", b[:n], err)
+	}
+	lumina(t, "session", "forward", sid, "--remove", strconv.Itoa(tcp), "--remove", fmt.Sprintf("%d/udp", udp)).succeeded(t)
+	if c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", tcp)); err == nil {
+		c.Close()
+		t.Error("a forward that was removed is there")
+	}
+	for _, tt := range []struct {
+		args []string
+		code int
+	}{{[]string{"0.0.0.0:80:80"}, 2}, {[]string{"x"}, 2}, {[]string{"--remove", "1"}, 125}, {[]string{"81:81", "81:82"}, 2}} {
+		if r := lumina(t, append([]string{"session", "forward", sid}, tt.args...)...); r.code != tt.code {
+			t.Errorf("forward %q: exit code %d, %s", tt.args, r.code, r.stderr)
+		}
+	}
+}
+
 func freePort(t *testing.T) int {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -359,7 +422,7 @@ func TestSessionOfAnotherVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, file, strings.Replace(string(b), `"wire":1`, `"wire":99`, 1))
+	write(t, file, strings.Replace(string(b), `"wire":2`, `"wire":99`, 1))
 	for _, args := range [][]string{{"exec", s.SID, "true"}, {"ps", s.SID}, {"cp", s.SID + ":/etc/passwd", t.TempDir()}} {
 		r := lumina(t, args...)
 		if r.code != 125 || !strings.Contains(r.stdout+r.stderr, "started by another version") {

@@ -18,10 +18,10 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // Schema is the version of the format.
@@ -240,24 +240,12 @@ func Read(dir string) (*Image, error) {
 // openFile opens a file of an image. What is a link, a directory or a FIFO, which
 // would be waited for, is none.
 func openFile(root *os.Root, name string) (*os.File, error) {
-	info, err := root.Lstat(name)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a file", ErrInvalid, name)
+	f, err := statefile.OpenIn(root, name)
+	if errors.Is(err, statefile.ErrDamaged) {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", name, err)
-	}
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", name, err)
-	}
-	now, err := f.Stat()
-	if err == nil && !os.SameFile(info, now) {
-		err = fmt.Errorf("%w: %s was exchanged", ErrInvalid, name)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
 	}
 	return f, nil
 }

@@ -285,10 +285,13 @@ func TestStoppedSupervisor(t *testing.T) {
 		"processes": func() error { _, err := s.Processes(t.Context()); return err },
 		"logs":      func() error { return s.Logs(t.Context(), "1", true, nil, nil) },
 		"kill":      func() error { return s.Kill(t.Context(), "1", syscall.SIGTERM) },
-		"copy":      func() error { _, err := s.CopyOut(t.Context(), "/etc/passwd", t.TempDir(), runtime.CopyOptions{}); return err },
-		"network":   func() error { _, err := s.Network(t.Context()); return err },
-		"forward":   func() error { _, err := s.Forward(t.Context(), nil, nil); return err },
-		"stop":      func() error { _, err := session.Stop(t.Context(), home, s.Info.SID, false); return err },
+		"copy": func() error {
+			_, err := s.CopyOut(t.Context(), "/etc/passwd", t.TempDir(), runtime.CopyOptions{})
+			return err
+		},
+		"network": func() error { _, err := s.Network(t.Context()); return err },
+		"forward": func() error { _, err := s.Forward(t.Context(), nil, nil); return err },
+		"stop":    func() error { _, err := session.Stop(t.Context(), home, s.Info.SID, false); return err },
 	} {
 		wg.Go(func() {
 			if err := do(); !errors.Is(err, session.ErrSilent) || !strings.Contains(err.Error(), "--force") {

@@ -40,7 +40,18 @@ func OpenIn(root *os.Root, name string) (*os.File, error) {
 		return nil, notRegular(name, info.Mode())
 	}
 	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	return check(f, name, err)
+	if f, err = check(f, name, err); err != nil {
+		return nil, err
+	}
+	now, err := f.Stat()
+	if err == nil && !os.SameFile(info, now) {
+		err = fmt.Errorf("%s is %w: it was exchanged", name, ErrDamaged)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func check(f *os.File, name string, err error) (*os.File, error) {

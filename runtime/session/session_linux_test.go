@@ -215,11 +215,7 @@ func TestCrash(t *testing.T) {
 	if err := <-ended; kind(err) != runtime.VMCrashed || !strings.Contains(err.Error(), "the test says so") {
 		t.Errorf("the command that was running: %v", err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); only(t, home).State != session.Crashed; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it is %v", only(t, home).State)
-		}
-	}
+	await(t, "the crash is listed", func() bool { return only(t, home).State == session.Crashed })
 	for range 2 { // asking changes nothing
 		if got := only(t, home); !strings.Contains(got.Crash.Message, "the test says so") || !strings.Contains(got.Crash.Console, "Kernel panic") {
 			t.Errorf("List() = %+v", got.Crash)
@@ -259,11 +255,7 @@ func TestKilledSupervisor(t *testing.T) {
 	if err := syscall.Kill(s.Info.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); only(t, home).State != session.Crashed; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it is not noticed")
-		}
-	}
+	await(t, "the crash is listed", func() bool { return only(t, home).State == session.Crashed })
 	if got := only(t, home).Crash.Message; got != "its supervisor was killed" {
 		t.Errorf("List() says %q", got)
 	}
@@ -279,6 +271,8 @@ func TestStoppedSupervisor(t *testing.T) {
 	if err := syscall.Kill(s.Info.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	await(t, "it stops", func() bool { return states(t, s.Info.PID) == "T" })
+	begin := time.Now()
 	var wg sync.WaitGroup
 	for name, do := range map[string]func() error{
 		"exec":      func() error { _, err := echo(t.Context(), s); return err },
@@ -295,7 +289,7 @@ func TestStoppedSupervisor(t *testing.T) {
 	} {
 		wg.Go(func() {
 			if err := do(); !errors.Is(err, session.ErrSilent) || !strings.Contains(err.Error(), "--force") {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("%s, after %v: %v", name, time.Since(begin), err)
 			}
 		})
 	}
@@ -315,14 +309,34 @@ func TestStoppedSupervisor(t *testing.T) {
 	if _, err := session.Stop(t.Context(), home, s.Info.SID, true); err != nil {
 		t.Errorf("stop --force: %v", err)
 	}
-	if err := syscall.Kill(s.Info.PID, 0); err == nil {
-		if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Info.PID)); !strings.Contains(string(b), ") Z ") {
-			t.Errorf("the supervisor lives: %s", b)
-		}
-	}
+	await(t, "the supervisor ends", func() bool { return strings.Trim(states(t, s.Info.PID), "ZX") == "" })
 	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
 	}
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// states are those that the threads of a process are in, each once; "" of none.
+func states(t *testing.T, pid int) string {
+	t.Helper()
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	all := ""
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if _, rest, ok := strings.Cut(string(b), ") "); err == nil && ok && !strings.Contains(all, rest[:1]) {
+			all += rest[:1]
+		}
+	}
+	return all
 }
 
 // A session whose VM does not come up is listed, named, and can be stopped.

@@ -224,7 +224,7 @@ backend evil
 	return s
 }
 
-func selfSigned(t *testing.T, dir, name string) (certificate, key string) {
+func selfSigned(t testing.TB, dir, name string) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -110,7 +110,7 @@ func question(name string, kind dnsmessage.Type, size int) []byte {
 
 // exchangeOver sends a message over a connection of datagrams or a stream, and
 // returns the reply.
-func exchangeOver(t *testing.T, c net.Conn, message []byte, stream bool) []byte {
+func exchangeOver(t testing.TB, c net.Conn, message []byte, stream bool) []byte {
 	t.Helper()
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(12 * time.Second))

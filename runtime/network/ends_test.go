@@ -24,7 +24,7 @@ import (
 
 // server is a TCP server of the internet's that does one thing with each
 // connection.
-func server(t *testing.T, do func(*net.TCPConn)) func(context.Context, string, string) (net.Conn, error) {
+func server(t testing.TB, do func(*net.TCPConn)) func(context.Context, string, string) (net.Conn, error) {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -73,7 +73,7 @@ func secondHello(g *guest) string {
 
 // retryServer is a TLS server that asks each client for another hello. It says which
 // names it reads.
-func retryServer(t *testing.T, reached chan<- string) func(context.Context, string, string) (net.Conn, error) {
+func retryServer(t testing.TB, reached chan<- string) func(context.Context, string, string) (net.Conn, error) {
 	certificate, key := selfSigned(t, t.TempDir(), "www.example.test")
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {

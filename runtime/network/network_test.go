@@ -132,7 +132,7 @@ var testZone = zone{
 
 // guest is a machine on the network: another stack at the wire's other end.
 type guest struct {
-	t     *testing.T
+	t     testing.TB
 	stack *stack.Stack
 	net   *Network
 	site  *site
@@ -147,7 +147,7 @@ func newGuest(t *testing.T, policy Policy) *guest {
 }
 
 // newGuestOf is newGuest on another internet.
-func newGuestOf(t *testing.T, policy Policy, dial func(ctx context.Context, network, address string) (net.Conn, error)) *guest {
+func newGuestOf(t testing.TB, policy Policy, dial func(ctx context.Context, network, address string) (net.Conn, error)) *guest {
 	t.Helper()
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
 	n, err := New(policy, mac)

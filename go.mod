@@ -1,6 +1,6 @@
 module github.com/abdul-abdi/lumina
 
-go 1.26.0
+go 1.26.3
 
 require (
 	aead.dev/minisign v0.3.0
@@ -12,7 +12,7 @@ require (
 	github.com/google/go-containerregistry v0.22.1
 	github.com/google/go-github/v84 v84.0.0
 	github.com/google/uuid v1.6.0
-	github.com/insomniacslk/dhcp v0.0.0-20231206064809-8c70d406f6d2
+	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae
 	github.com/klauspost/compress v1.20.4
 	github.com/mdlayher/vsock v1.4.0
 	github.com/moby/buildkit v0.31.2
@@ -27,8 +27,10 @@ require (
 	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.50.0
 	golang.org/x/term v0.48.0
-	gvisor.dev/gvisor v0.0.0-20250503011706-39ed1f5ac29c
+	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237
 )
+
+require golang.org/x/exp v0.0.0-20260603202125-055de637280b // indirect
 
 require (
 	github.com/Code-Hex/go-infinity-channel v1.0.0 // indirect

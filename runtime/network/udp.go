@@ -30,18 +30,19 @@ func (n *Network) udpHandler() func(stack.TransportEndpointID, *stack.PacketBuff
 	}
 }
 
-func (n *Network) forwardUDP(r *udp.ForwarderRequest) {
+// forwardUDP takes a flow, or not.
+func (n *Network) forwardUDP(r *udp.ForwarderRequest) bool {
 	id := r.ID()
 	to := destination(id)
 	if !n.flows.take() {
 		n.deny("udp", to, "", "the guest has too many connections")
-		return
+		return false
 	}
 	var queue waiter.Queue
 	endpoint, tcpErr := r.CreateEndpoint(&queue)
 	if tcpErr != nil {
 		n.flows.give()
-		return
+		return false
 	}
 	n.counters.connections.Add(1)
 	go func() {
@@ -69,6 +70,7 @@ func (n *Network) forwardUDP(r *udp.ForwarderRequest) {
 		}()
 		relayDatagrams(upstream, guest, idle, tell)
 	}()
+	return true
 }
 
 // relayDatagrams copies until nothing has come for a while. tell says of an error

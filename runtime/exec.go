@@ -35,8 +35,9 @@ type Command struct {
 	Timeout time.Duration
 	// Terminal gives the process a terminal; its output goes to Stdout.
 	Terminal *agent.Terminal
-	// Signals, unless nil, are read from when the command runs. The first one goes to its
-	// process group; the command is killed by the next one, or when StopGrace is over.
+	// Signals, unless nil, are read from when the command runs, and go to its process
+	// group. After one that asks it to end (SIGINT, SIGTERM, SIGHUP, SIGQUIT) it is killed
+	// by the next such one, or when StopGrace is over.
 	Signals <-chan syscall.Signal
 	agent.Stdio
 }

@@ -19,11 +19,11 @@ func (k Killed) Error() string {
 	return fmt.Sprintf("the command went on after a signal (%v) and was killed", k.Signal)
 }
 
-// relay passes the first signal on to the command, once begin is closed; nil: at once. The
-// next one, or the end of StopGrace, cancels. It ends with ctx.
+// relay passes signals on to the command, once begin is closed; nil: at once. When one of
+// them asks it to end, the next such one, or the end of StopGrace, cancels. It ends with ctx.
 func relay(ctx context.Context, signals <-chan syscall.Signal, begin <-chan struct{}, cancel context.CancelCauseFunc) <-chan syscall.Signal {
 	// A guest that takes nothing holds up nothing here.
-	passed := make(chan syscall.Signal, 1)
+	passed := make(chan syscall.Signal, 16)
 	go func() {
 		if begin != nil {
 			select {
@@ -32,22 +32,33 @@ func relay(ctx context.Context, signals <-chan syscall.Signal, begin <-chan stru
 				return
 			}
 		}
-		var signal syscall.Signal
-		select {
-		case signal = <-signals:
-			passed <- signal
-		case <-ctx.Done():
-			return
+		var last syscall.Signal // that asked it to end
+		var grace <-chan time.Time
+		for {
+			select {
+			case signal := <-signals:
+				if asksToEnd(signal) {
+					if grace != nil {
+						cancel(Killed{signal})
+						return
+					}
+					last, grace = signal, time.After(StopGrace)
+				}
+				select {
+				case passed <- signal:
+				default:
+				}
+			case <-grace:
+				cancel(Killed{last})
+				return
+			case <-ctx.Done():
+				return
+			}
 		}
-		grace := time.NewTimer(StopGrace)
-		defer grace.Stop()
-		select {
-		case signal = <-signals:
-		case <-grace.C:
-		case <-ctx.Done():
-			return
-		}
-		cancel(Killed{signal})
 	}()
 	return passed
+}
+
+func asksToEnd(s syscall.Signal) bool {
+	return s == syscall.SIGINT || s == syscall.SIGTERM || s == syscall.SIGHUP || s == syscall.SIGQUIT
 }

@@ -7,12 +7,12 @@ import (
 	"syscall"
 )
 
-// watchSignals offers the signals that ask this program to end to the command in a VM,
-// which takes them from the returned channel while it runs. One that nobody takes cancels,
-// and the next one such does not wait for what that cleans up.
+// watchSignals offers the signals that a terminal or another program sends to the command in
+// a VM, which takes them from the returned channel while it runs. One that nobody takes
+// cancels, and the next one such does not wait for what that cleans up.
 func watchSignals(cancel context.CancelCauseFunc) <-chan syscall.Signal {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	offered := make(chan syscall.Signal)
 	go func() {
 		cancelled := false

@@ -35,6 +35,8 @@ func TestSignalsReachTheCommand(t *testing.T) {
 		{"a trap, run", "run", trap, []syscall.Signal{syscall.SIGTERM}, 7, "up\nTERM\n"},
 		{"a trap, exec", "exec", trap, []syscall.Signal{syscall.SIGINT}, 7, "up\nINT\n"},
 		{"hangup", "exec", trap, []syscall.Signal{syscall.SIGHUP}, 7, "up\nHUP\n"},
+		{"what does not ask for an end", "exec", `trap "echo USR1; n=1" USR1; trap "echo $n; exit 5" QUIT; echo up; while :; do sleep 0.1; done`,
+			[]syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR1, syscall.SIGQUIT}, 5, "up\nUSR1\nUSR1\n\n"},
 		{"no trap", "exec", "echo up; exec sleep 600", []syscall.Signal{syscall.SIGTERM}, 143, "up\n"},
 		{"a second one", "exec", deaf, []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}, 130, "up\n"},
 		{"a second one, run", "run", deaf, []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}, 143, "up\n"},

@@ -55,6 +55,48 @@ func TestNamedVolume(t *testing.T) {
 	lumina(t, "volume", "rm", "fresh").succeeded(t)
 }
 
+// An empty volume begins with what the image has in its place; what it has then is the
+// user's. What is inside of another is mounted after it.
+func TestVolumeBeginsWithTheImagesContent(t *testing.T) {
+	names := []string{"local", "etc", "inner"}
+	for _, name := range names {
+		lumina(t, "volume", "create", name, "--size", "1GB").succeeded(t)
+	}
+	t.Cleanup(func() {
+		for _, name := range names {
+			lumina(t, "volume", "remove", name).succeeded(t)
+		}
+		nothingLeft(t)
+	})
+	shared := t.TempDir()
+	if err := os.Chmod(shared, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// What it prints is the image's without volumes, and the volumes' with them.
+	const show = `cd /etc/apt; find . -type d -printf '%p %m %U:%G %T@\n' -o -printf '%p %y %m %U:%G %s %l %T@\n' | sort
+		stat -c '%n %U:%G %a' /var/local`
+	plain := run(t, show).succeeded(t)
+	volumes := []string{"-v", "inner:/var/local/inner/deep", "-v", "local:/var/local", "-v", "etc:/etc", "-v", shared + ":/usr/share/perl5"}
+	filled := run(t, append(volumes, show+`; ls -A /usr/share/perl5 /var/local; touch /var/local/mine /var/local/inner/deep/mine; rm -r /etc/apt; grep -c "$HOSTNAME" /etc/hosts`)...).succeeded(t)
+	if want := plain.Stdout + "/usr/share/perl5:\n\n/var/local:\ninner\n1\n"; filled.Stdout != want {
+		t.Errorf("the volumes have\n%s\nwant\n%s", filled.Stdout, want)
+	}
+	again := run(t, append(volumes, `ls -A /var/local /var/local/inner/deep; ls /etc/apt; grep -c "$HOSTNAME" /etc/hosts /etc/hostname; stat -c '%U:%G %a' /var/local`)...)
+	if want := "/var/local:\ninner\nmine\n\n/var/local/inner/deep:\nmine\n/etc/hosts:1\n/etc/hostname:1\nroot:staff 2775\n"; again.Stdout != want {
+		t.Errorf("the second time they have\n%s\nwant\n%s", again.stdout, want)
+	}
+	for name, tt := range map[string]struct{ args, message string }{
+		"over a file":        {"local:/etc/passwd", "/etc/passwd: what the image has there, or above, is no directory"},
+		"below a file":       {"local:/etc/passwd/x", "is no directory"},
+		"the kernel's files": {"local:/proc/", "needs its own /proc"},
+	} {
+		r := run(t, "-v", tt.args, "true")
+		if r.code != 125 || !strings.Contains(r.Message, tt.message) {
+			t.Errorf("%s: exit code %d, %s", name, r.code, r.stdout)
+		}
+	}
+}
+
 // A VM takes as many volumes and directories as its machine has room for, and
 // none of them takes the clock's interrupt before there is no other.
 func TestManyVolumes(t *testing.T) {

@@ -18,15 +18,21 @@ import (
 
 // mountVolumes mounts what the host gave beside the root, what is deeper later: it may be
 // inside of another.
-func (s *System) mountVolumes(mounts []protocol.Mount) error {
+func (s *System) mountVolumes(c *protocol.Configure) error {
 	depth := func(m protocol.Mount) int { return strings.Count(path.Clean(m.Path), "/") }
-	mounts = slices.Clone(mounts)
+	mounts := slices.Clone(c.Mounts)
 	slices.SortStableFunc(mounts, func(a, b protocol.Mount) int { return depth(a) - depth(b) })
 	for _, m := range mounts {
 		if err := s.mountVolume(m); err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
 		s.mounts = append(s.mounts, m)
+		if path.Clean(m.Path) == "/etc" && m.Disk != "" && !m.ReadOnly {
+			// It has the names of an earlier VM. A share stays as the host has it.
+			if err := s.names.write(c); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

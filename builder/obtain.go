@@ -43,9 +43,9 @@ func (p PullPolicy) Check() error {
 // Obtain returns the name of the store's image that ref means: the image of that
 // name, if there is one, else the one that is kept of the reference ref (see
 // reference.Reference.Name), which is made when policy says so: once, whoever
-// else asks for it at the same time. begin, which may be nil, is called before
-// that. o says how it is made; its Name and Reference are not looked at.
-func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, begin func(reference.Reference)) (string, error) {
+// else asks for it at the same time. tell, which may be nil, is told what of and
+// whether somebody else is at it. o says how it is made; its Name and Reference are not looked at.
+func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell func(r reference.Reference, waits bool)) (string, error) {
 	if o.Store.Has(ref) {
 		return ref, nil
 	}
@@ -72,7 +72,10 @@ func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, begin
 	if err := context.Cause(ctx); err != nil {
 		return "", err
 	}
-	unlock, err := lockName(ctx, o.CacheDir, o.Name)
+	if tell == nil {
+		tell = func(reference.Reference, bool) {}
+	}
+	unlock, err := lockName(ctx, o.CacheDir, o.Name, func() { tell(r, true) })
 	if err != nil {
 		return "", err
 	}
@@ -87,9 +90,7 @@ func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, begin
 	if policy == PullAlways && current(ctx, o) {
 		return o.Name, nil
 	}
-	if begin != nil {
-		begin(r)
-	}
+	tell(r, false)
 	if _, err := Pull(ctx, o); err != nil {
 		if errors.Is(err, context.Cause(ctx)) {
 			return "", err
@@ -160,7 +161,8 @@ func changed(store *image.Store, name string, r reference.Reference) bool {
 }
 
 // lockName makes this process the only one that makes an image of a name.
-func lockName(ctx context.Context, cacheDir, name string) (unlock func(), err error) {
+// waits is called when another does.
+func lockName(ctx context.Context, cacheDir, name string, waits func()) (unlock func(), err error) {
 	dir := filepath.Join(cacheDir, "pulls")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("locking image %q: %w", name, err)
@@ -171,7 +173,13 @@ func lockName(ctx context.Context, cacheDir, name string) (unlock func(), err er
 		if err != nil {
 			return nil, fmt.Errorf("locking image %q: %w", name, err)
 		}
-		if err := flock.Exclusive(ctx, f); err != nil {
+		busy, err := flock.TryExclusive(f)
+		if err == nil && busy {
+			waits()
+			err = flock.Exclusive(ctx, f)
+		}
+		if err != nil {
+			f.Close()
 			return nil, err
 		}
 		// Who had it before has removed it.

@@ -28,7 +28,11 @@ func TestObtain(t *testing.T) {
 	o.Name = ""
 	var made atomic.Int32
 	obtain := func(ref string, policy PullPolicy) (string, error) {
-		return Obtain(t.Context(), ref, policy, o, func(reference.Reference) { made.Add(1) })
+		return Obtain(t.Context(), ref, policy, o, func(_ reference.Reference, waits bool) {
+			if !waits {
+				made.Add(1)
+			}
+		})
 	}
 	must := func(ref string, policy PullPolicy) string {
 		t.Helper()

@@ -74,6 +74,14 @@ func CheckPath(path string) error {
 	return fmt.Errorf("%w %q of %q: want .raw, .qcow2, .vhd or .iso", ErrFormat, filepath.Ext(path), path)
 }
 
+// CheckDataSize says whether a writable partition can have a size.
+func CheckDataSize(n int64) error {
+	if n < ext4.MinSize || n > MaxDataSize {
+		return fmt.Errorf("a writable partition of %d bytes: want %d to %d", n, int64(ext4.MinSize), int64(MaxDataSize))
+	}
+	return nil
+}
+
 // Export writes a disk. The file is there complete, or not at all.
 func Export(ctx context.Context, o Options) (err error) {
 	if err := CheckPath(o.Path); err != nil {
@@ -82,8 +90,8 @@ func Export(ctx context.Context, o Options) (err error) {
 	if err := image.CheckInit(o.Init); err != nil {
 		return err
 	}
-	if o.DataSize < ext4.MinSize || o.DataSize > MaxDataSize {
-		return fmt.Errorf("a writable partition of %d bytes: want %d to %d", o.DataSize, int64(ext4.MinSize), int64(MaxDataSize))
+	if err := CheckDataSize(o.DataSize); err != nil {
+		return err
 	}
 	path, mode := o.Path, fs.FileMode(0o644)
 	if _, err := os.Lstat(path); err == nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/disk"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
-	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/outfile"
 )
@@ -52,7 +51,7 @@ Either way Lumina's agent answers on the virtio-serial port
 			if err := image.CheckInit(o.Init); err != nil {
 				return usageError{err}
 			}
-			if err := (runtime.VMOptions{DiskSize: int64(size)}).CheckSize(); err != nil {
+			if err := disk.CheckDataSize(int64(size)); size != 0 && err != nil {
 				return usageError{err}
 			}
 			store, err := imageStore(env)

@@ -269,9 +269,9 @@ func TestExportRefuses(t *testing.T) {
 		{"no file", "-o is missing", 2, nil},
 		{"another format", `unknown disk format ".vmdk"`, 2, []string{"-o", filepath.Join(dir, "d.vmdk")}},
 		{"a file that is there", "file exists; --force", 125, []string{"-o", there}},
-		{"another init", `init "upstart": want lumina or systemd`, 125, []string{"-o", filepath.Join(dir, "d.raw"), "--init", "upstart"}},
-		{"too small", "a writable partition of 4096 bytes", 125, []string{"-o", filepath.Join(dir, "d.raw"), "--disk-size", "4KB"}},
-		{"no folder", "creating the disk", 125, []string{"-o", filepath.Join(dir, "none", "d.raw")}},
+		{"another init", `init "upstart": want lumina or systemd`, 2, []string{"-o", filepath.Join(dir, "d.raw"), "--init", "upstart"}},
+		{"too small", "a writable partition of 4096 bytes", 2, []string{"-o", filepath.Join(dir, "d.raw"), "--disk-size", "4KB"}},
+		{"no folder", "no such file", 2, []string{"-o", filepath.Join(dir, "none", "d.raw")}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := lumina(t, append([]string{"images", "export", "debian"}, tt.args...)...)

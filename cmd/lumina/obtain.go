@@ -50,7 +50,13 @@ func obtainImage(ctx context.Context, env *environment, home string, ref *string
 	name, err := builder.Obtain(ctx, *ref, policy, builder.Options{
 		Architecture: goruntime.GOARCH, Store: store, CacheDir: filepath.Join(home, "cache"),
 		Kernel: kernelOf(""), Initramfs: initramfs.Read, Progress: bars.update,
-	}, func(r reference.Reference) { env.note("making an image of %s", r) })
+	}, func(r reference.Reference, waits bool) {
+		if waits {
+			env.note("another lumina makes an image of %s: waiting for it", r)
+			return
+		}
+		env.note("making an image of %s", r)
+	})
 	bars.close(err == nil)
 	switch {
 	case err == nil:

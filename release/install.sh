@@ -1,12 +1,19 @@
 #!/bin/sh
-# install.sh: install lumina's command line into ~/.local/bin, from a release,
-# verified. For macOS on arm64 and Linux on amd64 and arm64.
+# install.sh: install lumina's command line into ~/.local/bin, from a release whose
+# signature is verified before anything else of it is believed. For macOS on arm64
+# and Linux on amd64 and arm64.
 #
 #   LUMINA_VERSION      tag of the release (default: the latest)
 #   LUMINA_INSTALL_DIR  where to (default: ~/.local/bin)
-#   LUMINA_PUBLIC_KEY   minisign key that must have signed the release
+#   LUMINA_PUBLIC_KEY   minisign key that must have signed the release (default:
+#                       the keys below)
+#   LUMINA_UNVERIFIED=1 install what has no key to be verified with
 #   LUMINA_REPO, LUMINA_GITHUB_URL   another repository or GitHub server
 set -eu
+
+# The keys of release/sign/trusted.pub, separated by blanks. There is none until the
+# first release.
+trusted_keys=""
 
 fail() {
 	echo "install.sh: $*" >&2
@@ -43,6 +50,62 @@ sha256() {
 	fi | cut -d ' ' -f 1
 }
 
+# signed_comment KEY FILE prints the comment that is signed with FILE in FILE.minisig,
+# if KEY signed both.
+signed_comment() {
+	if have minisign; then
+		minisign -Q -V -P "$1" -m "$2" 2>/dev/null
+		return
+	fi
+	bytes "$(printf %s "$1")" key && bytes "$(sed -n 2p "$2.minisig")" signature && bytes "$(sed -n 4p "$2.minisig")" global || return 1
+	comment=$(sed -n '3s/^trusted comment: //p' "$2.minisig")
+	# Of a key: 2 bytes that say which kind, 8 that name it, the key; of a signature
+	# the same, and of its kind whether the file or its digest is signed.
+	part key 2 8 key.id && part signature 2 8 signature.id && cmp -s "$work/key.id" "$work/signature.id" || return 1
+	{ printf '\060\052\060\005\006\003\053\145\160\003\041\000' && tail -c 32 "$work/key"; } >"$work/key.der"
+	part signature 10 64 signature.file
+	case $(dd if="$work/signature" bs=1 count=2 2>/dev/null) in
+	ED) openssl dgst -blake2b512 -binary "$2" >"$work/message" ;;
+	Ed) cat "$2" >"$work/message" ;;
+	*) return 1 ;;
+	esac
+	{ cat "$work/signature.file" && printf %s "$comment"; } >"$work/commented"
+	is_signed message signature.file && is_signed commented global && printf '%s\n' "$comment"
+}
+
+# bytes BASE64 NAME, and part NAME SKIP COUNT TO: files in the working directory.
+bytes() { printf %s "$1" | openssl base64 -d -A >"$work/$2" 2>/dev/null; }
+part() { dd if="$work/$1" of="$work/$4" bs=1 skip="$2" count="$3" 2>/dev/null; }
+
+is_signed() {
+	openssl pkeyutl -verify -pubin -keyform DER -inkey "$work/key.der" -rawin -in "$work/$1" -sigfile "$work/$2" >/dev/null 2>&1
+}
+
+# verify FILE: it is of the release, signed by a key that is trusted.
+verify() {
+	keys=${LUMINA_PUBLIC_KEY:-$trusted_keys}
+	if [ -z "$keys" ]; then
+		[ "${LUMINA_UNVERIFIED:-}" = 1 ] || fail "no key is known to verify the release with: set LUMINA_PUBLIC_KEY to its publisher's, or LUMINA_UNVERIFIED=1: nothing was installed"
+		echo "install.sh: the release is not verified (LUMINA_UNVERIFIED)" >&2
+		return
+	fi
+	have minisign || { have openssl && openssl list -public-key-algorithms 2>/dev/null | grep -qi ed25519; } ||
+		fail "minisign, or OpenSSL 3, is needed to verify the release; install minisign: nothing was installed"
+	fetch "$from/$1.minisig" "$work/$1.minisig"
+	comment=
+	for key in $keys; do
+		comment=$(signed_comment "$key" "$work/$1") && break
+		comment=
+	done
+	case $comment in
+	"") fail "the signature of $1 is not of a key that is trusted${LUMINA_PUBLIC_KEY:+, LUMINA_PUBLIC_KEY}: nothing was installed" ;;
+	"lumina release ${LUMINA_VERSION:-} $1") ;;
+	"lumina release "*" $1") [ -z "${LUMINA_VERSION:-}" ] ||
+		fail "$1 is signed as \"$comment\", not of release $LUMINA_VERSION: nothing was installed" ;;
+	*) fail "$1 is signed as \"$comment\": nothing was installed" ;;
+	esac
+}
+
 platform() {
 	os=$(uname -s) arch=$(uname -m)
 	# A shell under Rosetta says x86_64 of an arm64 Mac.
@@ -77,18 +140,7 @@ main() {
 	trap 'exit 143' TERM HUP
 
 	fetch "$from/SHA256SUMS" "$work/SHA256SUMS"
-	if [ -n "${LUMINA_PUBLIC_KEY:-}" ]; then
-		have minisign || fail "LUMINA_PUBLIC_KEY is set, and minisign is needed to verify with it; install minisign"
-		fetch "$from/SHA256SUMS.minisig" "$work/SHA256SUMS.minisig"
-		comment=$(minisign -Q -V -P "$LUMINA_PUBLIC_KEY" -m "$work/SHA256SUMS" 2>/dev/null) ||
-			fail "the signature of SHA256SUMS is not of LUMINA_PUBLIC_KEY: nothing was installed"
-		case $comment in
-		"lumina release ${LUMINA_VERSION:-} SHA256SUMS") ;;
-		"lumina release "*" SHA256SUMS") [ -z "${LUMINA_VERSION:-}" ] ||
-			fail "SHA256SUMS is signed as \"$comment\", not of release $LUMINA_VERSION: nothing was installed" ;;
-		*) fail "SHA256SUMS is signed as \"$comment\": nothing was installed" ;;
-		esac
-	fi
+	verify SHA256SUMS
 	want=$(awk -v name="$name" '$2 == name { print $1 }' "$work/SHA256SUMS")
 	case $want in
 	*[!0-9a-f]* | "") fail "SHA256SUMS of the release has no digest of $name: nothing was installed" ;;

@@ -12,6 +12,7 @@ import (
 	"github.com/abdul-abdi/lumina/release"
 	"github.com/abdul-abdi/lumina/release/github"
 	"github.com/abdul-abdi/lumina/release/githubtest"
+	"github.com/abdul-abdi/lumina/release/sign"
 )
 
 // installable is a server with a release of programs.
@@ -61,7 +62,7 @@ func tools(t *testing.T, names []string, scripts map[string]string) string {
 }
 
 func TestInstallScript(t *testing.T) {
-	basic := []string{"sh", "mkdir", "mktemp", "rm", "awk", "cut", "chmod", "mv"}
+	basic := []string{"sh", "mkdir", "mktemp", "rm", "awk", "cut", "chmod", "mv", "sed", "dd", "cat", "cmp", "tail", "grep"}
 	uname := func(system, machine string) map[string]string {
 		return map[string]string{"uname": fmt.Sprintf("[ $1 = -s ] && echo %s || echo %s\n", system, machine)}
 	}
@@ -92,6 +93,27 @@ func TestInstallScript(t *testing.T) {
 		{"the latest with a key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
 			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
 		}, "linux-amd64", ""},
+		{"with a key and OpenSSL", []string{"curl", "sha256sum", "openssl"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public(), "LUMINA_VERSION=v1"}
+		}, "linux-amd64", ""},
+		{"another key, with OpenSSL", []string{"curl", "sha256sum", "openssl"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
+			other, _ := keys(t)
+			return []string{"LUMINA_PUBLIC_KEY=" + other.Public()}
+		}, "", "not of a key that is trusted"},
+		{"a flipped bit of the sums, with OpenSSL", []string{"curl", "sha256sum", "openssl"}, uname("Linux", "x86_64"), flip("SHA256SUMS"), func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
+		}, "", "not of a key that is trusted"},
+		{"another comment, with OpenSSL", []string{"curl", "sha256sum", "openssl"}, uname("Linux", "x86_64"), func(w *world) {
+			b := w.server.Asset("v1", "SHA256SUMS.minisig")
+			w.server.SetAsset("v1", "SHA256SUMS.minisig", []byte(strings.Replace(string(b), "release v1 ", "release v2 ", 1)))
+		}, func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
+		}, "", "not of a key that is trusted"},
+		{"one of several keys", []string{"curl", "sha256sum", "openssl"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
+			other, _ := keys(t)
+			return []string{"LUMINA_PUBLIC_KEY=" + other.Public() + " " + w.key.Public()}
+		}, "linux-amd64", ""},
+		{"no key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), nil, func(*world) []string { return []string{"LUMINA_UNVERIFIED="} }, "", "no key is known"},
 		{"the sums of another release", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), func(w *world) {
 			sums := w.server.Asset("v1", "SHA256SUMS")
 			w.server.SetAsset("v1", "SHA256SUMS.minisig", w.key.Sign(sums, "lumina release v10 SHA256SUMS"))
@@ -105,14 +127,14 @@ func TestInstallScript(t *testing.T) {
 		{"another key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
 			other, _ := keys(t)
 			return []string{"LUMINA_PUBLIC_KEY=" + other.Public()}
-		}, "", "not of LUMINA_PUBLIC_KEY"},
-		{"a key and no minisign", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
+		}, "", "not of a key that is trusted, LUMINA_PUBLIC_KEY"},
+		{"a key and nothing to verify with", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), nil, func(w *world) []string {
 			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
 		}, "", "install minisign"},
 		{"a flipped bit of the program", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), flip("lumina-linux-amd64"), nil, "", "SHA256SUMS says"},
 		{"a flipped bit of the sums, with a key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), flip("SHA256SUMS"), func(w *world) []string {
 			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
-		}, "", "not of LUMINA_PUBLIC_KEY"},
+		}, "", "not of a key that is trusted, LUMINA_PUBLIC_KEY"},
 		{"no sum", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), func(w *world) {
 			w.server.SetAsset("v1", "SHA256SUMS", []byte("TODO  lumina-linux-amd64\n"))
 		}, nil, "", "no digest of lumina-linux-amd64"},
@@ -134,7 +156,7 @@ func TestInstallScript(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd := exec.Command("sh", "install.sh")
-			cmd.Env = []string{"HOME=" + home, "PATH=" + tools(t, append(slices.Clone(basic), tt.tools...), tt.scripts), "LUMINA_GITHUB_URL=" + w.server.URL}
+			cmd.Env = []string{"HOME=" + home, "PATH=" + tools(t, append(slices.Clone(basic), tt.tools...), tt.scripts), "LUMINA_GITHUB_URL=" + w.server.URL, "LUMINA_UNVERIFIED=1"}
 			if tt.env != nil {
 				cmd.Env = append(cmd.Env, tt.env(w)...)
 			}
@@ -153,5 +175,24 @@ func TestInstallScript(t *testing.T) {
 				t.Errorf("it leaves %v", left)
 			}
 		})
+	}
+}
+
+// What the program trusts by itself, its installer does.
+func TestInstallTrustsTheSameKeys(t *testing.T) {
+	script, err := os.ReadFile("install.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted, err := sign.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, key := range trusted {
+		want = append(want, key.String())
+	}
+	if line := `trusted_keys="` + strings.Join(want, " ") + `"`; !strings.Contains(string(script), "\n"+line+"\n") {
+		t.Errorf("install.sh has no line %s", line)
 	}
 }

@@ -87,6 +87,9 @@ func (s *Store) Open(name string) (*Handle, error) {
 func OpenDir(dir string) (*Handle, error) {
 	for {
 		h, err := openDir(dir)
+		if errors.Is(err, errReplaced) {
+			continue
+		}
 		if h != nil && !isAt(h.lock, filepath.Join(dir, metadata)) {
 			h.Close() // replaced or removed meanwhile: what was read is not what is locked
 			continue
@@ -107,8 +110,10 @@ func openDir(dir string) (*Handle, error) {
 	}
 	lock, err := openFile(root, metadata)
 	if err != nil {
-		root.Close()
-		return nil, err
+		if errors.Is(err, os.ErrNotExist) && isReplaced(root, dir) {
+			err = errReplaced
+		}
+		return nil, errors.Join(err, root.Close())
 	}
 	h := &Handle{dir: dir, root: root, lock: lock}
 	if err := flock.Shared(lock); err != nil {
@@ -116,6 +121,20 @@ func openDir(dir string) (*Handle, error) {
 	}
 	h.Image, err = read(root, io.NewSectionReader(lock, 0, maxMetadata+1))
 	return h, err
+}
+
+// errReplaced is of a directory that lost its name while it was opened, to
+// another image.
+var errReplaced = errors.New("replaced")
+
+// isReplaced says whether a directory's name is that of another one now.
+func isReplaced(root *os.Root, dir string) bool {
+	opened, err := root.Stat(".")
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(dir)
+	return err == nil && !os.SameFile(opened, named)
 }
 
 // isAt says whether path still names f.

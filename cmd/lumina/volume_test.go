@@ -155,7 +155,7 @@ func TestSharedDirectory(t *testing.T) {
 	if err := os.Symlink("/etc/hostname", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	r := run(t, "--volume", dir+":/share", `cat /share/in; mkdir -p /share/d
+	r := run(t, "--cpus", "1", "--volume", dir+":/share", `cat /share/in; mkdir -p /share/d
 		head -c 20000000 /dev/urandom > /share/d/big; sha256sum < /share/d/big; cat /share/link; ln -s / /share/out; ls /share/../share | sort | tr '\n' ' '`).succeeded(t)
 	lines := strings.Split(r.Stdout, "\n")
 	if lines[0] != "from the host" || !strings.HasPrefix(lines[2], "lumina-") || lines[3] != "d in link out " {
@@ -184,7 +184,19 @@ func TestSharedDirectory(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "device")); err == nil {
 		t.Error("the guest made a device")
 	}
-	if r := run(t, "--volume", dir+"/none:/share", "true"); r.code != 125 || !strings.Contains(r.Message, "no such file") {
+	// What root shares of another user's stays that user's.
+	if theirs := t.TempDir(); os.Geteuid() == 0 {
+		if err := os.Chown(theirs, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "--cpus", "1", "--volume", theirs+":/share", "echo x > /share/new; mkdir /share/d").succeeded(t)
+		for _, name := range []string{"new", "d"} {
+			if info, err := os.Stat(filepath.Join(theirs, name)); err != nil || info.Sys().(*syscall.Stat_t).Uid != 12345 {
+				t.Errorf("%s is %v, %v", name, info, err)
+			}
+		}
+	}
+	if r := run(t, "--volume", dir+"/none:/share", "true"); r.code != 2 || !strings.Contains(r.stderr, "no such file") {
 		t.Errorf("a directory that is not there: exit code %d, %s", r.code, r.stdout)
 	}
 }

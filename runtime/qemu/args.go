@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -166,7 +167,12 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 		"-device", "virtserialport,chardev=agent,name="+protocol.PortName)
 	// The guest's kernel has drivers for shares last: they never get the last slot.
 	for i, share := range spec.Shares {
-		c.addShare(i, share)
+		if err := c.addShare(i, share); err != nil {
+			port.Close()
+			c.control.Close()
+			c.close()
+			return nil, err
+		}
 	}
 	for i, d := range spec.Disks {
 		c.addDisk(i, d)
@@ -238,14 +244,25 @@ func (c *command) addFile(node string, f *os.File, readOnly bool, options string
 
 // addShare adds a directory over 9p. QEMU follows no link of the guest's making
 // out of it.
-func (c *command) addShare(i int, s vm.Share) {
+func (c *command) addShare(i int, s vm.Share) error {
+	path := s.Dir
+	if goruntime.GOOS == "linux" {
+		// Its user need not be one who can enter what is above.
+		dir, err := os.Open(s.Dir)
+		if err != nil {
+			return fmt.Errorf("sharing a directory: %w", err)
+		}
+		c.own = append(c.own, dir)
+		path = devFD(c.inherit(dir))
+	}
 	// A comma in a value is doubled.
-	dev := fmt.Sprintf("local,id=share%d,path=%s,security_model=none", i, strings.ReplaceAll(s.Dir, ",", ",,"))
+	dev := fmt.Sprintf("local,id=share%d,path=%s,security_model=none", i, strings.ReplaceAll(path, ",", ",,"))
 	if s.ReadOnly {
 		dev += ",readonly=on"
 	}
 	c.add("-fsdev", dev)
 	c.addVirtio(fmt.Sprintf("virtio-9p-device,fsdev=share%d,mount_tag=%s", i, s.Tag))
+	return nil
 }
 
 func devFD(fd int) string { return fmt.Sprintf("/dev/fd/%d", fd) }

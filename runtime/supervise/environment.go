@@ -12,7 +12,7 @@ import (
 // readable for as long as a VM runs.
 var passed = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LANG", "LC_ALL", "XDG_CACHE_HOME",
-	"LUMINA_HOME", "LUMINA_ACCEL",
+	"LUMINA_HOME", "LUMINA_ACCEL", "LUMINA_CGROUP",
 	"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR",
 }
 

@@ -263,3 +263,66 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%d connections are open", n)
 	}
 }
+
+// A guest that opens connections without end takes no more descriptors than it may,
+// and the process has others for its own work; nor does it take much memory by not
+// reading what comes.
+func TestFlood(t *testing.T) {
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	const descriptors = 400
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: descriptors, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+			t.Error(err)
+		}
+	}()
+	l, err := net.Listen("tcp4", "127.0.0.1:0") // it accepts none
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	g := newGuestOf(t, NAT(false), func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "tcp4", l.Addr().String()) })
+	want, _, _ := limits(descriptors)
+	opened := int64(0)
+	for range descriptors {
+		if c, err := g.connect("198.51.100.1:80"); err == nil {
+			defer c.Close()
+			opened++
+		}
+	}
+	if opened != want {
+		t.Errorf("%d connections were opened, want %d", opened, want)
+	}
+	for range descriptors / 8 {
+		f, err := os.Open("/dev/null")
+		if err != nil {
+			t.Fatalf("nothing is left for others: %v", err)
+		}
+		defer f.Close()
+	}
+	if list, _ := g.net.Denied(); len(list) != 1 || list[0].Count != descriptors-want {
+		t.Errorf("denied: %v", list)
+	}
+}
+
+func TestRoom(t *testing.T) {
+	total := int64(0)
+	for n := range int64(maxFlows) {
+		size := room(n + 1)
+		if size == 0 {
+			size = 4 << 20
+		}
+		total += 2 * size
+	}
+	if total > 1<<30 {
+		t.Errorf("a guest can have this process hold %d bytes", total)
+	}
+	if room(fewFlows) != 0 || room(fewFlows+1) != 1<<20 {
+		t.Errorf("few connections have %d and %d bytes", room(fewFlows), room(fewFlows+1))
+	}
+}

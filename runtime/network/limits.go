@@ -55,6 +55,20 @@ func limits(descriptors uint64) (guest, process int64, lookups int) {
 	return min(process, maxFlows), process, lookups
 }
 
+// fewFlows is how many connections have all the room that they can use.
+const fewFlows = 32
+
+// room is how many bytes a further connection may hold in each direction where that
+// many are open; 0 for what the stack finds best. A guest that does not read what it
+// asked for, on each of all its connections, takes memory of this process.
+func room(open int64) int64 {
+	const together, least, most = 64 << 20, 32 << 10, 1 << 20
+	if open <= fewFlows {
+		return 0
+	}
+	return min(max(together/open, least), most)
+}
+
 // descriptors is how many the process may have.
 func descriptors() uint64 {
 	var l syscall.Rlimit

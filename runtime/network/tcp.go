@@ -73,6 +73,10 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 		relay.Reset(upstream) // the guest has given up
 		return
 	}
+	if size := room(n.flows.open.Load()); size > 0 {
+		endpoint.SocketOptions().SetSendBufferSize(size, true)
+		endpoint.SocketOptions().SetReceiveBufferSize(size, true)
+	}
 	guest, host := &guestConn{gonet.NewTCPConn(&queue, endpoint), endpoint}, &hostConn{Conn: upstream}
 	defer guest.Close()
 	if !n.joined.begin() {

@@ -96,6 +96,11 @@ func Policy(program, home string) (confine.Policy, error) {
 	if dir := cgroup.Delegated(); dir != "" {
 		p.Write = append(p.Write, dir) // the hypervisor's groups
 	}
+	// How names are resolved may be said elsewhere, as on WSL: a file that another
+	// program replaces.
+	if path, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && filepath.Dir(path) != "/" {
+		p.Read = append(p.Read, filepath.Dir(path))
+	}
 	// The parts of the state directory may be links to larger disks.
 	parts, err := os.ReadDir(home)
 	if err != nil {

@@ -86,3 +86,41 @@ func FuzzAllow(f *testing.F) {
 		}
 	})
 }
+
+// What a rule says of names and of ports.
+func TestRules(t *testing.T) {
+	p, err := Allow("a.test,*.b.test:443,c.test:22,*.d.test:8080,e.test:993", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name          string
+		port          uint16
+		named, opened bool
+	}{
+		{"a.test", 80, true, false},
+		{"A.Test.", 22, true, false}, // and refused, unless it is TLS or HTTP
+		{"x.a.test", 80, false, false},
+		{"x.b.test", 443, true, false},
+		{"x.b.test", 80, false, false},
+		{"b.test", 443, false, false},
+		{".b.test", 443, false, false},
+		{"c.test", 22, true, true},
+		{"c.test", 80, false, false},
+		{"x.d.test", 8080, true, false}, // a port of HTTP
+		{"e.test", 993, true, true},
+		{"evil.test:80:x.b.test", 443, false, false},
+		{"evil.test\x00.b.test", 443, false, false},
+		{"evil.test/.b.test", 443, false, false},
+		{"\xff.b.test", 443, false, false},
+		{"x..b.test", 443, false, false},
+		{"", 443, false, false},
+	} {
+		if got := p.allowsName(tt.name, tt.port); got != tt.named {
+			t.Errorf("%q on port %d: %v, want %v", tt.name, tt.port, got, tt.named)
+		}
+		if got := p.opens(canonicalName(tt.name), tt.port); got != tt.opened {
+			t.Errorf("port %d of %q is open: %v, want %v", tt.port, tt.name, got, tt.opened)
+		}
+	}
+}

@@ -39,6 +39,28 @@ func Prune(ctx context.Context, o PruneOptions) (freed int64, err error) {
 	return freed, forgetSteps(ctx, o.CacheDir)
 }
 
+// Usage is what layers take of the disk.
+type Usage struct {
+	Count         int
+	Bytes, Unused int64 // Unused are those of layers that no image has
+}
+
+// CacheUsage says what the cache has.
+func CacheUsage(store *image.Store, cacheDir string) (u Usage, err error) {
+	used, err := usedLayers(store)
+	if err != nil {
+		return u, err
+	}
+	err = oci.CachedBlobs(cacheDir, func(digest string, size int64) {
+		u.Count++
+		u.Bytes += size
+		if !used[digest] {
+			u.Unused += size
+		}
+	})
+	return u, err
+}
+
 func usedLayers(store *image.Store) (map[string]bool, error) {
 	names, err := store.List()
 	if err != nil {

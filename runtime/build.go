@@ -105,3 +105,42 @@ func (r *Runtime) CacheMount(ctx context.Context, id string) (*os.File, error) {
 func (r *Runtime) cacheMounts() *volume.Store {
 	return volume.NewStore(filepath.Join(r.home, "cache", "mounts"))
 }
+
+// CacheMounts describes the disks of builds' cache mounts.
+func (r *Runtime) CacheMounts() (list []volume.Info, err error) {
+	store := r.cacheMounts()
+	names, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		info, err := store.Inspect(name)
+		if errors.Is(err, volume.ErrNotFound) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, info)
+	}
+	return list, nil
+}
+
+// PruneCacheMounts removes the disks that no build uses, and returns how many
+// bytes of the host's disk that freed.
+func (r *Runtime) PruneCacheMounts() (freed int64, err error) {
+	list, err := r.CacheMounts()
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range list {
+		switch err := r.cacheMounts().Remove(m.Name); {
+		case errors.Is(err, volume.ErrInUse), errors.Is(err, volume.ErrNotFound):
+		case err != nil:
+			return freed, err
+		default:
+			freed += m.Used
+		}
+	}
+	return freed, nil
+}

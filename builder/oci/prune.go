@@ -21,6 +21,25 @@ func HasLayer(cacheDir string, digest v1.Hash) bool {
 	return err == nil
 }
 
+// CachedBlobs calls visit for each blob of the cache that is complete.
+func CachedBlobs(cacheDir string, visit func(digest string, size int64)) error {
+	entries, err := os.ReadDir(blobDir(cacheDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the cache: %w", err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || strings.HasPrefix(e.Name(), tempPrefix) {
+			continue // removed meanwhile, or being fetched
+		}
+		visit("sha256:"+e.Name(), info.Size())
+	}
+	return nil
+}
+
 // Prune removes blobs that were not used for longer than age and, the oldest
 // first, those beyond size bytes; either may be 0 for no limit. What keep says
 // stays. While another process writes to the cache, nothing is removed.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -136,6 +137,26 @@ CMD ["/bin/sh"]
 		build(t, text, append(args, "--build-arg", "ROUND=2", "--target", "work", "work", context)...).succeeded(t)
 		if r := lumina(t, "run", "--image", "work", "cat /rounds").succeeded(t); r.Stdout != "1\n2\n" {
 			t.Errorf("the cache had %q", r.Stdout)
+		}
+	})
+	t.Run("what builds keep is told, and goes when that is asked for", func(t *testing.T) {
+		use := func() (u usages) {
+			t.Helper()
+			if err := json.Unmarshal([]byte(lumina(t, "images", "df").succeeded(t).stdout), &u); err != nil {
+				t.Fatal(err)
+			}
+			return u
+		}
+		before := use()
+		if before.Images.Count < 2 || before.Layers.Count < 20 || before.Layers.Unused == 0 || before.Mounts.Count != 1 || before.Mounts.Unused == 0 {
+			t.Errorf("images df: %+v", before)
+		}
+		lumina(t, "images", "prune", "--mounts", "--age", "1ms").succeeded(t)
+		if after := use(); after.Images != before.Images || after.Layers.Unused != 0 || after.Layers.Bytes != before.Layers.Bytes-before.Layers.Unused || after.Mounts.Count != 0 {
+			t.Errorf("images df after images prune: %+v, before: %+v", after, before)
+		}
+		if r := lumina(t, "images", "prune"); r.code != 2 || !strings.Contains(r.stderr, "what is to go?") {
+			t.Errorf("images prune: exit code %d, %s", r.code, r.stderr)
 		}
 	})
 	t.Run("a command that fails", func(t *testing.T) {

@@ -68,6 +68,8 @@ type Options struct {
 	NoCache bool
 	// Files are one layer, below the steps'.
 	Files []recipe.File
+	// Copies are layers above that of Files.
+	Copies []Copied
 	// Packages are those of a root that is made from packages.
 	Packages []string
 	// Configure changes what the source says of the image; nil: nothing.
@@ -75,6 +77,12 @@ type Options struct {
 	// Make makes the root in a way of its own, in place of Reference; nil: it is
 	// made from that.
 	Make Maker
+}
+
+// Copied is a layer that needs no VM to be made.
+type Copied struct {
+	CreatedBy string
+	Write     func(context.Context, io.Writer) error // a tar archive
 }
 
 // Progress is how far a step is.
@@ -121,7 +129,7 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 	if base, ok := source.(localImage); ok && kernel.Default && base.Kernel.Fragment != "" {
 		kernel = base.kernel()
 	}
-	if o.Make == nil && (len(o.Steps)+len(o.Files) > 0 || o.Configure != nil) {
+	if len(o.Steps)+len(o.Files)+len(o.Copies) > 0 || o.Configure != nil {
 		source = stepped{source, o}
 	}
 	var made *image.Image
@@ -240,7 +248,7 @@ type source interface {
 // one of that name, else a container image.
 func openSource(ctx context.Context, o Options) (source, error) {
 	if o.Make != nil {
-		return made{o}, nil
+		return &made{o: o}, nil
 	}
 	if strings.HasPrefix(o.Reference, debianPrefix) {
 		return newDebianRoot(o)

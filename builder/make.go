@@ -21,7 +21,10 @@ type Place struct {
 	Dir      string // the image's: its kernel and its initramfs are in it
 	Image    *image.Image
 	Progress func(Progress)
-	o        Options
+	// LayersOnly says that the root is not to be written: more layers follow.
+	LayersOnly bool
+	o          Options
+	layers     []oci.Layer
 }
 
 // Base is what an image is made from.
@@ -146,22 +149,24 @@ func (p *Place) Describe(base *Base, config *v1.ConfigFile, layers []oci.Layer) 
 	if err != nil {
 		return err
 	}
-	img.Source = base.Source
+	img.Source, p.layers = base.Source, layers
 	return describeContainer(img, raw, config, nil)
 }
 
 // made is a source that a Maker makes.
-type made struct{ o Options }
+type made struct {
+	o   Options
+	dir string // of the image, for layers
+}
 
-func (m made) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
-	if filepath.Base(path) != image.Rootfs {
-		return fmt.Errorf("writing the root file system: not %s", path)
-	}
+func (m *made) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
 	return m.o.Make(ctx, &Place{Dir: filepath.Dir(path), Image: img, Progress: progress, o: m.o})
 }
 
-func (m made) layers(context.Context, *image.Image) ([]oci.Layer, error) {
-	return nil, fmt.Errorf("an image that is made cannot be a base")
+func (m *made) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
+	p := &Place{Dir: m.dir, Image: img, Progress: m.o.Progress, LayersOnly: true, o: m.o}
+	err := m.o.Make(ctx, p)
+	return p.layers, err
 }
 
-func (m made) Close() error { return nil }
+func (m *made) Close() error { return nil }

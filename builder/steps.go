@@ -38,6 +38,9 @@ type stepped struct {
 }
 
 func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+	if m, ok := s.source.(*made); ok {
+		m.dir = filepath.Dir(path)
+	}
 	layers, err := s.layers(ctx, img)
 	if err != nil {
 		return err
@@ -59,6 +62,15 @@ func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, p
 		layers = append(layers, layer)
 		img.Layers = append(img.Layers, describeLayer(layer))
 		img.History = append(img.History, image.History{Created: img.Created, CreatedBy: "files of the recipe", Comment: "lumina"})
+	}
+	for _, c := range s.o.Copies {
+		layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return c.Write(ctx, w) })
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.CreatedBy, err)
+		}
+		layers = append(layers, layer)
+		img.Layers = append(img.Layers, describeLayer(layer))
+		img.History = append(img.History, image.History{Created: img.Created, CreatedBy: c.CreatedBy, Comment: "lumina"})
 	}
 	for n, command := range s.o.Steps {
 		step := Step{Number: n + 1, Total: len(s.o.Steps), Command: command}

@@ -18,6 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 // Options says what to build. Zero values mean the defaults.
@@ -131,12 +132,15 @@ func (b *build) run() (err error) {
 	ctx, cancel := context.WithCancelCause(b.ctx)
 	defer cancel(nil)
 	b.ctx = ctx
-	target.read = true
-	target.root.path = filepath.Join(b.place.Dir, "rootfs.erofs")
+	final := !b.place.LayersOnly
+	if final {
+		target.read = true
+		target.root.path = filepath.Join(b.place.Dir, image.Rootfs)
+	}
 	defer func() {
 		cancel(errors.New("the build has ended"))
 		for _, s := range b.all() {
-			err = errors.Join(err, s.close(s == target))
+			err = errors.Join(err, s.close(final && s == target))
 		}
 	}()
 	var wait sync.WaitGroup
@@ -155,8 +159,10 @@ func (b *build) run() (err error) {
 		}
 		return err
 	}
-	if err := target.root.finish(ctx, target.layers); err != nil {
-		return err
+	if final {
+		if err := target.root.finish(ctx, target.layers); err != nil {
+			return err
+		}
 	}
 	b.warnUnused()
 	return b.place.Describe(target.origin, target.config, target.ociLayers())

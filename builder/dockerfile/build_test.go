@@ -81,7 +81,7 @@ func (b *bench) build(t testing.TB, name, text string, change ...func(*Options))
 
 func (b *bench) options(name string, m builder.Maker) builder.Options {
 	return builder.Options{
-		Name: name, Architecture: "amd64", Make: m,
+		Name: name, Architecture: "amd64", Make: m, Replace: true,
 		Store: image.NewStore(filepath.Join(b.home, "images")), CacheDir: filepath.Join(b.home, "cache"),
 		Kernel: func(string) (builder.Kernel, error) {
 			head := make([]byte, 64)

@@ -405,3 +405,27 @@ func (p *placer) put(name string, k *pick, f *picked) error {
 	p.entries = append(p.entries, e)
 	return nil
 }
+
+// Copy writes the layer of a COPY from tree that does not depend on what is below
+// it. mode is as for chmod(1), empty for what the files have.
+func Copy(ctx context.Context, tree files.Tree, from, to, mode string, uid, gid int, w io.Writer) error {
+	change, err := parseMode(mode)
+	if err != nil {
+		return err
+	}
+	c := &copying{dest: to, sources: []copySource{{tree: tree, pattern: from, literal: true}}}
+	if err := c.pick(ctx); err != nil {
+		return err
+	}
+	entries, err := c.place(view{added: map[string]*entry{}}, &owner{uid, gid}, change)
+	if err != nil {
+		return err
+	}
+	return writeLayer(ctx, entries, nil, nil, w)
+}
+
+// CheckMode says whether Copy takes a mode.
+func CheckMode(mode string) error {
+	_, err := parseMode(mode)
+	return err
+}

@@ -131,7 +131,7 @@ func (s *stage) add(c *instructions.AddCommand) (cached bool, err error) {
 func (s *stage) place(c *copying, created string) (cached bool, err error) {
 	mode, err := parseMode(c.mode)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("--chmod=%s: %w", c.mode, err)
 	}
 	if err := c.pick(s.b.ctx); err != nil {
 		return false, err

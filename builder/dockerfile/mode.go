@@ -19,7 +19,7 @@ func parseMode(s string) (chmod, error) {
 	}
 	if n, err := strconv.ParseUint(s, 8, 32); err == nil {
 		if n > 0o7777 {
-			return nil, fmt.Errorf("--chmod=%s: want an octal number up to 07777", s)
+			return nil, errors.New("want an octal number up to 07777")
 		}
 		return func(mode uint32) uint32 { return mode&files.TypeMask | uint32(n) }, nil
 	}
@@ -27,7 +27,7 @@ func parseMode(s string) (chmod, error) {
 	for clause := range strings.SplitSeq(s, ",") {
 		c, err := parseClause(clause)
 		if err != nil {
-			return nil, fmt.Errorf("--chmod=%s: %w", s, err)
+			return nil, err
 		}
 		clauses = append(clauses, c)
 	}

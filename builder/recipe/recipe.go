@@ -24,11 +24,14 @@ type Recipe struct {
 	Name        string   `yaml:"-"` // how errors call it
 	Description string   `yaml:"description"`
 	Tags        []string `yaml:"tags"`
-	// Base is what images create --from takes.
-	Base string `yaml:"base"`
+	// Base is what images create --from takes. In its place there may be a
+	// Dockerfile, which says itself what it is made from.
+	Base       string      `yaml:"base"`
+	Dockerfile *Dockerfile `yaml:"dockerfile"`
 	// Packages are the base's distribution's.
 	Packages []string          `yaml:"packages"`
 	Files    []File            `yaml:"files"`
+	Copy     []Copy            `yaml:"copy"`
 	Env      map[string]string `yaml:"env"`
 	User     string            `yaml:"user"`
 	Workdir  string            `yaml:"workdir"`
@@ -44,6 +47,29 @@ type Recipe struct {
 	// Tests are run in one VM of the finished image, in order, before it is
 	// installed.
 	Tests []Test `yaml:"tests"`
+
+	source []byte `yaml:"-"` // what it was read from
+}
+
+// Dockerfile is a Dockerfile whose result the rest of a recipe goes on from. Its
+// paths are relative to the recipe.
+type Dockerfile struct {
+	File    string            `yaml:"file"`
+	Context string            `yaml:"context"` // a directory; the recipe's own when empty
+	Target  string            `yaml:"target"`
+	Args    map[string]string `yaml:"args"`
+}
+
+// Copy is a file or a directory of the host's that the image gets.
+type Copy struct {
+	From string `yaml:"from"` // relative to the recipe
+	// To is an absolute path. With a slash at its end it is a directory that a file
+	// goes into. What is in a directory goes into the directory To.
+	To     string   `yaml:"to"`
+	Ignore []string `yaml:"ignore"` // as in .dockerignore
+	Mode   string   `yaml:"mode"`   // octal, or u+x as for chmod(1); what they have when empty
+	UID    int      `yaml:"uid"`
+	GID    int      `yaml:"gid"`
 }
 
 // Kernel says what is different about the image's kernel.
@@ -86,7 +112,7 @@ func Parse(r io.Reader, name string) (*Recipe, error) {
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
-	recipe := &Recipe{Name: name}
+	recipe := &Recipe{Name: name, source: b}
 	if err := d.Decode(recipe); err != nil {
 		return nil, located(name, err)
 	}
@@ -141,6 +167,13 @@ func (e *fieldError) Error() string {
 	return b.String() + ": " + e.what
 }
 
+// At says what is wrong with a field, which is named by keys and indices, and on
+// which line that is.
+func (r *Recipe) At(err error, field ...any) error {
+	at := &fieldError{field, err.Error()}
+	return fmt.Errorf("%s:%d: %w", r.Name, lineOf(r.source, field), at)
+}
+
 // lineOf is the line of a field, or of the nearest thing around it.
 func lineOf(b []byte, at []any) int {
 	var doc yaml.Node
@@ -179,10 +212,27 @@ func lineOf(b []byte, at []any) int {
 var packageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.+:~=_-]*$`) })
 
 func (r *Recipe) check() error {
-	if r.Base == "" {
+	switch d := r.Dockerfile; {
+	case r.Base == "" && d == nil:
 		return &fieldError{[]any{"base"}, "it is missing: what is the image made from?"}
+	case d == nil:
+	case r.Base != "":
+		return &fieldError{[]any{"base"}, "it and dockerfile exclude each other: a Dockerfile says FROM"}
+	case d.File == "":
+		return &fieldError{[]any{"dockerfile", "file"}, "it is missing"}
 	}
-	if _, err := reference.Parse(r.Base); err != nil && image.CheckName(r.Base) != nil {
+	for i, c := range r.Copy {
+		if c.From == "" {
+			return &fieldError{[]any{"copy", i, "from"}, "it is missing"}
+		}
+		if !path.IsAbs(c.To) || c.To != "/" && path.Clean(c.To) != strings.TrimSuffix(c.To, "/") {
+			return &fieldError{[]any{"copy", i, "to"}, fmt.Sprintf("%q is not an absolute, clean path", c.To)}
+		}
+		if c.UID < 0 || c.GID < 0 {
+			return &fieldError{[]any{"copy", i}, "uid and gid are not negative"}
+		}
+	}
+	if _, err := reference.Parse(r.Base); err != nil && r.Dockerfile == nil && image.CheckName(r.Base) != nil {
 		return &fieldError{[]any{"base"}, err.Error()}
 	}
 	for i, p := range r.Packages {

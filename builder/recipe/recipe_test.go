@@ -29,6 +29,12 @@ func TestParseErrorsSayWhere(t *testing.T) {
 		{"kernel option on its key's line", "base: a\nkernel: {fragment: A}\n", `r.yaml:2: kernel.fragment[0]: "A" is no option`},
 		{"unknown part of the kernel", "base: a\nkernel:\n  version: 6\n", "r.yaml:3: field version not found; see recipes/schema.json"},
 		{"init", "base: a\ninit: upstart\n", `r.yaml:2: init: init "upstart": want lumina or systemd`},
+		{"base and Dockerfile", "base: a\ndockerfile:\n  file: D\n", "r.yaml:1: base: it and dockerfile exclude each other"},
+		{"Dockerfile without a file", "dockerfile:\n  target: x\n", "r.yaml:1: dockerfile.file: it is missing"},
+		{"unknown part of a Dockerfile", "dockerfile:\n  fil: x\n", "r.yaml:2: field fil not found; see recipes/schema.json"},
+		{"copy without a source", "base: a\ncopy:\n  - to: /x\n", "r.yaml:3: copy[0].from: it is missing"},
+		{"copy to nowhere", "base: a\ncopy:\n  - from: x\n    to: y/../z\n", `r.yaml:4: copy[0].to: "y/../z" is not an absolute, clean path`},
+		{"copy's owner", "base: a\ncopy:\n  - {from: x, to: /, uid: -1}\n", "r.yaml:3: copy[0]: uid and gid are not negative"},
 		{"duplicate", "base: a\nbase: b\n", "r.yaml:2: mapping key \"base\" already defined"},
 	}
 	for _, tt := range tests {
@@ -93,12 +99,14 @@ func TestSchema(t *testing.T) {
 		}
 	}
 	compare("", reflect.TypeFor[Recipe](), schema.Properties)
-	var kernel struct{ Properties map[string]json.RawMessage }
-	if err := json.Unmarshal(schema.Properties["kernel"], &kernel); err != nil {
-		t.Fatal(err)
+	for name, typ := range map[string]reflect.Type{"kernel": reflect.TypeFor[Kernel](), "dockerfile": reflect.TypeFor[Dockerfile]()} {
+		var object struct{ Properties map[string]json.RawMessage }
+		if err := json.Unmarshal(schema.Properties[name], &object); err != nil {
+			t.Fatal(err)
+		}
+		compare(name+".", typ, object.Properties)
 	}
-	compare("kernel.", reflect.TypeFor[Kernel](), kernel.Properties)
-	for name, typ := range map[string]reflect.Type{"files": reflect.TypeFor[File](), "tests": reflect.TypeFor[Test]()} {
+	for name, typ := range map[string]reflect.Type{"files": reflect.TypeFor[File](), "copy": reflect.TypeFor[Copy](), "tests": reflect.TypeFor[Test]()} {
 		var list struct {
 			Items struct{ Properties map[string]json.RawMessage }
 		}
@@ -116,7 +124,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("base: a\npackages: [git]\ntests:\n  - command: x\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := Parse(strings.NewReader(text), "r.yaml")
-		if err == nil && r.Base == "" {
+		if err == nil && r.Base == "" && r.Dockerfile == nil {
 			t.Error("a recipe without a base")
 		}
 	})

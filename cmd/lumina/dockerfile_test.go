@@ -344,3 +344,62 @@ func everyFile(t testing.TB, name string) (lines []string) {
 	}
 	return lines
 }
+
+// A recipe copies from this host and goes on from a Dockerfile.
+func TestRecipeFromTheHost(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"app/main.py", "app/sub/x", "app/cache/y", "Dockerfile", "r.yaml"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), name)
+	}
+	write(t, dir+"/Dockerfile", "FROM scratch AS a\nARG TEXT\nCOPY app/sub /a\nCOPY <<EOF /text\n$TEXT\nEOF\nENV A=1\nFROM nowhere\n")
+	recipe := dir + "/r.yaml"
+	const text = `dockerfile:
+  file: Dockerfile
+  target: a
+  args: {TEXT: given}
+copy:
+  - from: app
+    to: /srv
+    ignore: [cache]
+    mode: u=rwX,go=rX
+    uid: 33
+    gid: 70000
+  - {from: app/main.py, to: /bin/}
+files:
+  - {path: /f, content: f}
+env: {B: "2"}
+cmd: [/bin/main.py]
+`
+	write(t, recipe, text)
+	t.Cleanup(func() { lumina(t, "images", "remove", "copied") })
+	if r := lumina(t, "recipe", "check", recipe).succeeded(t); r.stdout+r.stderr != "" {
+		t.Errorf("recipe check: %s%s", r.stdout, r.stderr)
+	}
+	lumina(t, "images", "create", "copied", "--recipe", recipe, "--no-verify").succeeded(t)
+	want := []string{". 40755 0:0  map[]", "a 40755 0:0  map[]", `a/x 100644 0:0  map[] 9 "app/sub/x"`, "bin 40755 0:0  map[]", `bin/main.py 100644 0:0  map[] 11 "app/main.py"`,
+		`f 100644 0:0  map[] 1 "f"`, "srv 40755 33:70000  map[]", `srv/main.py 100644 33:70000  map[] 11 "app/main.py"`, "srv/sub 40755 33:70000  map[]", `srv/sub/x 100644 33:70000  map[] 9 "app/sub/x"`, `text 100644 0:0  map[] 6 "given\n"`}
+	if diff := cmp.Diff(want, everyFile(t, "copied")); diff != "" {
+		t.Errorf("the files (-want +got):\n%s", diff)
+	}
+	if r := lumina(t, "images", "inspect", "copied").succeeded(t); !strings.Contains(r.stdout, `"A=1","B=2"],"workdir":"/","cmd":["/bin/main.py"]`) {
+		t.Errorf("the configuration: %s", r.stdout)
+	}
+	for _, tt := range []struct{ old, new, want string }{
+		{"from: app\n", "from: none\n", "r.yaml:6: copy[0].from: stat "},
+		{"mode: u=rwX,go=rX", "mode: '9'", `r.yaml:9: copy[0].mode: "9": want an octal number`},
+		{"ignore: [cache]", "ignore: ['[']", "r.yaml:8: copy[0].ignore: "},
+		{"target: a", "target: c", `Dockerfile: there is no stage "c" to make; its stages are: a, 1`},
+		{"file: Dockerfile", "file: none", "r.yaml:1: dockerfile: opening the Dockerfile"},
+		{"env:", "disk_size: big\nenv:", "r.yaml:15: disk_size: "},
+	} {
+		write(t, recipe, strings.Replace(text, tt.old, tt.new, 1))
+		for _, args := range [][]string{{"recipe", "check", recipe}, {"images", "create", "other", "--recipe", recipe}} {
+			if r := lumina(t, args...); r.code == 0 || !strings.Contains(r.stderr, tt.want) {
+				t.Errorf("%s, %s: exit code %d, %s", tt.new, args[0], r.code, r.stderr)
+			}
+		}
+	}
+}

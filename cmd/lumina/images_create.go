@@ -97,6 +97,12 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		if verify, err = applyRecipe(&o, r, rt); err != nil {
 			return err
 		}
+		if o.Copies, err = recipeCopies(r); err != nil {
+			return err
+		}
+		if o.Make, err = recipeMaker(env, rt, r, f.dockerfile, network, arch); err != nil {
+			return err
+		}
 	}
 	if f.dockerfile.file != "" {
 		if o.Make, err = f.dockerfile.maker(env, rt, network, arch); err != nil {
@@ -154,36 +160,6 @@ func (f *createFlags) explain(err error) error {
 		return usageError{err}
 	}
 	return orMaxSize(err)
-}
-
-// applyRecipe adds what a recipe says to o and returns its tests.
-func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (verify func(context.Context, string) error, err error) {
-	o.Apply(r)
-	if r.DiskSize != "" {
-		size, err := parseSize(r.DiskSize)
-		if err != nil {
-			return nil, usageError{fmt.Errorf("the recipe's disk_size: %w", err)}
-		}
-		configure := o.Configure
-		o.Configure = func(img *image.Image) {
-			configure(img)
-			img.DiskSize = size
-		}
-	}
-	var tests []runtime.ImageTest
-	for _, t := range r.Tests {
-		tests = append(tests, runtime.ImageTest{Command: t.Command, User: t.User, Exit: t.Exit, Stdout: t.Stdout})
-	}
-	return func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir, tests...) }, nil
-}
-
-func readRecipe(name string) (*recipe.Recipe, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--recipe: %w", err)}
-	}
-	defer f.Close()
-	return recipe.Parse(f, name)
 }
 
 func newImagesCreateCommand(env *environment) *cobra.Command {

@@ -110,6 +110,7 @@ func subcommands() []subcommand {
 		{"logs", newLogsCommand},
 		{"kill", newKillCommand},
 		{"images", newImagesCommand},
+		{"recipe", newRecipeCommand},
 		{"pull", newPullCommand},
 		{"release", newReleaseCommand},
 		{"volume", newVolumeCommand},

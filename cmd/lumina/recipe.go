@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	goruntime "runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/dockerfile"
+	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/builder/recipe"
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// applyRecipe adds what a recipe says to o and returns its tests.
+func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (verify func(context.Context, string) error, err error) {
+	o.Apply(r)
+	if r.DiskSize != "" {
+		size, err := parseSize(r.DiskSize)
+		if err != nil {
+			return nil, r.At(err, "disk_size")
+		}
+		configure := o.Configure
+		o.Configure = func(img *image.Image) {
+			configure(img)
+			img.DiskSize = size
+		}
+	}
+	var tests []runtime.ImageTest
+	for _, t := range r.Tests {
+		tests = append(tests, runtime.ImageTest{Command: t.Command, User: t.User, Exit: t.Exit, Stdout: t.Stdout})
+	}
+	return func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir, tests...) }, nil
+}
+
+func readRecipe(name string) (*recipe.Recipe, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--recipe: %w", err)}
+	}
+	defer f.Close()
+	return recipe.Parse(f, name)
+}
+
+// beside is a path of a recipe's, which is relative to the recipe.
+func beside(r *recipe.Recipe, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(r.Name), name)
+}
+
+// recipeMaker is the maker of the recipe's Dockerfile; nil: it has none. f says
+// which VMs that has.
+func recipeMaker(env *environment, rt *runtime.Runtime, r *recipe.Recipe, f dockerfileFlags, network runtime.NetworkMode, arch string) (builder.Maker, error) {
+	d := r.Dockerfile
+	if d == nil {
+		return nil, nil
+	}
+	f.file, f.context, f.target = beside(r, d.File), beside(r, d.Context), d.Target
+	for name, value := range d.Args {
+		f.args = append(f.args, name+"="+value)
+	}
+	m, err := f.maker(env, rt, network, arch)
+	var failed *dockerfile.Error
+	if err != nil && !errors.As(err, &failed) {
+		return nil, r.At(err, "dockerfile") // else it says its own line
+	}
+	return m, err
+}
+
+// recipeCopies are the layers of what a recipe copies from this host.
+func recipeCopies(r *recipe.Recipe) (copies []builder.Copied, err error) {
+	for i, c := range r.Copy {
+		from := beside(r, c.From)
+		info, err := os.Stat(from)
+		if err != nil {
+			return nil, r.At(err, "copy", i, "from")
+		}
+		dir, name := from, "."
+		if !info.IsDir() {
+			dir, name = filepath.Split(from)
+		}
+		tree, err := files.OpenHost(dir, c.Ignore)
+		if err != nil {
+			return nil, r.At(err, "copy", i, "ignore")
+		}
+		if err := dockerfile.CheckMode(c.Mode); err != nil {
+			tree.Close()
+			return nil, r.At(fmt.Errorf("%q: %w", c.Mode, err), "copy", i, "mode")
+		}
+		copies = append(copies, builder.Copied{CreatedBy: fmt.Sprintf("copy %s to %s", path.Base(from), c.To), Write: func(ctx context.Context, w io.Writer) error {
+			return dockerfile.Copy(ctx, tree, name, c.To, c.Mode, c.UID, c.GID, w)
+		}})
+	}
+	return copies, nil
+}
+
+func newRecipeCommand(env *environment) *cobra.Command {
+	c := &cobra.Command{Use: "recipe", Short: "Work with recipes of images"}
+	c.AddCommand(&cobra.Command{
+		Use:   "check FILE…",
+		Short: "Say what is wrong with recipes, and on which line, without building them",
+		Args:  usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			var wrong []error
+			for _, name := range args {
+				if err := checkRecipe(env, name); err != nil {
+					wrong = append(wrong, err)
+				}
+			}
+			return errors.Join(wrong...)
+		},
+	})
+	return c
+}
+
+// checkRecipe finds what is wrong with a recipe and with what it names on this
+// host.
+func checkRecipe(env *environment, name string) error {
+	r, err := readRecipe(name)
+	if err != nil {
+		return err
+	}
+	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	if err != nil {
+		return err
+	}
+	if _, err := applyRecipe(&builder.Options{}, r, rt); err != nil {
+		return err
+	}
+	if _, err := recipeCopies(r); err != nil {
+		return err
+	}
+	_, err = recipeMaker(env, rt, r, dockerfileFlags{}, runtime.NetworkNAT, goruntime.GOARCH)
+	return err
+}

@@ -89,7 +89,7 @@ func TestSignalsReachTheCommand(t *testing.T) {
 	// The terminal of exec --pty passes ^C as a byte; a signal of the program itself still
 	// reaches the command.
 	t.Run("with a terminal", func(t *testing.T) {
-		cmd := command("exec", "--pty", "--user", "1000", sid, "echo $TERM; stat -c %U:%G:%a /dev/tty /proc/self/fd/0; "+trap)
+		cmd := command("exec", "--pty", "--user", "1000", sid, "echo $TERM; stat -Lc %U:%G:%a /dev/tty /proc/self/fd/0; "+trap)
 		cmd.Env = slices.DeleteFunc(cmd.Env, func(e string) bool { return strings.HasPrefix(e, "TERM=") })
 		terminal := withTerminal(t, cmd)
 		text, buf := "", make([]byte, 4096)
@@ -106,7 +106,7 @@ func TestSignalsReachTheCommand(t *testing.T) {
 			}
 		}
 		code := waitCode(t, cmd)
-		if code != 7 || !strings.HasPrefix(text, "xterm\r\n") || !strings.HasSuffix(text, "TERM\r\n") {
+		if code != 7 || !strings.HasPrefix(text, "xterm\r\nroot:tty:666\r\nUNKNOWN:tty:620\r\n") || !strings.HasSuffix(text, "TERM\r\n") {
 			t.Errorf("exit code %d, %q", code, text)
 		}
 	})

@@ -46,7 +46,7 @@ func (s *System) Changes(w io.Writer) error {
 // where /etc is, which may be a link.
 func ours(etc string) map[string]bool {
 	places := map[string]bool{"dev": true, "proc": true, "sys": true}
-	for _, name := range []string{"hostname", "hosts", "resolv.conf", "machine-id"} {
+	for _, name := range []string{"hostname", "hosts", "resolv.conf", "machine-id", "mtab"} {
 		places[path.Join(strings.TrimPrefix(etc, "/"), name)] = true
 	}
 	return places

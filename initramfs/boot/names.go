@@ -46,6 +46,10 @@ func (n *names) write(c *protocol.Configure, but ...string) error {
 		if err := makeEtc("/etc"); err != nil {
 			return err
 		}
+		// Where older programs look for what is mounted.
+		if err := os.Symlink("/proc/mounts", "/etc/mtab"); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
 	}
 	for _, f := range []struct{ path, content string }{
 		{"/etc/hostname", c.Hostname + "\n"},

@@ -83,7 +83,12 @@ func TestRunOfReference(t *testing.T) {
 	if r := lumina(t, "exec", s.SID, "id -un").succeeded(t); r.Stdout != "daemon\n" || r.BootMS == nil || *r.BootMS != 0 {
 		t.Errorf("exec: %s", r.stdout)
 	}
-	lumina(t, "session", "rm", s.SID).succeeded(t)
+	// Several at once: what one is not does not keep the others.
+	gone := "00000000-0000-4000-8000-000000000000"
+	if r := lumina(t, "session", "rm", "no-such-name", s.SID, gone); r.code != 125 || !strings.Contains(r.stderr, "no-such-name") ||
+		!strings.Contains(r.stdout, `"confirmed":true`) || !strings.Contains(r.stdout, `"confirmed":false`) {
+		t.Errorf("session rm of three: exit code %d, %s%s", r.code, r.stdout, r.stderr)
+	}
 
 	list := lumina(t, "images").succeeded(t).stdout
 	if want := regexp.MustCompile(`"name":"127\.0\.0\.1-\d+-team-app-v1-[0-9a-f]{12}","architecture":"amd64".*?"source":"` + regexp.QuoteMeta(ref) + `"`); !want.MatchString(list) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
@@ -12,12 +13,12 @@ import (
 func newSessionStopCommand(env *environment) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use:     "stop SID",
+		Use:     "stop SID…",
 		Aliases: []string{"remove", "rm"},
-		Short:   "End a session and its VM",
-		Long: "End a session and its VM: what runs in it is killed, and volumes are brought to disk first. Of a session that has crashed, what is left is removed.\n" +
+		Short:   "End sessions and their VMs",
+		Long: "End sessions and their VMs: what runs in it is killed, and volumes are brought to disk first. Of a session that has crashed, what is left is removed.\n" +
 			"SID is the identifier, a unique beginning of it, the session's name, or the JSON object that session start printed.",
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
 			if err != nil {
@@ -27,24 +28,33 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			sid, err := session.Stop(c.Context(), home, args[0], force)
-			// One that was there and is not has been stopped already: the wish is
-			// fulfilled.
-			gone := errors.Is(err, session.ErrNotFound) && sid != ""
-			if err != nil && !gone {
-				return err
+			var errs []error
+			for _, id := range args {
+				errs = append(errs, stopSession(c.Context(), env, f, home, id, force))
 			}
-			if f == formatText {
-				word := "stopped"
-				if gone {
-					word = "not running"
-				}
-				return printLine(env.stdout, "%s", word)
-			}
-			return printJSON(env.stdout, map[string]any{"sid": sid, "stopped": true, "confirmed": !gone})
+			return errors.Join(errs...)
 		},
 		ValidArgsFunction: completeSIDs(env),
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "kill the VM and its supervisor at once, also when they do not answer; volumes lose what was not written yet")
 	return c
+}
+
+// stopSession stops one session, and says so in a line.
+func stopSession(ctx context.Context, env *environment, f format, home, id string, force bool) error {
+	sid, err := session.Stop(ctx, home, id, force)
+	// One that was there and is not has been stopped already: the wish is
+	// fulfilled.
+	gone := errors.Is(err, session.ErrNotFound) && sid != ""
+	if err != nil && !gone {
+		return err
+	}
+	if f == formatText {
+		word := "stopped"
+		if gone {
+			word = "not running"
+		}
+		return printLine(env.stdout, "%s", word)
+	}
+	return printJSON(env.stdout, map[string]any{"sid": sid, "stopped": true, "confirmed": !gone})
 }

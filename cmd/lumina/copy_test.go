@@ -95,6 +95,20 @@ func TestCopies(t *testing.T) {
 			t.Errorf("%d links, %v", st.Nlink, err)
 		}
 	})
+	t.Run("a guest that is full, and the kernel's own files", func(t *testing.T) {
+		guest("mkdir /full && mount -t tmpfs -o size=1m none /full")
+		r := cp(t, "/dev/zero", "SID:/full/x")
+		if r.code != 125 || !strings.Contains(r.Message, "no space left") {
+			t.Errorf("exit code %d, %s %s", r.code, r.stdout, r.stderr)
+		}
+		if s := guest("ls -A /full"); s != "" {
+			t.Errorf("left behind: %q", s)
+		}
+		guest("mkdir -p /root/p/proc && echo x > /root/p/f && mount -t proc none /root/p/proc")
+		if r := cp(t, "SID:/root/p", dir).succeeded(t); !strings.Contains(r.stdout, `"skipped_names":["proc"]`) {
+			t.Errorf("cp of a mounted /proc: %s", r.stdout)
+		}
+	})
 	t.Run("several sources, odd names, this command's output", func(t *testing.T) {
 		cp(t, dir+"/a b:c", dir+"/-rf", project, "SID:several").succeeded(t)
 		if s := guest("ls -A several"); s != "-rf\na b:c\nproject\n" {

@@ -33,7 +33,7 @@ const copyRules = `It copies files and directories by the rules of cp -r and rsy
   umask) and belong to the image's user, or on this host to the caller. On this
   host nothing is setuid, setgid or a device, whatever the guest has.
   Hard links stay hard links, holes stay holes. Sockets, FIFOs and devices below a
-  directory are left out with a note. A file that cannot be read is left out, and
+  directory are left out with a note, and so is a mounted /proc or /sys. A file that cannot be read is left out, and
   the copy ends with an error after the others.
   A file has its name only when it is whole. Paths of the guest that do not begin
   with / are relative to the image's working directory.`
@@ -147,7 +147,7 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 	copied, err := call.copy(ctx, s, o, bars)
 	bars.close(err == nil)
 	for _, name := range copied.SkippedNames {
-		env.note("%s is a socket, FIFO or device and was not copied", name)
+		env.note("%s was not copied: it is a socket, FIFO or device, or the kernel's own as /proc", name)
 	}
 	if err != nil {
 		return report.fail(err)

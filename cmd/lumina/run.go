@@ -295,7 +295,7 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 	}
 	makeTemplateLater(env, options.VM, result.Trace)
 	for _, name := range result.NotCopied {
-		env.note("%s is a socket, FIFO or device and was not copied", name)
+		env.note("%s was not copied: it is a socket, FIFO or device, or the kernel's own as /proc", name)
 	}
 	report.network, report.transfer, report.hostError, report.boot = result.Network, result.TransferError, result.HostError, result.Boot
 	return report.finish(result.ExitCode, err)

@@ -219,8 +219,8 @@ type Copied struct {
 	// Written is what the receiver's file system took, in bytes; the receiver's
 	// to know.
 	Written int64 `json:"-"`
-	// Skipped are sockets, FIFOs and devices, which are not copied; the first
-	// hundred by name.
+	// Skipped are sockets, FIFOs and devices, and what is mounted of the kernel's
+	// as /proc, which are not copied; the first hundred by name.
 	Skipped      int64    `json:"skipped,omitempty"`
 	SkippedNames []string `json:"skipped_names,omitempty"`
 	// Failed are files that could not be read, and were left out; the first

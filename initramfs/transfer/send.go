@@ -64,7 +64,8 @@ type sender struct {
 	told   int64 // bytes when progress was last told
 	// linked are the names of files with several, by what they are.
 	linked      map[inode]string
-	linkedNames int // bytes of names in linked
+	linkedNames int    // bytes of names in linked
+	device      uint64 // of the source
 }
 
 type inode struct{ device, number uint64 }
@@ -122,6 +123,7 @@ func (s *sender) start(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	s.device = inodeOf(info).device
 	if info.IsDir() {
 		return s.send(resolved, base, "", info)
 	}
@@ -167,6 +169,7 @@ func (s *sender) send(path, name, below string, info fs.FileInfo) error {
 	switch {
 	case mode.IsRegular():
 		return s.sendNames(path, e, info)
+	case mode.IsDir() && s.copied.Files > 0 && s.mountOfKernel(path, info):
 	case mode.IsDir():
 		e.kind = kindDir
 		children, err := os.ReadDir(path)
@@ -192,6 +195,13 @@ func (s *sender) send(path, name, below string, info fs.FileInfo) error {
 		s.copied.SkippedNames = append(s.copied.SkippedNames, name)
 	}
 	return nil
+}
+
+// mountOfKernel says whether a directory is where another file system than the
+// source's begins, one that is the kernel's own, as /proc and /sys: what is in them
+// is no content, and some of it has no end.
+func (s *sender) mountOfKernel(path string, info fs.FileInfo) bool {
+	return inodeOf(info).device != s.device && isKernels(path)
 }
 
 // sendNames sends a regular file: the content with its first name, a hard link

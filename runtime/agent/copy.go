@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,26 +34,52 @@ var ErrSilent = errors.New("the guest's agent has stopped answering in the middl
 func CopyIn(ctx context.Context, conn net.Conn, local string, to *protocol.CopyIn, o CopyOptions) (copied protocol.Copied, err error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	conn = newImpatient(conn, o.Silence)
+	silence := o.silence()
+	out := &impatient{Conn: conn, silence: silence}
 	request := *to
 	request.Content, request.Preserve = transfer.IsContent(local), o.Preserve
-	if err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{
+	if err := protocol.NewWriter(out).Message(protocol.FrameRequest, &protocol.Request{
 		Version: protocol.Version, Op: protocol.OpCopyIn, CopyIn: &request}); err != nil {
 		return copied, withCause(ctx, err)
 	}
-	sent, sendErr := transfer.Send(ctx, conn, local, transfer.SendOptions{Devices: true, Progress: o.Progress})
-	if sendErr != nil && !transfer.Broken(sendErr) {
-		return sent, withCause(ctx, sendErr) // this host's own
+	// A guest that gives up says why and drops the stream. Its word ends the sending:
+	// there may be somebody on the way who takes all that is sent.
+	sending, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var reply protocol.Copied
+	answered := make(chan error, 1)
+	go func() {
+		answered <- silent(protocol.NewReader(conn).Expect(protocol.FrameReply, &reply))
+		stop(errAnswered)
+	}()
+	sent, sendErr := transfer.Send(sending, &stoppable{out, sending}, local, transfer.SendOptions{Devices: true, Progress: o.Progress})
+	if sendErr != nil && !transfer.Broken(sendErr) && sending.Err() == nil {
+		return sent, sendErr // this host's own
 	}
-	// A guest that gives up says why and drops the stream: its word explains
-	// the failure to send.
-	err = protocol.NewReader(conn).Expect(protocol.FrameReply, &copied)
-	if sendErr != nil && !isRefusal(err) {
+	_ = conn.SetReadDeadline(time.Now().Add(silence))
+	err = <-answered
+	if sendErr != nil && !isRefusal(err) && (err == nil || !errors.Is(sendErr, errAnswered)) {
 		err = fmt.Errorf("copying %s: %w", local, sendErr)
 	}
 	// What could not be read is this host's to tell.
+	copied = reply
 	copied.Skipped, copied.SkippedNames, copied.Failed, copied.FailedNames = sent.Skipped, sent.SkippedNames, sent.Failed, sent.FailedNames
 	return copied, withCause(ctx, err)
+}
+
+var errAnswered = errors.New("the guest has answered before all was sent")
+
+// stoppable is a writer that ends with a context.
+type stoppable struct {
+	net.Conn
+	ctx context.Context // of one copy only
+}
+
+func (s *stoppable) Write(p []byte) (int, error) {
+	if s.ctx.Err() != nil {
+		return 0, context.Cause(s.ctx)
+	}
+	return s.Conn.Write(p)
 }
 
 // CopyOut copies a file or directory of the guest, remote, an absolute path, to
@@ -61,7 +88,7 @@ func CopyIn(ctx context.Context, conn net.Conn, local string, to *protocol.CopyI
 func CopyOut(ctx context.Context, conn net.Conn, remote, local string, o CopyOptions) (copied protocol.Copied, err error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	conn = newImpatient(conn, o.Silence)
+	conn = &impatient{Conn: conn, silence: o.silence()}
 	if err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{
 		Version: protocol.Version, Op: protocol.OpCopyOut, CopyOut: &protocol.CopyOut{Path: remote}}); err != nil {
 		return copied, withCause(ctx, err)
@@ -72,38 +99,34 @@ func CopyOut(ctx context.Context, conn net.Conn, remote, local string, o CopyOpt
 	return copied, withCause(ctx, err)
 }
 
+// silence is how long the agent may keep a copy waiting.
+func (o *CopyOptions) silence() time.Duration { return cmp.Or(o.Silence, 2*time.Minute) }
+
 // impatient is a connection whose reads and writes take no longer than they may.
 // The time that passes between them, while the host is busy, does not count.
 type impatient struct {
 	net.Conn
-	silence time.Duration
-	set     time.Time // when the deadline was set
-}
-
-func newImpatient(conn net.Conn, silence time.Duration) net.Conn {
-	if silence == 0 {
-		silence = 2 * time.Minute
-	}
-	return &impatient{Conn: conn, silence: silence}
+	silence          time.Duration
+	readSet, written time.Time // when the deadlines were set
 }
 
 // extend sets a new deadline when the old one has lost a part of its time: setting
 // one for each piece would cost more than it is worth.
-func (c *impatient) extend() {
-	if now := time.Now(); now.Sub(c.set) > c.silence/8 {
-		c.set = now
-		_ = c.SetDeadline(now.Add(c.silence)) // one that knows none waits on
+func (c *impatient) extend(last *time.Time, set func(time.Time) error) {
+	if now := time.Now(); now.Sub(*last) > c.silence/8 {
+		*last = now
+		_ = set(now.Add(c.silence)) // one that knows none waits on
 	}
 }
 
 func (c *impatient) Read(p []byte) (int, error) {
-	c.extend()
+	c.extend(&c.readSet, c.SetReadDeadline)
 	n, err := c.Conn.Read(p)
 	return n, silent(err)
 }
 
 func (c *impatient) Write(p []byte) (int, error) {
-	c.extend()
+	c.extend(&c.written, c.SetWriteDeadline)
 	n, err := c.Conn.Write(p)
 	return n, silent(err)
 }

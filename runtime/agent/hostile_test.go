@@ -224,6 +224,29 @@ func TestSilentAgent(t *testing.T) {
 	}
 }
 
+// A guest that gives up early ends the sending, though all that is sent is taken.
+func TestGuestThatGivesUp(t *testing.T) {
+	for name, says := range map[string]string{
+		"an error":      frame(protocol.FrameError, `{"code":"failed","message":"no space left"}`),
+		"an early word": frame(protocol.FrameReply, "{}"),
+		"nothing":       "",
+	} {
+		here, there := net.Pipe()
+		go func() {
+			go func() { _, _ = io.Copy(io.Discard, there) }()
+			_, _ = there.Write([]byte(says))
+			if says == "" {
+				there.Close()
+			}
+		}()
+		_, err := CopyIn(t.Context(), here, "/dev/zero", &protocol.CopyIn{Path: "/x"}, CopyOptions{})
+		if name == "an error" && (err == nil || !strings.Contains(err.Error(), "no space left")) || err == nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		there.Close()
+	}
+}
+
 // repeat reads the same again and again.
 type repeat struct {
 	b  []byte

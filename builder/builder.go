@@ -211,28 +211,29 @@ func writeKernel(path string, k Kernel, arch string) error {
 }
 
 // CheckKernel looks whether f begins like a kernel that an architecture boots:
-// an ELF file of amd64, or an uncompressed arm64 Image (the kernel's
-// Documentation/arch/arm64/booting.rst).
+// an ELF file or a bzImage of amd64 (Documentation/arch/x86/boot.rst of the
+// kernel), or an uncompressed arm64 Image (Documentation/arch/arm64/booting.rst).
 func CheckKernel(f io.ReaderAt, arch string) error {
-	head := make([]byte, 64)
+	head := make([]byte, 0x206)
 	n, err := f.ReadAt(head, 0)
-	if n < len(head) {
+	if n < 64 {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("reading the kernel: %w", err)
 		}
 		return fmt.Errorf("the kernel has %d bytes: it is empty or cut off", n)
 	}
 	isELF := bytes.HasPrefix(head, []byte("\x7fELF")) && binary.LittleEndian.Uint16(head[18:]) == 62
+	isBzImage := string(head[0x202:]) == "HdrS"
 	isARM := string(head[56:60]) == "ARM\x64"
 	switch {
-	case arch == "amd64" && isELF, arch == "arm64" && isARM:
+	case arch == "amd64" && (isELF || isBzImage), arch == "arm64" && isARM:
 		return nil
-	case isELF, isARM:
+	case isELF, isBzImage, isARM:
 		return fmt.Errorf("the kernel is for another architecture than the image, %s", arch)
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return fmt.Errorf("the kernel is compressed; give the uncompressed one (arm64: Image, amd64: vmlinux)")
+		return fmt.Errorf("the kernel is compressed; give the uncompressed one (arm64: Image, amd64: vmlinux or bzImage)")
 	}
-	return fmt.Errorf("the kernel is none that can be booted (arm64: Image, amd64: vmlinux)")
+	return fmt.Errorf("the kernel is none that can be booted (arm64: Image, amd64: vmlinux or bzImage)")
 }
 
 // source is what a root file system comes from.

@@ -296,7 +296,11 @@ func kernelOf(path string) func(arch string) (builder.Kernel, error) {
 		}
 	}
 	return func(arch string) (builder.Kernel, error) {
-		k, err := kernelconfig.Open(arch)
+		open := kernelconfig.Open
+		if goruntime.GOOS == "darwin" && arch == "amd64" {
+			open = kernelconfig.OpenEFI // Virtualization.framework boots a bzImage
+		}
+		k, err := open(arch)
 		if err != nil {
 			return builder.Kernel{}, err
 		}

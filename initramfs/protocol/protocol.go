@@ -15,12 +15,15 @@ const Version = 4
 // PortName is the name of the virtio-serial port that the agent listens on.
 const PortName = "org.lumina.agent.0"
 
-// VsockPort is the vsock port that the agent listens on.
-const VsockPort = 1024
-
-// VsockReadyPort is the host's vsock port that the agent connects to, once and
-// for nothing else, when it listens: nobody has to try again and again.
+// VsockReadyPort is the host's vsock port that the agent connects to, once, when
+// it is up. That connection carries all streams, as the serial port does: hello
+// from the host, hello from the guest, then the mux. A second one is that of a
+// guest that has reset.
 const VsockReadyPort = 1025
+
+// VsockPort is the vsock port on which the agent awaits a host that has restored
+// the guest: its first connection did not survive that.
+const VsockPort = 1024
 
 // DiskRoot and DiskScratch are the virtio-blk serial numbers by which the guest
 // tells its disks apart. A volume's disk is DiskVolume followed by its number.

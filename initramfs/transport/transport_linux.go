@@ -20,17 +20,38 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/uevent"
 )
 
-// ListenVsock listens on the agent's vsock port; a connection is a stream.
-func ListenVsock() (net.Listener, error) {
+// ServeVsock connects to the host's vsock port, which carries all streams of the
+// host that started the guest, and listens on the agent's for one that restored
+// it. serve is given the streams of each.
+func ServeVsock(serve func(net.Listener) error) error {
 	l, err := vsock.Listen(protocol.VsockPort, nil)
 	if err != nil {
-		return nil, fmt.Errorf("listening on vsock port %d: %w", protocol.VsockPort, err)
+		return fmt.Errorf("listening on vsock port %d: %w", protocol.VsockPort, err)
 	}
-	// A host that does not want to know does not listen.
+	defer l.Close()
+	// A host that did not start the guest does not listen.
 	if c, err := vsock.Dial(vsock.Host, protocol.VsockReadyPort, nil); err == nil {
-		c.Close()
+		go serveHost(c, serve)
 	}
-	return l, nil
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return fmt.Errorf("accepting a host: %w", err)
+		}
+		// A process of the guest is no host, whatever user it runs as.
+		if a, ok := c.RemoteAddr().(*vsock.Addr); !ok || a.ContextID != vsock.Host {
+			c.Close()
+			continue
+		}
+		go serveHost(c, serve)
+	}
+}
+
+func serveHost(c net.Conn, serve func(net.Listener) error) {
+	defer c.Close()
+	if s, err := accept(c); err == nil {
+		_ = serve(s) // until the host goes
+	}
 }
 
 // Port is the agent's virtio-serial port.
@@ -70,17 +91,19 @@ func findPort() (string, error) {
 }
 
 // Accept waits for a host to greet and returns the session of its streams.
-func (p *Port) Accept() (*mux.Session, error) {
-	if err := protocol.ReceiveHello(p.file); err != nil {
+func (p *Port) Accept() (*mux.Session, error) { return accept(p.file) }
+
+func accept(c io.ReadWriteCloser) (*mux.Session, error) {
+	if err := protocol.ReceiveHello(c); err != nil {
 		if !errors.Is(err, io.EOF) { // of a host that is not there
-			_ = protocol.SendHello(p.file) // so that the host sees our version
+			_ = protocol.SendHello(c) // so that the host sees our version
 		}
 		return nil, err
 	}
-	if err := protocol.SendHello(p.file); err != nil {
+	if err := protocol.SendHello(c); err != nil {
 		return nil, fmt.Errorf("greeting the host: %w", err)
 	}
-	return mux.Server(p.file), nil
+	return mux.Server(c), nil
 }
 
 // AcceptLater is Accept for a host that may come at any time, and go: without

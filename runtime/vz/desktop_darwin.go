@@ -29,11 +29,11 @@ const (
 )
 
 // WriteVariables is part of [vm.DesktopDriver].
-func (*Driver) WriteVariables(arch string, to *os.File) error {
-	if err := errors.Join(checkHost(), checkArch(arch)); err != nil {
+func (d *Driver) WriteVariables(arch string, to *os.File) error {
+	if err := errors.Join(d.checkHost(), checkArch(arch)); err != nil {
 		return err
 	}
-	err := byName(to, func(name string) error {
+	err := d.byName(to, func(name string) error {
 		_, err := apple.NewEFIVariableStore(name, apple.WithCreatingEFIVariableStore())
 		return err
 	})
@@ -43,72 +43,68 @@ func (*Driver) WriteVariables(arch string, to *os.File) error {
 	return nil
 }
 
-// byName fills a file that is open: the framework makes its own, by name.
-func byName(to *os.File, make func(name string) error) (err error) {
-	name, err := filePath(to)
-	if err != nil {
-		return err
-	}
-	name += ".vz"
-	defer func() {
-		if removed := os.Remove(name); !errors.Is(removed, os.ErrNotExist) {
-			err = errors.Join(err, removed)
-		}
-	}()
-	if err := make(name); err != nil {
-		return err
-	}
-	from, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	_, err = io.Copy(to, from)
-	return err
-}
-
 // NewIdentifier is part of [vm.Identifies].
 func (d *Driver) NewIdentifier(f vm.Firmware) ([]byte, error) {
-	if err := checkHost(); err != nil {
+	if err := d.checkHost(); err != nil {
 		return nil, err
 	}
 	if f == vm.FirmwareMac {
 		return d.newMacIdentifier()
 	}
-	identifier, err := apple.NewGenericMachineIdentifier()
+	identifier, err := d.framework.newIdentifier()
 	if err != nil {
 		return nil, fmt.Errorf("making the machine's identifier: %w", err)
 	}
-	// Its bytes are the framework's, and go with the identifier.
-	return append([]byte(nil), identifier.DataRepresentation()...), nil
+	return identifier, nil
 }
 
 // StartDesktop is part of [vm.DesktopDriver].
 func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desktop, error) {
-	m, err := d.defineDesktop(spec)
+	m, err := d.defineDesktop(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.start(ctx); err != nil {
-		return nil, err
+	if err := m.run(ctx, func() error { return whileLocked(ctx, m.vm.start) }); err != nil {
+		return nil, fmt.Errorf("starting the machine: %w", err)
 	}
 	return m, nil
 }
 
 // defineDesktop lays out a machine and makes it, stopped.
-func (d *Driver) defineDesktop(spec vm.DesktopSpec) (*desktop, error) {
-	if err := checkHost(); err != nil {
+func (d *Driver) defineDesktop(ctx context.Context, spec vm.DesktopSpec) (*desktop, error) {
+	if err := d.checkHost(); err != nil {
 		return nil, err
 	}
 	if err := checkDesktop(spec); err != nil {
 		return nil, err
 	}
-	m := &desktop{newMachine(0)}
-	return m, m.define(func() (*apple.VirtualMachineConfiguration, error) { return m.configure(spec) })
+	m := &desktop{machine: newMachine(0)}
+	err := whileLocked(ctx, func() error {
+		config, err := m.configure(spec)
+		if err != nil {
+			return err
+		}
+		made, err := validated(config)
+		if err != nil {
+			return err
+		}
+		m.vm, m.apple = made, made.vm
+		return nil
+	})
+	if err != nil {
+		m.closeFiles()
+		return nil, err
+	}
+	return m, nil
 }
 
 // desktop is one running machine with a screen.
-type desktop struct{ *machine }
+type desktop struct {
+	*machine
+	apple *apple.VirtualMachine
+	port  *console
+	nic   *nic // nil for none
+}
 
 func (m *desktop) configure(spec vm.DesktopSpec) (*apple.VirtualMachineConfiguration, error) {
 	loader, err := desktopLoader(spec)
@@ -119,11 +115,15 @@ func (m *desktop) configure(spec vm.DesktopSpec) (*apple.VirtualMachineConfigura
 	if err != nil {
 		return nil, fmt.Errorf("the machine's configuration: %w", err)
 	}
-	serial := io.Writer(m.console)
-	if spec.Serial != nil {
-		serial = spec.Serial
+	port, err := m.serialPort(spec)
+	if err != nil {
+		return nil, fmt.Errorf("the console: %w", err)
 	}
-	steps := []error{m.addConsole(config, serial), addStorage(config, spec), addNetwork(config, spec.Network), addRest(config), addSound(config)}
+	network, err := m.network(spec)
+	if err != nil {
+		return nil, fmt.Errorf("the NIC: %w", err)
+	}
+	steps := []error{addConsole(config, port), addStorage(config, spec), addNIC(config, network), addEntropy(config), addSound(config)}
 	if spec.HardwareModel != nil {
 		steps = append(steps, addMac(config, spec))
 	} else {
@@ -137,22 +137,48 @@ func (m *desktop) configure(spec vm.DesktopSpec) (*apple.VirtualMachineConfigura
 	return config, nil
 }
 
+// serialPort and network are made once, though a locked disk may need several
+// configurations.
+func (m *desktop) serialPort(spec vm.DesktopSpec) (*console, error) {
+	if m.port == nil {
+		serial := io.Writer(m.console)
+		if spec.Serial != nil {
+			serial = spec.Serial
+		}
+		var err error
+		if m.port, err = m.addConsole(serial, nil); err != nil {
+			return nil, err
+		}
+	}
+	return m.port, nil
+}
+
+func (m *desktop) network(spec vm.DesktopSpec) (*nic, error) {
+	if m.nic == nil && spec.Network != nil {
+		var err error
+		if m.nic, err = m.addNIC(spec.Network); err != nil {
+			return nil, err
+		}
+	}
+	return m.nic, nil
+}
+
 func desktopLoader(spec vm.DesktopSpec) (apple.BootLoader, error) {
 	switch {
 	case spec.HardwareModel != nil:
 		return macLoader()
 	case spec.Direct != nil:
-		kernel, err := filePath(spec.Direct.Kernel)
+		kernel, err := appleFramework{}.path(spec.Direct.Kernel)
 		if err != nil {
 			return nil, err
 		}
-		initrd, err := filePath(spec.Direct.Initrd)
+		initrd, err := appleFramework{}.path(spec.Direct.Initrd)
 		if err != nil {
 			return nil, err
 		}
 		return apple.NewLinuxBootLoader(kernel, apple.WithCommandLine(spec.Direct.CommandLine+" console=hvc0"), apple.WithInitrd(initrd))
 	}
-	name, err := filePath(spec.Variables)
+	name, err := appleFramework{}.path(spec.Variables)
 	if err != nil {
 		return nil, err
 	}
@@ -207,12 +233,20 @@ func addInput(config *apple.VirtualMachineConfiguration, pointers ...apple.Point
 	return nil
 }
 
+func attachFile(f *os.File, readOnly bool) (*apple.DiskImageStorageDeviceAttachment, error) {
+	path, err := appleFramework{}.path(f)
+	if err != nil {
+		return nil, err
+	}
+	return attach(disk{path: path, readOnly: readOnly, sync: !readOnly})
+}
+
 // addStorage adds disk and medium. An empty disk does not boot, and the firmware
 // goes on to the medium.
 func addStorage(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) error {
 	var devices []apple.StorageDeviceConfiguration
 	if spec.Disk != nil {
-		attachment, err := attach(vm.Disk{File: spec.Disk})
+		attachment, err := attachFile(spec.Disk, false)
 		if err != nil {
 			return fmt.Errorf("the disk: %w", err)
 		}
@@ -228,7 +262,7 @@ func addStorage(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) 
 		devices = append(devices, device)
 	}
 	if spec.Medium != nil {
-		attachment, err := attach(vm.Disk{File: spec.Medium, ReadOnly: true})
+		attachment, err := attachFile(spec.Medium, true)
 		if err != nil {
 			return fmt.Errorf("the medium: %w", err)
 		}
@@ -283,12 +317,12 @@ func addClipboard(config *apple.VirtualMachineConfiguration) error {
 
 // RunWindow is part of [vm.Windowed].
 func (m *desktop) RunWindow(title string) error {
-	return m.vm.StartGraphicApplication(screenWidth, screenHeight, apple.WithWindowTitle(title))
+	return m.apple.StartGraphicApplication(screenWidth, screenHeight, apple.WithWindowTitle(title))
 }
 
 // PowerButton is part of [vm.Desktop].
 func (m *desktop) PowerButton() error {
-	asked, err := m.vm.RequestStop()
+	asked, err := m.apple.RequestStop()
 	if err == nil && !asked {
 		err = errors.New("the framework did not")
 	}

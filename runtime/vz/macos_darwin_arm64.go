@@ -31,8 +31,8 @@ func (*Driver) newMacIdentifier() ([]byte, error) {
 }
 
 // LatestMacOS is part of [vm.MacDriver].
-func (*Driver) LatestMacOS() (string, error) {
-	if err := checkHost(); err != nil {
+func (d *Driver) LatestMacOS() (string, error) {
+	if err := d.checkHost(); err != nil {
 		return "", err
 	}
 	url, err := apple.GetLatestSupportedMacOSRestoreImageURL()
@@ -43,8 +43,8 @@ func (*Driver) LatestMacOS() (string, error) {
 }
 
 // ReadMacOS is part of [vm.MacDriver].
-func (*Driver) ReadMacOS(image string) (*vm.MacOS, error) {
-	if err := checkHost(); err != nil {
+func (d *Driver) ReadMacOS(image string) (*vm.MacOS, error) {
+	if err := d.checkHost(); err != nil {
 		return nil, err
 	}
 	restore, err := apple.LoadMacOSRestoreImageFromPath(image)
@@ -62,12 +62,12 @@ func (*Driver) ReadMacOS(image string) (*vm.MacOS, error) {
 }
 
 // WriteAuxiliary is part of [vm.MacDriver].
-func (*Driver) WriteAuxiliary(hardwareModel []byte, to *os.File) error {
+func (d *Driver) WriteAuxiliary(hardwareModel []byte, to *os.File) error {
 	model, err := macModel(hardwareModel)
 	if err != nil {
 		return err
 	}
-	err = byName(to, func(name string) error {
+	err = d.byName(to, func(name string) error {
 		_, err := apple.NewMacAuxiliaryStorage(name, apple.WithCreatingMacAuxiliaryStorage(model))
 		return err
 	})
@@ -100,7 +100,7 @@ func addMac(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) erro
 	if err != nil {
 		return fmt.Errorf("the machine's identifier: %w", err)
 	}
-	name, err := filePath(spec.Variables)
+	name, err := appleFramework{}.path(spec.Variables)
 	if err != nil {
 		return err
 	}
@@ -141,14 +141,14 @@ const giveUpTime = 10 * time.Second
 
 // InstallMacOS is part of [vm.MacDriver].
 func (d *Driver) InstallMacOS(ctx context.Context, spec vm.DesktopSpec, image string, progress func(float64)) error {
-	m, err := d.defineDesktop(spec)
+	m, err := d.defineDesktop(ctx, spec)
 	if err != nil {
 		return err
 	}
-	defer m.closeConsole()
+	defer m.closeFiles()
 	// The installer starts the machine, and leaves it running or not.
-	states := m.vm.StateChangedNotify()
-	installer, err := apple.NewMacOSInstaller(m.vm, image)
+	states := m.apple.StateChangedNotify()
+	installer, err := apple.NewMacOSInstaller(m.apple, image)
 	if err != nil {
 		return fmt.Errorf("installing macOS: %w", err)
 	}
@@ -185,8 +185,8 @@ func (d *Driver) InstallMacOS(ctx context.Context, spec vm.DesktopSpec, image st
 }
 
 // end stops a machine that nobody watches, and waits until it has.
-func (m *machine) end(states <-chan apple.VirtualMachineState) {
-	if !m.vm.CanStop() {
+func (m *desktop) end(states <-chan apple.VirtualMachineState) {
+	if !m.apple.CanStop() {
 		return // it has ended
 	}
 	m.Kill()

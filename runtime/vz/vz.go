@@ -41,10 +41,7 @@ func checkSpec(spec vm.Spec) error {
 	if spec.Nested {
 		return fmt.Errorf("%w: this driver's guests do not run virtual machines", vm.ErrUnsupported)
 	}
-	if spec.Arch == "arm64" {
-		return checkKernel(spec.Kernel)
-	}
-	return nil
+	return checkKernel(spec.Kernel, spec.Arch)
 }
 
 func checkMachine(arch string, cpus int, memory int64) error {
@@ -93,20 +90,26 @@ func checkDesktop(spec vm.DesktopSpec) error {
 	if spec.Identifier != nil && len(spec.Identifier) == 0 {
 		return errors.New("the machine's identifier is empty: its manifest has lost it")
 	}
-	if spec.Direct != nil && spec.Arch == "arm64" {
-		return checkKernel(spec.Direct.Kernel)
+	if spec.Direct != nil {
+		return checkKernel(spec.Direct.Kernel, spec.Arch)
 	}
 	return nil
 }
 
 // checkKernel looks whether f is what the framework boots: it says nothing but
-// "internal error" of anything else (the kernel's booting.rst).
-func checkKernel(f io.ReaderAt) error {
-	head := make([]byte, 64)
-	if _, err := f.ReadAt(head, 0); err != nil {
+// "internal error" of anything else (the kernel's booting.rst and, of Macs with an
+// Intel processor, boot.rst).
+func checkKernel(f io.ReaderAt, arch string) error {
+	head := make([]byte, 0x206)
+	if n, err := f.ReadAt(head, 0); n < 64 {
 		return fmt.Errorf("reading the kernel: %w", err)
 	}
 	switch {
+	case arch == "amd64":
+		if string(head[0x202:]) != "HdrS" {
+			return errors.New("the kernel is no bzImage, which a Mac with an Intel processor boots: make the image on this Mac with lumina images create")
+		}
+		return nil
 	case string(head[56:60]) == "ARM\x64":
 		return nil
 	case head[0] == 0x1f && head[1] == 0x8b:

@@ -2,6 +2,7 @@ package vz
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	goruntime "runtime"
 	"strings"
@@ -26,15 +27,18 @@ func TestCheckKernel(t *testing.T) {
 	tests := []struct {
 		name, want string
 		kernel     []byte
+		arch       string
 	}{
-		{"Image", "", image},
-		{"gzip", "compressed with gzip", append([]byte{0x1f, 0x8b}, make([]byte, 100)...)},
-		{"zboot", "compressed EFI image", append([]byte("MZ\x00\x00zimg"), make([]byte, 100)...)},
-		{"ELF", "no arm64 Image", append([]byte("\x7fELF"), make([]byte, 100)...)},
-		{"short", "reading the kernel", []byte("MZ")},
+		{"Image", "", image, ""},
+		{"gzip", "compressed with gzip", append([]byte{0x1f, 0x8b}, make([]byte, 100)...), ""},
+		{"zboot", "compressed EFI image", append([]byte("MZ\x00\x00zimg"), make([]byte, 100)...), ""},
+		{"ELF", "no arm64 Image", append([]byte("\x7fELF"), make([]byte, 100)...), ""},
+		{"short", "reading the kernel", []byte("MZ"), ""},
+		{"bzImage", "", append(make([]byte, 0x202), "HdrS and more"...), "amd64"},
+		{"vmlinux", "no bzImage", append([]byte("\x7fELF"), make([]byte, 0x300)...), "amd64"},
 	}
 	for _, tt := range tests {
-		err := checkKernel(bytes.NewReader(tt.kernel))
+		err := checkKernel(bytes.NewReader(tt.kernel), cmp.Or(tt.arch, "arm64"))
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}

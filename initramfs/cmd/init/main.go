@@ -5,7 +5,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -58,25 +57,20 @@ func serve(system *boot.System) error {
 		return serveAlone(system)
 	}
 	server := agent.NewServer(system, agent.NewReaper())
-	l, err := listen(system)
-	if err != nil {
-		return err
-	}
-	return server.Serve(l)
-}
-
-func listen(system *boot.System) (net.Listener, error) {
 	if system.Transport() == "vsock" {
-		return transport.ListenVsock()
+		return transport.ServeVsock(server.Serve)
 	}
 	port, err := transport.OpenPort()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	system.Mark("opening the port")
 	l, err := port.Accept()
+	if err != nil {
+		return err
+	}
 	system.Mark("greeting the host")
-	return l, err
+	return server.Serve(l)
 }
 
 // serveAlone serves the hosts that come, if any, of a guest that does without.
@@ -85,12 +79,7 @@ func serveAlone(system *boot.System) error {
 	server := agent.NewServer(system, reaper)
 	server.Configured()
 	go system.Run(reaper.Start)
-	go func() {
-		// The machine may have no vsock.
-		if l, err := transport.ListenVsock(); err == nil {
-			_ = server.Serve(l)
-		}
-	}()
+	go func() { _ = transport.ServeVsock(server.Serve) }() // the machine may have none
 	for {
 		port, err := transport.OpenPort()
 		if err != nil {

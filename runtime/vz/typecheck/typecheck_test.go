@@ -41,9 +41,9 @@ func TestDarwin(t *testing.T) {
 // The check fails when a call of vz does not exist or has a wrong type.
 func TestDarwinIsReallyChecked(t *testing.T) {
 	for _, tt := range []struct{ name, file, old, new, want string }{
-		{"a call that vz does not have", "driver_darwin.go", "apple.NewVirtioEntropyDeviceConfiguration()", "apple.NewVirtioEntropyDevice()", "undefined: apple.NewVirtioEntropyDevice"},
-		{"a method that vz does not have", "driver_darwin.go", "m.vm.Start()", "m.vm.StartUp()", "m.vm.StartUp undefined"},
-		{"an argument of another type", "driver_darwin.go", "uint(spec.CPUs)", "spec.CPUs", "cannot use spec.CPUs"},
+		{"a call that vz does not have", "framework_darwin.go", "apple.NewVirtioEntropyDeviceConfiguration()", "apple.NewVirtioEntropyDevice()", "undefined: apple.NewVirtioEntropyDevice"},
+		{"a method that vz does not have", "framework_darwin.go", "m.vm.Start()", "m.vm.StartUp()", "m.vm.StartUp undefined"},
+		{"an argument of another type", "framework_darwin.go", "uint(c.cpus)", "c.cpus", "cannot use c.cpus"},
 		{"a file of a desktop", "desktop_darwin.go", "apple.NewEFIBootLoader(", "apple.NewUEFIBootLoader(", "undefined: apple.NewUEFIBootLoader"},
 		{"a file of one architecture", "macos_darwin_arm64.go", "installer.FractionCompleted()", "installer.Progress()", "installer.Progress undefined"},
 	} {

@@ -1,0 +1,157 @@
+package vz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// Driver starts machines.
+type Driver struct {
+	framework framework
+	// cacheDir keeps what was found out about this host: whether it restores
+	// machines.
+	cacheDir string
+}
+
+var (
+	_ vm.Driver      = (*Driver)(nil)
+	_ vm.NamedDisks  = (*Driver)(nil)
+	_ vm.Snapshotter = (*Driver)(nil)
+)
+
+func newDriver(f framework) *Driver {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return &Driver{framework: f, cacheDir: filepath.Join(dir, "lumina")}
+}
+
+// NamesDisks is part of [vm.NamedDisks]: the framework opens disks by name.
+func (*Driver) NamesDisks() bool { return true }
+
+// Start is part of [vm.Driver].
+func (d *Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
+	identifier, err := d.framework.newIdentifier()
+	if err != nil {
+		return nil, fmt.Errorf("making the machine's identifier: %w", err)
+	}
+	m, err := d.define(ctx, spec, identifier)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.boot(ctx); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// checkHost looks whether this macOS is new enough.
+func (d *Driver) checkHost() error {
+	release, err := d.framework.release()
+	if err != nil {
+		return fmt.Errorf("reading the release of macOS: %w", err)
+	}
+	return checkMacOS(release)
+}
+
+// lockPatience is how long the disks of a machine that has just ended may stay
+// locked, and lockPause is how long to wait before the next try: the framework
+// does not tell when it lets go.
+const (
+	lockPatience = 5 * time.Second
+	lockPause    = 100 * time.Millisecond
+)
+
+// define lays out a machine that has an agent and makes it, stopped.
+func (d *Driver) define(ctx context.Context, spec vm.Spec, identifier []byte) (*machine, error) {
+	return d.defineWith(ctx, spec, identifier, func(*configuration) {})
+}
+
+func (d *Driver) defineWith(ctx context.Context, spec vm.Spec, identifier []byte, change func(*configuration)) (*machine, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.checkHost(); err != nil {
+		return nil, err
+	}
+	if err := checkSpec(spec); err != nil {
+		return nil, err
+	}
+	m := newMachine(spec.ConsoleTail)
+	config, err := d.configure(m, spec, identifier)
+	if err == nil {
+		change(config)
+		err = whileLocked(ctx, func() (err error) {
+			m.vm, err = d.framework.newMachine(config)
+			return err
+		})
+	}
+	if err != nil {
+		m.closeFiles()
+		return nil, err
+	}
+	return m, nil
+}
+
+// whileLocked tries again while a disk is still held by a machine that has ended.
+func whileLocked(ctx context.Context, try func() error) error {
+	patience := time.NewTimer(lockPatience)
+	defer patience.Stop()
+	for {
+		err := try()
+		if !errors.Is(err, errLocked) {
+			return err
+		}
+		select {
+		case <-time.After(lockPause):
+		case <-patience.C:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// configure translates a spec. m owns the files that must outlive the call.
+func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*configuration, error) {
+	c := &configuration{commandLine: commandLine(spec), cpus: spec.CPUs, memory: spec.Memory, identifier: identifier, entropy: true}
+	var err error
+	if c.kernel, err = d.framework.path(spec.Kernel); err != nil {
+		return nil, err
+	}
+	if c.initramfs, err = d.framework.path(spec.Initramfs); err != nil {
+		return nil, err
+	}
+	for _, s := range spec.Disks {
+		path, err := d.framework.path(s.File)
+		if err != nil {
+			return nil, fmt.Errorf("disk %q: %w", s.Serial, err)
+		}
+		c.disks = append(c.disks, disk{path: path, serial: s.Serial, readOnly: s.ReadOnly, sync: !s.Ephemeral && !s.ReadOnly})
+	}
+	for _, s := range spec.Shares {
+		c.shares = append(c.shares, share{tag: s.Tag, dir: s.Dir, readOnly: s.ReadOnly})
+	}
+	if spec.Network != nil {
+		if c.nic, err = m.addNIC(spec.Network); err != nil {
+			return nil, fmt.Errorf("the NIC: %w", err)
+		}
+	}
+	if c.console, err = m.addConsole(m.console, m.seePanic()); err != nil {
+		return nil, fmt.Errorf("the console: %w", err)
+	}
+	return c, nil
+}
+
+// commandLine is the kernel's: the console is a virtio one, the agent is reached
+// by vsock.
+func commandLine(spec vm.Spec) string {
+	return spec.CommandLine + " console=hvc0 lumina.transport=vsock"
+}

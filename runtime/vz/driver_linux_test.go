@@ -1,0 +1,293 @@
+package vz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/initramfs"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/ext4"
+	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
+)
+
+// bench is a driver over the simulation, and an image for its machines.
+type bench struct {
+	sim    *simulation
+	driver *Driver
+	store  *image.Store
+	line   string
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it boots VMs")
+	}
+	if goruntime.GOARCH != "amd64" {
+		t.Skip("the simulated machine is an amd64 one")
+	}
+	layout, err := buildertest.Debian(goruntime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{sim: &simulation{t: t, hold: 300 * time.Millisecond}, store: image.NewStore(filepath.Join(t.TempDir(), "images"))}
+	b.driver = &Driver{framework: b.sim, cacheDir: t.TempDir()}
+	img, err := builder.Create(t.Context(), builder.Options{
+		Name: "debian", Reference: "oci:" + layout + ":latest", Store: b.store, CacheDir: t.TempDir(), Kernel: macKernel, Initramfs: initramfs.Read,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.line = img.Kernel.CommandLine
+	return b
+}
+
+// macKernel is what an Intel Mac boots: the bzImage.
+func macKernel(arch string) (builder.Kernel, error) {
+	k, err := kernelconfig.OpenEFI(arch)
+	if err != nil {
+		return builder.Kernel{}, err
+	}
+	return builder.Kernel{Version: k.Version, CommandLine: kernelconfig.CommandLine(arch), Default: true, Open: k.Open}, nil
+}
+
+func (b *bench) spec(t testing.TB) vm.Spec {
+	t.Helper()
+	files, err := b.store.Open("debian")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { files.Close() })
+	open := func(name string) *os.File {
+		f, err := files.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	return vm.Spec{
+		Arch: goruntime.GOARCH, Kernel: open(image.Kernel), Initramfs: open(image.Initramfs), CommandLine: b.line,
+		CPUs: 2, Memory: 256 << 20,
+		Disks: []vm.Disk{
+			{File: open(image.Rootfs), Serial: protocol.DiskRoot, ReadOnly: true},
+			{File: formatted(t, filepath.Join(t.TempDir(), "scratch")), Serial: protocol.DiskScratch, Ephemeral: true},
+		},
+	}
+}
+
+func formatted(t testing.TB, name string) *os.File {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := ext4.Format(f, 64<<20, ext4.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (b *bench) with(t testing.TB, option string) vm.Spec {
+	s := b.spec(t)
+	s.CommandLine += " " + option
+	return s
+}
+
+func (b *bench) target() vmtest.Target {
+	return vmtest.Target{
+		Driver:  b.driver,
+		Spec:    b.spec,
+		NoAgent: func(t testing.TB) vm.Spec { return b.with(t, "rdinit=/missing") },
+		Silent:  func(t testing.TB) vm.Spec { return b.with(t, "lumina.disk=missing") },
+		PowerOff: func(t testing.TB, m vm.Machine) {
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			conn, err := m.Dial(ctx)
+			if err == nil {
+				err = agent.Shutdown(ctx, conn)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		},
+		Crash: func(t testing.TB, m vm.Machine) {
+			_, _ = vmtest.Shell(context.Background(), m, "echo c >/proc/sysrq-trigger")
+		},
+		Print: func(t testing.TB, m vm.Machine, line string) {
+			if _, err := vmtest.Shell(context.Background(), m, fmt.Sprintf("echo '%s' >/dev/console", line)); err != nil {
+				t.Error(err)
+			}
+		},
+		Patience: time.Minute,
+	}
+}
+
+// The driver keeps the contract of drivers, over a framework that does what
+// Apple's does.
+func TestSuite(t *testing.T) { vmtest.Run(t, newBench(t).target()) }
+
+// What the suite does not ask of every driver.
+func TestFramework(t *testing.T) {
+	b := newBench(t)
+	start := func(t *testing.T, spec vm.Spec) vm.Machine {
+		t.Helper()
+		m, err := b.driver.Start(context.Background(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			m.Kill()
+			<-m.Done()
+		})
+		return m
+	}
+	configure := func(t *testing.T, m vm.Machine, c *protocol.Configure) {
+		t.Helper()
+		c.Hostname, c.MachineID, c.Seed = "mac", strings.Repeat("0a", 16), []byte("seed")
+		conn, err := m.Dial(t.Context())
+		if err == nil {
+			_, err = agent.Configure(t.Context(), conn, c)
+		}
+		if err != nil {
+			t.Fatalf("%v; console: %s", err, m.Console())
+		}
+	}
+	t.Run("a guest that resets ends its machine", func(t *testing.T) {
+		m := start(t, b.spec(t))
+		configure(t, m, &protocol.Configure{})
+		_, _ = vmtest.Shell(t.Context(), m, "echo b >/proc/sysrq-trigger")
+		<-m.Done()
+		if err := m.Err(); err == vm.ErrEnded || !strings.Contains(err.Error(), "reset") {
+			t.Errorf("Err is %v, want that the guest reset", err)
+		}
+	})
+	t.Run("a panic before the agent is told, with its text", func(t *testing.T) {
+		m := start(t, b.with(t, "rdinit=/missing"))
+		<-m.Done()
+		if err := m.Err(); err == vm.ErrEnded || !strings.Contains(err.Error(), "panicked") {
+			t.Errorf("Err is %v", err)
+		}
+		if !strings.Contains(m.Console(), string(panicText)) {
+			t.Errorf("console: %s", m.Console())
+		}
+	})
+	t.Run("disks that stay locked for a moment are waited for", func(t *testing.T) {
+		spec := b.spec(t)
+		first := start(t, spec)
+		first.Kill()
+		<-first.Done()
+		second := start(t, spec)
+		configure(t, second, &protocol.Configure{})
+	})
+	t.Run("a disk that stays locked is told, and waiting for it ends with the context", func(t *testing.T) {
+		spec := b.spec(t)
+		if err := unix.Flock(int(spec.Disks[1].File.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			t.Fatal(err)
+		}
+		tired := errors.New("out of patience")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, tired)
+		defer cancel()
+		if m, err := b.driver.Start(ctx, spec); !errors.Is(err, tired) {
+			if err == nil {
+				m.Kill()
+			}
+			t.Errorf("%v, want the cause of the context's end", err)
+		}
+	})
+	t.Run("the NIC's socket may be closed after the start", func(t *testing.T) {
+		spec := b.spec(t)
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, wire := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "wire")
+		defer ours.Close()
+		spec.Network = &vm.Network{MAC: vm.NewMAC(), Wire: wire, MTU: 1500}
+		m := start(t, spec)
+		wire.Close()
+		configure(t, m, &protocol.Configure{Network: &protocol.Network{MAC: spec.Network.MAC.String(), Address: "192.0.2.2/24", MTU: 1500}})
+		go func() {
+			_, _ = vmtest.Shell(context.Background(), m, "bash -c 'echo x >/dev/udp/192.0.2.1/9'")
+		}()
+		if err := ours.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		frame := make([]byte, 2000)
+		if n, err := ours.Read(frame); err != nil || n < 14 {
+			t.Errorf("no frame of the guest came: %d, %v", n, err)
+		}
+	})
+	t.Run("a framework that does not stop a machine does not hold its driver", func(t *testing.T) {
+		if stopPatience > 15*time.Second {
+			t.Fatal("too long to be waited for")
+		}
+		m := start(t, b.spec(t))
+		configure(t, m, &protocol.Configure{})
+		b.sim.deaf = true
+		m.Kill()
+		<-m.Done()
+		b.sim.deaf = false
+		if err := m.Err(); !errors.Is(err, vm.ErrEnded) || !strings.Contains(err.Error(), "does not stop it") {
+			t.Errorf("Err is %v", err)
+		}
+		_ = m.(*machine).vm.stop()
+	})
+}
+
+// A host that does not restore what it saved has no templates, and finds that out
+// once.
+func TestHostsThatDoNotRestore(t *testing.T) {
+	b := newBench(t)
+	b.sim.noRestore = true
+	spec := b.spec(t)
+	dir := t.TempDir()
+	open := func(name string) *os.File {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	prepared := 0
+	save := func() error {
+		return b.driver.Save(t.Context(), spec, vm.Snapshot{Memory: open("memory"), State: open("state")}, func(ctx context.Context, m vm.Machine) error {
+			prepared++
+			conn, err := m.Dial(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = agent.Configure(ctx, conn, &protocol.Configure{Template: true, Hostname: "x", MachineID: strings.Repeat("0a", 16), Seed: []byte{1}})
+			return err
+		})
+	}
+	if _, err := b.driver.Fingerprint(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(); !errors.Is(err, vm.ErrUnsupported) {
+		t.Errorf("Save: %v, want ErrUnsupported", err)
+	}
+	if _, err := b.driver.Fingerprint(t.Context(), spec); !errors.Is(err, vm.ErrUnsupported) || !strings.Contains(err.Error(), "restores no machines") {
+		t.Errorf("Fingerprint after that: %v, want ErrUnsupported and why", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(spec.Disks[1].File.Name()), ".vz-*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}

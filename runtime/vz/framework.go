@@ -1,0 +1,104 @@
+package vz
+
+import (
+	"errors"
+	"net"
+	"os"
+)
+
+// framework is what the driver calls of Virtualization.framework, in plain types:
+// framework_darwin.go translates it to vz, the tests simulate it.
+type framework interface {
+	// release is that of macOS, such as "14.2.1"; build names it exactly, with
+	// the model of this Mac.
+	release() (string, error)
+	build() (string, error)
+	newIdentifier() ([]byte, error)
+	// path is the name of an open file: the framework opens its files by name.
+	path(f *os.File) (string, error)
+	// newMachine makes a machine, stopped. It wraps errLocked while a disk of c
+	// is another machine's.
+	newMachine(c *configuration) (virtualMachine, error)
+}
+
+// errLocked is wrapped when a disk image is locked. A machine's disks stay locked
+// for a second or so after it has stopped.
+var errLocked = errors.New("a disk image is locked by another VM")
+
+// virtualMachine is one machine of the framework. A call of it may take as long
+// as it likes, and connect need not return at all once the machine has stopped.
+type virtualMachine interface {
+	start() error
+	stop() error // at once, whatever the guest does
+	pause() error
+	resume() error
+	// supportsSave says whether such a machine can be saved at all.
+	supportsSave() error
+	save(path string) error    // of a paused machine, to a file that is not there
+	restore(path string) error // of a stopped machine, which is paused then
+	// states tells the changes of state, from now on; the framework need not tell
+	// a guest's reset.
+	states() <-chan state
+	// listen accepts the guest's connections to a vsock port of the host's.
+	listen(port uint32) (listener, error)
+	// connect connects to a vsock port of the guest's.
+	connect(port uint32) (net.Conn, error)
+}
+
+// listener gives the guest's connections. accept need not return after close.
+type listener interface {
+	accept() (net.Conn, error)
+	close()
+}
+
+// state is a machine's, as far as the driver cares.
+type state int
+
+const (
+	stateOther state = iota // running, or on the way from one state to another
+	stateStopped
+	stateFailed
+)
+
+// configuration is a machine with an agent, for the framework.
+type configuration struct {
+	kernel, initramfs string // paths
+	commandLine       string
+	cpus              int
+	memory            int64 // bytes, whole mebibytes
+	identifier        []byte
+	disks             []disk
+	shares            []share
+	nic               *nic // nil for none
+	console           *console
+	entropy           bool
+}
+
+// disk is a virtio block device. Its host cache is always on: with the mode that
+// the framework chooses by itself, guests' file systems broke
+// (lima-vm/lima#1957, utmapp/UTM#4840).
+type disk struct {
+	path     string
+	serial   string
+	readOnly bool
+	// sync: what the guest flushes is on the host's disk.
+	sync bool
+}
+
+// share is a virtiofs device.
+type share struct {
+	tag, dir string
+	readOnly bool
+}
+
+// nic is a virtio network device on a datagram socket. The framework does not
+// duplicate the socket: it stays open as long as the machine.
+type nic struct {
+	socket *os.File
+	mac    net.HardwareAddr
+	mtu    int
+}
+
+// console is a virtio console: the guest reads from in and writes to out. Both
+// stay open as long as the machine.
+type console struct{ in, out *os.File }

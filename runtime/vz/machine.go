@@ -1,0 +1,328 @@
+package vz
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/initramfs/mux"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// machine is one virtual machine of the framework's.
+type machine struct {
+	vm      virtualMachine
+	console *vm.Tail
+	files   []*os.File    // of the framework's, as long as the machine
+	drained chan struct{} // closed when the console has been read to its end
+	kill    chan struct{} // closed by Kill
+	killing sync.Once
+	reset   chan error    // why the machine must end though its guest goes on
+	ready   chan struct{} // closed when the agent can be dialled
+	once    sync.Once     // closes ready
+	agent   *mux.Session  // set before ready is closed
+	done    chan struct{}
+	err     error // set before done is closed
+}
+
+var _ vm.Machine = (*machine)(nil)
+
+func newMachine(consoleTail int) *machine {
+	return &machine{
+		console: vm.NewTail(cmp.Or(consoleTail, 16<<10)), drained: make(chan struct{}), kill: make(chan struct{}), reset: make(chan error, 1),
+		ready: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// Sizes of a NIC's socket buffers, in bytes. The framework drops what does not
+// fit, and a full one answers ENOBUFS at once.
+const (
+	nicSendBuffer    = 1 << 20
+	nicReceiveBuffer = 4 << 20
+)
+
+// addNIC duplicates the socket: that of the spec may be closed once the machine
+// has started.
+func (m *machine) addNIC(n *vm.Network) (*nic, error) {
+	fd, err := unix.FcntlInt(n.Wire.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	socket := os.NewFile(uintptr(fd), n.Wire.Name())
+	m.files = append(m.files, socket)
+	// What the host grants is less on some; then bursts are dropped sooner.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, nicSendBuffer)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, nicReceiveBuffer)
+	return &nic{socket: socket, mac: n.MAC, mtu: n.MTU}, nil
+}
+
+// addConsole adds a console whose output goes to to. see, unless nil, sees it,
+// too.
+func (m *machine) addConsole(to io.Writer, see func([]byte)) (*console, error) {
+	in, toGuest, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	m.files = append(m.files, in, toGuest)
+	fromGuest, out, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	m.files = append(m.files, out)
+	go func() {
+		defer close(m.drained)
+		defer fromGuest.Close()
+		b := make([]byte, 4096)
+		for {
+			n, err := fromGuest.Read(b)
+			if _, failed := to.Write(b[:n]); failed != nil {
+				to = io.Discard // the guest goes on
+			}
+			if see != nil {
+				see(b[:n])
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return &console{in: in, out: out}, nil
+}
+
+// closeFiles gives back what was the framework's, and reads the console to its
+// end: what a kernel says last is why it ended.
+func (m *machine) closeFiles() {
+	console := len(m.files) > 0
+	for _, f := range m.files {
+		f.Close()
+	}
+	m.files = nil
+	if !console {
+		return
+	}
+	// A framework that kept the console open must not hold the end up.
+	select {
+	case <-m.drained:
+	case <-time.After(time.Second):
+	}
+}
+
+// panicText is what a kernel says that panics.
+var panicText = []byte("Kernel panic - not syncing")
+
+// seePanic ends the machine when the guest's kernel panics before its agent is up:
+// the framework starts such a guest again, in the same machine, and tells nobody.
+// Once the agent is up, its second greeting tells; then what the console says is
+// the guest's own affair.
+func (m *machine) seePanic() func(p []byte) {
+	var tail []byte // of what came before, which a panic may begin in
+	return func(p []byte) {
+		select {
+		case <-m.ready:
+			return
+		default:
+		}
+		tail = append(tail, p...)
+		if bytes.Contains(tail, panicText) {
+			m.fail(errors.New("the guest's kernel panicked"))
+		}
+		tail = append(tail[:0], tail[max(0, len(tail)-len(panicText)):]...)
+	}
+}
+
+// fail ends the machine for a reason.
+func (m *machine) fail(err error) {
+	select {
+	case m.reset <- err:
+	default:
+	}
+}
+
+// run starts the machine by start and watches it until it ends, with ctx or by
+// itself.
+func (m *machine) run(ctx context.Context, start func() error) error {
+	// Before the start: a crash in its first moments is seen, too.
+	states := m.vm.states()
+	if err := start(); err != nil {
+		m.closeFiles()
+		m.err = vm.ErrEnded
+		close(m.done)
+		return err
+	}
+	go m.watch(ctx, states)
+	return nil
+}
+
+// boot starts a machine that has an agent.
+func (m *machine) boot(ctx context.Context) error {
+	// The agent may be up before start returns.
+	if err := m.listen(true); err != nil {
+		m.closeFiles()
+		return err
+	}
+	if err := m.run(ctx, func() error { return whileLocked(ctx, m.vm.start) }); err != nil {
+		return fmt.Errorf("starting the machine: %w", err)
+	}
+	return nil
+}
+
+// listen hears the guest's agent for as long as the machine lives. first: it has
+// not been heard yet.
+func (m *machine) listen(first bool) error {
+	l, err := m.vm.listen(protocol.VsockReadyPort)
+	if err != nil {
+		return fmt.Errorf("listening for the guest's agent: %w", err)
+	}
+	go m.hear(l, first)
+	go func() {
+		<-m.done
+		l.close()
+	}()
+	return nil
+}
+
+// hear takes the connections that the guest's agent makes when it starts: the
+// first carries all streams, see PROTOCOL.md, another one is that of a guest that
+// has reset. A descriptor of a connection is the framework's, which closes it, too
+// (Code-Hex/vz#203): there is one in a machine's life, not one a stream.
+func (m *machine) hear(l listener, first bool) {
+	for ; ; first = false {
+		conn, err := l.accept()
+		if err != nil {
+			return
+		}
+		if !first {
+			conn.Close()
+			m.fail(errors.New("the guest reset"))
+			return
+		}
+		if err := m.greet(conn); err != nil {
+			m.fail(fmt.Errorf("greeting the guest: %w", err))
+		}
+	}
+}
+
+// greet begins the conversation with an agent.
+func (m *machine) greet(conn net.Conn) error {
+	_ = conn.SetDeadline(time.Now().Add(greetPatience))
+	err := protocol.SendHello(conn)
+	if err == nil {
+		err = protocol.ReceiveHello(conn)
+	}
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	_ = conn.SetDeadline(time.Time{})
+	m.agent = mux.Client(conn)
+	m.once.Do(func() { close(m.ready) })
+	return nil
+}
+
+// greetPatience is how long an agent that is connected may take to say hello.
+const greetPatience = 5 * time.Second
+
+// stopPatience is how long the framework may take to stop a machine. Then the
+// machine is given up: it ends with this process.
+const stopPatience = 10 * time.Second
+
+// watch waits for the machine's end, and ends it with ctx, or when it must.
+func (m *machine) watch(ctx context.Context, states <-chan state) {
+	defer close(m.done)
+	defer m.closeFiles()
+	defer func() {
+		select {
+		case <-m.ready:
+			m.agent.Close()
+		default:
+		}
+	}()
+	m.err = vm.ErrEnded
+	kill, dead, reset := m.kill, ctx.Done(), m.reset
+	var giveUp <-chan time.Time
+	for {
+		select {
+		case <-dead:
+			dead = nil
+			m.Kill()
+		case err := <-reset:
+			if kill != nil && ctx.Err() == nil { // nobody wished for its end
+				m.err = fmt.Errorf("%w: %w", vm.ErrEnded, err)
+			}
+			reset = nil
+			m.Kill()
+		case <-kill:
+			kill = nil
+			giveUp = time.After(stopPatience)
+		case s, ok := <-states:
+			switch {
+			case !ok || s == stateStopped:
+				return
+			case s == stateFailed:
+				if kill != nil && ctx.Err() == nil {
+					m.err = fmt.Errorf("%w with an error of the framework", vm.ErrEnded)
+				}
+				return
+			}
+		case <-giveUp:
+			m.err = fmt.Errorf("%w, but the framework does not stop it", m.err)
+			return
+		}
+	}
+}
+
+// Dial is part of [vm.Machine]. It waits for the agent.
+func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	select {
+	case <-m.ready:
+	case <-m.done:
+		return nil, m.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	conn, err := m.agent.Open()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", vm.ErrEnded, err)
+	}
+	return conn, nil
+}
+
+// Kill is part of [vm.Machine].
+func (m *machine) Kill() {
+	m.killing.Do(func() {
+		close(m.kill)
+		go func() { _ = m.vm.stop() }() // it waits; the states tell the end
+	})
+}
+
+// Done is part of [vm.Machine].
+func (m *machine) Done() <-chan struct{} { return m.done }
+
+// Err is part of [vm.Machine].
+func (m *machine) Err() error {
+	select {
+	case <-m.done:
+		return m.err
+	default:
+		return nil
+	}
+}
+
+// Console is part of [vm.Machine].
+func (m *machine) Console() string {
+	return strings.ToValidUTF8(strings.ReplaceAll(m.console.String(), "\r", ""), "\uFFFD")
+}

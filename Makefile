@@ -61,7 +61,8 @@ bin/lumina: $(GUEST) $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
 	$(CODESIGN) $@
 
 install: build
-	install -D -m 0755 bin/lumina $(PREFIX)/bin/lumina
+	mkdir -p $(PREFIX)/bin
+	install -m 0755 bin/lumina $(PREFIX)/bin/lumina
 
 # Everything CI checks: lint, the macOS sources, unit and end-to-end tests.
 test: setup kernels build lint typecheck-darwin

@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"os"
+	"io"
 
 	"github.com/u-root/u-root/pkg/cpio"
 
@@ -26,11 +26,14 @@ func (r *Runtime) BootBare(ctx context.Context, name string) error {
 		return err
 	}
 	defer kernel.Close()
-	initramfs, err := bareInitramfs(img.Architecture)
+	initramfs, err := r.unnamed()
 	if err != nil {
 		return err
 	}
-	defer initramfs.Close()
+	defer r.release(initramfs)
+	if err := writeBareInitramfs(initramfs, img.Architecture); err != nil {
+		return err
+	}
 	m, err := r.Driver.Start(ctx, vm.Spec{
 		Arch: img.Architecture, Kernel: kernel, Initramfs: initramfs,
 		CommandLine: img.Kernel.CommandLine, CPUs: DefaultCPUs, Memory: DefaultMemory,
@@ -45,29 +48,21 @@ func (r *Runtime) BootBare(ctx context.Context, name string) error {
 	return nil
 }
 
-func bareInitramfs(arch string) (*os.File, error) {
+func writeBareInitramfs(to io.Writer, arch string) error {
 	program, err := bareInit(arch)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var b bytes.Buffer
 	w := cpio.Newc.Writer(&b)
 	if err := cpio.WriteRecords(w, []cpio.Record{cpio.StaticFile("init", string(program), 0o755)}); err != nil {
-		return nil, err
+		return err
 	}
 	if err := cpio.WriteTrailer(w); err != nil {
-		return nil, err
+		return err
 	}
-	f, err := os.CreateTemp("", "lumina-bare-*")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	_, err = f.Write(b.Bytes())
-	return f, err
+	_, err = to.Write(b.Bytes())
+	return err
 }
 
 // bareInit is an ELF program that calls reboot(2): a reset on amd64, whose

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/cgroup"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
@@ -210,6 +211,7 @@ func (o *RunOptions) limit(ctx context.Context) (context.Context, context.Cancel
 // Clean removes what processes left that were killed: half-made images and
 // scratch disks.
 func (r *Runtime) Clean(ctx context.Context) (image.Left, error) {
+	cgroup.Clean()
 	left, err := r.Images.Clean()
 	if err == nil {
 		err = r.Volumes.Clean()

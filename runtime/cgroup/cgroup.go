@@ -113,6 +113,14 @@ func (g *Group) Remove() error {
 	return nil
 }
 
+// Clean removes the groups of processes that were killed, or did not wait for the
+// end of theirs.
+func Clean() {
+	if dir := Delegated(); dir != "" {
+		sweep(dir)
+	}
+}
+
 // sweep removes the groups of processes that were killed.
 func sweep(dir string) {
 	groups, _ := filepath.Glob(filepath.Join(dir, prefix+"*")) // fails for bad patterns only

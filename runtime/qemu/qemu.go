@@ -259,7 +259,12 @@ func (p *process) wait(cmd *exec.Cmd, group *cgroup.Group) {
 	}
 	p.hangUp()
 	if group != nil {
-		_ = group.Remove() // the next one sweeps
+		removed := make(chan struct{})
+		go func() { // by another thread: this one may not
+			defer close(removed)
+			_ = group.Remove() // if it fails, the next start or lumina clean does it
+		}()
+		<-removed
 	}
 	close(p.done)
 }

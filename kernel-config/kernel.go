@@ -169,9 +169,9 @@ func (r *reader) Close() error {
 	return nil
 }
 
-// noSpareLinks keeps drivers that are built in from making links (dummy0, bond0, ifb0, tunl0, …) that nobody asked
+// noSpareLinks keeps drivers that are built in from making links (dummy0, ifb0, tunl0, …) that nobody asked
 // for. As modules they would make them only when loaded.
-const noSpareLinks = "dummy.numdummies=0 bonding.max_bonds=0 ifb.numifbs=0 fb_tunnels=none"
+const noSpareLinks = "dummy.numdummies=0 ifb.numifbs=0 fb_tunnels=none"
 
 // CommandLine returns the kernel command line a guest of arch boots with; console and devices come on top.
 func CommandLine(arch string) string {

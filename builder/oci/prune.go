@@ -8,11 +8,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
+
+// isDigest says whether a file of the cache is called as a blob is.
+func isDigest(name string) bool {
+	_, err := v1.NewHash("sha256:" + name)
+	return err == nil
+}
 
 // HasLayer says whether the cache has something of that digest, which may be
 // damaged.
@@ -60,8 +65,8 @@ func Prune(ctx context.Context, cacheDir string, age time.Duration, size int64, 
 	total := int64(0)
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || strings.HasPrefix(e.Name(), tempPrefix) {
-			continue
+		if err != nil || !info.Mode().IsRegular() || !isDigest(e.Name()) {
+			continue // being fetched, or no blob
 		}
 		total += info.Size()
 		if !keep("sha256:" + e.Name()) {

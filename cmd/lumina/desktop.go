@@ -50,7 +50,7 @@ func completeDesktops(env *environment) cobra.CompletionFunc {
 }
 
 func newDesktopLsCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List desktops",
@@ -67,6 +67,8 @@ func newDesktopLsCommand(env *environment) *cobra.Command {
 			return printDesktops(env, store, all)
 		},
 	}
+	env.registerJSON(c)
+	return c
 }
 
 // desktopRow is a desktop with what only its processes know.
@@ -82,6 +84,7 @@ type desktopRow struct {
 	MAC          string              `json:"macAddress"`
 	Network      runtime.NetworkMode `json:"networkMode"`
 	Running      bool                `json:"running"`
+	Path         string              `json:"path"`
 }
 
 func printDesktops(env *environment, store *desktop.Store, all []*desktop.Manifest) error {
@@ -91,7 +94,7 @@ func printDesktops(env *environment, store *desktop.Store, all []*desktop.Manife
 	}
 	rows := []desktopRow{}
 	for _, m := range all {
-		rows = append(rows, desktopRow{m.ID, m.Name, m.Family, m.Variant, m.Architecture, m.Memory, m.CPUs, m.DiskSize, m.MAC, m.Network, store.Running(m)})
+		rows = append(rows, desktopRow{m.ID, m.Name, m.Family, m.Variant, m.Architecture, m.Memory, m.CPUs, m.DiskSize, m.MAC, m.Network, store.Running(m), store.Path(m)})
 	}
 	if f != formatText {
 		return printJSON(env.stdout, rows)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +20,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 	var o desktop.Options
 	var headless, detach bool
 	c := &cobra.Command{
-		Use:   "boot NAME",
+		Use:   "boot NAME|PATH",
 		Short: "Start a desktop",
 		Long: "Start a desktop, and wait until its guest powers off. Ctrl-C presses its power button; a second one ends it at once.\n" +
 			"It has a window where this host has a screen; lumina desktop open shows it anywhere.",
@@ -36,7 +37,11 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 			if err := runtime.CheckSpace(o.Home, reserve); err != nil {
 				return err
 			}
-			o.ID = args[0]
+			if o.ID = args[0]; strings.Contains(o.ID, "/") { // its directory
+				if o.ID, err = filepath.Abs(o.ID); err != nil {
+					return err
+				}
+			}
 			o.Window = !headless && !o.Capture && hasScreen(env)
 			if err := serialFile(env, &o, detach); err != nil {
 				return err

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	goruntime "runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,13 +16,16 @@ import (
 func newDesktopCreateCommand(env *environment) *cobra.Command {
 	var r desktop.Request
 	var memory, disk byteSize
-	var os, network string
+	var os, variant, name, network string
 	c := &cobra.Command{
-		Use:   "create NAME",
+		Use:   "create [NAME]",
 		Short: "Make a desktop of an installation medium, or of a disk",
+		Long: "Make a desktop of an installation medium, or of a disk. It is called NAME or, without one, as its --os-variant.\n" +
+			"A medium whose file is called as one of the catalogue, or that is said to be one with --os or --os-variant, must have the catalogue's digest.",
 		Example: "  lumina desktop create debian --iso debian.iso\n" +
+			"  lumina desktop create --os-variant ubuntu-24.04 --iso ./ubuntu-24.04.4-desktop-amd64.iso\n" +
 			"  lumina images export desktop --init systemd -o d.qcow2 && lumina desktop create mine --disk d.qcow2",
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if r.Medium == "" && r.Disk == "" {
 				return usageError{errors.New("want --iso, an installation medium, or --disk, the image of a disk")}
@@ -29,12 +34,20 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r.Name, r.Memory, r.DiskSize, r.Network = args[0], int64(memory), int64(disk), runtime.NetworkMode(network)
-			if os != "" {
-				if r.OS, err = desktop.FindOS(os); err != nil {
+			if r.Name, err = desktopName(args, name, variant, os); err != nil {
+				return usageError{err}
+			}
+			r.Memory, r.DiskSize, r.Network = int64(memory), int64(disk), runtime.NetworkMode(network)
+			if id := cmp.Or(os, variant); id != "" {
+				r.OS, err = desktop.FindOS(id, r.Architecture)
+				// A variant may be any; then nothing is known of it.
+				if errors.Is(err, desktop.ErrNotInCatalog) && os == "" {
+					r.Variant, err = variant, nil
+				}
+				if err != nil {
 					return usageError{err}
 				}
-				if !c.Flags().Changed("arch") {
+				if r.OS.ID != "" && !c.Flags().Changed("arch") {
 					r.Architecture = r.OS.Architecture
 				}
 			}
@@ -61,7 +74,9 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	c.Flags().SortFlags = false
 	c.Flags().StringVar(&r.Medium, "iso", "", "the installation medium, an image of a CD-ROM")
 	c.Flags().StringVar(&r.Disk, "disk", "", "an image of a disk, qcow2 or raw, that its disk is a copy of")
+	c.Flags().StringVar(&name, "name", "", "its name, in the place of NAME")
 	c.Flags().StringVar(&os, "os", "", "what it is in the catalogue, see lumina desktop catalog")
+	c.Flags().StringVar(&variant, "os-variant", "", "what it is, such as ubuntu-24.04: of the catalogue's, that for the guest's architecture")
 	c.Flags().StringVar(&r.SHA256, "sha256", "", "its digest, from its vendor")
 	c.Flags().StringVar(&r.Architecture, "arch", goruntime.GOARCH, "architecture of the VM: amd64 or arm64")
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB)")
@@ -70,6 +85,18 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	c.Flags().BoolVar(&r.Force, "force", false, "take a medium that does not fit, or is not verified")
 	return c
+}
+
+// desktopName is what a desktop is to be called.
+func desktopName(args []string, flag, variant, os string) (string, error) {
+	if len(args) > 0 && flag != "" {
+		return "", errors.New("it has one name: NAME or --name")
+	}
+	name := cmp.Or(strings.Join(args, ""), flag, variant, os)
+	if name == "" {
+		return "", errors.New("it needs a name: NAME, --name or --os-variant")
+	}
+	return name, desktop.CheckName(name)
 }
 
 func checkDesktop(arch string, cpus int, memory int64, network runtime.NetworkMode) error {

@@ -36,6 +36,7 @@ func newDoctorCommand(env *environment) *cobra.Command {
 			return reportChecks(env, examine(c.Context(), r, fix))
 		},
 	}
+	env.registerJSON(c)
 	c.Flags().BoolVar(&fix, "fix", false, "repair what can be repaired safely")
 	c.Flags().StringVar(&medium, "iso", "", "look at this installation medium instead, and whether it boots here")
 	return c

@@ -187,6 +187,7 @@ func newPsCommand(env *environment) *cobra.Command {
 		ValidArgsFunction: completeSIDs(env),
 	}
 	registerFilter(c, &filters)
+	env.registerJSON(c)
 	c.Flags().BoolVar(&denied, "denied", false, "list what the session's network denied it")
 	return c
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/abdul-abdi/lumina/runtime"
@@ -31,6 +32,9 @@ const (
 // outputFormat follows the contract: text on a terminal, JSON elsewhere,
 // unless the environment says otherwise.
 func outputFormat(env *environment) (format, error) {
+	if env.json {
+		return formatJSON, nil
+	}
 	if v := env.getenv("LUMINA_OUTPUT"); v == "ndjson" {
 		return formatNDJSON, nil
 	} else if v != "" {
@@ -49,6 +53,11 @@ func outputFormat(env *environment) (format, error) {
 	default:
 		return 0, usageError{fmt.Errorf("LUMINA_FORMAT=%q: want json or text", v)}
 	}
+}
+
+// registerJSON gives a command that lists something the flag --json.
+func (env *environment) registerJSON(c *cobra.Command) {
+	c.Flags().BoolVar(&env.json, "json", false, "print JSON, as where the output is no terminal")
 }
 
 // printJSON prints v on one line.

@@ -29,6 +29,7 @@ type environment struct {
 	args           []string
 	stdin          *os.File
 	stdout, stderr *os.File
+	json           bool // whatever the output is, see registerJSON
 	getenv         func(string) string
 	lookupEnv      func(string) (string, bool)
 	// signals are those that ask the program to end, for the command in a VM to take

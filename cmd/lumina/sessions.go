@@ -22,6 +22,7 @@ func newSessionListCommand(env *environment) *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return printSessions(c.Context(), env, filters) },
 	}
 	registerFilter(c, &filters)
+	env.registerJSON(c)
 	return c
 }
 

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"path/filepath"
 	"strings"
 )
 
@@ -41,20 +43,44 @@ func Catalog() ([]OS, error) {
 	return all, nil
 }
 
-// FindOS returns an entry of the catalogue.
-func FindOS(id string) (OS, error) {
+// ErrNotInCatalog is wrapped when the catalogue has no such operating system.
+var ErrNotInCatalog = errors.New("it is not in the catalogue")
+
+// FindOS returns an entry of the catalogue: by its identifier, or that of a variant
+// for an architecture.
+func FindOS(id, arch string) (OS, error) {
 	all, err := Catalog()
 	if err != nil {
 		return OS{}, err
 	}
-	var ids []string
+	var ids, others []string
 	for _, o := range all {
-		if o.ID == id {
+		switch {
+		case o.ID == id || o.Variant == id && o.Architecture == arch:
 			return o, nil
+		case o.Variant == id:
+			others = append(others, o.Architecture)
 		}
 		ids = append(ids, o.ID)
 	}
-	return OS{}, fmt.Errorf("no operating system %q in the catalogue; it has: %s", id, strings.Join(ids, ", "))
+	if len(others) > 0 {
+		return OS{}, fmt.Errorf("operating system %q: the catalogue has it for %s only; --arch chooses the guest's", id, strings.Join(others, ", "))
+	}
+	return OS{}, fmt.Errorf("operating system %q: %w, which has %s", id, ErrNotInCatalog, strings.Join(ids, ", "))
+}
+
+// osOfFile returns the entry whose medium is called as a file is.
+func osOfFile(name string) (OS, bool) {
+	all, err := Catalog()
+	if err != nil {
+		return OS{}, false
+	}
+	for _, o := range all {
+		if file := path.Base(o.URL); path.Ext(file) == ".iso" && file == filepath.Base(name) {
+			return o, true
+		}
+	}
+	return OS{}, false
 }
 
 // ErrDigest is wrapped when a medium is not, or cannot be shown to be, the one

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
@@ -42,7 +43,13 @@ func (c *Client) dial(ctx context.Context, kind byte) (net.Conn, error) {
 	return conn, nil
 }
 
+// askTimeout bounds how long a supervisor may take to answer: a guest that is to end
+// has stopTimeout, a text of the longest is typed within a minute and a half.
+const askTimeout = 2 * time.Minute
+
 func (c *Client) ask(ctx context.Context, req request) (*reply, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("desktop %q: its supervisor has not answered for %v", c.Manifest.Name, askTimeout))
+	defer cancel()
 	conn, err := c.dial(ctx, kindControl)
 	if err != nil {
 		return nil, err

@@ -73,6 +73,9 @@ func (r *Request) examineMedium(ctx context.Context) (err error) {
 	if r.Medium, err = filepath.Abs(r.Medium); err != nil {
 		return err
 	}
+	if o, ok := osOfFile(r.Medium); ok && r.OS.ID == "" {
+		r.OS = o // what is called so is to be it
+	}
 	f, err := os.Open(r.Medium)
 	if err != nil {
 		return err

@@ -198,3 +198,38 @@ func TestCatalog(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCheckName(t *testing.T) {
+	for name, want := range map[string]bool{"debian": true, "Ubuntu 24.04": true, "日本語": true,
+		"": false, " a": false, "a ": false, "a/b": false, `a\b`: false, "-a": false, "a\nb": false, "a\x1b[2J": false, "a\u202eb": false, strings.Repeat("a", 129): false} {
+		if err := CheckName(name); (err == nil) != want {
+			t.Errorf("CheckName(%q) = %v", name, err)
+		}
+	}
+}
+
+// A variant is that of an architecture; a file's name is that of a medium.
+func TestFindOS(t *testing.T) {
+	for arch, want := range map[string]string{"amd64": "ubuntu-24.04-amd64", "arm64": "ubuntu-24.04-server-arm64"} {
+		if o, err := FindOS("ubuntu-24.04", arch); err != nil || o.ID != want {
+			t.Errorf("ubuntu-24.04 for %s = %q, %v", arch, o.ID, err)
+		}
+		if o, err := FindOS("ubuntu-24.04-amd64", arch); err != nil || o.ID != "ubuntu-24.04-amd64" {
+			t.Errorf("the identifier for %s = %q, %v", arch, o.ID, err)
+		}
+	}
+	if _, err := FindOS("ubuntu-24.04", "riscv64"); err == nil || errors.Is(err, ErrNotInCatalog) || !strings.Contains(err.Error(), "amd64, arm64") {
+		t.Errorf("another architecture: %v", err)
+	}
+	if _, err := FindOS("plan9", "amd64"); !errors.Is(err, ErrNotInCatalog) {
+		t.Errorf("what is not in it: %v", err)
+	}
+	if o, ok := osOfFile("/tmp/debian-12.5.0-arm64-netinst.iso"); !ok || o.ID != "debian-12-arm64" {
+		t.Errorf("a file of the catalogue's name: %q", o.ID)
+	}
+	for _, name := range []string{"x.iso", "windows11", ""} {
+		if o, ok := osOfFile(name); ok {
+			t.Errorf("file %q is %s", name, o.ID)
+		}
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/flock"
-	"github.com/abdul-abdi/lumina/runtime/name"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -108,7 +107,7 @@ func (s *Store) installMacOS(ctx context.Context, driver vm.DesktopDriver, r Mac
 		r.Progress = func(string, int64, int64) {}
 	}
 	// Before anything large is fetched.
-	if err := name.Check("desktop", r.Name); err != nil {
+	if err := CheckName(r.Name); err != nil {
 		return nil, err
 	}
 	all, err := s.List()

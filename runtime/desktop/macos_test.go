@@ -180,7 +180,7 @@ func TestInstallMacOSFails(t *testing.T) {
 		change     func(*MacRequest)
 	}{
 		{"a driver without macOS", "does not run macOS", firmware{}, nil},
-		{"a name", "desktop name", &mac{}, func(r *MacRequest) { r.Name = "Mac" }},
+		{"a name", "desktop name", &mac{}, func(r *MacRequest) { r.Name = "a/Mac" }},
 		{"no such image", "no such file", &mac{}, func(r *MacRequest) { r.Image += "x" }},
 		{"too little memory", "needs 2 cpus and 4294967296 bytes", &mac{system: vm.MacOS{CPUs: 2, Memory: 4 << 30}}, func(r *MacRequest) { r.Memory = 2 << 30 }},
 		{"the installer", "the installer's error", &mac{err: broken}, nil},

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // SchemaVersion is of the manifests that this package writes. It reads older
@@ -104,12 +104,12 @@ func (m *Manifest) MarshalJSON() ([]byte, error) {
 
 // readManifest reads a bundle's manifest and fills in what older ones lack.
 func readManifest(dir string) (*Manifest, error) {
-	f, err := os.Open(filepath.Join(dir, manifestFile))
+	f, err := statefile.Open(filepath.Join(dir, manifestFile))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxManifest))
+	b, err := statefile.ReadAll(f, maxManifest)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
+	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -49,6 +50,15 @@ var (
 	ErrExists = errors.New("there is one already")
 )
 
+// CheckName returns an error when no desktop can be called so. A name is for people:
+// directories have identifiers.
+func CheckName(s string) error {
+	if s == "" || len(s) > name.MaxLength || strings.TrimSpace(s) != s || strings.ContainsAny(s, `/\`) || strings.HasPrefix(s, "-") || printable.Line(s) != s {
+		return fmt.Errorf("desktop name %q: want a text on one line, at most %d bytes, without slashes, and that begins neither with '-' nor a space", s, name.MaxLength)
+	}
+	return nil
+}
+
 // Store is a directory of desktops.
 type Store struct {
 	dir string
@@ -63,7 +73,7 @@ func NewStore(home string) *Store {
 // driver's firmware is the desktop's, and its disk is a copy of disk, the name of
 // a qcow2 or raw image, or empty for "". It appears at once, and whole.
 func (s *Store) Create(ctx context.Context, driver vm.DesktopDriver, m Manifest, disk string) (*Manifest, error) {
-	if err := name.Check("desktop", m.Name); err != nil {
+	if err := CheckName(m.Name); err != nil {
 		return nil, err
 	}
 	lock, err := s.lock()
@@ -217,9 +227,12 @@ func (s *Store) List() ([]*Manifest, error) {
 	return all, nil
 }
 
-// Find returns the desktop of a name, or of an identifier or a unique beginning
-// of one.
+// Find returns the desktop of a name, of an identifier or a unique beginning of one,
+// or whose directory is at a path, which has a slash.
 func (s *Store) Find(id string) (*Manifest, error) {
+	if strings.Contains(id, "/") {
+		return s.at(id)
+	}
 	all, err := s.List()
 	if err != nil {
 		return nil, err
@@ -241,6 +254,32 @@ func (s *Store) Find(id string) (*Manifest, error) {
 	}
 	return nil, fmt.Errorf("desktop %q: %d identifiers begin so; give more of it", id, len(found))
 }
+
+// at returns the desktop whose directory is at a path.
+func (s *Store) at(dir string) (*Manifest, error) {
+	given, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("desktop %q: %w", dir, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	own := s.path(filepath.Base(filepath.Clean(dir)))
+	if info, err := os.Stat(own); err != nil || !os.SameFile(given, info) {
+		return nil, fmt.Errorf("desktop %q: %w: it is not in %s", dir, ErrNotFound, s.dir)
+	}
+	m, err := readManifest(own)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("desktop %q: %w", dir, err)
+	}
+	return m, nil
+}
+
+// Path is a desktop's directory.
+func (s *Store) Path(m *Manifest) string { return s.path(m.ID) }
 
 // hold takes the lock of a desktop, for the process that runs or removes it.
 func (s *Store) hold(m *Manifest) (*os.File, error) {

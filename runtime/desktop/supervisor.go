@@ -113,7 +113,7 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 		return err
 	}
 	defer l.Close()
-	go s.serve(ctx, l)
+	go supervise.Serve(l, func(conn *net.UnixConn, scarce bool) { s.serve(ctx, conn, scarce) })
 	running = true
 	ready(nil)
 	return s.attend(ctx, o)
@@ -300,26 +300,17 @@ type Status struct {
 	Net    *runtime.NetworkReport `json:"network,omitempty"`
 }
 
-func (s *supervisor) serve(ctx context.Context, l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			var kind [1]byte
-			if _, err := io.ReadFull(conn, kind[:]); err != nil {
-				return
-			}
-			switch kind[0] {
-			case kindControl:
-				s.answer(ctx, conn)
-			case kindViewer:
-				s.view(conn)
-			}
-		}()
+func (s *supervisor) serve(ctx context.Context, conn net.Conn, scarce bool) {
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	var kind [1]byte
+	if _, err := io.ReadFull(conn, kind[:]); err != nil {
+		return
+	}
+	switch {
+	case kind[0] == kindControl:
+		s.answer(ctx, conn)
+	case kind[0] == kindViewer && !scarce:
+		s.view(conn)
 	}
 }
 

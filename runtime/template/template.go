@@ -31,12 +31,16 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // MaxTemplates is how many are kept; the ones not used for the longest time go.
 const MaxTemplates = 8
 
 const description = "template.json"
+
+// maxDescription bounds template.json, in bytes.
+const maxDescription = 1 << 20
 
 // fileNames are the files of a template, in the order of [Template.Files].
 var fileNames = [...]string{"memory", "state", "scratch"}
@@ -74,6 +78,12 @@ func Key(inputs ...any) (string, error) {
 	return hex.EncodeToString(sum[:16]), nil
 }
 
+// isKey says whether s has the form of Key's names.
+func isKey(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 16
+}
+
 // identity is what a file was when its template was complete.
 type identity struct {
 	Inode   uint64 `json:"inode"`
@@ -90,7 +100,7 @@ type content struct {
 // Open opens a template for use.
 func (s *Store) Open(key string) (*Files, error) {
 	dir := filepath.Join(s.dir, key)
-	b, err := os.ReadFile(filepath.Join(dir, description))
+	b, err := statefile.Read(filepath.Join(dir, description), maxDescription)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, ErrNone
 	}
@@ -257,7 +267,7 @@ func (s *Store) evict(keep int) error {
 		return err
 	}
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && e.IsDir() {
+		if info, err := e.Info(); err == nil && e.IsDir() && isKey(e.Name()) {
 			all = append(all, used{filepath.Join(s.dir, e.Name()), info.ModTime()})
 		}
 	}
@@ -281,13 +291,16 @@ func (s *Store) Clean(all bool) error {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), failureSuffix) {
+		if key, ok := strings.CutSuffix(e.Name(), failureSuffix); ok && isKey(key) {
 			if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return fmt.Errorf("cleaning templates: %w", err)
 			}
 			continue
 		}
 		key := strings.TrimSuffix(e.Name(), ".lock")
+		if !isKey(key) {
+			continue // it is no template
+		}
 		lock, err := os.OpenFile(filepath.Join(s.dir, key+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return err

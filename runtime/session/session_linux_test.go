@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
@@ -583,6 +586,48 @@ func TestForwards(t *testing.T) {
 	defer cancel()
 	if err := s.Wait(ctx); err != nil {
 		t.Errorf("the session did not end after its TTL: %v", err)
+	}
+}
+
+// A supervisor that has no descriptors left can be asked and stopped.
+func TestScarceDescriptors(t *testing.T) {
+	home := newHome(t)
+	s := start(t, options(home))
+	highest := uint64(0)
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.Info.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		n, _ := strconv.ParseUint(f.Name(), 10, 64)
+		highest = max(highest, n)
+	}
+	if err := unix.Prlimit(s.Info.PID, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: highest + 1, Max: highest + 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	// Others take what is free.
+	var held []net.Conn
+	defer func() {
+		for _, c := range held {
+			c.Close()
+		}
+	}()
+	for range 32 {
+		c, err := net.Dial("unix", filepath.Join(home, "sessions", s.Info.SID, "socket"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte("a"))
+		held = append(held, c)
+	}
+	if got := only(t, home); got.State != session.Running {
+		t.Errorf("List() = %+v", got)
+	}
+	if _, err := session.Stop(t.Context(), home, s.Info.SID, false); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
 	}
 }
 

@@ -123,9 +123,9 @@ func (s *supervisor) wait(ctx context.Context, l net.Listener) error {
 	// Nobody stopped it. Its clients are told why before the socket goes; others read
 	// it until what is left of the session is removed.
 	s.crash = &Crash{Message: s.vm.EndMessage(), Console: s.vm.Console(), At: time.Now()}
+	s.forwards.Close() // which frees descriptors
 	err := writeJSON(s.dir, endFile, s.crash)
 	close(s.ended)
-	s.forwards.Close()
 	s.drain()
 	return errors.Join(errors.New(s.crash.Message), err)
 }

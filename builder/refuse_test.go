@@ -186,6 +186,7 @@ func TestFullDisk(t *testing.T) {
 	buildertest.Run(t, "mount", "-t", "tmpfs", "-o", "size=16m", "none", mount)
 	t.Cleanup(func() { buildertest.Run(t, "umount", mount) })
 	o := options(t, "oci:"+buildertest.DebianFor(t, "amd64")+":latest")
+	o.MaxSize = 1 << 40 // the disk is what is full
 	o.Store = image.NewStore(filepath.Join(mount, "images"))
 	_, err := Create(context.Background(), o)
 	if err == nil || !strings.Contains(err.Error(), "no space left") {

@@ -243,7 +243,7 @@ func checkLayers(home string) (err error) {
 }
 
 func checkDescriptions(home string) (err error) {
-	files, _ := filepath.Glob(filepath.Join(home, "descriptions/*"))
+	files, _ := filepath.Glob(filepath.Join(home, "descriptions/[0-9]*")) // not what was cut off before it got its name
 	for _, f := range files {
 		b, readErr := os.ReadFile(f)
 		var whole struct{ Text, End string }

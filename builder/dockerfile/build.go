@@ -144,7 +144,7 @@ func (b *build) run() (err error) {
 		}
 	}()
 	var wait sync.WaitGroup
-	for _, s := range target.needs() {
+	for _, s := range append(target.needs(), target) {
 		wait.Go(func() {
 			if err := s.build(); err != nil {
 				cancel(err) // the others end, too
@@ -152,17 +152,17 @@ func (b *build) run() (err error) {
 		})
 	}
 	wait.Wait()
-	if err := target.build(); err != nil {
-		// What went wrong first explains what ended with it.
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
+	// What went wrong first explains what ended with it.
+	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	if final {
+		v := b.o.Log.begin("writing the root file system")
 		if err := target.root.finish(ctx, target.layers); err != nil {
+			v.failed(err)
 			return err
 		}
+		v.done()
 	}
 	b.warnUnused()
 	return b.place.Describe(target.origin, target.config, target.ociLayers())

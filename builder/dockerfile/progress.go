@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
@@ -29,7 +30,8 @@ type vertex struct {
 	name   string
 	start  time.Time
 	rest   []byte
-	tail   []string // its last lines
+	tail   []string             // its last lines
+	told   map[string]time.Time // when the progress of something was printed last
 }
 
 const (
@@ -101,6 +103,33 @@ func (v *vertex) end(format string, args ...any) {
 	}
 	v.log.print(v, fmt.Sprintf(format, args...))
 }
+
+// fetching prints how much of a blob is fetched, now and then.
+func (v *vertex) fetching(p builder.Progress) {
+	if p.Step != "fetch" {
+		return
+	}
+	v.log.mu.Lock()
+	defer v.log.mu.Unlock()
+	last, begun := v.told[p.Item]
+	if begun && p.Done < p.Total && time.Since(last) < progressPause || last.Equal(complete) {
+		return
+	}
+	if v.told == nil {
+		v.told = map[string]time.Time{}
+	}
+	v.told[p.Item] = time.Now()
+	if p.Done >= p.Total {
+		v.told[p.Item] = complete
+	}
+	v.log.print(v, fmt.Sprintf("%s %.1fMB / %.1fMB %.1fs", printable.Line(p.Item), float64(p.Done)/(1<<20), float64(p.Total)/(1<<20), time.Since(v.start).Seconds()))
+}
+
+// progressPause is the least time between two lines about one blob.
+const progressPause = 2 * time.Second
+
+// complete stands for a blob of which there is no more to say.
+var complete = time.Unix(0, 0)
 
 func (v *vertex) done()            { v.end("DONE %.1fs", time.Since(v.start).Seconds()) }
 func (v *vertex) cached()          { v.end("CACHED") }

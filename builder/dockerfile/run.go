@@ -319,13 +319,24 @@ const (
 // runInVM runs a command and writes what it changed as a layer.
 func (s *stage) runInVM(r *running, c Command, layer io.Writer) error {
 	ctx := s.b.ctx
+	next, err := s.prepare(ctx, r)
+	if err != nil {
+		return err
+	}
+	// Disks are waited for before that, and never by who keeps others from running.
 	select {
 	case s.b.vms <- struct{}{}:
 		defer func() { <-s.b.vms }()
 	case <-ctx.Done():
+		next.release()
 		return context.Cause(ctx)
 	}
-	if err := s.prepare(ctx, r); err != nil {
+	if next != nil {
+		if err := s.start(ctx, next); err != nil {
+			return err
+		}
+	}
+	if err := s.unpack(ctx, s.vm); err != nil {
 		return err
 	}
 	vm := s.vm
@@ -359,62 +370,71 @@ func (s *stage) runInVM(r *running, c Command, layer io.Writer) error {
 	return vm.Changes(ctx, layer)
 }
 
-// prepare makes sure that the stage has a VM with all its layers and with what a
-// command needs.
-func (s *stage) prepare(ctx context.Context, r *running) error {
+// nextVM is a VM that a stage is about to start.
+type nextVM struct {
+	start  Start
+	ids    []string // of the disks
+	unlock func()
+}
+
+func (n *nextVM) release() {
+	if n != nil {
+		for _, f := range n.start.Disks {
+			f.Close()
+		}
+		n.unlock()
+	}
+}
+
+// prepare ends a VM that a command cannot run in, and has the disks of the next
+// one; nil: the VM stays.
+func (s *stage) prepare(ctx context.Context, r *running) (*nextVM, error) {
 	disks := slices.Clone(r.disks)
 	if vm := s.vm; vm != nil {
 		missing := slices.DeleteFunc(slices.Clone(disks), func(d string) bool { return slices.Contains(vm.disks, d) })
 		if vm.network == r.network && len(missing) == 0 && vm.steps < maxSteps && s.canUnpack(vm.has) {
-			return s.unpack(ctx, vm)
+			return nil, nil
 		}
-		for _, d := range vm.disks {
-			if !slices.Contains(disks, d) {
-				disks = append(disks, d)
-			}
-		}
+		disks = append(disks, vm.disks...)
 		s.vm = nil
 		if err := vm.finish(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	slices.Sort(disks) // whoever needs several takes them in the same order
 	disks = slices.Compact(disks)
-	unlock := s.b.lockDisks(disks)
-	start := Start{NoNetwork: !r.network}
+	n := &nextVM{start: Start{NoNetwork: !r.network}, ids: disks, unlock: s.b.lockDisks(disks)}
 	for _, id := range disks {
 		f, err := s.b.o.CacheDisk(ctx, id)
 		if err != nil {
-			closeAll(start.Disks)
-			unlock()
-			return fmt.Errorf("the cache mount %s: %w", id, err)
+			n.release()
+			return nil, fmt.Errorf("the cache mount %s: %w", id, err)
 		}
-		start.Disks = append(start.Disks, f)
+		n.start.Disks = append(n.start.Disks, f)
 	}
-	dir, err := s.b.place.Assemble(ctx, fmt.Sprintf("stage%d", s.index), s.arch, s.ociLayers())
-	if err == nil {
-		start.Dir = dir
-		var vm VM
-		if vm, err = s.b.o.Start(ctx, start); err == nil {
-			s.vm = &machine{VM: vm, dir: dir, network: r.network, disks: disks, has: len(s.layers), staged: map[string]bool{}, unlock: unlock}
-			if s.read {
-				// While the command runs, what needs no VM goes on.
-				layers := slices.Clone(s.layers)
-				go func() { _ = s.root.advance(ctx, layers) }()
-			}
-			return nil
-		}
-	} else {
-		closeAll(start.Disks)
-	}
-	unlock()
-	return errors.Join(err, os.RemoveAll(dir))
+	return n, nil
 }
 
-func closeAll(list []*os.File) {
-	for _, f := range list {
-		f.Close()
+// start starts a VM with all layers of the stage.
+func (s *stage) start(ctx context.Context, n *nextVM) error {
+	dir, err := s.b.place.Assemble(ctx, fmt.Sprintf("stage%d", s.index), s.arch, s.ociLayers())
+	if err != nil {
+		n.release()
+		return errors.Join(err, os.RemoveAll(dir))
 	}
+	n.start.Dir = dir
+	vm, err := s.b.o.Start(ctx, n.start)
+	if err != nil {
+		n.unlock()
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	s.vm = &machine{VM: vm, dir: dir, network: !n.start.NoNetwork, disks: n.ids, has: len(s.layers), staged: map[string]bool{}, unlock: n.unlock}
+	if s.read {
+		// While the command runs, what needs no VM goes on.
+		layers := slices.Clone(s.layers)
+		go func() { _ = s.root.advance(ctx, layers) }()
+	}
+	return nil
 }
 
 // canUnpack says whether the layers from one on can be brought into a VM that

@@ -310,7 +310,9 @@ func (s *stage) takeBase() error {
 		name = "FROM " + s.image
 	}
 	v := s.b.o.Log.begin("%s", name)
-	base, err := s.b.place.Base(s.b.ctx, reference, s.arch)
+	place := *s.b.place
+	place.Progress = v.fetching
+	base, err := place.Base(s.b.ctx, reference, s.arch)
 	if err != nil {
 		v.failed(err)
 		return fmt.Errorf("FROM %s: %w", s.image, err)

@@ -113,6 +113,9 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		o.Verify = verify
 	}
 	bars := newProgress(env)
+	if o.Make != nil {
+		bars = &progress{} // a Dockerfile's steps say themselves how far they are
+	}
 	o.Progress = bars.update
 	o.RunStep = func(ctx context.Context, s builder.Step, changes io.Writer) error {
 		fmt.Fprintf(env.stderr, "step %d of %d: %s\n", s.Number, s.Total, s.Command)

@@ -27,7 +27,7 @@ func (s *System) Changes(w io.Writer) error {
 	if s.upper == nil {
 		return errors.New("the guest has no root of its own")
 	}
-	if err := s.endLayer(); err != nil {
+	if err := errors.Join(s.endLayer(), s.layers.forget()); err != nil {
 		return err
 	}
 	unix.Sync()

@@ -27,6 +27,7 @@ type layers struct {
 	lower   []string // of the overlay, the highest first; the image's root is not in it
 	mounts  []string // of the layer that is under way
 	made    []string // for them: files and directories, parents first
+	memory  []string // staged trees that are in memory
 	disks   map[string]bool
 }
 
@@ -103,6 +104,18 @@ func (s *System) endLayer() error {
 		_ = os.Remove(m) // a directory that something was written into stays
 	}
 	l.mounts, l.made = nil, nil
+	return nil
+}
+
+// forget takes away the staged trees that are in memory: what is secret to one
+// layer is to the next, whose processes may look at PID 1's open files.
+func (l *layers) forget() error {
+	for _, dir := range l.memory {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmounting a staged tree: %w", err)
+		}
+	}
+	l.memory = nil
 	return nil
 }
 

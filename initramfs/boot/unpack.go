@@ -36,6 +36,7 @@ func (s *System) Unpack(u *protocol.Unpack, archive io.Reader) error {
 			if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
 				return err
 			}
+			s.layers.memory = append(s.layers.memory, dir)
 		}
 	}
 	root, err := os.OpenRoot(dir)
@@ -151,8 +152,7 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) error {
 	if err := describe(f, h); err != nil {
 		return err
 	}
-	at := h.ModTime
-	return setFileTimes(f, unix.NsecToTimespec(at.UnixNano()))
+	return setTimes(f, h)
 }
 
 // describe sets owner, mode and extended attributes.
@@ -183,7 +183,7 @@ func (u *unpacker) setTimes() error {
 		if err != nil {
 			return err
 		}
-		err = setFileTimes(d, unix.NsecToTimespec(h.ModTime.UnixNano()))
+		err = setTimes(d, h)
 		d.Close()
 		if err != nil {
 			return err
@@ -197,7 +197,7 @@ func times(h *tar.Header) []unix.Timespec {
 	return []unix.Timespec{t, t}
 }
 
-// setFileTimes sets both times of an open file.
-func setFileTimes(f *os.File, t unix.Timespec) error {
-	return unix.UtimesNanoAt(unix.AT_FDCWD, descriptor(f), []unix.Timespec{t, t}, 0)
+// setTimes sets both times of an open file.
+func setTimes(f *os.File, h *tar.Header) error {
+	return unix.UtimesNanoAt(unix.AT_FDCWD, descriptor(f), times(h), 0)
 }

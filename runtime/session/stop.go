@@ -62,10 +62,16 @@ func stopDir(ctx context.Context, dir string, force bool) error {
 
 // watchSupervisor cancels when a supervisor does not answer.
 func (s *Session) watchSupervisor(ctx context.Context, cancel context.CancelCauseFunc) {
-	for ctx.Err() == nil {
+	for ending := 0; ctx.Err() == nil; {
 		ask, done := context.WithTimeoutCause(ctx, pingTimeout, s.silent("supervisor", pingTimeout))
 		_, err := control(ask, s.dir, controlRequest{Op: opPing})
 		done()
+		if errors.Is(err, ErrNotFound) && alive(s.dir) {
+			// It has closed its socket, and needs at most stopTimeout from then on.
+			if ending++; time.Duration(ending)*firstLook > stopTimeout {
+				err = s.silent("supervisor", stopTimeout)
+			}
+		}
 		if errors.Is(err, ErrSilent) {
 			cancel(err)
 			return

@@ -34,8 +34,9 @@ func (s *Session) silent(who string, after time.Duration) error {
 // supervisor and the agent live.
 type watched struct {
 	net.Conn
-	s     *Session
-	heard atomic.Bool // since the last look
+	s      *Session
+	heard  atomic.Bool // since the last look
+	ending int         // looks in a row that found the supervisor without its socket
 	// looking ends with the connection.
 	looking context.Context
 	stop    context.CancelFunc
@@ -61,6 +62,12 @@ func (w *watched) look(after time.Duration) {
 		err := w.s.ping(w.looking)
 		if w.looking.Err() != nil {
 			return
+		}
+		if errors.Is(err, ErrNotFound) && alive(w.s.dir) {
+			// It is ending, which takes a moment; or it was stopped on the way.
+			if w.ending++; w.ending > 1 {
+				err = w.s.silent("supervisor", after)
+			}
 		}
 		if errors.Is(err, ErrSilent) {
 			w.mu.Lock()

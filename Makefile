@@ -6,10 +6,12 @@ PREFIX  ?= $(HOME)/.local
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT  = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
+VIEWER      = runtime/desktop/viewer
+NOVNC       = $(VIEWER)/out/novnc/core/rfb.js
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
-.PHONY: all quickstart setup kernel kernels guest build install test lint typecheck-darwin fuzz recipes bench clean
+.PHONY: all quickstart setup kernel kernels guest viewer build install test lint typecheck-darwin fuzz recipes bench clean
 all: build
 
 # The main job from nothing: packages, kernel, CLI, an image of a real Debian, a command run in it.
@@ -43,6 +45,13 @@ initramfs/out/initramfs-%.cpio.zst: $(GUEST_GO) go.mod
 	go run ./initramfs/cmd/mkinitramfs initramfs/out/init-$* $@
 	rm -f initramfs/out/init-$*
 
+# noVNC, the page of lumina desktop open, for embedding.
+viewer: $(NOVNC)
+
+$(NOVNC): $(wildcard $(VIEWER)/novnc/*)
+	$(VIEWER)/novnc/fetch.sh
+	touch $@
+
 build: bin/lumina
 
 # On a Mac the driver needs cgo, and the program to be signed with what
@@ -56,7 +65,7 @@ CGO      = 0
 CODESIGN = @:
 endif
 
-bin/lumina: $(GUEST) $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
+bin/lumina: $(GUEST) $(NOVNC) $(VIEWER)/page.html $(VIEWER)/page.js $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
 	CGO_ENABLED=$(CGO) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/lumina
 	$(CODESIGN) $@
 
@@ -72,7 +81,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh recipes/build.sh builder/compare.sh release/install.sh .ci/run
+	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(VIEWER)/novnc/fetch.sh recipes/build.sh builder/compare.sh release/install.sh .ci/run
 	go run $(ACTIONLINT) .github/workflows/*.yml
 
 # The sources that only a Mac compiles, those with cgo against the real vz.
@@ -101,4 +110,4 @@ bench: build
 	builder/compare.sh
 
 clean:
-	rm -rf bin initramfs/out/*.zst
+	rm -rf bin initramfs/out/*.zst $(VIEWER)/out/novnc

@@ -13,6 +13,9 @@ chromium debian-installer-12-netboot-amd64 grub-efi-amd64-bin grub-common xorris
 qemu-system-gui xvfb xdotool
 nginx-light apache2-bin haproxy bind9"
 
+# npm gets noVNC for make build. One that is there need not be Debian's.
+command -v npm >/dev/null || packages="$packages nodejs npm"
+
 missing=
 for p in $packages; do
 	dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null | grep -qx installed || missing="$missing $p"

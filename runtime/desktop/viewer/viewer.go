@@ -6,8 +6,9 @@
 // origin may), and cannot get round that with a name of its own for 127.0.0.1
 // (DNS rebinding), for Host and Origin must be this server's.
 //
-// novnc has core, vendor and licence of the npm package @novnc/novnc 1.7.0, as
-// they were published.
+// The page is noVNC's client. make build fetches it, in the version and with the
+// digest of novnc/package-lock.json, and it is embedded from out. A program that
+// was built without it has no page: see [ErrNotBuilt].
 package viewer
 
 import (
@@ -29,8 +30,23 @@ import (
 	"github.com/coder/websocket"
 )
 
-//go:embed page.html page.js novnc/core novnc/vendor
+//go:embed page.html page.js all:out
 var files embed.FS
+
+// ErrNotBuilt is returned by Serve when this program was built without noVNC.
+var ErrNotBuilt = errors.New("this build of lumina has no noVNC, which shows the screen; run make build")
+
+// novnc returns noVNC's files, or ErrNotBuilt.
+func novnc(files fs.FS) (fs.FS, error) {
+	sub, err := fs.Sub(files, "out/novnc")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fs.Stat(sub, "core/rfb.js"); err != nil {
+		return nil, ErrNotBuilt
+	}
+	return sub, nil
+}
 
 // page is parsed when it is needed: every command of the program would pay for it.
 var page = sync.OnceValue(func() *template.Template { return template.Must(template.ParseFS(files, "page.html")) })
@@ -40,13 +56,21 @@ type Dial func(context.Context) (net.Conn, error)
 
 // Serve shows a desktop until ctx ends. ready is given the page's URL.
 func Serve(ctx context.Context, name string, dial Dial, ready func(url string) error) error {
+	client, err := novnc(files)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, name, client, dial, ready)
+}
+
+func serve(ctx context.Context, name string, client fs.FS, dial Dial, ready func(url string) error) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("serving the page: %w", err)
 	}
 	defer l.Close()
 	token := rand.Text()
-	h := newHandler(ctx, l.Addr().String(), token, name, dial)
+	h := newHandler(ctx, l.Addr().String(), token, name, client, dial)
 	defer h.streams.Wait()
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
 	served := make(chan error, 1)
@@ -70,16 +94,13 @@ type handler struct {
 	streams     sync.WaitGroup
 }
 
-func newHandler(ctx context.Context, host, token, name string, dial Dial) *handler {
+func newHandler(ctx context.Context, host, token, name string, client fs.FS, dial Dial) *handler {
 	h := &handler{ctx: ctx, host: host, token: token, mux: http.NewServeMux()}
 	h.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_ = page().Execute(w, name) // a browser that has gone
 	})
-	static, err := fs.Sub(files, "novnc")
-	if err == nil {
-		h.mux.Handle("GET /novnc/", http.StripPrefix("/novnc/", http.FileServerFS(static)))
-	}
+	h.mux.Handle("GET /novnc/", http.StripPrefix("/novnc/", http.FileServerFS(client)))
 	h.mux.HandleFunc("GET /page.js", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFileFS(w, r, files, "page.js")
 	})

@@ -2,6 +2,7 @@ package viewer
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/coder/websocket"
 )
@@ -25,12 +27,15 @@ func echo(context.Context) (net.Conn, error) {
 	return here, nil
 }
 
-func serve(t *testing.T) string {
+// client stands for noVNC, which the rules of access do not depend on.
+var client = fstest.MapFS{"core/rfb.js": {Data: []byte("export default class {}")}}
+
+func start(t *testing.T) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	urls, served := make(chan string, 1), make(chan error, 1)
 	go func() {
-		served <- Serve(ctx, "<test>", echo, func(url string) error {
+		served <- serve(ctx, "<test>", client, echo, func(url string) error {
 			urls <- url
 			return nil
 		})
@@ -43,7 +48,7 @@ func serve(t *testing.T) string {
 }
 
 func TestStrangersGetNothing(t *testing.T) {
-	url := serve(t)
+	url := start(t)
 	host := strings.Split(url, "/")[2]
 	if !strings.HasPrefix(host, "127.0.0.1:") {
 		t.Fatalf("it is at %s", host)
@@ -95,7 +100,7 @@ func TestStrangersGetNothing(t *testing.T) {
 }
 
 func TestScreen(t *testing.T) {
-	url := serve(t)
+	url := start(t)
 	host := strings.Split(url, "/")[2]
 	ws := "ws" + strings.TrimPrefix(url, "http") + "screen"
 	for _, origin := range []string{"", "http://example.test", "null"} {
@@ -118,7 +123,7 @@ func TestScreen(t *testing.T) {
 
 // What a desktop is called is text on the page.
 func TestNameIsEscaped(t *testing.T) {
-	h := newHandler(t.Context(), "127.0.0.1:1", "token", "<script>", echo)
+	h := newHandler(t.Context(), "127.0.0.1:1", "token", "<script>", client, echo)
 	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:1/token/", nil)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
@@ -127,10 +132,30 @@ func TestNameIsEscaped(t *testing.T) {
 	}
 }
 
-// Every module that noVNC imports is embedded.
+// A program that was built without noVNC says so, and how to get it.
+func TestNotBuilt(t *testing.T) {
+	without := fstest.MapFS{"out/.gitignore": {}}
+	if _, err := novnc(without); !errors.Is(err, ErrNotBuilt) || !strings.Contains(err.Error(), "make build") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Every module that noVNC imports is embedded, with the licences of all of it.
 func TestModulesAreComplete(t *testing.T) {
+	files, err := novnc(files)
+	if errors.Is(err, ErrNotBuilt) && testing.Short() {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"LICENSE.txt", "LICENSE.MPL-2.0", "AUTHORS", "vendor/pako/LICENSE"} {
+		if _, err := fs.Stat(files, name); err != nil {
+			t.Error(err)
+		}
+	}
 	imports := regexp.MustCompile(`(?m)^(?:import|export)[^;]*?from\s+['"]([^'"]+)['"]`)
-	err := fs.WalkDir(files, "novnc", func(name string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".js") {
 			return err
 		}

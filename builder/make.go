@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -131,8 +132,13 @@ func (p *Place) Cached(ctx context.Context, key string) (l oci.Layer, ok bool) {
 // Keep remembers what layer was made for a key.
 func (p *Place) Keep(key string, l oci.Layer) error { return layerCache{p.o.CacheDir}.put(key, l) }
 
-// CacheDir is where layers are kept.
-func (p *Place) CacheDir() string { return p.o.CacheDir }
+// AddLayer makes a layer of a tar archive, and keeps it in the cache.
+func (p *Place) AddLayer(write func(io.Writer) error) (oci.Layer, error) {
+	return oci.AddLayer(p.o.CacheDir, func(w io.Writer) error { return write(oci.Limit(w, p.o.MaxSize)) })
+}
+
+// MaxSize is how large the image may be, in bytes, and anything that it is made of.
+func (p *Place) MaxSize() int64 { return p.o.MaxSize }
 
 // Describe says in the image what it is made of: a base, with a configuration in
 // place of the base's and these layers.

@@ -500,6 +500,32 @@ func TestAddOfAURL(t *testing.T) {
 	}
 }
 
+// Neither what is copied nor what is fetched takes more of the disk than it may.
+func TestBuildMaxSize(t *testing.T) {
+	b := newBench(t)
+	b.write(t, "big", strings.Repeat("x", 3<<20), 0o644)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, strings.NewReader(strings.Repeat("x", 3<<20)))
+	}))
+	defer server.Close()
+	for _, text := range []string{"COPY big /", "ADD " + server.URL + "/x /"} {
+		file, err := Parse(strings.NewReader("FROM scratch\n"+text), "Dockerfile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		context, err := files.OpenHost(b.context, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer context.Close()
+		o := b.options("made", Maker(Options{File: file, Context: context, Log: NewLog(io.Discard)}))
+		o.MaxSize = 2 << 20
+		if _, err := builder.Create(t.Context(), o); !errors.Is(err, builder.ErrTooLarge) {
+			t.Errorf("%s: error %v, want ErrTooLarge", text, err)
+		}
+	}
+}
+
 // FuzzParse reads any bytes: what is no Dockerfile is refused, nothing ends the
 // program.
 func FuzzParse(f *testing.F) {

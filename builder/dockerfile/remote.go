@@ -3,7 +3,6 @@ package dockerfile
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/builder/oci"
 )
 
 func isURL(s string) bool {
@@ -43,9 +43,6 @@ func isGit(s string) bool {
 
 // IsRemote says whether what names a context is none of this host.
 func IsRemote(s string) bool { return isURL(s) || isGit(s) }
-
-// maxRemote bounds what ADD fetches, in bytes.
-const maxRemote = 32 << 30
 
 // remoteTimeout bounds the wait for a server's answer.
 const remoteTimeout = time.Minute
@@ -102,11 +99,7 @@ func (b *build) fetch(from, checksum string) (f fetched, err error) {
 		f.ModTime = t
 	}
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(tmp, sum), io.LimitReader(resp.Body, maxRemote+1))
-	if err == nil && n > maxRemote {
-		err = errors.New("it is too long")
-	}
-	if err != nil {
+	if _, err := io.Copy(io.MultiWriter(oci.Limit(tmp, b.place.MaxSize()), sum), resp.Body); err != nil {
 		return f, fmt.Errorf("ADD %s: %w", from, err)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); want != "" && got != strings.ToLower(want) {

@@ -410,7 +410,7 @@ func (s *stage) do(c command) error {
 func (s *stage) addLayer(key string, copied bool, write func(io.Writer) error) (cached bool, err error) {
 	l, ok := s.b.place.Cached(s.b.ctx, key)
 	if !ok {
-		if l, err = oci.AddLayer(s.b.place.CacheDir(), write); err != nil {
+		if l, err = s.b.place.AddLayer(write); err != nil {
 			return false, err
 		}
 		if err := s.b.place.Keep(key, l); err != nil {

@@ -22,27 +22,48 @@ type PushOptions struct {
 // tool can run. It returns the digest of its manifest. An image whose layers the
 // cache does not have is sent as one layer.
 func Push(ctx context.Context, o PushOptions) (string, error) {
+	var digest string
+	err := asContainer(ctx, o, func(config []byte, annotations map[string]string, layers []oci.Layer) (err error) {
+		digest, err = oci.Push(ctx, o.Reference, config, annotations, layers, o.Progress)
+		return err
+	})
+	return digest, err
+}
+
+// Save writes an image as the files of a container image, which is what Push
+// sends. The options have no Reference.
+func Save(ctx context.Context, to oci.Destination, o PushOptions) (string, error) {
+	var digest string
+	err := asContainer(ctx, o, func(config []byte, annotations map[string]string, layers []oci.Layer) (err error) {
+		digest, err = oci.Save(ctx, to, config, annotations, layers)
+		return err
+	})
+	return digest, err
+}
+
+// asContainer gives an image as a container image.
+func asContainer(ctx context.Context, o PushOptions, do func(config []byte, annotations map[string]string, layers []oci.Layer) error) error {
 	h, err := o.Store.Open(o.Name)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer h.Close()
 	img := *h.Image
 	layers, err := localImage{h, o.CacheDir}.layers(ctx, &img)
 	if err != nil {
-		return "", fmt.Errorf("pushing image %q: %w", o.Name, err)
+		return fmt.Errorf("the layers of image %q: %w", o.Name, err)
 	}
 	config, err := containerConfig(&img)
 	if err != nil {
-		return "", fmt.Errorf("pushing image %q: %w", o.Name, err)
+		return fmt.Errorf("the configuration of image %q: %w", o.Name, err)
 	}
 	var annotations map[string]string
 	if img.Container != nil {
 		annotations = img.Container.Annotations
 	}
-	digest, err := oci.Push(ctx, o.Reference, config, annotations, layers, o.Progress)
+	err = do(config, annotations, layers)
 	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	return digest, err
+	return err
 }

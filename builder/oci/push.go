@@ -21,23 +21,9 @@ func Push(ctx context.Context, reference string, config []byte, annotations map[
 	if err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, err)
 	}
-	if config, err = withDiffIDs(config, layers); err != nil {
-		return "", fmt.Errorf("pushing to %q: %w", reference, err)
-	}
-	digest, size, err := v1.SHA256(bytes.NewReader(config))
+	m, err := containerManifest(ctx, config, annotations, layers)
 	if err != nil {
-		return "", err
-	}
-	m := &manifest{config: config, blobs: map[v1.Hash]Blob{}}
-	described := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Annotations: annotations, Layers: []v1.Descriptor{},
-		Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: digest, Size: size}}
-	for _, l := range layers {
-		d := v1.Descriptor{MediaType: ociType(l.MediaType), Digest: l.Digest, Size: l.Size, Annotations: l.Annotations}
-		described.Layers = append(described.Layers, d)
-		m.blobs[l.Digest] = Blob{MediaType: string(d.MediaType), Digest: d.Digest, Size: d.Size, Open: func() (io.ReadCloser, error) { return l.Open(ctx) }}
-	}
-	if m.raw, err = json.Marshal(described); err != nil {
-		return "", err
+		return "", fmt.Errorf("pushing to %q: %w", reference, err)
 	}
 	img, err := partial.CompressedToImage(m)
 	if err != nil {
@@ -48,6 +34,28 @@ func Push(ctx context.Context, reference string, config []byte, annotations map[
 	}
 	pushed, err := img.Digest()
 	return pushed.String(), err
+}
+
+// containerManifest is an image as a registry or a layout has it.
+func containerManifest(ctx context.Context, config []byte, annotations map[string]string, layers []Layer) (*manifest, error) {
+	config, err := withDiffIDs(config, layers)
+	if err != nil {
+		return nil, err
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(config))
+	if err != nil {
+		return nil, err
+	}
+	m := &manifest{config: config, blobs: map[v1.Hash]Blob{}}
+	described := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Annotations: annotations, Layers: []v1.Descriptor{},
+		Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: digest, Size: size}}
+	for _, l := range layers {
+		d := v1.Descriptor{MediaType: ociType(l.MediaType), Digest: l.Digest, Size: l.Size, Annotations: l.Annotations}
+		described.Layers = append(described.Layers, d)
+		m.blobs[l.Digest] = Blob{MediaType: string(d.MediaType), Digest: d.Digest, Size: d.Size, Open: func() (io.ReadCloser, error) { return l.Open(ctx) }}
+	}
+	m.raw, err = json.Marshal(described)
+	return m, err
 }
 
 // withDiffIDs is a configuration with the digests of an image's layers.

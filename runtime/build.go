@@ -36,7 +36,7 @@ func (r *Runtime) StartBuild(ctx context.Context, dir string, options VMOptions,
 	options.NoTemplate = true // there is one VM of this image
 	options.Init = image.InitLumina
 	options.disks = disks
-	v, err := r.start(ctx, img, options, nil)
+	v, _, err := r.start(ctx, img, options, nil)
 	if err != nil {
 		return nil, fmt.Errorf("starting a VM for the build: %w", err)
 	}

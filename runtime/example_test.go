@@ -2,9 +2,12 @@ package runtime_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/abdul-abdi/lumina/builder"
@@ -14,21 +17,47 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 )
 
-// TestMain makes the image that the examples run, as builder's users do.
+// inExamples is set in the process that runs the examples.
+const inExamples = "LUMINA_TEST_EXAMPLES"
+
+// TestMain runs the examples, which boot real VMs, in a process of their own: the
+// guests of the other tests are in this one and wait for all of its children. With
+// -short there are no examples.
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		home, err := os.MkdirTemp("", "lumina-")
-		if err == nil {
-			defer os.RemoveAll(home)
-			os.Setenv("LUMINA_HOME", home)
-			err = makeImage(context.Background(), home)
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "preparing the examples:", err)
-			return 1
-		}
-		return m.Run()
-	}())
+	flag.Parse()
+	if os.Getenv(inExamples) != "" {
+		os.Exit(runExamples(m))
+	}
+	wanted, err := regexp.MatchString(flag.Lookup("test.run").Value.String(), "ExampleRuntime")
+	if !testing.Short() && wanted && err == nil {
+		cmd := exec.Command(os.Args[0], "-test.run=^Example")
+		cmd.Env = append(os.Environ(), inExamples+"=1")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		err = cmd.Run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "running the examples:", err)
+		os.Exit(1)
+	}
+	if err := flag.Set("test.skip", "^Example"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// runExamples makes the image that the examples run, as builder's users do.
+func runExamples(m *testing.M) int {
+	home, err := os.MkdirTemp("", "lumina-")
+	if err == nil {
+		defer os.RemoveAll(home)
+		os.Setenv("LUMINA_HOME", home)
+		err = makeImage(context.Background(), home)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "preparing the examples:", err)
+		return 1
+	}
+	return m.Run()
 }
 
 func makeImage(ctx context.Context, home string) error {

@@ -22,7 +22,7 @@ func (r *Runtime) RunStep(ctx context.Context, dir string, options VMOptions, co
 	options.NoTemplate = true // there is one VM of this image
 	// What systemd writes as it starts is not the command's.
 	options.Init = image.InitLumina
-	v, err := r.start(ctx, img, options, nil)
+	v, _, err := r.start(ctx, img, options, nil)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (r *Runtime) TestImage(ctx context.Context, dir string, tests ...ImageTest)
 	if err != nil {
 		return err
 	}
-	v, err := r.start(ctx, img, VMOptions{CPUs: 1, Network: NetworkNone, NoTemplate: true}, nil)
+	v, _, err := r.start(ctx, img, VMOptions{CPUs: 1, Network: NetworkNone, NoTemplate: true}, nil)
 	if err != nil {
 		return err
 	}

@@ -15,9 +15,7 @@ type Mark struct {
 // Trace says where the time of a boot went.
 type Trace struct {
 	Marks []Mark
-	// Cold says why the VM was booted rather than thawed from a template; ""
-	// for one that was thawed.
-	Cold  string
+	Cold  Cold
 	start time.Time
 }
 

@@ -164,7 +164,7 @@ func medianBoot(ctx context.Context, r *runtime.Runtime, options runtime.VMOptio
 	total := func(t runtime.Trace) time.Duration { return t.Marks[len(t.Marks)-1].At }
 	slices.SortFunc(traces, func(a, b runtime.Trace) int { return int(total(a) - total(b)) })
 	median := traces[count/2]
-	w := &waterfall{Name: "from a template", Cold: median.Cold}
+	w := &waterfall{Name: "from a template", Cold: median.Cold.Error()}
 	if w.Cold != "" {
 		w.Name = "cold"
 	}

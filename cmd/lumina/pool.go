@@ -69,7 +69,7 @@ func runPool(ctx context.Context, env *environment, vm *vmFlags, options runtime
 		wg.Go(func() {
 			for n := range numbers {
 				ok, trace := poolRun(ctx, env, r, options, n, &lines)
-				later.Do(func() { makeTemplateLater(env, options.VM, trace) })
+				later.Do(func() { makeTemplateLater(env, options.VM, trace.Cold) })
 				if !ok {
 					failed.Store(true)
 				}

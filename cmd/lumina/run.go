@@ -293,7 +293,7 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 	if env.getenv("LUMINA_BOOT_TRACE") == "1" {
 		printTrace(env.stderr, result.Trace)
 	}
-	makeTemplateLater(env, options.VM, result.Trace)
+	makeTemplateLater(env, options.VM, result.Trace.Cold)
 	for _, name := range result.NotCopied {
 		env.note("%s was not copied: it is a socket, FIFO or device, or the kernel's own as /proc", name)
 	}
@@ -303,8 +303,8 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 
 // printTrace prints where the boot's time went, in milliseconds.
 func printTrace(w io.Writer, t runtime.Trace) {
-	if t.Cold != "" {
-		fmt.Fprintf(w, "boot: cold, since %s\n", t.Cold)
+	if t.Cold != (runtime.Cold{}) {
+		fmt.Fprintf(w, "boot: cold, since %v\n", t.Cold)
 	} else {
 		fmt.Fprintln(w, "boot: from a template")
 	}

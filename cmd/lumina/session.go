@@ -122,7 +122,7 @@ func startSession(ctx context.Context, env *environment, vm *vmFlags, o session.
 	if err != nil {
 		return report.fail(err)
 	}
-	makeTemplateLater(env, o.VM, runtime.Trace{Cold: s.Info.Cold})
+	makeTemplateLater(env, o.VM, s.Info.Cold)
 	row := map[string]string{"sid": s.Info.SID}
 	if o.Name != "" {
 		row["name"] = o.Name

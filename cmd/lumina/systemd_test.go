@@ -74,9 +74,9 @@ func TestSystemd(t *testing.T) {
 			t.Errorf("a command whose VM ends has exit code %d", code)
 		}
 	})
-	t.Run("a run, which is not thawed", func(t *testing.T) {
-		r, trace := runThawed(t, "--image", "units", "cat /proc/1/comm; systemctl is-system-running --wait")
-		if r.succeeded(t).Stdout != "systemd\nrunning\n" || trace != "boot: cold, since systemd keeps the names it booted with: a VM of it is not thawed" {
+	t.Run("a run, which boots cold", func(t *testing.T) {
+		r, trace := runRestored(t, "--image", "units", "cat /proc/1/comm; systemctl is-system-running --wait")
+		if r.succeeded(t).Stdout != "systemd\nrunning\n" || trace != "boot: cold, since systemd keeps the host name it booted with, so a snapshot cannot be renamed" {
 			t.Errorf("%s: stdout = %q", trace, r.Stdout)
 		}
 	})

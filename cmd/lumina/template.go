@@ -20,8 +20,8 @@ const templateCommand = "__template"
 
 // makeTemplateLater starts a process that makes the template which a cold boot
 // did without. The result of that boot does not wait for it.
-func makeTemplateLater(env *environment, options runtime.VMOptions, trace runtime.Trace) {
-	if !trace.WantsTemplate() {
+func makeTemplateLater(env *environment, options runtime.VMOptions, cold runtime.Cold) {
+	if !cold.WantsTemplate() {
 		return
 	}
 	program, err := os.Executable()

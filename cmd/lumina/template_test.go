@@ -26,9 +26,9 @@ func makeTestTemplate(t *testing.T) string {
 	return filepath.Dir(found[0])
 }
 
-// runThawed runs a command with templates on, and returns what the boot trace
+// runRestored runs a command with templates on, and returns what the boot trace
 // says of them, too.
-func runThawed(t testing.TB, args ...string) (result, string) {
+func runRestored(t testing.TB, args ...string) (result, string) {
 	t.Helper()
 	cmd := command(append([]string{"run", "--image", "debian"}, args...)...)
 	cmd.Env = append(cmd.Env, "LUMINA_TEMPLATE=1", "LUMINA_BOOT_TRACE=1")
@@ -65,7 +65,7 @@ func TestImageIsRemovedWhileItsTemplateIsMade(t *testing.T) {
 	lumina(t, "clean", "--templates").succeeded(t)
 }
 
-func TestThawedVMsAreNobodysTwins(t *testing.T) {
+func TestRestoredVMsAreNobodysTwins(t *testing.T) {
 	t.Cleanup(func() { nothingLeft(t) })
 	if err := tools(); err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestThawedVMsAreNobodysTwins(t *testing.T) {
 	seen := map[string]int{}
 	for range 20 {
 		wg.Go(func() {
-			r, trace := runThawed(t, "--image", "tools", "--timeout", "60s", script)
+			r, trace := runRestored(t, "--image", "tools", "--timeout", "60s", script)
 			lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
 			if trace != "boot: from a template" || r.code != 0 || len(lines) != 10 {
 				t.Errorf("%s: %s %s", trace, r.stdout, r.stderr)
@@ -106,21 +106,21 @@ func TestThawedVMsAreNobodysTwins(t *testing.T) {
 	}
 }
 
-func TestThawedVMHasItsOwnDisk(t *testing.T) {
+func TestRestoredVMHasItsOwnDisk(t *testing.T) {
 	makeTestTemplate(t)
 	for range 2 {
-		r, trace := runThawed(t, "ls /mine 2>/dev/null; echo x > /mine; df -BG --output=size / | tail -1")
+		r, trace := runRestored(t, "ls /mine 2>/dev/null; echo x > /mine; df -BG --output=size / | tail -1")
 		if trace != "boot: from a template" || r.code != 0 || strings.TrimSpace(r.Stdout) != "16G" {
 			t.Errorf("%s: %s", trace, r.stdout)
 		}
 	}
 	// Another shape of machine is another template.
-	r, trace := runThawed(t, "--disk-size", "2GB", "--memory", "512MB", "df -BG --output=size / | tail -1")
+	r, trace := runRestored(t, "--disk-size", "2GB", "--memory", "512MB", "df -BG --output=size / | tail -1")
 	if !strings.HasPrefix(trace, "boot: cold, since there is no template yet") || strings.TrimSpace(r.Stdout) != "2G" {
 		t.Errorf("%s: %s", trace, r.stdout)
 	}
 	nothingLeft(t) // which waits for the template that this run asked for
-	r, trace = runThawed(t, "--disk-size", "2GB", "--memory", "512MB", "df -BG --output=size / | tail -1")
+	r, trace = runRestored(t, "--disk-size", "2GB", "--memory", "512MB", "df -BG --output=size / | tail -1")
 	if trace != "boot: from a template" || strings.TrimSpace(r.Stdout) != "2G" {
 		t.Errorf("%s: %s", trace, r.stdout)
 	}
@@ -130,7 +130,7 @@ func TestThawedVMHasItsOwnDisk(t *testing.T) {
 	}
 }
 
-// Nothing is thawed that is not, byte for byte, what was frozen.
+// Nothing is restored that is not, byte for byte, what was saved.
 func TestDamagedTemplatesAreNotUsed(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -169,8 +169,8 @@ func TestDamagedTemplatesAreNotUsed(t *testing.T) {
 			if err := tt.damage(t, dir); err != nil {
 				t.Fatal(err)
 			}
-			r, trace := runThawed(t, "echo right")
-			if !strings.HasPrefix(trace, "boot: cold, since no template: ") || r.Stdout != "right\n" {
+			r, trace := runRestored(t, "echo right")
+			if !strings.HasPrefix(trace, "boot: cold, since the template was discarded: ") || r.Stdout != "right\n" {
 				t.Errorf("%s: %s", trace, r.stdout)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "memory")); err == nil {
@@ -199,7 +199,7 @@ func TestTemplateThatCannotBeMade(t *testing.T) {
 		t.Errorf("the maker whose VM was killed: exit code %d", code)
 	}
 	for range 2 {
-		r, trace := runThawed(t, "echo right")
+		r, trace := runRestored(t, "echo right")
 		if !strings.HasPrefix(trace, "boot: cold, since there is no template: ") || !strings.Contains(trace, "killed") || r.Stdout != "right\n" {
 			t.Errorf("%s: %s", trace, r.stdout)
 		}
@@ -212,7 +212,7 @@ func TestTemplateThatCannotBeMade(t *testing.T) {
 		t.Errorf("doctor: %s", r.stdout)
 	}
 	makeTestTemplate(t)
-	if _, trace := runThawed(t, "true"); trace != "boot: from a template" {
+	if _, trace := runRestored(t, "true"); trace != "boot: from a template" {
 		t.Error(trace)
 	}
 }

@@ -48,7 +48,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, which is made if there is none, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.StringVar(&f.init, "init", "", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
 	flags.BoolVar(&f.nested, "nested", false, "let the guest run virtual machines in its turn; for guests that are trusted more than others")
-	flags.BoolVar(&f.noTemplate, "no-template", false, "boot, even if there is a frozen VM to go on from (also LUMINA_TEMPLATE=0)")
+	flags.BoolVar(&f.noTemplate, "no-template", false, "boot cold, even if there is a template (also LUMINA_TEMPLATE=0)")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"image":   completeNames(env, imageStore),
 		"pull":    cobra.FixedCompletions([]string{"missing", "always", "never"}, cobra.ShellCompDirectiveNoFileComp),

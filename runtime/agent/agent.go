@@ -69,7 +69,7 @@ func configure(conn net.Conn, c *protocol.Configure) (*protocol.Configured, erro
 	return reply, err
 }
 
-// Freeze returns when the guest is ready to be frozen: it has read everything
+// Freeze returns when the guest is ready for a snapshot: it has read everything
 // that was sent before, nothing is under way in either direction, and the first
 // operation that it does next is Configure. conn is closed.
 func Freeze(ctx context.Context, conn net.Conn) error {

@@ -157,7 +157,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 		}
 	}
 	if mem == nil || mem.state == nil {
-		// A thawed guest has its kernel in memory.
+		// A restored guest has its kernel in memory.
 		c.add("-kernel", devFD(c.inherit(spec.Kernel)), "-initrd", devFD(c.inherit(spec.Initramfs)), "-append", strings.Join(kernel, " "))
 		c.reads = append(c.reads, spec.Kernel, spec.Initramfs)
 	}

@@ -52,8 +52,8 @@ func (d *Driver) Fingerprint(ctx context.Context, spec vm.Spec) (string, error) 
 	return fmt.Sprintln(id...), nil
 }
 
-// thawedFrom is beyond the numbers of all streams that a template's maker opens.
-const thawedFrom = 1 << 16
+// restoredFrom is beyond the numbers of all streams that a template's maker opens.
+const restoredFrom = 1 << 16
 
 // Save is part of [vm.Snapshotter].
 func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare func(context.Context, vm.Machine) error) error {
@@ -105,7 +105,7 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 		return nil, err
 	}
 	// To the guest, which was not asked, this is the connection that it had.
-	p.agent = mux.ClientFrom(p.port, thawedFrom)
+	p.agent = mux.ClientFrom(p.port, restoredFrom)
 	stop := context.AfterFunc(ctx, func() { p.control.Close() })
 	defer stop()
 	m, err := openMonitor(p.control)

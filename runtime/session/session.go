@@ -49,8 +49,8 @@ type Info struct {
 	Wire int `json:"wire"`
 	// Ready: the VM has answered.
 	Ready bool `json:"ready"`
-	// Cold says why the VM was booted rather than thawed; "" if it was thawed.
-	Cold string `json:"cold,omitempty"`
+	// Cold says why the VM booted rather than being restored.
+	Cold runtime.Cold `json:"cold"`
 }
 
 // Session is a running session.

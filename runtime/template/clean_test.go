@@ -26,7 +26,7 @@ func TestForeignFiles(t *testing.T) {
 	if err := errors.Join(os.Mkdir(damaged, 0o700), syscall.Mkfifo(filepath.Join(damaged, description), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Open(key); !errors.Is(err, ErrNone) {
+	if _, err := s.Open(key); !errors.Is(err, ErrDiscarded) {
 		t.Errorf("Open() of a FIFO: %v", err)
 	}
 	if err := errors.Join(s.evict(0), s.Clean(true)); err != nil {

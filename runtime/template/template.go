@@ -1,5 +1,5 @@
-// Package template keeps frozen machines: what a boot of an image comes to,
-// before it is told whose it is. They are thawed copy-on-write.
+// Package template keeps snapshots of machines: what a boot of an image comes to,
+// before it is told whose it is. They are restored copy-on-write.
 //
 // A template is a directory, readable by its user only, that is named by the
 // digest of all it was made from:
@@ -59,8 +59,13 @@ func (f *Files) Close() {
 	}
 }
 
-// ErrNone is wrapped when there is no template, or none that can be used.
-var ErrNone = errors.New("no template")
+var (
+	// ErrNone: there is no template.
+	ErrNone = errors.New("no template")
+	// ErrDiscarded is wrapped when there was one that could not be trusted. It is
+	// removed.
+	ErrDiscarded = errors.New("the template was discarded")
+)
 
 // Store is a directory of templates.
 type Store struct{ dir string }
@@ -122,7 +127,7 @@ func (s *Store) Open(key string) (*Files, error) {
 		}
 		var got identity
 		if got, err = identify(*f); err == nil && got != want.Files[fileNames[i]] {
-			err = fmt.Errorf("file %s is not as it was made", fileNames[i])
+			err = fmt.Errorf("file %q was modified", fileNames[i])
 		}
 		if err != nil {
 			break
@@ -174,7 +179,7 @@ func remove(dir string) error {
 
 // reject removes a template that cannot be trusted.
 func (s *Store) reject(dir string, why error) error {
-	return fmt.Errorf("%w: %w; it was removed: %v", ErrNone, why, remove(dir) == nil)
+	return errors.Join(fmt.Errorf("%w: %w", ErrDiscarded, why), remove(dir))
 }
 
 // Make makes a template, unless it is there or being made. fill writes the

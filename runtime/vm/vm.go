@@ -87,13 +87,13 @@ type NamedDisks interface {
 	NamesDisks() bool
 }
 
-// Snapshotter is a [Driver] that can freeze a machine and thaw it, many times.
+// Snapshotter is a [Driver] that can save a machine once and restore it many times.
 type Snapshotter interface {
 	// Fingerprint names everything of driver and host that a snapshot of
 	// spec depends on. It wraps ErrUnsupported where there can be none.
 	Fingerprint(ctx context.Context, spec Spec) (string, error)
-	// Save boots spec's machine, has prepare make its guest ready to be
-	// frozen, and writes it to the snapshot's files; that of the memory has
+	// Save boots spec's machine, has prepare make its guest ready for the
+	// snapshot, and writes it to the snapshot's files; that of the memory has
 	// the memory's size. prepare leaves no stream open, and has the guest's
 	// word that it has read everything. The machine ends.
 	Save(ctx context.Context, spec Spec, s Snapshot, prepare func(context.Context, Machine) error) error

@@ -36,6 +36,9 @@ type Fake struct {
 	ConfigureError error
 	// EndBeforeAgent ends a machine as soon as it has started.
 	EndBeforeAgent bool
+	// Dialing, unless nil, is called before each stream is opened: the n-th of its
+	// machine, from 1. The first is that of the configuration.
+	Dialing func(m *Machine, n int)
 	// NoSnapshots makes Fingerprint, Save and Restore wrap [vm.ErrUnsupported].
 	NoSnapshots bool
 
@@ -71,7 +74,7 @@ func (f *Fake) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
 	if err := cmp.Or(f.StartError, supported(spec), context.Cause(ctx)); err != nil {
 		return nil, err
 	}
-	return f.start(ctx, spec), nil
+	return f.start(ctx, spec, false), nil
 }
 
 // supported is what only this driver refuses.
@@ -82,11 +85,12 @@ func supported(spec vm.Spec) error {
 	return nil
 }
 
-func (f *Fake) start(ctx context.Context, spec vm.Spec) *Machine {
+func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) *Machine {
 	here, there := net.Pipe()
 	m := &Machine{
 		spec: spec, console: vm.NewTail(cmp.Or(spec.ConsoleTail, 16<<10)), done: make(chan struct{}),
 		here: here, there: there, configureError: f.ConfigureError,
+		dialing: f.Dialing, restored: restored,
 	}
 	m.client = mux.Client(here)
 	m.stop = context.AfterFunc(ctx, m.Kill)
@@ -123,7 +127,7 @@ func (f *Fake) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare fu
 	if err := cmp.Or(f.SaveError, supported(spec), context.Cause(ctx)); err != nil {
 		return err
 	}
-	m := f.start(ctx, spec)
+	m := f.start(ctx, spec, false)
 	defer func() {
 		m.Kill()
 		<-m.Done()
@@ -157,7 +161,7 @@ func (f *Fake) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.Mac
 	if string(state[:n]) != shape(spec) {
 		return nil, errors.New("the snapshot is of another machine")
 	}
-	return f.start(ctx, spec), nil
+	return f.start(ctx, spec, true), nil
 }
 
 // shape is what a snapshot and the machine that goes on from it have in common.
@@ -174,6 +178,8 @@ type Machine struct {
 	console        *vm.Tail
 	stop           func() bool
 	configureError error
+	dialing        func(*Machine, int)
+	restored       bool
 
 	end  sync.Once
 	done chan struct{}
@@ -181,6 +187,7 @@ type Machine struct {
 
 	mu         sync.Mutex
 	configured []protocol.Configure
+	dialed     int
 }
 
 var _ vm.Machine = (*Machine)(nil)
@@ -189,6 +196,13 @@ var _ vm.Machine = (*Machine)(nil)
 func (m *Machine) Dial(ctx context.Context) (net.Conn, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
+	}
+	m.mu.Lock()
+	m.dialed++
+	n := m.dialed
+	m.mu.Unlock()
+	if m.dialing != nil {
+		m.dialing(m, n)
 	}
 	conn, err := m.client.Open()
 	if err != nil {
@@ -238,6 +252,9 @@ func (m *Machine) Console() string { return strings.ToValidUTF8(m.console.String
 
 // Spec is what the machine was started with.
 func (m *Machine) Spec() vm.Spec { return m.spec }
+
+// Restored says whether the machine went on from a snapshot.
+func (m *Machine) Restored() bool { return m.restored }
 
 // Configured are the configurations that the guest was given, in order.
 func (m *Machine) Configured() []protocol.Configure {

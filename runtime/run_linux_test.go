@@ -315,16 +315,16 @@ func TestRunEndsUnderItsCommand(t *testing.T) {
 func TestRunThatDoesNotStart(t *testing.T) {
 	tests := []struct {
 		name string
-		fake vmtest.Fake
+		fake *vmtest.Fake
 		says string
 	}{
-		{"the driver refuses", vmtest.Fake{StartError: errors.New("no hypervisor")}, "no hypervisor"},
-		{"no init", vmtest.Fake{EndBeforeAgent: true}, "no init found"},
-		{"its init refuses", vmtest.Fake{ConfigureError: errors.New("no eth0")}, "no eth0"},
+		{"the driver refuses", &vmtest.Fake{StartError: errors.New("no hypervisor")}, "no hypervisor"},
+		{"no init", &vmtest.Fake{EndBeforeAgent: true}, "no init found"},
+		{"its init refuses", &vmtest.Fake{ConfigureError: errors.New("no eth0")}, "no eth0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := open(t, &tt.fake)
+			r := open(t, tt.fake)
 			result, err := r.Run(t.Context(), shell("echo never"))
 			if kind(err) != runtime.ConnectionFailed || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), `image "img"`) {
 				t.Errorf("Run() = %v, want connection_failed with %q", err, tt.says)

@@ -16,7 +16,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/abdul-abdi/lumina/builder"
-	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 	"github.com/abdul-abdi/lumina/builder/oci"
 )
 
@@ -456,94 +455,4 @@ func (s *stage) close(isTarget bool) error {
 		}
 	}
 	return err
-}
-
-// root is a stage's root file system, put together as far as it is needed.
-type root struct {
-	path  string
-	place *builder.Place
-
-	mu      sync.Mutex
-	root    *builder.Root
-	applied int
-	err     error
-	image   *files.Image // once it is complete
-}
-
-// advance applies layers that are not applied yet.
-func (r *root) advance(ctx context.Context, layers []layer) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.advanceLocked(ctx, layers)
-}
-
-func (r *root) advanceLocked(ctx context.Context, layers []layer) error {
-	if r.err != nil {
-		return r.err
-	}
-	if r.root == nil {
-		if r.root, r.err = r.place.NewRoot(r.path); r.err != nil {
-			return r.err
-		}
-	}
-	for ; r.applied < len(layers); r.applied++ {
-		l := layers[r.applied]
-		if r.err = r.root.Apply(ctx, l.Layer, func(builder.Progress) {}); r.err != nil {
-			r.err = fmt.Errorf("layer %d of %d (%s): %w", r.applied+1, len(layers), l.DiffID, r.err)
-			return r.err
-		}
-	}
-	return nil
-}
-
-// view is the root with these layers.
-func (r *root) view(ctx context.Context, layers []layer) (view, error) {
-	v := view{added: map[string]*entry{}}
-	if err := r.advance(ctx, layers); err != nil {
-		return v, err
-	}
-	v.root = r.root.Tree()
-	return v, nil
-}
-
-// finish completes the file.
-func (r *root) finish(ctx context.Context, layers []layer) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.advanceLocked(ctx, layers); err != nil {
-		return err
-	}
-	if r.image == nil {
-		r.err = r.root.Finish()
-	}
-	return r.err
-}
-
-// files are those of the complete root.
-func (r *root) files(ctx context.Context, layers []layer) (files.Tree, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.image != nil {
-		return r.image, nil
-	}
-	if err := r.advanceLocked(ctx, layers); err != nil {
-		return nil, err
-	}
-	if r.err = r.root.Finish(); r.err != nil {
-		return nil, r.err
-	}
-	r.image, r.err = files.OpenImage(r.path)
-	return r.image, r.err
-}
-
-func (r *root) close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.image != nil {
-		return r.image.Close()
-	}
-	if r.root != nil {
-		_ = r.root.Close() // closed already, when it is complete
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -28,6 +29,27 @@ func Push(ctx context.Context, o PushOptions) (string, error) {
 		return err
 	})
 	return digest, err
+}
+
+// PushIndex sends images of several platforms to a registry as one index, from
+// which each takes its own. The options' Name is not used.
+func PushIndex(ctx context.Context, names []string, o PushOptions) (string, error) {
+	var images []oci.Pushed
+	push := func() (digest string, err error) { return oci.PushIndex(ctx, o.Reference, images, o.Progress) }
+	// Each image is in use until all are sent.
+	for _, name := range slices.Backward(names) {
+		next := push
+		push = func() (digest string, err error) {
+			o.Name = name
+			err = asContainer(ctx, o, func(config []byte, annotations map[string]string, layers []oci.Layer) (err error) {
+				images = append(images, oci.Pushed{Config: config, Annotations: annotations, Layers: layers})
+				digest, err = next()
+				return err
+			})
+			return digest, err
+		}
+	}
+	return push()
 }
 
 // Save writes an image as the files of a container image, which is what Push

@@ -67,7 +67,14 @@ func armVersion(variant string) float64 {
 // says of one.
 func isAttestation(d v1.Descriptor) bool {
 	unknown := d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
-	return unknown || d.Annotations["vnd.docker.reference.type"] != "" || d.ArtifactType != ""
+	return unknown || d.Annotations["vnd.docker.reference.type"] != "" || d.ArtifactType != "" && !isConfig(d.ArtifactType)
+}
+
+// isConfig says whether something is the type of an image's configuration, which
+// go-containerregistry, and crane with it, calls the artifact type of an image in
+// an index.
+func isConfig(mediaType string) bool {
+	return mediaType == string(types.OCIConfigJSON) || mediaType == string(types.DockerConfigJSON)
 }
 
 // isManifest says whether an entry of an index can be an image, or an index of

@@ -232,14 +232,19 @@ says. Each RUN is run in a VM, one for all of a stage where that can be.`,
 func newImagesPushCommand(env *environment) *cobra.Command {
 	var asIs bool
 	c := &cobra.Command{
-		Use:   "push NAME REF",
+		Use:   "push NAME… REF",
 		Short: "Send an image to a registry as a container image",
 		Long: `Send an image to a registry as a container image, which every container tool
 can run; or as it is, with kernel and initramfs: what images pull makes of that
-is the same, byte for byte.`,
-		Args: usageArgs(cobra.ExactArgs(2)),
+is the same, byte for byte. Several images, each for another platform, become one
+index, from which everybody takes what is for their own.`,
+		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if ref, err := reference.Parse(args[1]); err != nil {
+			names, to := args[:len(args)-1], args[len(args)-1]
+			if len(names) > 1 && asIs {
+				return usageError{errors.New("--as-is sends one image")}
+			}
+			if ref, err := reference.Parse(to); err != nil {
 				return usageError{err}
 			} else if ref.Kind != reference.Registry {
 				return usageError{fmt.Errorf("%s: an image is sent to a registry: write HOST/NAME:TAG", ref)}
@@ -253,12 +258,19 @@ is the same, byte for byte.`,
 			if asIs {
 				push = builder.PushArtifact
 			}
-			name, err := localName(r.Images, args[0])
-			if err != nil {
-				return err
+			local := make([]string, len(names))
+			for n, name := range names {
+				if local[n], err = localName(r.Images, name); err != nil {
+					return err
+				}
+			}
+			if len(names) > 1 {
+				push = func(ctx context.Context, o builder.PushOptions) (string, error) {
+					return builder.PushIndex(ctx, local, o)
+				}
 			}
 			digest, err := push(c.Context(), builder.PushOptions{
-				Name: name, Reference: args[1], Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
+				Name: local[0], Reference: to, Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
 				Progress: func(done, total int64) {
 					bars.update(builder.Progress{Step: "push", Done: done, Total: total})
 				},
@@ -272,10 +284,10 @@ is the same, byte for byte.`,
 				return err
 			}
 			if f == formatText {
-				_, err = fmt.Fprintf(env.stdout, "%s: %s\n", args[1], digest)
+				_, err = fmt.Fprintf(env.stdout, "%s: %s\n", to, digest)
 				return err
 			}
-			return printJSON(env.stdout, map[string]string{"name": args[0], "reference": args[1], "digest": digest})
+			return printJSON(env.stdout, map[string]string{"name": strings.Join(names, " "), "reference": to, "digest": digest})
 		},
 		ValidArgsFunction: completeNames(env, imageStore),
 	}

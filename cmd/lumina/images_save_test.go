@@ -73,3 +73,34 @@ func TestSaveAndLoad(t *testing.T) {
 		t.Errorf("into no directory: exit code %d, %s", r.code, r.stderr)
 	}
 }
+
+// Images of two platforms are one reference.
+func TestPushOfSeveralPlatforms(t *testing.T) {
+	context := dockerContext(t)
+	t.Cleanup(func() { lumina(t, "images", "remove", "for-amd64", "for-arm64", "pulled") })
+	// Nothing is booted: what begins like a kernel is enough.
+	kernels := map[string]string{"amd64": "\x7fELF" + strings.Repeat("\x00", 14) + "\x3e" + strings.Repeat("\x00", 45), "arm64": strings.Repeat("\x00", 56) + "ARM\x64" + strings.Repeat("\x00", 4)}
+	for arch, kernel := range kernels {
+		write(t, context+"/"+arch, kernel)
+		build(t, "FROM scratch\nARG TARGETARCH\nCOPY <<EOF /arch\n$TARGETARCH\nEOF\n", "for-"+arch, context, "--platform", "linux/"+arch, "--kernel", context+"/"+arch).succeeded(t)
+	}
+	ref := buildertest.Registry(t) + "/team/both:v1"
+	lumina(t, "images", "push", "for-amd64", "for-arm64", ref).succeeded(t)
+	for _, arch := range []string{"amd64", "arm64"} {
+		lumina(t, "images", "create", "pulled", "--from", ref, "--platform", "linux/"+arch, "--kernel", context+"/"+arch, "--replace", "--no-verify").succeeded(t)
+		if got := everyFile(t, "pulled"); len(got) != 2 || !strings.Contains(got[1], arch) {
+			t.Errorf("for %s there is %q", arch, got)
+		}
+	}
+	var index struct {
+		Manifests []struct {
+			Platform struct{ OS, Architecture string }
+		}
+	}
+	if err := json.Unmarshal([]byte(buildertest.Run(t, "skopeo", "inspect", "--raw", "--tls-verify=false", "docker://"+ref)), &index); err != nil || len(index.Manifests) != 2 || index.Manifests[1].Platform.Architecture != "arm64" || index.Manifests[1].Platform.OS != "linux" {
+		t.Errorf("skopeo: %+v, %v", index, err)
+	}
+	if r := lumina(t, "images", "push", "for-amd64", "for-amd64", ref); r.code != 125 || !strings.Contains(r.stderr, "two images are for linux/amd64") {
+		t.Errorf("the same twice: exit code %d, %s", r.code, r.stderr)
+	}
+}

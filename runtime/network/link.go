@@ -51,12 +51,12 @@ func newWire() (*rawconn.Conn, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// A few frames of the longest kind; more than the default is a gift.
-	const room = 4 << 20
-	_, _ = ours.SetWriteBuffer(room), ours.SetReadBuffer(room)
-	for _, option := range []int{syscall.SO_SNDBUF, syscall.SO_RCVBUF} {
-		_ = syscall.SetsockoptInt(int(theirs.Fd()), syscall.SOL_SOCKET, option, room)
-	}
+	// More than the default is a gift. On a Mac, what is received has to be given
+	// several times the room of what is sent, or bursts are lost.
+	const toSend, toReceive = 1 << 20, 4 << 20
+	_, _ = ours.SetWriteBuffer(toSend), ours.SetReadBuffer(toReceive)
+	_ = syscall.SetsockoptInt(int(theirs.Fd()), syscall.SOL_SOCKET, syscall.SO_SNDBUF, toSend)
+	_ = syscall.SetsockoptInt(int(theirs.Fd()), syscall.SOL_SOCKET, syscall.SO_RCVBUF, toReceive)
 	conn, err := rawconn.New(ours)
 	if err != nil {
 		ours.Close()

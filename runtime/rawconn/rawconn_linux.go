@@ -43,12 +43,6 @@ type descriptor interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// Socket is a connection that is a socket of the system's.
-type Socket interface {
-	net.Conn
-	syscall.Conn
-}
-
 // New makes a Conn of a socket, which is not to be used any more.
 func New(s Socket) (*Conn, error) {
 	c, err := newConn(s, s.LocalAddr(), s.RemoteAddr())

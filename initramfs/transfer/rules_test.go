@@ -1,14 +1,12 @@
 package transfer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sort"
 	"strings"
 	"syscall"
@@ -288,57 +286,6 @@ func TestNobodyAtTheFIFO(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	}
-}
-
-// A file that cannot be read does not keep the others back, and is told.
-func TestUnreadableFiles(t *testing.T) {
-	base, target := t.TempDir(), t.TempDir()
-	if err := os.Chmod(filepath.Dir(base), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	build(t, base, "tree/a=x", "tree/no=secret", "tree/none/x=y", "tree/z=y")
-	for _, name := range []string{"no", "none"} {
-		if err := os.Chmod(base+"/tree/"+name, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	defer os.Chmod(base+"/tree/none", 0o700) //nolint:errcheck // root can remove it, anyway
-	var sent bytes.Buffer
-	asNobody(func() {
-		if copied, err := Send(t.Context(), &sent, base+"/tree", SendOptions{}); err != nil || copied.Failed != 2 {
-			t.Errorf("Send() = %+v, %v", copied, err)
-		}
-	})
-	copied, err := Receive(t.Context(), protocol.NewReader(&sent), target+"/got", Options{Name: "tree"})
-	if err != nil || copied.Failed != 2 || strings.Join(copied.FailedNames, ", ") != "no: permission denied, none: permission denied" {
-		t.Errorf("Receive() = %+v, %v", copied, err)
-	}
-	if got := listed(t, target); got != "got/a=x got/none/ got/z=y" {
-		t.Errorf("there is %q", got)
-	}
-	// The source itself is an error, also when only its first read fails.
-	asNobody(func() {
-		for _, source := range []string{base + "/tree/no", base + "/tree/none"} {
-			if _, err := Send(t.Context(), io.Discard, source, SendOptions{}); !errors.Is(err, os.ErrPermission) {
-				t.Errorf("%s: %v", source, err)
-			}
-		}
-	})
-	if _, err := copyOver(t, "/proc/self/mem", target+"/mem", Options{}); err == nil {
-		t.Error("the memory of a process could be copied from 0 on")
-	}
-	if _, err := os.Lstat(target + "/mem"); err == nil {
-		t.Error("a file that could not be read was made")
-	}
-}
-
-// asNobody takes root's rights to files from this thread for a while.
-func asNobody(do func()) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	_ = syscall.Setfsuid(65534)
-	defer syscall.Setfsuid(os.Geteuid()) //nolint:errcheck // it has no error
-	do()
 }
 
 // Destinations that cannot be are found before there is anything to receive.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,11 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 					return err
 				}
 			}
-			o.Window = !headless && !o.Capture && hasScreen(env)
+			if !headless && !o.Capture {
+				if o.Window, err = hasScreen(env); err != nil {
+					return err
+				}
+			}
 			if err := serialFile(env, &o, detach); err != nil {
 				return err
 			}
@@ -105,9 +110,26 @@ func serialFile(env *environment, o *desktop.Options, detach bool) error {
 	return err
 }
 
-// hasScreen says whether a window can be opened.
-func hasScreen(env *environment) bool {
-	return goruntime.GOOS == "darwin" || env.getenv("DISPLAY") != "" || env.getenv("WAYLAND_DISPLAY") != ""
+// hasScreen says whether a window can be opened. On a Mac, a desktop without a
+// window has to be asked for: nothing else shows its screen.
+func hasScreen(env *environment) (bool, error) {
+	if goruntime.GOOS == "darwin" {
+		return true, checkMacScreen(env.getenv, "/dev/console")
+	}
+	return env.getenv("DISPLAY") != "" || env.getenv("WAYLAND_DISPLAY") != "", nil
+}
+
+// checkMacScreen says why no window can be opened on a Mac, if so: a login by ssh
+// has none, unless the same user is logged in at the screen, who then owns console.
+func checkMacScreen(getenv func(string) string, console string) error {
+	if getenv("SSH_CONNECTION") == "" && getenv("SSH_TTY") == "" {
+		return nil
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(console, &st); err == nil && int(st.Uid) == os.Getuid() {
+		return nil
+	}
+	return usageError{errors.New("no window can be opened: this is a login by ssh, and you are not logged in at this Mac's screen; log in there, or boot the desktop with --headless and reach it over its network (ssh, VNC, Screen Sharing)")}
 }
 
 // superviseDesktopCommand is the hidden command that a desktop's process runs.
@@ -157,7 +179,9 @@ func newDesktopStopCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "stop NAME",
 		Short: "Press a desktop's power button; if it does not end, end it",
-		Args:  usageArgs(cobra.ExactArgs(1)),
+		Long: "Press a desktop's power button. If it does not end within 10 seconds, it is ended. macOS asks who is logged in whether to shut down, " +
+			"and is given 30 seconds for the answer; shut it down from inside, or over ssh, to be sure that nothing is lost.",
+		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := openDesktop(env, args[0])
 			if err != nil {

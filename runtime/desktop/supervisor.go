@@ -197,8 +197,14 @@ func (s *supervisor) start(ctx context.Context, o Options) error {
 	return err
 }
 
-// stopTimeout is how long a guest has to power off once its button is pressed.
-const stopTimeout = 10 * time.Second
+// stopTimeout is how long a guest has to power off once its button is pressed. macOS
+// asks who is logged in first.
+func (m *Manifest) stopTimeout() time.Duration {
+	if m.Family == MacOS {
+		return 30 * time.Second
+	}
+	return 10 * time.Second
+}
 
 // wait waits for what ends the desktop. That its window was closed is like its
 // power button.
@@ -244,7 +250,7 @@ func (s *supervisor) powerOff() error {
 	if err := s.machine.PowerButton(); err != nil {
 		return err
 	}
-	t := time.NewTimer(stopTimeout)
+	t := time.NewTimer(s.m.stopTimeout())
 	defer t.Stop()
 	select {
 	case <-s.machine.Done():

@@ -62,9 +62,6 @@ const copyPiece = 64 << 10
 
 // copyDisk writes a disk to an empty file, which gets holes where it has nothing.
 func copyDisk(ctx context.Context, to *os.File, from diskImage) error {
-	if raw, ok := from.(*rawDisk); ok && clone(to, raw.File) {
-		return nil
-	}
 	if err := to.Truncate(from.size()); err != nil {
 		return err
 	}

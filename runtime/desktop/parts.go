@@ -23,7 +23,7 @@ type parts struct {
 
 // open opens the parts of a desktop that its bundle has.
 func (m *Manifest) open(dir string) (_ *parts, err error) {
-	p := &parts{spec: vm.DesktopSpec{ID: m.ID, Name: m.Name, Arch: m.Architecture, CPUs: m.CPUs, Memory: m.Memory,
+	p := &parts{spec: vm.DesktopSpec{ID: m.ID, Name: m.Name, Arch: m.Architecture, CPUs: m.CPUs, Memory: vm.RoundUp(m.Memory),
 		Common: m.Family == Windows, Identifier: m.Identifier, HardwareModel: m.HardwareModel}}
 	defer func() {
 		if err != nil {
@@ -34,6 +34,12 @@ func (m *Manifest) open(dir string) (_ *parts, err error) {
 		return nil, err
 	}
 	if p.spec.Variables, err = p.files.open(filepath.Join(dir, m.firmwareFile()), os.O_RDWR); err != nil {
+		return nil, err
+	}
+	if err := wholeSectors(p.spec.Disk); err != nil {
+		return nil, err
+	}
+	if err := p.spec.Check(); err != nil {
 		return nil, err
 	}
 	mac, err := net.ParseMAC(m.MAC)
@@ -47,6 +53,16 @@ func (m *Manifest) open(dir string) (_ *parts, err error) {
 		p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device(), MTU: 1500}
 	}
 	return p, nil
+}
+
+// wholeSectors lengthens a disk of any size, which an older lumina made, to what
+// every driver takes.
+func wholeSectors(disk *os.File) error {
+	info, err := disk.Stat()
+	if err != nil || info.Size()%vm.SectorSize == 0 {
+		return err
+	}
+	return disk.Truncate(vm.RoundUp(info.Size()))
 }
 
 // files are opened for a machine.

@@ -94,7 +94,8 @@ func (s *Store) Create(ctx context.Context, driver vm.DesktopDriver, m Manifest,
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
 	}
 	defer os.RemoveAll(dir)
-	err = makeFile(filepath.Join(dir, diskFile), func(f *os.File) error { return m.fillDisk(ctx, f, disk) })
+	m.Memory, m.DiskSize = vm.RoundUp(m.Memory), vm.RoundUp(m.DiskSize)
+	err = m.makeDisk(ctx, filepath.Join(dir, diskFile), disk)
 	if err == nil {
 		m.fill(dir, m.Created)
 		err = m.makeFirmware(driver, dir)
@@ -111,11 +112,11 @@ func (s *Store) Create(ctx context.Context, driver vm.DesktopDriver, m Manifest,
 	return &m, nil
 }
 
-// fillDisk makes a disk of the manifest's size, or of that of what it is copied of.
-func (m *Manifest) fillDisk(ctx context.Context, to *os.File, from string) error {
+// makeDisk makes a disk of the manifest's size, or of that of what it is copied of.
+func (m *Manifest) makeDisk(ctx context.Context, name, from string) error {
 	if from == "" {
 		set(&m.DiskSize, DefaultDiskSize)
-		return to.Truncate(m.DiskSize)
+		return makeFile(name, func(f *os.File) error { return f.Truncate(m.DiskSize) })
 	}
 	f, err := os.Open(from)
 	if err != nil {
@@ -126,14 +127,32 @@ func (m *Manifest) fillDisk(ctx context.Context, to *os.File, from string) error
 	if err != nil {
 		return fmt.Errorf("disk %q: %w", from, err)
 	}
-	set(&m.DiskSize, image.size())
+	set(&m.DiskSize, vm.RoundUp(image.size()))
 	if m.DiskSize < image.size() {
 		return fmt.Errorf("disk %q has %d bytes, which do not go into one of %d", from, image.size(), m.DiskSize)
 	}
-	if err := copyDisk(ctx, to, image); err != nil {
-		return fmt.Errorf("copying disk %q: %w", from, err)
+	if raw, ok := image.(*rawDisk); ok && clone(name, raw.File) {
+		return enlarge(name, m.DiskSize)
 	}
-	return to.Truncate(m.DiskSize)
+	return makeFile(name, func(to *os.File) error {
+		if err := copyDisk(ctx, to, image); err != nil {
+			return fmt.Errorf("copying disk %q: %w", from, err)
+		}
+		return to.Truncate(m.DiskSize)
+	})
+}
+
+// enlarge gives a clone, whose rights are its source's, its size and its own.
+func enlarge(name string, size int64) error {
+	if err := os.Chmod(name, 0o600); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return errors.Join(f.Truncate(size), f.Sync())
 }
 
 // makeFirmware makes what the firmware keeps, and the machine's identifier.

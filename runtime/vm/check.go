@@ -3,6 +3,8 @@ package vm
 import (
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"path/filepath"
 )
 
@@ -18,6 +20,15 @@ const (
 	maxMTU     = 65535    // bytes
 )
 
+// RoundUp is the size of memory or a disk that every driver takes, of at least
+// size bytes: whole mebibytes.
+func RoundUp(size int64) int64 {
+	if size > math.MaxInt64-MemoryUnit {
+		return size // no file is as long
+	}
+	return (size + MemoryUnit - 1) / MemoryUnit * MemoryUnit
+}
+
 // Check says what of a spec no driver can run. It is called once, above the
 // drivers; they refuse with [ErrUnsupported] what only they cannot do.
 func (s Spec) Check() error {
@@ -27,8 +38,8 @@ func (s Spec) Check() error {
 	if s.CPUs < 1 {
 		return fmt.Errorf("%d CPUs: want at least 1", s.CPUs)
 	}
-	if s.Memory < MinMemory || s.Memory%MemoryUnit != 0 {
-		return fmt.Errorf("%d bytes of memory: want a multiple of 1 MiB, at least 32 MiB", s.Memory)
+	if err := checkMemory(s.Memory); err != nil {
+		return err
 	}
 	serials := map[string]bool{}
 	for _, d := range s.Disks {
@@ -39,12 +50,8 @@ func (s Spec) Check() error {
 		if d.File == nil {
 			return fmt.Errorf("disk %q: it has no file", d.Serial)
 		}
-		info, err := d.File.Stat()
-		if err != nil {
+		if err := checkSectors(d.File); err != nil {
 			return fmt.Errorf("disk %q: %w", d.Serial, err)
-		}
-		if info.Mode().IsRegular() && (info.Size() == 0 || info.Size()%SectorSize != 0) {
-			return fmt.Errorf("disk %q has %d bytes: want a multiple of %d", d.Serial, info.Size(), SectorSize)
 		}
 	}
 	tags := map[string]bool{}
@@ -57,16 +64,59 @@ func (s Spec) Check() error {
 			return fmt.Errorf("shared directory %q: its path %q is not absolute", share.Tag, share.Dir)
 		}
 	}
-	if n := s.Network; n != nil {
-		if len(n.MAC) != 6 || n.MAC[0]&1 != 0 {
-			return fmt.Errorf("NIC: %q is not a unicast address of 6 bytes", n.MAC)
+	return s.Network.check()
+}
+
+// Check says what of a desktop's spec no driver can run, see [Spec.Check].
+func (s DesktopSpec) Check() error {
+	if s.CPUs < 1 {
+		return fmt.Errorf("%d CPUs: want at least 1", s.CPUs)
+	}
+	if err := checkMemory(s.Memory); err != nil {
+		return err
+	}
+	if s.Variables == nil {
+		return errors.New("a desktop needs its firmware's variables")
+	}
+	if s.Disk != nil {
+		if err := checkSectors(s.Disk); err != nil {
+			return fmt.Errorf("the disk: %w", err)
 		}
-		if n.MTU < minMTU || n.MTU > maxMTU {
-			return fmt.Errorf("NIC: MTU of %d bytes: want %d to %d", n.MTU, minMTU, maxMTU)
-		}
-		if n.Wire == nil {
-			return errors.New("NIC: it has no socket")
-		}
+	}
+	return s.Network.check()
+}
+
+func checkMemory(size int64) error {
+	if size < MinMemory || size%MemoryUnit != 0 {
+		return fmt.Errorf("%d bytes of memory: want a multiple of 1 MiB, at least 32 MiB", size)
+	}
+	return nil
+}
+
+// checkSectors says whether a file can be a disk.
+func checkSectors(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().IsRegular() && (info.Size() == 0 || info.Size()%SectorSize != 0) {
+		return fmt.Errorf("it has %d bytes: want a multiple of %d", info.Size(), SectorSize)
+	}
+	return nil
+}
+
+func (n *Network) check() error {
+	if n == nil {
+		return nil
+	}
+	if len(n.MAC) != 6 || n.MAC[0]&1 != 0 {
+		return fmt.Errorf("NIC: %q is not a unicast address of 6 bytes", n.MAC)
+	}
+	if n.MTU < minMTU || n.MTU > maxMTU {
+		return fmt.Errorf("NIC: MTU of %d bytes: want %d to %d", n.MTU, minMTU, maxMTU)
+	}
+	if n.Wire == nil {
+		return errors.New("NIC: it has no socket")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -58,6 +59,45 @@ func TestSpecCheck(t *testing.T) {
 		tt.change(&spec)
 		if err := spec.Check(); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+func TestDesktopSpecCheck(t *testing.T) {
+	file := func(size int64) *os.File {
+		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	good := DesktopSpec{CPUs: 1, Memory: 1 << 30, Variables: file(1), Disk: file(1 << 20)}
+	if err := good.Check(); err != nil {
+		t.Error(err)
+	}
+	for want, change := range map[string]func(*DesktopSpec){
+		"want at least 1":       func(s *DesktopSpec) { s.CPUs = 0 },
+		"a multiple of 1 MiB":   func(s *DesktopSpec) { s.Memory++ },
+		"firmware's variables":  func(s *DesktopSpec) { s.Variables = nil },
+		"a multiple of 512":     func(s *DesktopSpec) { s.Disk = file(1<<20 + 1) },
+		"not a unicast address": func(s *DesktopSpec) { s.Network = &Network{} },
+	} {
+		s := good
+		change(&s)
+		if err := s.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+func TestRoundUp(t *testing.T) {
+	for size, want := range map[int64]int64{0: 0, 1: 1 << 20, 1 << 20: 1 << 20, 1395864371: 1332 << 20, math.MaxInt64: math.MaxInt64} {
+		if got := RoundUp(size); got != want {
+			t.Errorf("RoundUp(%d) = %d, want %d", size, got, want)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -27,10 +26,10 @@ type BuildVM struct {
 
 // StartBuild boots the image of a directory for a build. The guest can mount the
 // disks in its layers; they are the VM's from then on, also on an error.
-func (r *Runtime) StartBuild(ctx context.Context, dir string, options VMOptions, disks []*os.File) (*BuildVM, error) {
+func (r *Runtime) StartBuild(ctx context.Context, dir string, options VMOptions, disks []*volume.Disk) (*BuildVM, error) {
 	img, err := image.OpenDir(dir)
 	if err != nil {
-		closeFiles(disks)
+		closeDisks(disks)
 		return nil, err
 	}
 	options.NoTemplate = true // there is one VM of this image
@@ -79,12 +78,12 @@ const cacheMountRetry = 200 * time.Millisecond
 
 // CacheMount opens the disk of a build's cache mount, and makes it when there is
 // none. It waits until no other VM has it.
-func (r *Runtime) CacheMount(ctx context.Context, id string) (*os.File, error) {
+func (r *Runtime) CacheMount(ctx context.Context, id string) (*volume.Disk, error) {
 	store := r.cacheMounts()
 	sum := sha256.Sum256([]byte(id))
 	name := "cache-" + hex.EncodeToString(sum[:16])
 	for {
-		f, err := store.Open(name)
+		d, err := store.Open(name)
 		switch {
 		case errors.Is(err, volume.ErrNotFound):
 			if err := store.Create(name, cacheMountSize); err != nil && !errors.Is(err, volume.ErrExists) {
@@ -92,7 +91,7 @@ func (r *Runtime) CacheMount(ctx context.Context, id string) (*os.File, error) {
 			}
 			continue
 		case !errors.Is(err, volume.ErrInUse):
-			return f, err
+			return d, err
 		}
 		select {
 		case <-time.After(cacheMountRetry):

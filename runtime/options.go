@@ -3,11 +3,11 @@ package runtime
 import (
 	"cmp"
 	"fmt"
-	"os"
 
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/vm"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // Defaults of VMOptions.
@@ -46,7 +46,7 @@ type VMOptions struct {
 	// bytes; NoDiskReserve for nothing.
 	DiskReserve int64
 	// disks are those of a build; the VM closes them.
-	disks []*os.File
+	disks []*volume.Disk
 }
 
 // CheckSize says whether a VM of that size can be had on this host.
@@ -84,12 +84,10 @@ func (o VMOptions) withDefaults(img *image.Image) VMOptions {
 		o.DiskSize = DefaultDiskSize
 	}
 	// Whole units are what every driver takes.
-	o.Memory = roundUp(o.Memory, vm.MemoryUnit)
-	o.DiskSize = roundUp(o.DiskSize, vm.MemoryUnit)
+	o.Memory = vm.RoundUp(o.Memory)
+	o.DiskSize = vm.RoundUp(o.DiskSize)
 	if o.Network == "" {
 		o.Network = NetworkNAT
 	}
 	return o
 }
-
-func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

@@ -9,6 +9,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // plan is a VM that is about to start: all of it but the scratch disk.
@@ -23,7 +24,7 @@ type plan struct {
 func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 	files, err := openFiles(img, image.Kernel, image.Initramfs, image.Rootfs)
 	if err != nil {
-		closeFiles(options.disks)
+		closeDisks(options.disks)
 		return nil, err
 	}
 	p := &plan{root: files[2], spec: vm.Spec{
@@ -35,8 +36,8 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		Memory:      options.Memory,
 		Nested:      options.Nested,
 	}}
-	for n, f := range options.disks {
-		p.spec.Disks = append(p.spec.Disks, vm.Disk{File: f, Serial: protocol.BuildDisk(n)})
+	for n, d := range options.disks {
+		p.spec.Disks = append(p.spec.Disks, vm.Disk{File: d.File, Lock: d.Lock, Serial: protocol.BuildDisk(n)})
 	}
 	if options.Init == image.InitSystemd {
 		// The interface keeps the name by which it was configured.
@@ -66,7 +67,7 @@ func (p *plan) close() {
 		p.wire.Close()
 	}
 	for _, d := range p.spec.Disks {
-		d.File.Close()
+		closeFiles([]*os.File{d.File, d.Lock})
 	}
 }
 
@@ -93,6 +94,13 @@ func openFiles(img *image.Handle, names ...string) ([]*os.File, error) {
 	return files, nil
 }
 
+func closeDisks(disks []*volume.Disk) {
+	for _, d := range disks {
+		d.Close()
+	}
+}
+
+// closeFiles closes files; nil is none.
 func closeFiles(files []*os.File) {
 	for _, f := range files {
 		f.Close()

@@ -101,7 +101,7 @@ func (r *Runtime) prepare(img *image.Handle, options VMOptions) (*start, error) 
 	s := &start{r: r, image: img, options: options, trace: Trace{start: time.Now()}}
 	err := CheckSpace(r.home, options.DiskReserve)
 	if err != nil {
-		closeFiles(options.disks)
+		closeDisks(options.disks)
 		return nil, err
 	}
 	s.plan, err = r.plan(img, options)

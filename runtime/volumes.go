@@ -38,12 +38,12 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 			m.Share = fmt.Sprintf("share%d", i)
 			p.spec.Shares = append(p.spec.Shares, vm.Share{Dir: v.Dir, Tag: m.Share, ReadOnly: v.ReadOnly})
 		} else {
-			f, err := r.openVolume(v.Name)
+			d, err := r.openVolume(v.Name)
 			if err != nil {
 				return err
 			}
 			m.Disk = fmt.Sprintf("%s%d", protocol.DiskVolume, i)
-			p.spec.Disks = append(p.spec.Disks, vm.Disk{File: f, Serial: m.Disk, ReadOnly: v.ReadOnly})
+			p.spec.Disks = append(p.spec.Disks, vm.Disk{File: d.File, Lock: d.Lock, Serial: m.Disk, ReadOnly: v.ReadOnly})
 		}
 		p.configure.Mounts = append(p.configure.Mounts, m)
 	}
@@ -79,10 +79,10 @@ func checkMountPoint(p string, seen map[string]bool) error {
 }
 
 // openVolume opens a volume, and makes it first where there is none.
-func (r *Runtime) openVolume(name string) (*os.File, error) {
-	f, err := r.Volumes.Open(name)
+func (r *Runtime) openVolume(name string) (*volume.Disk, error) {
+	d, err := r.Volumes.Open(name)
 	if !errors.Is(err, volume.ErrNotFound) {
-		return f, err
+		return d, err
 	}
 	if err := r.Volumes.Create(name, volume.DefaultSize); err != nil && !errors.Is(err, volume.ErrExists) {
 		return nil, err // another may have made it meanwhile

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // Options says what to build. Zero values mean the defaults.
@@ -37,7 +37,7 @@ type Options struct {
 	Start func(context.Context, Start) (VM, error)
 	// CacheDisk opens the disk of a cache mount, for one VM alone; it may wait
 	// until others have closed it.
-	CacheDisk func(ctx context.Context, id string) (*os.File, error)
+	CacheDisk func(ctx context.Context, id string) (*volume.Disk, error)
 	// Debug is called when a command has failed, with its VM as it is; nil: it is
 	// not.
 	Debug func(context.Context, VM, Command) error
@@ -54,7 +54,7 @@ type Context struct {
 type Start struct {
 	Dir       string // an image
 	NoNetwork bool
-	Disks     []*os.File // the VM's from then on
+	Disks     []*volume.Disk // the VM's from then on
 }
 
 // VM runs a stage's commands.

@@ -17,6 +17,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // dockerfileFlags are those of images create for a Dockerfile.
@@ -301,7 +302,7 @@ func (w workshop) start(ctx context.Context, s dockerfile.Start) (dockerfile.VM,
 	return buildVM{vm}, nil
 }
 
-func (w workshop) cacheDisk(ctx context.Context, id string) (*os.File, error) {
+func (w workshop) cacheDisk(ctx context.Context, id string) (*volume.Disk, error) {
 	return w.rt.CacheMount(ctx, id)
 }
 

@@ -222,6 +222,9 @@ func (c *command) addDisk(i int, d vm.Disk) {
 		options = ",cache.no-flush=on"
 	}
 	c.addFile(node, d.File, d.ReadOnly, options)
+	if d.Lock != nil {
+		c.inherit(d.Lock) // it is locked for as long as QEMU lives
+	}
 	c.disks[node] = diskName(d.Serial)
 	c.addVirtio(fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s%s", node, d.Serial, reportErrors))
 }

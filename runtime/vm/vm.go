@@ -49,6 +49,9 @@ type Disk struct {
 	ReadOnly bool
 	// Ephemeral: the disk ends with the VM, so that flushes may be ignored.
 	Ephemeral bool
+	// Lock, unless nil, is a locked file that says that the disk is in use: the
+	// driver keeps it open as long as the machine has the disk.
+	Lock *os.File
 }
 
 // Share is a directory of the host that the guest can mount.

@@ -16,6 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // DefaultSize is a new volume's, in bytes. Only what is written takes room.
@@ -43,8 +44,9 @@ func CheckName(s string) error { return name.Check("volume", s) }
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name+extension) }
 
-// Create makes an empty volume of size bytes.
+// Create makes an empty volume of size bytes, rounded up to what every driver takes.
 func (s *Store) Create(name string, size int64) error {
+	size = vm.RoundUp(size)
 	if err := CheckName(name); err != nil {
 		return err
 	}
@@ -95,7 +97,8 @@ func (s *Store) makeTemp() (*os.File, error) {
 	return f, nil
 }
 
-// Clean removes volumes whose makers were killed.
+// Clean removes volumes whose makers were killed, and locks that are left of
+// volumes.
 func (s *Store) Clean() error {
 	dir, err := os.Open(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,6 +114,14 @@ func (s *Store) Clean() error {
 	left, err := filepath.Glob(filepath.Join(s.dir, unfinished+"*"))
 	for _, name := range left {
 		err = errors.Join(err, removeDead(name))
+	}
+	locks, globErr := filepath.Glob(filepath.Join(s.dir, "*"+lockExtension))
+	err = errors.Join(err, globErr)
+	for _, lock := range locks {
+		name := strings.TrimSuffix(filepath.Base(lock), lockExtension)
+		if _, statErr := os.Lstat(s.path(name)); errors.Is(statErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeDead(lock))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("cleaning the volumes: %w", err)
@@ -130,28 +141,98 @@ func removeDead(name string) error {
 	return os.Remove(name)
 }
 
-// Open opens a volume for the one VM that may use it. Closing the file ends
-// that.
-func (s *Store) Open(name string) (*os.File, error) {
+// Disk is a volume that is open, for one VM alone.
+type Disk struct {
+	*os.File
+	// Lock is what others find locked: a file beside the disk, which a hypervisor
+	// may lock itself. Whoever runs the VM keeps it as long as the VM has the disk.
+	Lock *os.File
+}
+
+// Close closes both files. The volume is free once nobody else has the lock.
+func (d *Disk) Close() error { return errors.Join(d.File.Close(), d.Lock.Close()) }
+
+// lockExtension is of the file that is locked while a VM has the volume.
+const lockExtension = ".lock"
+
+func (s *Store) lockPath(name string) string { return filepath.Join(s.dir, name+lockExtension) }
+
+// Open opens a volume for the one VM that may use it. Closing the disk ends that.
+func (s *Store) Open(name string) (*Disk, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
+	if _, err := os.Stat(s.path(name)); err != nil {
+		return nil, s.openError(name, err)
+	}
+	lock, err := s.lock(name)
+	if err != nil {
+		return nil, fmt.Errorf("opening volume %q: %w", name, err)
+	}
 	f, err := os.OpenFile(s.path(name), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("volume %q: %w; make it with: lumina volume create %s", name, ErrNotFound, name)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("opening volume %q: %w", name, err)
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+			os.Remove(lock.Name())
+		}
+		lock.Close()
+		return nil, s.openError(name, err)
 	}
-	busy, err := flock.TryExclusive(f)
-	if err == nil && busy {
-		err = ErrInUse
-	}
-	if err != nil {
+	if err := wholeSectors(f); err != nil {
 		f.Close()
+		lock.Close()
 		return nil, fmt.Errorf("opening volume %q: %w", name, err)
 	}
-	return f, nil
+	return &Disk{f, lock}, nil
+}
+
+// wholeSectors lengthens a disk that an older lumina made of any size. Its file
+// system stays as it is.
+func wholeSectors(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || info.Size()%vm.SectorSize == 0 {
+		return err
+	}
+	return f.Truncate(vm.RoundUp(info.Size()))
+}
+
+func (s *Store) openError(name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("volume %q: %w; make it with: lumina volume create %s", name, ErrNotFound, name)
+	}
+	return fmt.Errorf("opening volume %q: %w", name, err)
+}
+
+// lock takes a volume's lock.
+func (s *Store) lock(name string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(s.lockPath(name), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		busy, err := flock.TryExclusive(f)
+		if err == nil && busy {
+			err = ErrInUse
+		}
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		// Who removes a volume removes its lock, too: one without a name is nobody's.
+		if isAt(f, s.lockPath(name)) {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+// isAt says whether a name is still that of f.
+func isAt(f *os.File, name string) bool {
+	opened, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(name)
+	return err == nil && os.SameFile(opened, named)
 }
 
 // Info describes a volume.
@@ -203,7 +284,7 @@ func (s *Store) Remove(name string) error {
 		return err
 	}
 	defer f.Close()
-	if err := os.Remove(s.path(name)); err != nil {
+	if err := errors.Join(os.Remove(s.path(name)), os.Remove(f.Lock.Name())); err != nil {
 		return err
 	}
 	return durable.Sync(s.dir) // what is removed does not come back

@@ -4,7 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
+
+	"github.com/abdul-abdi/lumina/runtime/flock"
 )
 
 // Clean removes what a maker left that was killed, and nothing of one that lives.
@@ -36,5 +40,107 @@ func TestClean(t *testing.T) {
 	}
 	if names, err := s.List(); len(names) != 1 || err != nil {
 		t.Errorf("volumes %q, %v", names, err)
+	}
+}
+
+// A volume's disk itself is not locked: the hypervisor of a Mac locks it. Another
+// process finds it in use all the same, as long as somebody has the lock.
+func TestLockIsBesideTheDisk(t *testing.T) {
+	s := NewStore(t.TempDir())
+	if err := s.Create("data", 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.Open("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hypervisor, err := os.OpenFile(s.path("data"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hypervisor.Close()
+	if busy, err := flock.TryExclusive(hypervisor); busy || err != nil {
+		t.Errorf("the hypervisor cannot lock the disk: busy %v, %v", busy, err)
+	}
+	// The VM keeps the lock, as a driver does, when the one who opened it lets go.
+	fd, err := syscall.Dup(int(d.Lock.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := os.NewFile(uintptr(fd), "kept")
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open("data"); !errors.Is(err, ErrInUse) {
+		t.Errorf("a second VM: %v, want ErrInUse", err)
+	}
+	if err := s.Remove("data"); !errors.Is(err, ErrInUse) {
+		t.Errorf("Remove: %v, want ErrInUse", err)
+	}
+	if i, err := s.Inspect("data"); err != nil || !i.InUse {
+		t.Errorf("Inspect: %+v, %v", i, err)
+	}
+	kept.Close()
+	if names, err := s.List(); err != nil || !slices.Equal(names, []string{"data"}) {
+		t.Errorf("volumes %q, %v", names, err)
+	}
+	if err := s.Remove("data"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open("data"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Open of what is removed: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.dir, "*")); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// A lock that outlived its volume goes, that of one which is there stays.
+func TestCleanRemovesLocks(t *testing.T) {
+	s := NewStore(t.TempDir())
+	if err := s.Create("kept", 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"kept", "gone"} {
+		if err := os.WriteFile(s.lockPath(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Clean(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.dir, "*"+lockExtension)); !slices.Equal(left, []string{s.lockPath("kept")}) {
+		t.Errorf("locks %q", left)
+	}
+}
+
+// Sizes that are no whole sectors are rounded up, also of what an older lumina made.
+func TestSizes(t *testing.T) {
+	s := NewStore(t.TempDir())
+	for _, size := range []int64{64<<20 + 1, 1395864371} { // 1.3GB
+		if err := s.Create("data", size); err != nil {
+			t.Fatal(err)
+		}
+		i, err := s.Inspect("data")
+		if err != nil || i.Size%(1<<20) != 0 || i.Size < size || i.Size > size+1<<20 {
+			t.Errorf("%d bytes became %d, %v", size, i.Size, err)
+		}
+		if err := s.Remove("data"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Create("old", 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(s.path("old"), 64<<20-5); err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.Open("old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if info, err := d.Stat(); err != nil || info.Size() != 64<<20 {
+		t.Errorf("the old one has %d bytes, %v", info.Size(), err)
 	}
 }

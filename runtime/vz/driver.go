@@ -134,6 +134,11 @@ func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*config
 		if err != nil {
 			return nil, fmt.Errorf("disk %q: %w", s.Serial, err)
 		}
+		if s.Lock != nil {
+			if _, err := m.keep(s.Lock); err != nil {
+				return nil, fmt.Errorf("disk %q: %w", s.Serial, err)
+			}
+		}
 		c.disks = append(c.disks, disk{path: path, serial: s.Serial, readOnly: s.ReadOnly, sync: !s.Ephemeral && !s.ReadOnly})
 	}
 	for _, s := range spec.Shares {

@@ -23,6 +23,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // bench is a driver over the simulation, and an image for its machines.
@@ -233,6 +234,37 @@ func TestFramework(t *testing.T) {
 		if n, err := ours.Read(frame); err != nil || n < 14 {
 			t.Errorf("no frame of the guest came: %d, %v", n, err)
 		}
+	})
+	t.Run("a VM has a volume, whose disk the framework locks, to its end", func(t *testing.T) {
+		volumes := volume.NewStore(t.TempDir())
+		if err := volumes.Create("data", 64<<20); err != nil {
+			t.Fatal(err)
+		}
+		disk, err := volumes.Open("data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := b.spec(t)
+		spec.Disks = append(spec.Disks, vm.Disk{File: disk.File, Lock: disk.Lock, Serial: protocol.DiskVolume + "0"})
+		m := start(t, spec)
+		disk.Close() // the spec's files may be closed
+		configure(t, m, &protocol.Configure{Mounts: []protocol.Mount{{Path: "/data", Disk: protocol.DiskVolume + "0"}}})
+		if out, err := vmtest.Shell(t.Context(), m, "echo kept >/data/file && cat /data/file"); err != nil || out != "kept\n" {
+			t.Errorf("in the volume: %q, %v", out, err)
+		}
+		if other, err := volumes.Open("data"); !errors.Is(err, volume.ErrInUse) {
+			if err == nil {
+				other.Close()
+			}
+			t.Errorf("a second VM: %v, want that it is in use", err)
+		}
+		m.Kill()
+		<-m.Done()
+		again, err := volumes.Open("data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Close()
 	})
 	t.Run("a framework that does not stop a machine does not hold its driver", func(t *testing.T) {
 		if stopPatience > 15*time.Second {

@@ -52,15 +52,24 @@ const (
 	nicReceiveBuffer = 4 << 20
 )
 
-// addNIC duplicates the socket: that of the spec may be closed once the machine
-// has started.
-func (m *machine) addNIC(n *vm.Network) (*nic, error) {
-	fd, err := unix.FcntlInt(n.Wire.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+// keep duplicates a file of a spec, which may be closed once the machine has
+// started, for as long as the machine lives.
+func (m *machine) keep(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	socket := os.NewFile(uintptr(fd), n.Wire.Name())
-	m.files = append(m.files, socket)
+	kept := os.NewFile(uintptr(fd), f.Name())
+	m.files = append(m.files, kept)
+	return kept, nil
+}
+
+func (m *machine) addNIC(n *vm.Network) (*nic, error) {
+	socket, err := m.keep(n.Wire)
+	if err != nil {
+		return nil, err
+	}
+	fd := int(socket.Fd())
 	// What the host grants is less on some; then bursts are dropped sooner.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, nicSendBuffer)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, nicReceiveBuffer)

@@ -58,7 +58,10 @@ func PushArtifact(ctx context.Context, o PushOptions) (string, error) {
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	return digest, err
+	if err != nil {
+		return "", err
+	}
+	return digest, o.sign(ctx, digest)
 }
 
 // imageFiles are those of an image beside image.json.
@@ -126,13 +129,14 @@ type PullOptions struct {
 	// MaxSize, Replace and Verify are as those of Options.
 	MaxSize  int64
 	Replace  bool
+	verified verified
 	Verify   func(ctx context.Context, dir string) error
 	Progress func(Progress)
 }
 
 // PullArtifact fetches an image that PushArtifact sent and installs it.
 func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
-	a, err := oci.PullArtifact(ctx, o.Reference, artifactType)
+	a, err := oci.PullArtifact(ctx, o.Reference, artifactType, o.verified.digest)
 	if err != nil {
 		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
 	}
@@ -166,8 +170,8 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 		if err := durable.WriteNew(filepath.Join(dir, "image.json"), a.Config, image.FileMode); err != nil {
 			return err
 		}
-		if o.Verify == nil {
-			return nil
+		if err := o.verified.write(dir); err != nil || o.Verify == nil {
+			return err
 		}
 		o.Progress(Progress{Step: "verify"})
 		if err := o.Verify(ctx, dir); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/abdul-abdi/lumina/builder/cosign"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/builder/uncompress"
@@ -60,6 +61,10 @@ type Options struct {
 	// MaxSize bounds what the image takes, and what is fetched for it, in bytes;
 	// 0: half of what is free.
 	MaxSize int64
+	// Trust is whose signature an image of a registry must have, to be pulled or to
+	// be taken as it is here; nil: it need not be signed.
+	Trust    *cosign.PublicKey
+	verified verified
 	// Steps are commands for the image's shell, run by RunStep one after the
 	// other; each makes one more layer. What a step made before is taken from
 	// the cache, unless NoCache.
@@ -134,8 +139,10 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 	}
 	var made *image.Image
 	err = install(ctx, o.Name, func(dir string) error {
-		made, err = build(ctx, dir, o, source, kernel, initramfs)
-		return err
+		if made, err = build(ctx, dir, o, source, kernel, initramfs); err != nil {
+			return err
+		}
+		return o.verified.write(dir)
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -269,7 +276,7 @@ func openSource(ctx context.Context, o Options) (source, error) {
 	}
 	img, err := oci.Open(ctx, o.Reference, oci.Options{
 		Platform: v1.Platform{OS: "linux", Architecture: o.Architecture},
-		CacheDir: o.CacheDir, MaxSize: o.MaxSize,
+		CacheDir: o.CacheDir, MaxSize: o.MaxSize, Digest: o.verified.digest,
 		Progress: func(digest string, done, total int64) {
 			o.Progress(Progress{Step: "fetch", Item: digest, Done: done, Total: total})
 		},

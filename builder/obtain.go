@@ -47,6 +47,9 @@ func (p PullPolicy) Check() error {
 // whether somebody else is at it. o says how it is made; its Name and Reference are not looked at.
 func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell func(r reference.Reference, waits bool)) (string, error) {
 	if o.Store.Has(ref) {
+		if o.Trust != nil && !isVerified(o.Store, ref, o.Trust) {
+			return "", fmt.Errorf("image %q is %w: it was not pulled with it; lumina images pull REF %s --replace --verify-key does that", ref, oci.ErrNotSigned, ref)
+		}
 		return ref, nil
 	}
 	r, err := reference.Parse(ref)
@@ -59,13 +62,19 @@ func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell 
 	if o.Name, err = r.Name(); err != nil {
 		return "", err
 	}
+	trusted := func() bool { return o.Trust == nil || isVerified(o.Store, o.Name, o.Trust) }
 	if policy == PullNever {
 		if !o.Store.Has(o.Name) {
 			return "", fmt.Errorf("image %q: %w, and it is not to be fetched (pull: never); lumina images list shows those that are here", ref, image.ErrNotFound)
 		}
+		if !trusted() {
+			return "", fmt.Errorf("image %q is %w: it was not pulled with it, and is not to be fetched (pull: never)", ref, oci.ErrNotSigned)
+		}
 		return o.Name, nil
 	}
-	present := func() bool { return policy == PullMissing && o.Store.Has(o.Name) && !changed(o.Store, o.Name, r) }
+	present := func() bool {
+		return policy == PullMissing && o.Store.Has(o.Name) && !changed(o.Store, o.Name, r) && trusted()
+	}
 	if present() {
 		return o.Name, nil
 	}
@@ -87,12 +96,15 @@ func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell 
 	if o.Architecture == "" {
 		o.Architecture = runtime.GOARCH
 	}
-	if policy == PullAlways && current(ctx, o) {
+	if policy == PullAlways && trusted() && current(ctx, o) {
 		return o.Name, nil
 	}
 	tell(r, false)
 	if _, err := Pull(ctx, o); err != nil {
 		if errors.Is(err, context.Cause(ctx)) {
+			return "", err
+		}
+		if errors.Is(err, oci.ErrNotSigned) {
 			return "", err
 		}
 		hint := ""
@@ -114,9 +126,14 @@ func Pull(ctx context.Context, o Options) (*image.Image, error) {
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
+	if o.Trust != nil {
+		if o.verified, err = verify(ctx, r, o.Trust); err != nil {
+			return nil, err
+		}
+	}
 	if r.Kind == reference.Registry {
 		img, err := PullArtifact(ctx, PullOptions{Name: o.Name, Reference: o.Reference, Architecture: o.Architecture, Store: o.Store,
-			Replace: o.Replace, Verify: o.Verify, Progress: o.Progress})
+			MaxSize: o.MaxSize, Replace: o.Replace, verified: o.verified, Verify: o.Verify, Progress: o.Progress})
 		if !errors.Is(err, ErrNotArtifact) {
 			return img, err
 		}

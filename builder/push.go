@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/abdul-abdi/lumina/builder/cosign"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -15,6 +16,8 @@ type PushOptions struct {
 	Reference string
 	Store     *image.Store
 	CacheDir  string
+	// Sign signs what was sent; nil: it is not signed.
+	Sign *cosign.PrivateKey
 	// Progress is told how many bytes were sent; it may be nil.
 	Progress func(done, total int64)
 }
@@ -28,7 +31,25 @@ func Push(ctx context.Context, o PushOptions) (string, error) {
 		digest, err = oci.Push(ctx, o.Reference, config, annotations, layers, o.Progress)
 		return err
 	})
-	return digest, err
+	if err != nil {
+		return "", err
+	}
+	return digest, o.sign(ctx, digest)
+}
+
+// sign signs what was sent, if it is to be signed.
+func (o PushOptions) sign(ctx context.Context, digest string) error {
+	if o.Sign == nil {
+		return nil
+	}
+	err := oci.Sign(ctx, o.Reference, digest, o.Sign)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%s was sent, but has no signature: %w", digest, err)
+	}
+	return nil
 }
 
 // PushIndex sends images of several platforms to a registry as one index, from
@@ -49,7 +70,11 @@ func PushIndex(ctx context.Context, names []string, o PushOptions) (string, erro
 			return digest, err
 		}
 	}
-	return push()
+	digest, err := push()
+	if err != nil {
+		return "", err
+	}
+	return digest, o.sign(ctx, digest)
 }
 
 // Save writes an image as the files of a container image, which is what Push

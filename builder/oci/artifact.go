@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,9 +83,9 @@ func remoteOptions(ctx context.Context, progress func(done, total int64)) []remo
 	return options
 }
 
-// PullArtifact finds an artifact in a registry. Its blobs are fetched when they
-// are opened.
-func PullArtifact(ctx context.Context, reference, configType string) (*Artifact, error) {
+// PullArtifact finds an artifact in a registry, by the digest of its manifest if
+// that is not empty. Its blobs are fetched when they are opened.
+func PullArtifact(ctx context.Context, reference, configType, digest string) (*Artifact, error) {
 	ref, err := inRegistry(reference)
 	if err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func PullArtifact(ctx context.Context, reference, configType string) (*Artifact,
 	if err != nil {
 		return nil, err
 	}
-	raw, d, err := c.manifest(ctx, ref.Identifier())
+	raw, d, err := c.manifest(ctx, cmp.Or(digest, ref.Identifier()))
 	if err != nil {
 		c.close()
 		return nil, err

@@ -51,6 +51,9 @@ type Layer struct {
 // Options of Open.
 type Options struct {
 	Platform v1.Platform
+	// Digest is that of the manifest to fetch from a registry, whatever the
+	// reference names there now; "" for that.
+	Digest string
 	// CacheDir keeps what was fetched from registries.
 	CacheDir string
 	// MaxSize bounds what is fetched, and what an archive is uncompressed to, in

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func openRegistry(ctx context.Context, text string, o Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, d, err := c.manifest(ctx, ref.Identifier())
+	raw, d, err := c.manifest(ctx, cmp.Or(o.Digest, ref.Identifier()))
 	if err != nil {
 		c.close()
 		return nil, err

@@ -231,13 +231,20 @@ says. Each RUN is run in a VM, one for all of a stage where that can be.`,
 
 func newImagesPushCommand(env *environment) *cobra.Command {
 	var asIs bool
+	var keyFile string
 	c := &cobra.Command{
 		Use:   "push NAME… REF",
 		Short: "Send an image to a registry as a container image",
 		Long: `Send an image to a registry as a container image, which every container tool
 can run; or as it is, with kernel and initramfs: what images pull makes of that
 is the same, byte for byte. Several images, each for another platform, become one
-index, from which everybody takes what is for their own.`,
+index, from which everybody takes what is for their own.
+
+--sign signs it as cosign does with a key: KEY is of cosign generate-key-pair, or
+an ECDSA key on P-256 in PEM (openssl ecparam -name prime256v1 -genkey -noout).
+The password of the former is LUMINA_KEY_PASSWORD or COSIGN_PASSWORD. Who has the
+public key verifies with images pull --verify-key, or with
+cosign verify --key cosign.pub --insecure-ignore-tlog=true REF.`,
 		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			names, to := args[:len(args)-1], args[len(args)-1]
@@ -248,6 +255,10 @@ index, from which everybody takes what is for their own.`,
 				return usageError{err}
 			} else if ref.Kind != reference.Registry {
 				return usageError{fmt.Errorf("%s: an image is sent to a registry: write HOST/NAME:TAG", ref)}
+			}
+			key, err := imageSigningKey(env, keyFile) // before anything is sent
+			if err != nil {
+				return err
 			}
 			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
 			if err != nil {
@@ -270,7 +281,7 @@ index, from which everybody takes what is for their own.`,
 				}
 			}
 			digest, err := push(c.Context(), builder.PushOptions{
-				Name: local[0], Reference: to, Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"),
+				Name: local[0], Reference: to, Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"), Sign: key,
 				Progress: func(done, total int64) {
 					bars.update(builder.Progress{Step: "push", Done: done, Total: total})
 				},
@@ -292,6 +303,7 @@ index, from which everybody takes what is for their own.`,
 		ValidArgsFunction: completeNames(env, imageStore),
 	}
 	c.Flags().BoolVar(&asIs, "as-is", false, "send the image itself, for lumina only")
+	c.Flags().StringVar(&keyFile, "sign", "", "sign it with this private key, as cosign does")
 	return c
 }
 

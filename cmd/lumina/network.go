@@ -187,7 +187,7 @@ func runNetwork(ctx context.Context, env *environment, members []member, timeout
 	}
 	for i := range members {
 		m := &members[i]
-		if err := obtainImage(ctx, env, m.Home, &m.VM.Image, m.pull); err != nil {
+		if err := obtainImage(ctx, env, m.Home, &m.VM.Image, obtaining{policy: m.pull}); err != nil {
 			return report.fail(err)
 		}
 	}

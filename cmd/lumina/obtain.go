@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/cosign"
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/initramfs"
 	"github.com/abdul-abdi/lumina/release"
@@ -32,24 +33,35 @@ func checkImage(ref string) error {
 	return err
 }
 
+// obtaining says how an image is fetched.
+type obtaining struct {
+	policy  builder.PullPolicy
+	trust   *cosign.PublicKey // whose signature it must have; nil for nobody's
+	maxSize int64             // bytes; 0: half of what is free
+}
+
 // obtainImage finds the image that a VM is to start from, and makes *ref its name
 // in the store. One that is not there is fetched first, as policy says: the default
 // image from the release, another from what the reference names.
-func obtainImage(ctx context.Context, env *environment, home string, ref *string, policy builder.PullPolicy) error {
+func obtainImage(ctx context.Context, env *environment, home string, ref *string, how obtaining) error {
 	store := image.NewStore(filepath.Join(home, "images"))
 	here := store.Has(*ref)
-	if here && (*ref != defaultImage || policy != builder.PullAlways) {
+	if here && how.trust == nil && (*ref != defaultImage || how.policy != builder.PullAlways) {
 		return nil
 	}
-	if *ref == defaultImage && policy != builder.PullNever {
-		return pullDefault(ctx, env, home)
+	if *ref == defaultImage && how.policy != builder.PullNever && (how.trust == nil || !here) {
+		if how.trust != nil {
+			return usageError{fmt.Errorf("--verify-key is for images of a registry: give one with --image")}
+		}
+		return pullDefault(ctx, env, home, how.maxSize)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, pullTimeout, fmt.Errorf("fetching image %q took longer than %v", *ref, pullTimeout))
 	defer cancel()
 	bars := newProgress(env)
-	name, err := builder.Obtain(ctx, *ref, policy, builder.Options{
+	name, err := builder.Obtain(ctx, *ref, how.policy, builder.Options{
 		Architecture: goruntime.GOARCH, Store: store, CacheDir: filepath.Join(home, "cache"),
 		Kernel: kernelOf(""), Initramfs: initramfs.Read, Progress: bars.update,
+		Trust: how.trust, MaxSize: how.maxSize,
 	}, func(r reference.Reference, waits bool) {
 		if waits {
 			env.note("another lumina makes an image of %s: waiting for it", r)
@@ -67,15 +79,15 @@ func obtainImage(ctx context.Context, env *environment, home string, ref *string
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
+	return &runtime.Error{Kind: runtime.ConnectionFailed, Err: orMaxSize(err)}
 }
 
 // pullDefault pulls the default image from the latest release.
-func pullDefault(ctx context.Context, env *environment, home string) error {
+func pullDefault(ctx context.Context, env *environment, home string, maxSize int64) error {
 	flags := fromFlags{repo: defaultRepo}
 	from, err := flags.from(env)
 	if err == nil {
-		_, err = pull(ctx, env, from, home, release.PullOptions{ID: defaultImage, Architecture: goruntime.GOARCH})
+		_, err = pull(ctx, env, from, home, release.PullOptions{ID: defaultImage, Architecture: goruntime.GOARCH, MaxSize: maxSize})
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf(

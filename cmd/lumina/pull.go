@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/cosign"
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/initramfs"
 	"github.com/abdul-abdi/lumina/release"
@@ -150,6 +151,7 @@ func registerMaxSize(c *cobra.Command, size *byteSize) {
 func newImagesPullCommand(env *environment) *cobra.Command {
 	var fromRelease releaseFlags
 	var fromRegistry createFlags
+	var verifyKey string
 	c := &cobra.Command{
 		Use:   "pull ID [NAME] | pull REF [NAME]",
 		Short: "Fetch an image from a release, or make one from an image of a registry",
@@ -160,7 +162,9 @@ unpacked, and an interrupted download goes on where it was.
 What has a "/" or a ":" is a reference in a registry. What images push --as-is
 sent comes as it was; of a container image one is made, as images create NAME
 --from REF does. Without NAME it is kept for run --image REF, under a name made of
-REF, and is what the registry has now; an image NAME stays if it is another's.`,
+REF, and is what the registry has now; an image NAME stays if it is another's.
+With --verify-key nothing is pulled from a registry but what that key has signed
+(images push --sign, cosign sign --key), and nothing of it is unpacked before.`,
 		Example: `  lumina images pull python
   lumina images pull debian:12
   lumina images pull ghcr.io/team/tools:v1 tools`,
@@ -171,6 +175,9 @@ REF, and is what the registry has now; an image NAME stays if it is another's.`,
 				name = args[1]
 			}
 			if !strings.ContainsAny(from, "/:") {
+				if verifyKey != "" {
+					return usageError{fmt.Errorf("--verify-key is for what a registry has; what a release has is verified with --public-key: write HOST/%s or %s:latest for the former", from, from)}
+				}
 				fromRelease.maxSize = fromRegistry.maxSize
 				fromRelease.force = fromRelease.force || fromRegistry.replace
 				err := fromRelease.pull(c.Context(), env, from, fromRegistry.platform, name)
@@ -179,17 +186,22 @@ REF, and is what the registry has now; an image NAME stays if it is another's.`,
 				}
 				return err
 			}
-			return fromRegistry.pull(c.Context(), env, name, from, fromRelease.force)
+			trust, err := verifyingKey(verifyKey)
+			if err != nil {
+				return err
+			}
+			return fromRegistry.pull(c.Context(), env, name, from, fromRelease.force, trust)
 		},
 	}
 	c.Flags().SortFlags = false
 	fromRegistry.register(c)
 	fromRelease.register(c)
+	c.Flags().StringVar(&verifyKey, "verify-key", "", "pull only what this public key has signed, as cosign does, of a registry")
 	return c
 }
 
 // pull makes an image of what a reference names.
-func (f *createFlags) pull(ctx context.Context, env *environment, name, from string, force bool) error {
+func (f *createFlags) pull(ctx context.Context, env *environment, name, from string, force bool, trust *cosign.PublicKey) error {
 	arch, err := parsePlatform(f.platform)
 	if err != nil {
 		return err
@@ -197,6 +209,11 @@ func (f *createFlags) pull(ctx context.Context, env *environment, name, from str
 	ref, err := reference.Parse(from)
 	if err != nil {
 		return usageError{err}
+	}
+	if trust != nil {
+		if err := builder.CheckSigned(ref); err != nil {
+			return usageError{fmt.Errorf("--verify-key: %w", err)}
+		}
 	}
 	own := name == ""
 	if own {
@@ -219,7 +236,7 @@ func (f *createFlags) pull(ctx context.Context, env *environment, name, from str
 	bars := newProgress(env)
 	o := builder.Options{
 		Name: name, Reference: ref.String(), Architecture: arch, Rosetta: f.rosetta, Store: rt.Images, CacheDir: filepath.Join(rt.Home(), "cache"),
-		Replace: own || force || f.replace || sameSource(rt.Images, name, ref), Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read, Progress: bars.update, MaxSize: int64(f.maxSize),
+		Replace: own || force || f.replace || sameSource(rt.Images, name, ref), Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read, Progress: bars.update, MaxSize: int64(f.maxSize), Trust: trust,
 	}
 	if !f.noVerify {
 		o.Verify = func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }

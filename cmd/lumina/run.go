@@ -149,7 +149,6 @@ func newRunCommand(env *environment) *cobra.Command {
 	var flags imageCommandFlags
 	var terminal terminalFlags
 	var copies, downloads, forwards []string
-	var most byteSize
 	var name string
 	c := &cobra.Command{
 		Use:   "run [flags] [COMMAND] | run [flags] -- PROG [ARG…]",
@@ -209,7 +208,7 @@ is 0 (124 when the time was over).`,
 			if err := run.Check(); err != nil {
 				return usageError{err}
 			}
-			run.MaxSize = int64(most)
+			run.MaxSize = int64(vm.maxSize)
 			return runOnce(c.Context(), env, &vm, run, terminal.pty)
 		},
 	}
@@ -220,7 +219,7 @@ is 0 (124 when the time was over).`,
 	terminal.register(c)
 	c.Flags().StringArrayVar(&copies, "copy", nil, "copy a file or directory in before the command, LOCAL:REMOTE (repeatable)")
 	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")
-	c.Flags().Var(&most, "max-size", "end a download that writes more (default half of what is free there)")
+	c.Flags().Lookup("max-size").Usage = "refuse to fetch an image that takes more, and end a download that writes more (default half of what is free)"
 	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1 while the command runs, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")
 	c.Flags().Bool("rm", true, "leave nothing of the VM: it is always so, so this changes nothing")
 	c.Flags().StringVar(&name, "name", "", "a name for the run: it ends with its command and is not listed, so this changes nothing")

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/cosign"
+	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/volume"
@@ -21,16 +23,20 @@ import (
 
 // vmFlags are the flags of every command that starts a VM.
 type vmFlags struct {
-	image   string
-	pull    string
-	memory  byteSize
-	disk    byteSize
-	cpus    processors
-	network string
-	lan     bool
-	volumes []string
-	init    string
-	nested  bool
+	image string
+	pull  string
+	// verifyKey is a file, trust what is in it, once options has read it.
+	verifyKey string
+	trust     *cosign.PublicKey
+	maxSize   byteSize // of an image that is fetched
+	memory    byteSize
+	disk      byteSize
+	cpus      processors
+	network   string
+	lan       bool
+	volumes   []string
+	init      string
+	nested    bool
 	// noTemplate also comes from LUMINA_TEMPLATE=0.
 	noTemplate bool
 }
@@ -39,6 +45,8 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags := c.Flags()
 	flags.StringVar(&f.image, "image", defaultImage, "image to boot: one that is here, or what images create --from takes, such as debian:12")
 	flags.StringVar(&f.pull, "pull", string(builder.PullMissing), "when to fetch that: missing, always or never")
+	flags.StringVar(&f.verifyKey, "verify-key", "", "take only an image of a registry that this public key has signed, as cosign does")
+	flags.Var(&f.maxSize, "max-size", "refuse to fetch an image that takes more, such as 20GB (default half of what is free)")
 	flags.VarP(&f.memory, "memory", "m", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
 	flags.Var(&f.cpus, "cpus", "processors of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
@@ -92,6 +100,15 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	if err := builder.PullPolicy(f.pull).Check(); err != nil {
 		return o, usageError{fmt.Errorf("--pull %w", err)}
 	}
+	var err error
+	if f.trust, err = verifyingKey(f.verifyKey); err != nil {
+		return o, err
+	}
+	if f.trust != nil && image.CheckName(f.image) != nil {
+		if ref, err := reference.Parse(f.image); err != nil || builder.CheckSigned(ref) != nil {
+			return o, usageError{fmt.Errorf("--verify-key: --image %q is not of a registry, and only what is in one has signatures", f.image)}
+		}
+	}
 	if err := image.CheckInit(o.Init); err != nil {
 		return o, usageError{err}
 	}
@@ -126,7 +143,6 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 			*size.to = n
 		}
 	}
-	var err error
 	if o.DiskReserve, err = diskReserve(env); err != nil {
 		return o, err
 	}
@@ -192,7 +208,7 @@ func parseVolume(s string) (runtime.Volume, error) {
 
 // obtain makes the image of o one that is here.
 func (f *vmFlags) obtain(ctx context.Context, env *environment, home string, o *runtime.VMOptions) error {
-	return obtainImage(ctx, env, home, &o.Image, builder.PullPolicy(f.pull))
+	return obtainImage(ctx, env, home, &o.Image, obtaining{builder.PullPolicy(f.pull), f.trust, int64(f.maxSize)})
 }
 
 // timeoutOf is the --timeout flag, if it was given, or LUMINA_TIMEOUT; 0 for none.

@@ -33,6 +33,9 @@ const (
 	Initramfs = "initramfs.cpio"
 	Rootfs    = "rootfs.erofs"
 
+	// SignedBy is in the directory of an image that was pulled with a key: which.
+	SignedBy = "signed-by"
+
 	metadata = "image.json"
 )
 

@@ -59,6 +59,20 @@ func (h *Handle) Open(name string) (*os.File, error) {
 // Path is where a file of the image is.
 func (h *Handle) Path(name string) string { return filepath.Join(h.dir, name) }
 
+// SignedBy names the key with which the image was pulled; "" for none.
+func (h *Handle) SignedBy() string {
+	f, err := h.Open(SignedBy)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 256))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
 // Close ends the use.
 func (h *Handle) Close() error { return errors.Join(h.root.Close(), h.lock.Close()) }
 

@@ -197,6 +197,11 @@ func TestBadUsage(t *testing.T) {
 		{"docker-archive:x.tar", []string{"run", "--image", "x.tar", "true"}}, {"docker-archive:", []string{"run", "--image", "file:///x.tar", "true"}}, {"without https://", []string{"run", "--image", "https://example.test/x", "true"}},
 		{"dir: cannot be read", []string{"run", "--image", "dir:/x", "true"}}, {"Windows", []string{"run", "--image", `C:\x`, "true"}}, {"it is empty", []string{"run", "--image", "", "true"}},
 		{"lower-case", []string{"run", "--image", "Debian", "true"}}, {"no digest", []string{"run", "--image", "debian" + digest, "true"}}, {"sent to a registry", []string{"images", "push", "debian", "oci:x"}},
+		// Keys: before anything is sent, fetched or started.
+		{"--sign: private key", []string{"images", "push", "debian", "localhost:1/x:1", "--sign", dir + "/none"}}, {"no PRIVATE KEY in PEM", []string{"images", "push", "debian", "localhost:1/x:1", "--sign", "/dev/null"}},
+		{"no such file", []string{"images", "pull", "localhost:1/x:1", "--verify-key", dir + "/none"}}, {"no PUBLIC KEY in PEM", []string{"run", "--image", "localhost:1/x:1", "--verify-key", "/dev/null", "true"}},
+		{"no such file", []string{"session", "start", "--verify-key", dir + "/none"}}, {"with --public-key", []string{"images", "pull", "python", "--verify-key", dir + "/none"}},
+		{"--max-size", []string{"run", "--max-size", "x", "true"}}, {"--max-size", []string{"session", "start", "--max-size", "0"}},
 		// Verbs.
 		{"arg", []string{"images", "create"}}, {"is missing", []string{"images", "create", "x"}}, {"linux/amd64", []string{"images", "create", "x", "--from", "y", "--platform", "linux/mips"}},
 		{"image name", []string{"images", "create", "X", "--from", "debian"}}, {"image name", []string{"images", "pull", "debian:12", "X"}}, {"the command is empty", []string{"images", "create", "x", "--from", "debian", "--run", " "}},

@@ -2,6 +2,8 @@ package desktop
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -11,6 +13,25 @@ import (
 // keyboard has room for 16 events and drops the rest; the guest fetches them
 // every 10 ms or so, and nothing says when it has.
 const keyTime = 25 * time.Millisecond
+
+// ability is what the desktop's machine can do beside running; an error where its
+// driver cannot.
+func ability[T any](s *supervisor) (T, error) {
+	can, ok := s.machine.(T)
+	if !ok {
+		return can, fmt.Errorf("%w: desktop %q has its screen in its window only; boot it without --headless, or use its network (ssh, VNC, Screen Sharing)", vm.ErrUnsupported, s.m.Name)
+	}
+	return can, nil
+}
+
+// viewer opens a stream to whoever shows the screen to a client.
+func (s *supervisor) viewer() (net.Conn, error) {
+	v, err := ability[vm.Viewer](s)
+	if err != nil {
+		return nil, err
+	}
+	return v.Viewer()
+}
 
 func rest(ctx context.Context) error {
 	t := time.NewTimer(keyTime)
@@ -24,11 +45,15 @@ func rest(ctx context.Context) error {
 }
 
 func (s *supervisor) press(ctx context.Context, chords [][]vm.Key) error {
+	in, err := ability[vm.Input](s)
+	if err != nil {
+		return err
+	}
 	s.keyboard.Lock()
 	defer s.keyboard.Unlock()
 	for _, keys := range chords {
 		for _, k := range keys {
-			if err := s.machine.Key(k, true); err != nil {
+			if err := in.Key(k, true); err != nil {
 				return err
 			}
 		}
@@ -36,7 +61,7 @@ func (s *supervisor) press(ctx context.Context, chords [][]vm.Key) error {
 			return err
 		}
 		for i := range keys {
-			if err := s.machine.Key(keys[len(keys)-1-i], false); err != nil {
+			if err := in.Key(keys[len(keys)-1-i], false); err != nil {
 				return err
 			}
 		}
@@ -48,6 +73,10 @@ func (s *supervisor) press(ctx context.Context, chords [][]vm.Key) error {
 }
 
 func (s *supervisor) click(ctx context.Context, c Click) error {
+	in, err := ability[vm.Input](s)
+	if err != nil {
+		return err
+	}
 	s.keyboard.Lock()
 	defer s.keyboard.Unlock()
 	times := 1
@@ -56,7 +85,7 @@ func (s *supervisor) click(ctx context.Context, c Click) error {
 	}
 	for range times {
 		for _, down := range []bool{true, false} {
-			if err := s.machine.Point(c.X, c.Y, c.Button, down); err != nil {
+			if err := in.Point(c.X, c.Y, c.Button, down); err != nil {
 				return err
 			}
 			if err := rest(ctx); err != nil {

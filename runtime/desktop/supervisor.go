@@ -322,7 +322,7 @@ func (s *supervisor) serve(ctx context.Context, conn net.Conn, scarce bool) {
 
 // view carries a viewer's stream to the machine and back.
 func (s *supervisor) view(conn net.Conn) {
-	screen, err := s.machine.Viewer()
+	screen, err := s.viewer()
 	if err != nil {
 		return
 	}
@@ -350,14 +350,17 @@ func (s *supervisor) answer(ctx context.Context, conn net.Conn) {
 func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
 	switch {
 	case req.Screenshot:
-		r.Screenshot, err = s.machine.Screenshot()
+		var screen vm.Screen
+		if screen, err = ability[vm.Screen](s); err == nil {
+			r.Screenshot, err = screen.Screenshot()
+		}
 	case len(req.Chords) > 0:
 		err = s.press(ctx, req.Chords)
 	case req.Click != nil:
 		err = s.click(ctx, *req.Click)
 	case req.Viewer:
 		var screen net.Conn
-		if screen, err = s.machine.Viewer(); err == nil {
+		if screen, err = s.viewer(); err == nil {
 			err = screen.Close()
 		}
 	case req.Stop || req.Kill:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 
@@ -12,7 +13,6 @@ import (
 
 // windowed is a machine whose window is this process's, as on macOS.
 type windowed struct {
-	vm.Desktop
 	ended   sync.Once
 	done    chan struct{}
 	err     error
@@ -76,5 +76,21 @@ func TestWindow(t *testing.T) {
 				t.Errorf("the power button was pressed: %v", w.pressed)
 			}
 		})
+	}
+}
+
+// What a driver cannot do says so, and what can be done in its place.
+func TestScreenThatCannotBeDriven(t *testing.T) {
+	s := &supervisor{m: &Manifest{Name: "d"}, machine: newWindowed()}
+	for name, request := range map[string]request{
+		"screenshot": {Screenshot: true},
+		"keys":       {Chords: [][]vm.Key{{"a"}}},
+		"click":      {Click: &Click{}},
+		"viewer":     {Viewer: true},
+	} {
+		_, err := s.do(t.Context(), request)
+		if !errors.Is(err, vm.ErrUnsupported) || !strings.Contains(err.Error(), "without --headless") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

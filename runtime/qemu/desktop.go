@@ -103,7 +103,12 @@ type desktop struct {
 	qmp *monitor
 }
 
-var _ vm.Desktop = (*desktop)(nil)
+var (
+	_ vm.Desktop = (*desktop)(nil)
+	_ vm.Screen  = (*desktop)(nil)
+	_ vm.Input   = (*desktop)(nil)
+	_ vm.Viewer  = (*desktop)(nil)
+)
 
 func startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accelerator) (*desktop, error) {
 	line, err := newDesktopCommand(spec, fw, a)
@@ -229,7 +234,7 @@ const screenSet = 1 << 20
 // maxScreenshot bounds a PNG, in bytes.
 const maxScreenshot = 64 << 20
 
-// Screenshot is part of [vm.Desktop].
+// Screenshot is part of [vm.Screen].
 func (d *desktop) Screenshot() ([]byte, error) {
 	file, err := os.CreateTemp("", "lumina-")
 	if err != nil {
@@ -274,7 +279,7 @@ func (d *desktop) send(events ...inputEvent) error {
 	return d.command(nil, "input-send-event", map[string]any{"events": events})
 }
 
-// Key is part of [vm.Desktop].
+// Key is part of [vm.Input].
 func (d *desktop) Key(k vm.Key, down bool) error {
 	code, ok := keyCodes[k]
 	if !ok {
@@ -286,7 +291,7 @@ func (d *desktop) Key(k vm.Key, down bool) error {
 // maxAxis is the end of the tablet's axes.
 const maxAxis = 0x7FFF
 
-// Point is part of [vm.Desktop].
+// Point is part of [vm.Input].
 func (d *desktop) Point(x, y int, button vm.Button, down bool) error {
 	shot, err := d.Screenshot()
 	if err != nil {
@@ -306,7 +311,7 @@ func (d *desktop) Point(x, y int, button vm.Button, down bool) error {
 		inputEvent{"btn", map[string]any{"button": button, "down": down}})
 }
 
-// Viewer is part of [vm.Desktop].
+// Viewer is part of [vm.Viewer].
 func (d *desktop) Viewer() (net.Conn, error) {
 	here, there, err := socketpair.New(syscall.SOCK_STREAM)
 	if err != nil {

@@ -99,13 +99,25 @@ type Desktop interface {
 	Err() error
 	// PowerButton presses it. What the guest does about it is its own affair.
 	PowerButton() error
+}
+
+// Screen is a [Desktop] whose screen a program can read.
+type Screen interface {
 	// Screenshot returns the screen as a PNG.
 	Screenshot() ([]byte, error)
+}
+
+// Input is a [Desktop] whose keyboard and pointer a program can use.
+type Input interface {
 	// Key presses or releases a key.
 	Key(k Key, down bool) error
 	// Point moves the pointer to a pixel of the screen, and presses or releases
 	// its left, middle or right button.
 	Point(x, y int, button Button, down bool) error
+}
+
+// Viewer is a [Desktop] that a VNC client can show and use.
+type Viewer interface {
 	// Viewer opens a stream of the RFB protocol (RFC 6143), which needs no
 	// password.
 	Viewer() (net.Conn, error)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 
 	apple "github.com/Code-Hex/vz/v3"
@@ -331,15 +330,3 @@ func (m *desktop) PowerButton() error {
 	}
 	return nil
 }
-
-// Screenshot is part of [vm.Desktop].
-func (*desktop) Screenshot() ([]byte, error) { return nil, errScreen }
-
-// Key is part of [vm.Desktop].
-func (*desktop) Key(vm.Key, bool) error { return errScreen }
-
-// Point is part of [vm.Desktop].
-func (*desktop) Point(int, int, vm.Button, bool) error { return errScreen }
-
-// Viewer is part of [vm.Desktop].
-func (*desktop) Viewer() (net.Conn, error) { return nil, errScreen }

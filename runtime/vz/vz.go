@@ -64,12 +64,8 @@ func checkArch(arch string) error {
 	return nil
 }
 
-var (
-	// errScreen is what drives a screen from a program.
-	errScreen = fmt.Errorf("%w: Virtualization.framework shows and drives a screen by its window only; boot the desktop without --headless, or drive it over its network (ssh, VNC, Screen Sharing)", vm.ErrUnsupported)
-	// errNoMac is what a Mac with an Intel processor says of macOS.
-	errNoMac = fmt.Errorf("%w: macOS runs in VMs of a Mac with Apple silicon only", vm.ErrUnsupported)
-)
+// errNoMac is what a Mac with an Intel processor says of macOS.
+var errNoMac = fmt.Errorf("%w: macOS runs in VMs of a Mac with Apple silicon only", vm.ErrUnsupported)
 
 // checkDesktop says what of a desktop's spec the framework cannot do.
 func checkDesktop(spec vm.DesktopSpec) error {

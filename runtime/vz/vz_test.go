@@ -84,10 +84,3 @@ func TestCheckDesktop(t *testing.T) {
 		}
 	}
 }
-
-// What cannot be done says so, and what can be done in its place.
-func TestScreenIsUnsupported(t *testing.T) {
-	if !errors.Is(errScreen, vm.ErrUnsupported) || !strings.Contains(errScreen.Error(), "without --headless") {
-		t.Error(errScreen)
-	}
-}

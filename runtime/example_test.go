@@ -17,6 +17,9 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 )
 
+// stateDir is that of the examples; without one it is ~/.lumina.
+var stateDir string
+
 // inExamples is set in the process that runs the examples.
 const inExamples = "LUMINA_TEST_EXAMPLES"
 
@@ -50,7 +53,7 @@ func runExamples(m *testing.M) int {
 	home, err := os.MkdirTemp("", "lumina-")
 	if err == nil {
 		defer os.RemoveAll(home)
-		os.Setenv("LUMINA_HOME", home)
+		stateDir = home
 		err = makeImage(context.Background(), home)
 	}
 	if err != nil {
@@ -65,7 +68,7 @@ func makeImage(ctx context.Context, home string) error {
 	if err != nil {
 		return err
 	}
-	r, err := runtime.Open(runtime.Options{})
+	r, err := runtime.Open(runtime.Options{Home: stateDir})
 	if err != nil {
 		return err
 	}
@@ -85,7 +88,7 @@ func makeImage(ctx context.Context, home string) error {
 
 // One command in a VM of its own.
 func ExampleRuntime_Run() {
-	r, err := runtime.Open(runtime.Options{})
+	r, err := runtime.Open(runtime.Options{Home: stateDir})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -107,7 +110,7 @@ func ExampleRuntime_Run() {
 // Many commands in one VM, which ends with the process that started it.
 func ExampleRuntime_Start() {
 	ctx := context.Background()
-	r, err := runtime.Open(runtime.Options{})
+	r, err := runtime.Open(runtime.Options{Home: stateDir})
 	if err != nil {
 		fmt.Println(err)
 		return

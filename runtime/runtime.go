@@ -24,7 +24,7 @@ import (
 
 // Options configures a Runtime. Zero values mean the defaults.
 type Options struct {
-	// Home is the state directory; $LUMINA_HOME or ~/.lumina when empty.
+	// Home is the state directory; ~/.lumina when empty.
 	Home string
 	// Driver is the name of the VM driver; this system's own when empty.
 	Driver string
@@ -40,11 +40,8 @@ type Runtime struct {
 	home      string
 }
 
-// Home finds the state directory: home, else $LUMINA_HOME, else ~/.lumina.
+// Home finds the state directory: home, else ~/.lumina.
 func Home(home string) (string, error) {
-	if home == "" {
-		home = os.Getenv("LUMINA_HOME")
-	}
 	if home == "" {
 		user, err := os.UserHomeDir()
 		if err != nil {

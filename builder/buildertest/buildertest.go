@@ -88,6 +88,9 @@ func Debian(arch string, packages ...string) (string, error) {
 // DebianFor is Debian for a test.
 func DebianFor(t testing.TB, arch string) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("with -short: it needs an image of Debian")
+	}
 	dir, err := Debian(arch)
 	if err != nil {
 		t.Fatal(err)
@@ -95,9 +98,13 @@ func DebianFor(t testing.TB, arch string) string {
 	return dir
 }
 
-// Run runs a program that must succeed.
+// Run runs a program that must succeed. With -short, which needs nothing but Go, the
+// test is skipped from there.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skipf("with -short: it runs %s", name)
+	}
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)

@@ -118,7 +118,7 @@ func newBenchRunCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			bare, err := measure(ctx, "kernel that powers off", int(count), func() error { return r.BootBare(ctx, image) })
+			bare, err := measure(ctx, "kernel that powers off", int(count), func() error { return bootBare(ctx, r, image) })
 			if err != nil {
 				return err
 			}

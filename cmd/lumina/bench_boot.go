@@ -92,7 +92,7 @@ func measureBoots(ctx context.Context, r *runtime.Runtime, image string, count i
 		env  string
 		do   func() (time.Duration, error)
 	}{
-		{"the bare kernel", "", timed(func() error { return r.BootBare(ctx, image) })},
+		{"the bare kernel", "", timed(func() error { return bootBare(ctx, r, image) })},
 		{"lumina run true, cold", "LUMINA_TEMPLATE=0", timed(func() error { return me.run(ctx, "run", "--image", image, "true") })},
 		{"lumina run true", "", timed(func() error { return me.run(ctx, "run", "--image", image, "true") })},
 		{"lumina session start", "", func() (time.Duration, error) { return me.startSession(ctx, image) }},

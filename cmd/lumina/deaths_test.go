@@ -226,6 +226,7 @@ func TestDeathsDuringCopies(t *testing.T) {
 
 // Whatever dies while a session starts, the start says so at once.
 func TestDeathsDuringStart(t *testing.T) {
+	needsProgram(t)
 	// A guest whose kernel finds no init dies before there is an agent, one whose
 	// init ends with it.
 	edit(t, filepath.Join(copyImage(t, "headless"), "image.json"), `"cmdline": "`, `"cmdline": "rdinit=/nothing `)

@@ -57,6 +57,7 @@ func changed(a, b *image.RGBA, but image.Rectangle) (r image.Rectangle) {
 // A recipe's image becomes a disk, the disk a desktop, and the desktop shows its X
 // session, which keys and clicks drive.
 func TestDesktopSession(t *testing.T) {
+	needsProgram(t)
 	const name = "session"
 	createDesktop(t, name, "--disk", sessionDisk(t), "--memory", "1GB")
 	lumina(t, "desktop", "boot", name, "--headless", "--detach").succeeded(t)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -20,7 +21,8 @@ import (
 
 // These tests drive the program as its users do, against real VMs. What they
 // share is made once: the program, and a state directory with an image of a
-// real Debian, made with it.
+// real Debian, made with it. With -short there is neither, and these tests are
+// skipped.
 var (
 	program string
 	home    string
@@ -36,6 +38,9 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) (int, error) {
+	if flag.Parse(); testing.Short() {
+		return m.Run(), nil
+	}
 	dir, err := os.MkdirTemp("", "lumina-")
 	if err != nil {
 		return 1, err
@@ -58,6 +63,14 @@ func testMain(m *testing.M) (int, error) {
 		return 1, fmt.Errorf("making the image: %w\n%s", err, out)
 	}
 	return m.Run(), nil
+}
+
+// needsProgram skips a test that drives the program where there is none.
+func needsProgram(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("with -short: it drives the program, and boots VMs")
+	}
 }
 
 func command(args ...string) *exec.Cmd {
@@ -88,6 +101,7 @@ type result struct {
 
 func finish(t testing.TB, cmd *exec.Cmd) result {
 	t.Helper()
+	needsProgram(t)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -189,6 +203,7 @@ func nothingLeft(t testing.TB) {
 // started runs a command until it prints marker.
 func started(t testing.TB, marker string, cmd *exec.Cmd) {
 	t.Helper()
+	needsProgram(t)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package runtime
+package main
 
 import (
 	"bytes"
@@ -6,16 +6,18 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/u-root/u-root/pkg/cpio"
 
+	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
-// BootBare boots an image's kernel with the least possible init, which powers
+// bootBare boots an image's kernel with the least possible init, which powers
 // off at once, and waits for that: the floor under every boot of the image.
-func (r *Runtime) BootBare(ctx context.Context, name string) error {
+func bootBare(ctx context.Context, r *runtime.Runtime, name string) error {
 	img, err := r.Images.Open(name)
 	if err != nil {
 		return err
@@ -26,17 +28,19 @@ func (r *Runtime) BootBare(ctx context.Context, name string) error {
 		return err
 	}
 	defer kernel.Close()
-	initramfs, err := r.unnamed()
+	// It has a name until it is booted: not every driver takes files without.
+	initramfs, err := os.CreateTemp("", "lumina-")
 	if err != nil {
 		return err
 	}
-	defer r.release(initramfs)
+	defer os.Remove(initramfs.Name())
+	defer initramfs.Close()
 	if err := writeBareInitramfs(initramfs, img.Architecture); err != nil {
 		return err
 	}
 	m, err := r.Driver.Start(ctx, vm.Spec{
 		Arch: img.Architecture, Kernel: kernel, Initramfs: initramfs,
-		CommandLine: img.Kernel.CommandLine, CPUs: DefaultCPUs, Memory: DefaultMemory,
+		CommandLine: img.Kernel.CommandLine, CPUs: runtime.DefaultCPUs, Memory: runtime.DefaultMemory,
 	})
 	if err != nil {
 		return err

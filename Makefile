@@ -1,9 +1,10 @@
-# Lumina's build. See README.md; `make quickstart` and `make test` are all that a newcomer needs.
+# Lumina's build. `make help` lists what there is.
 ARCH    ?= $(shell go env GOARCH)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX  ?= $(HOME)/.local
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ERRCHECK    = github.com/kisielk/errcheck@v1.9.0
 ACTIONLINT  = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
 VIEWER      = runtime/desktop/viewer
@@ -11,24 +12,28 @@ NOVNC       = $(VIEWER)/out/novnc/core/rfb.js
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
-.PHONY: all quickstart setup kernel kernels guest viewer build install test lint typecheck-darwin fuzz recipes bench clean
+.PHONY: all help quickstart setup kernel kernels guest viewer build man notices deb install check test lint typecheck-darwin fuzz recipes bench clean
 all: build
 
+help: ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1:\2/p' Makefile | awk -F: '{printf "%-20s %s\n", $$1, $$2}'
+	@echo 'Variables: ARCH=amd64|arm64 (of kernel), VERSION, PREFIX (of install), FUZZTIME'
+
 # The main job from nothing: packages, kernel, CLI, an image of a real Debian, a command run in it.
-quickstart:
+quickstart: ## from nothing to a command in a VM, packages, kernel, program and an image of Debian
 	./setup.sh
 	$(MAKE) kernel build
 	./quickstart.sh
 
 # Debian packages that building and testing need.
-setup:
+setup: ## install the Debian packages that building and testing need
 	./setup.sh --test
 
-kernel:
+kernel: ## build the guest kernel for ARCH; what was built before comes from the cache
 	kernel-config/build.sh $(ARCH)
 	kernel-config/loader/build.sh $(ARCH)
 
-kernels:
+kernels: ## build the guest kernels for amd64 and arm64
 	$(MAKE) kernel ARCH=amd64
 	$(MAKE) kernel ARCH=arm64
 
@@ -38,7 +43,7 @@ kernels:
 GUEST_DEBUG = asyncpreemptoff=1,updatemaxprocs=0
 
 # Init and agent, for both architectures, packed for embedding.
-guest: $(GUEST)
+guest: $(GUEST) ## build init and agent for both architectures
 
 initramfs/out/initramfs-%.cpio.zst: $(GUEST_GO) go.mod
 	CGO_ENABLED=0 GOOS=linux GOARCH=$* go build -trimpath -ldflags '-s -w -buildid= -X runtime.godebugDefault=$(GUEST_DEBUG)' -o initramfs/out/init-$* ./initramfs/cmd/init
@@ -46,13 +51,13 @@ initramfs/out/initramfs-%.cpio.zst: $(GUEST_GO) go.mod
 	rm -f initramfs/out/init-$*
 
 # noVNC, the page of lumina desktop open, for embedding.
-viewer: $(NOVNC)
+viewer: $(NOVNC) ## fetch noVNC, by the digest of its lock file
 
 $(NOVNC): $(wildcard $(VIEWER)/novnc/*)
 	$(VIEWER)/novnc/fetch.sh
 	touch $@
 
-build: bin/lumina
+build: bin/lumina ## build bin/lumina, with guests, kernels and noVNC in it
 
 # On a Mac the driver needs cgo, and the program to be signed with what
 # Virtualization.framework asks for; SIGN is the identity, "-" for none.
@@ -69,30 +74,57 @@ bin/lumina: $(GUEST) $(NOVNC) $(VIEWER)/page.html $(VIEWER)/page.js $(ALL_GO) go
 	CGO_ENABLED=$(CGO) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/lumina
 	$(CODESIGN) $@
 
-install: build
+# Man pages and completion scripts, from the commands themselves.
+man: ## make man pages and completion scripts in bin/manual
+	rm -rf bin/manual
+	go run -tags manual -ldflags '-X main.version=$(VERSION)' ./cmd/lumina manual bin/manual
+
+notices: $(NOVNC) ## make THIRD_PARTY_NOTICES.md anew, after a dependency changed
+	go run ./release/notices > THIRD_PARTY_NOTICES.md.new
+	mv THIRD_PARTY_NOTICES.md.new THIRD_PARTY_NOTICES.md
+
+deb: build man ## pack bin/lumina as bin/lumina.deb
+	release/deb.sh bin/lumina "$(VERSION)" $(shell go env GOARCH) bin/manual bin/lumina.deb
+
+install: build man ## install bin/lumina, man pages and completion below PREFIX
 	mkdir -p $(PREFIX)/bin
 	install -m 0755 bin/lumina $(PREFIX)/bin/lumina
+	mkdir -p $(addprefix $(PREFIX)/share/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	install -m 0644 bin/manual/man1/*.1 $(PREFIX)/share/man/man1
+	install -m 0644 bin/manual/completions/lumina $(PREFIX)/share/bash-completion/completions/lumina
+	install -m 0644 bin/manual/completions/_lumina $(PREFIX)/share/zsh/site-functions/_lumina
+	install -m 0644 bin/manual/completions/lumina.fish $(PREFIX)/share/fish/vendor_completions.d/lumina.fish
+
+# Before each commit: no root, no QEMU, no kernel, no network beyond Go modules.
+check: lint ## lint and the short tests, in under two minutes, without root
+	go test -short ./...
 
 # Everything CI checks: lint, the macOS sources, unit and end-to-end tests.
-test: setup kernels build lint typecheck-darwin
+test: setup kernels build lint typecheck-darwin ## what CI runs, packages, kernels, lint, unit and end-to-end tests
 	go test -race -timeout 60m ./...
 
-lint:
+# What may fail without a word: closing what was read or is given up (what was written
+# is closed with its error), removing what is left over, printing to a terminal, and
+# bufio's writers, which keep their first error for Flush.
+UNCHECKED = ^([cC]lose|CloseNow)$$,os:^Remove,fmt:^Fprint,bufio:^Write
+
+lint: ## gofmt, vet, staticcheck, errcheck, shellcheck, actionlint
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-clean:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(VIEWER)/novnc/fetch.sh recipes/build.sh builder/compare.sh release/install.sh .ci/run
+	go run $(ERRCHECK) -ignoretests -ignore '$(UNCHECKED)' ./...
+	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(VIEWER)/novnc/fetch.sh recipes/build.sh builder/compare.sh release/install.sh release/deb.sh release/formula.sh .ci/run
 	go run $(ACTIONLINT) .github/workflows/*.yml
 
 # The sources that only a Mac compiles, those with cgo against the real vz.
-typecheck-darwin:
+typecheck-darwin: ## check the sources that only a Mac compiles
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 	GOOS=darwin GOARCH=amd64 CGO_ENABLED=0 go vet ./...
 	go test ./runtime/vz/...
 
 # Every parser of what guests and images send, for FUZZTIME each.
 FUZZTIME ?= 60s
-fuzz:
+fuzz: ## fuzz every parser for FUZZTIME each
 	@set -e; grep -rlE '^func Fuzz' --include=*_test.go . | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' "$$dir"/*_test.go | cut -d' ' -f2); do \
 			go test -run xxx -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$dir"; \
@@ -100,14 +132,14 @@ fuzz:
 	done
 
 # Each shipped image, built, booted and tested.
-recipes: build
+recipes: build ## build, boot and test every image of recipes/
 	recipes/build.sh
 
 # The figures of README.md, on this machine. Needs the image that quickstart makes.
-bench: build
+bench: build ## measure the figures of README.md on this machine
 	bin/lumina bench boot --image debian
 	bin/lumina bench session --image debian
 	builder/compare.sh
 
-clean:
+clean: ## remove what was built, but not the kernels
 	rm -rf bin initramfs/out/*.zst $(VIEWER)/out/novnc

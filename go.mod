@@ -31,7 +31,11 @@ require (
 	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237
 )
 
-require golang.org/x/exp v0.0.0-20260603202125-055de637280b // indirect
+require (
+	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
+	github.com/russross/blackfriday/v2 v2.1.0 // indirect
+	golang.org/x/exp v0.0.0-20260603202125-055de637280b // indirect
+)
 
 require (
 	github.com/Code-Hex/go-infinity-channel v1.0.0 // indirect

@@ -140,7 +140,7 @@ func newRootCommand(env *environment) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelpCommand())
-	all := subcommands()
+	all := append(subcommands(), manual()...)
 	if i := slices.IndexFunc(all, func(c subcommand) bool { return len(env.args) > 0 && c.name == env.args[0] }); i >= 0 {
 		all = all[i : i+1]
 	}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"io"
 	goruntime "runtime"
 
 	"github.com/spf13/cobra"
 
+	"github.com/abdul-abdi/lumina"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
@@ -13,12 +15,20 @@ import (
 var version = "dev"
 
 func newVersionCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  usageArgs(cobra.NoArgs),
-		RunE:  func(*cobra.Command, []string) error { return printVersion(env) },
 	}
+	notices := c.Flags().Bool("notices", false, "print the licences of the software of others in this program")
+	c.RunE = func(*cobra.Command, []string) error {
+		if *notices {
+			_, err := io.WriteString(env.stdout, lumina.Notices)
+			return err
+		}
+		return printVersion(env)
+	}
+	return c
 }
 
 func printVersion(env *environment) error {

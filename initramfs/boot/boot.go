@@ -68,7 +68,7 @@ func Start() (*System, error) {
 		return nil, err
 	}
 	s.mounted = sync.OnceValues(func() (marks, error) { return mountRoot(s.cmdline) })
-	go s.mounted()
+	go func() { _, _ = s.mounted() }() // Configure gets the error
 	return s, nil
 }
 

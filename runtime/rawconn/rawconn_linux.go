@@ -190,7 +190,7 @@ func DialTCP(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	address := &syscall.RawSockaddrInet4{Family: syscall.AF_INET, Port: bigEndian(to.Port()), Addr: to.Addr().As4()}
 	// Before the poller hears of it, which takes a socket that does not connect for
 	// a broken one. How far it comes is asked for then.
-	connect(fd, address)
+	_ = connect(fd, address)
 	f := os.NewFile(fd, "tcp")
 	local, err := connected(ctx, f, address)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/abdul-abdi/lumina"
+	notices "github.com/abdul-abdi/lumina"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
@@ -20,10 +20,10 @@ func newVersionCommand(env *environment) *cobra.Command {
 		Short: "Print the version",
 		Args:  usageArgs(cobra.NoArgs),
 	}
-	notices := c.Flags().Bool("notices", false, "print the licences of the software of others in this program")
+	all := c.Flags().Bool("notices", false, "print the licences of the software of others in this program")
 	c.RunE = func(*cobra.Command, []string) error {
-		if *notices {
-			_, err := io.WriteString(env.stdout, lumina.Notices)
+		if *all {
+			_, err := io.WriteString(env.stdout, notices.Notices)
 			return err
 		}
 		return printVersion(env)

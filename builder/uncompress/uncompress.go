@@ -12,8 +12,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
-	"github.com/ulikunitz/xz/lzma"
 )
 
 // maxWindow bounds what a stream may make its reader hold, in bytes: what xz -9
@@ -52,14 +50,7 @@ func Reader(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, []byte("BZh")):
 		return io.NopCloser(bzip2.NewReader(b)), nil
 	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		if err := checkXZ(head); err != nil {
-			return nil, err
-		}
-		x, err := xz.NewReader(b)
-		if err != nil {
-			return nil, err
-		}
-		return io.NopCloser(x), nil
+		return newXZ(b)
 	default:
 		for _, u := range unread {
 			if bytes.HasPrefix(head, []byte(u.begins)) {
@@ -92,33 +83,4 @@ func isZstd(head []byte) bool {
 		return false
 	}
 	return bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) || head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18})
-}
-
-// checkXZ bounds the memory that the first block asks for (the .xz file format,
-// 3.1 and 5.3.1), before it is taken.
-func checkXZ(head []byte) error {
-	if len(head) < 24 || head[12] == 0 {
-		return nil // cut off or empty: the reader says so
-	}
-	block := head[12:min(len(head), 12+(int(head[12])+1)*4)]
-	flags, at := block[1], 2
-	for _, present := range []byte{0x40, 0x80} {
-		for flags&present != 0 && at < len(block) {
-			at++
-			if block[at-1]&0x80 == 0 {
-				break
-			}
-		}
-	}
-	if at+2 >= len(block) || block[at] != 0x21 || block[at+1] != 1 {
-		return fmt.Errorf("it is compressed with xz and a filter: %w with LZMA2 only", ErrUnknown)
-	}
-	size, err := lzma.DecodeDictCap(block[at+2])
-	if err != nil {
-		return err
-	}
-	if size > maxWindow {
-		return fmt.Errorf("it is compressed with xz and a dictionary of %d bytes, more than the %d that lumina takes", size, int64(maxWindow))
-	}
-	return nil
 }

@@ -226,7 +226,9 @@ func (e Exit) AppendBinary(b []byte) ([]byte, error) {
 // UnmarshalBinary reads what AppendBinary wrote.
 func (e *Exit) UnmarshalBinary(b []byte) error {
 	d := decoder{rest: b}
-	*e = Exit{Code: d.int(), Signal: d.int()}
+	// What wait(2) can say, so that no code becomes another one on its way: an exit
+	// with 256 would end the host's program with 0.
+	*e = Exit{Code: int(d.uint(255)), Signal: int(d.uint(maxSignal))}
 	return d.end()
 }
 

@@ -67,6 +67,20 @@ func TestRepliesRoundTrip(t *testing.T) {
 	}
 }
 
+// An exit is one that a process can have.
+func TestExitBounds(t *testing.T) {
+	for _, e := range []Exit{{Code: 256}, {Code: 1 << 20}, {Code: 1, Signal: 65}, {Signal: 1 << 30}} {
+		b, err := appendMessage(nil, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Exit
+		if err := Decode(b, &got); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%+v is read as %+v, %v", e, got, err)
+		}
+	}
+}
+
 // Of another version nothing is known but that it is one.
 func TestAnotherVersion(t *testing.T) {
 	var got Request

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -99,7 +100,19 @@ func Detach(ctx context.Context, conn net.Conn, req *protocol.Exec) (string, err
 	detached.Detach = true
 	var started protocol.Started
 	err := call(ctx, conn, &protocol.Request{Op: protocol.OpExec, Exec: &detached}, &started)
+	if err == nil && !isID(started.ID) {
+		return "", fmt.Errorf("%w: the agent calls the process %.80q", protocol.ErrMalformed, started.ID)
+	}
 	return started.ID, err
+}
+
+// isID says whether a guest's name of a process is one: callers print it, and pass
+// it on as an argument.
+func isID(s string) bool {
+	const most = 64
+	letter := func(c rune) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
+	return s != "" && len(s) <= most && letter(rune(s[0])) &&
+		!strings.ContainsFunc(s, func(c rune) bool { return !letter(c) && !strings.ContainsRune("-_.", c) })
 }
 
 // Processes lists what Exec and Detach started.

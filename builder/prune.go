@@ -11,6 +11,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // PruneOptions says what of a cache to remove.
@@ -93,8 +94,8 @@ func forgetSteps(ctx context.Context, cacheDir string) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		b, err := os.ReadFile(f)
-		if err != nil {
+		b, err := statefile.Read(f, maxStep)
+		if err != nil && !errors.Is(err, statefile.ErrDamaged) {
 			return fmt.Errorf("pruning the cache: %w", err)
 		}
 		var l image.Layer

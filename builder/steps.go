@@ -18,6 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // Step is a command that changes an image: what it changes is one more layer.
@@ -165,8 +166,11 @@ func (c layerCache) path(key string) string {
 	return filepath.Join(c.dir, "steps", key+".json")
 }
 
+// maxStep bounds what is remembered of a step, in bytes.
+const maxStep = 1 << 20
+
 func (c layerCache) get(ctx context.Context, key string) (oci.Layer, error) {
-	b, err := os.ReadFile(c.path(key))
+	b, err := statefile.Read(c.path(key), maxStep)
 	if err != nil {
 		return oci.Layer{}, err
 	}

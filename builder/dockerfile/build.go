@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 
@@ -91,6 +92,8 @@ type build struct {
 	vms  chan struct{}   // one for each command that may run at once
 
 	disks disks
+	// silence is how long a server may send nothing in the middle of a file.
+	silence time.Duration
 }
 
 // Maker returns what makes an image's root from a Dockerfile.
@@ -113,7 +116,7 @@ func Check(o Options, arch string) error {
 }
 
 func newBuild(ctx context.Context, o Options, p *builder.Place) (*build, error) {
-	return &build{o: o, ctx: ctx, place: p, used: map[string]bool{}, images: map[string]*stage{},
+	return &build{o: o, ctx: ctx, place: p, used: map[string]bool{}, images: map[string]*stage{}, silence: remoteTimeout,
 		vms: make(chan struct{}, max(2, goruntime.NumCPU()))}, nil
 }
 

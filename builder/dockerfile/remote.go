@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
 func isURL(s string) bool {
@@ -44,7 +46,8 @@ func isGit(s string) bool {
 // IsRemote says whether what names a context is none of this host.
 func IsRemote(s string) bool { return isURL(s) || isGit(s) }
 
-// remoteTimeout bounds the wait for a server's answer.
+// remoteTimeout bounds the wait for a server: for its answer, and for each piece of
+// what it sends.
 const remoteTimeout = time.Minute
 
 // fetched is a file that ADD fetched.
@@ -80,7 +83,9 @@ func (b *build) fetch(from, checksum string) (f fetched, err error) {
 			f.remove()
 		}
 	}()
-	req, err := http.NewRequestWithContext(b.ctx, http.MethodGet, from, nil)
+	ctx, cancel := context.WithCancelCause(b.ctx)
+	defer cancel(nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
 		return f, err
 	}
@@ -93,17 +98,35 @@ func (b *build) fetch(from, checksum string) (f fetched, err error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return f, fmt.Errorf("ADD %s: the server answered %s", from, resp.Status)
+		return f, fmt.Errorf("ADD %s: the server answered %s", u.Redacted(), printable.Line(resp.Status))
 	}
 	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		f.ModTime = t
 	}
 	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(oci.Limit(tmp, b.place.MaxSize()), sum), resp.Body); err != nil {
-		return f, fmt.Errorf("ADD %s: %w", from, err)
+	silence := time.AfterFunc(b.silence, func() { cancel(fmt.Errorf("nothing came for %v", b.silence)) })
+	defer silence.Stop()
+	_, err = io.Copy(oci.Limit(io.MultiWriter(tmp, sum), b.place.MaxSize()), &noted{resp.Body, func() { silence.Reset(b.silence) }})
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	if err != nil {
+		return f, fmt.Errorf("ADD %s: %w", u.Redacted(), err)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); want != "" && got != strings.ToLower(want) {
-		return f, fmt.Errorf("ADD %s: it has checksum sha256:%s, --checksum says sha256:%s", from, got, want)
+		return f, fmt.Errorf("ADD %s: it has checksum sha256:%s, --checksum says sha256:%s", u.Redacted(), got, want)
 	}
 	return f, nil
+}
+
+// noted says of each piece that is read that it came.
+type noted struct {
+	io.Reader
+	came func()
+}
+
+func (n *noted) Read(p []byte) (int, error) {
+	k, err := n.Reader.Read(p)
+	n.came()
+	return k, err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // tempPrefix begins the names of blobs that are being fetched.
@@ -55,7 +56,7 @@ func (c *cache) path(h v1.Hash) string { return filepath.Join(c.dir, h.Hex) }
 
 // has says whether a blob is there and whole.
 func (c *cache) has(ctx context.Context, h v1.Hash) bool {
-	f, err := os.Open(c.path(h))
+	f, err := statefile.Open(c.path(h))
 	if err != nil {
 		return false
 	}

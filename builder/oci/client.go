@@ -24,12 +24,17 @@ type client struct {
 	http *http.Client
 	repo name.Repository
 	pool *http.Transport
+	// patience is how long a manifest may take, however often it is asked for.
+	patience time.Duration
 }
 
 // How long a registry may be silent: before it answers, and within an answer.
 const (
 	answerTimeout = 60 * time.Second
 	idleTimeout   = 60 * time.Second
+	// manifestTimeout is for all of a manifest: of 8 MiB at most, with the pauses that a
+	// registry asks for.
+	manifestTimeout = 5 * time.Minute
 )
 
 // dial logs in to a repository, for reading.
@@ -45,7 +50,7 @@ func dial(ctx context.Context, repo name.Repository) (*client, error) {
 		pool.CloseIdleConnections()
 		return nil, explain(err)
 	}
-	return &client{http: &http.Client{Transport: t}, repo: repo, pool: pool}, nil
+	return &client{http: &http.Client{Transport: t}, repo: repo, pool: pool, patience: manifestTimeout}, nil
 }
 
 func (c *client) close() { c.pool.CloseIdleConnections() }
@@ -82,20 +87,30 @@ var manifestTypes = []string{
 
 // manifest reads a manifest, by its digest or a tag, and describes what it is.
 func (c *client) manifest(ctx context.Context, identifier string) ([]byte, v1.Descriptor, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.patience, fmt.Errorf("the manifest has not come for %v", c.patience))
+	defer cancel()
 	resp, err := c.get(ctx, "manifests/"+identifier, strings.Join(manifestTypes, ","), 0)
 	if err != nil {
-		return nil, v1.Descriptor{}, explain(err)
+		return nil, v1.Descriptor{}, explain(orCause(ctx, err))
 	}
 	defer resp.Body.Close()
 	b, err := readBounded(resp.Body, "the manifest")
 	if err != nil {
-		return nil, v1.Descriptor{}, err
+		return nil, v1.Descriptor{}, orCause(ctx, err)
 	}
 	d := describe(b, resp.Header.Get("Content-Type"))
 	if want, err := v1.NewHash(identifier); err == nil && want != d.Digest {
 		return nil, v1.Descriptor{}, fmt.Errorf("%w: manifest %s has digest %s", ErrInvalid, want, d.Digest)
 	}
 	return b, d, nil
+}
+
+// orCause is why ctx ended, in place of what that broke.
+func orCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // blob reads a blob. Its end is io.EOF only when digest and size are right; where

@@ -1,11 +1,16 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 func TestPrune(t *testing.T) {
@@ -55,5 +60,20 @@ func TestPrune(t *testing.T) {
 				t.Errorf("left %v, want %v", left, tt.left)
 			}
 		})
+	}
+}
+
+// A FIFO in the place of a layer is not waited for: it is no layer.
+func TestLayerThatIsAFIFO(t *testing.T) {
+	dir := t.TempDir()
+	h := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("a", 64)}
+	if err := os.MkdirAll(blobDir(dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(blobDir(dir), h.Hex), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CachedLayer(t.Context(), dir, Layer{Digest: h}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("CachedLayer() = %v, want ErrNotFound", err)
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -64,6 +65,24 @@ func TestHostileAgent(t *testing.T) {
 			_, err := Configure(ctx, conn, &protocol.Configure{})
 			return err
 		}},
+		{"detach", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+			_, err := Detach(ctx, conn, &protocol.Exec{Args: []string{"true"}})
+			return err
+		}},
+		{"kill", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Kill(ctx, conn, "1", 15) }},
+		{"shut down", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Shutdown(ctx, conn) }},
+		{"next layer", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+			return NextLayer(ctx, conn, &protocol.Layer{})
+		}},
+		{"dial", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+			_, err := Dial(ctx, conn, 80)
+			return err
+		}},
+		{"datagrams", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+			_, err := Datagrams(ctx, conn, 53)
+			return err
+		}},
+		{"freeze", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Freeze(ctx, conn) }},
 		{"processes", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
 			_, err := Processes(ctx, conn)
 			return err
@@ -188,6 +207,24 @@ func TestTheNameIsTheHosts(t *testing.T) {
 					t.Errorf("the directory has mode %v, %v", info.Mode(), err)
 				}
 			})
+		}
+	}
+}
+
+// The id of a process is printed, and given to other commands: the guest chooses it
+// among what does nothing to a terminal and is no option.
+func TestTheGuestsIDs(t *testing.T) {
+	for id, ok := range map[string]bool{
+		"12": true, "a-b.c_d": true, strings.Repeat("1", 64): true,
+		"": false, strings.Repeat("1", 65): false, "1\n2": false, "\x1b]0;title\a": false, "--signal=KILL": false, "../x": false, "1 2": false, "\u202e1": false, "\xff": false,
+	} {
+		reply, err := json.Marshal(protocol.Started{ID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Detach(t.Context(), talk(t, strings.NewReader(frame(protocol.FrameReply, string(reply)))), &protocol.Exec{Args: []string{"true"}})
+		if ok != (err == nil) || ok && got != id || !ok && !errors.Is(err, protocol.ErrMalformed) || err != nil && strings.ContainsAny(err.Error(), "\n\x1b\u202e") {
+			t.Errorf("%q: %q, %v", id, got, err)
 		}
 	}
 }

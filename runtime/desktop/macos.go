@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/flock"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -56,9 +57,9 @@ func PruneMacCache(home string, age time.Duration) (freed int64, err error) {
 }
 
 func pruneFile(name string, before time.Time) (freed int64, err error) {
-	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil // complete, and renamed, meanwhile
+	f, err := statefile.Open(name)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, statefile.ErrDamaged) {
+		return 0, nil // complete, and renamed, meanwhile; or none of ours
 	}
 	if err != nil {
 		return 0, err

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,7 @@ type Set struct {
 	closed  bool
 	slots   chan struct{} // taken by connections
 	flows   chan struct{} // and by clients by UDP
+	queued  atomic.Int64  // bytes of datagrams that wait for the guest
 	ctx     context.Context
 	cancel  context.CancelFunc
 	serving sync.WaitGroup

@@ -300,6 +300,31 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// What waits for a guest that takes nothing is bounded over all clients, and counts no
+// longer when they have gone.
+func TestDatagramsOfASilentGuest(t *testing.T) {
+	s := new(Set)
+	var all []*flow
+	waiting := 0
+	for range maxFlows {
+		f := &flow{queue: make(chan []byte, flowQueue)}
+		for range 2 * flowQueue {
+			s.enqueue(f, make([]byte, maxDatagram))
+		}
+		waiting += len(f.queue) * maxDatagram
+		all = append(all, f)
+	}
+	if n := int(s.queued.Load()); n > maxQueued || n < maxQueued-maxDatagram || n != waiting {
+		t.Errorf("%d bytes are counted, %d wait for the guest, %d may", n, waiting, maxQueued)
+	}
+	for _, f := range all {
+		f.drop(s)
+	}
+	if n := s.queued.Load(); n != 0 {
+		t.Errorf("%d bytes are counted where none wait", n)
+	}
+}
+
 func TestAddAndRemove(t *testing.T) {
 	s := set(t, host{}, Rule{TCP, 0, upper(t)})
 	first := s.Rules()[0]

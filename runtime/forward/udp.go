@@ -13,6 +13,9 @@ const (
 	// flowQueue is how many datagrams wait for the guest; more are lost, as on any
 	// network.
 	flowQueue = 32
+	// maxQueued bounds what waits for the guest of all clients, in bytes: it need not
+	// take anything, and every user of this host can send.
+	maxQueued = 4 << 20
 	// maxDatagram is the most that one has (RFC 768: 65535 with its header, and IP's).
 	maxDatagram = 65507
 )
@@ -46,22 +49,30 @@ func (s *Set) servePackets(e *entry) {
 			continue
 		}
 		pause = time.Millisecond
-		f := s.flow(e, all, from)
-		if f == nil {
-			continue
+		all.mu.Lock()
+		if f := s.flow(e, all, from); f != nil {
+			f.idle.Reset(flowIdle)
+			s.enqueue(f, buf[:n])
 		}
-		f.idle.Reset(flowIdle)
-		select {
-		case f.queue <- append([]byte(nil), buf[:n]...):
-		default:
-		}
+		all.mu.Unlock()
 	}
 }
 
-// flow finds or begins a client's; nil when there are too many.
+// enqueue has a datagram wait for the guest, if there is room.
+func (s *Set) enqueue(f *flow, b []byte) {
+	if s.queued.Add(int64(len(b))) <= maxQueued {
+		select {
+		case f.queue <- append([]byte(nil), b...):
+			return
+		default:
+		}
+	}
+	s.queued.Add(-int64(len(b)))
+}
+
+// flow finds or begins a client's; nil when there are too many. The caller has
+// locked all.
 func (s *Set) flow(e *entry, all *flows, from netip.AddrPort) *flow {
-	all.mu.Lock()
-	defer all.mu.Unlock()
 	if f := all.byIP[from]; f != nil {
 		return f
 	}
@@ -79,10 +90,23 @@ func (s *Set) flow(e *entry, all *flows, from netip.AddrPort) *flow {
 		f.idle.Stop()
 		all.mu.Lock()
 		delete(all.byIP, from)
+		f.drop(s)
 		all.mu.Unlock()
 		<-s.flows
 	}()
 	return f
+}
+
+// drop forgets what was not sent.
+func (f *flow) drop(s *Set) {
+	for {
+		select {
+		case b := <-f.queue:
+			s.queued.Add(-int64(len(b)))
+		default:
+			return
+		}
+	}
 }
 
 // carry carries a client's datagrams until ctx ends.
@@ -110,7 +134,9 @@ func (s *Set) carry(ctx context.Context, e *entry, f *flow, client netip.AddrPor
 	for {
 		select {
 		case b := <-f.queue:
-			if _, err := guest.Write(b); err != nil {
+			_, err := guest.Write(b)
+			s.queued.Add(-int64(len(b)))
+			if err != nil {
 				return
 			}
 		case <-ctx.Done():

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -49,6 +51,9 @@ const probeTimeout = 30 * time.Second
 
 // doubt is how long a verdict is kept that comes of a probe which took too long.
 const doubt = time.Hour
+
+// maxVerdict bounds the file of a verdict, in bytes.
+const maxVerdict = 64 << 10
 
 // hardware is the accelerator that this host may have for an architecture.
 func hardware(arch string) (Accelerator, error) {
@@ -99,7 +104,7 @@ func guestOf(spec vm.Spec) any {
 func probe(ctx context.Context, arch string, guest any, cacheDir string, try func(context.Context, Accelerator) error) (Verdict, error) {
 	path := verdictPath(cacheDir, arch, guest)
 	var v Verdict
-	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" && (v.Until.IsZero() || time.Now().Before(v.Until)) {
+	if b, err := statefile.Read(path, maxVerdict); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" && (v.Until.IsZero() || time.Now().Before(v.Until)) {
 		return v, nil
 	}
 	v, err := judge(ctx, arch, try)
@@ -112,7 +117,7 @@ func probe(ctx context.Context, arch string, guest any, cacheDir string, try fun
 		err = os.MkdirAll(cacheDir, 0o700)
 	}
 	if err == nil {
-		err = os.WriteFile(path, b, 0o600)
+		err = durable.Replace(path, b, 0o600)
 	}
 	if err != nil {
 		return Verdict{}, fmt.Errorf("keeping the verdict on %s: %w", v.Accelerator, err)

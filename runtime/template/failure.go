@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // failureSuffix is of a file beside where a template would be: why there is none.
@@ -17,6 +20,9 @@ const retry = time.Hour
 
 // maxReason bounds what is kept of a reason, in bytes: it may have a guest's console.
 const maxReason = 4 << 10
+
+// maxFailure bounds the file, in bytes: escapes make a reason longer.
+const maxFailure = 64 << 10
 
 // Failure is a template that could not be made, or not be used.
 type Failure struct {
@@ -36,7 +42,7 @@ func (s *Store) Fail(key string, reason error) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(s.failurePath(key), b, 0o600)
+	return durable.Replace(s.failurePath(key), b, 0o600)
 }
 
 // forgive forgets a failure.
@@ -52,7 +58,7 @@ func (s *Store) forgive(key string) error {
 func (s *Store) Failed(key string) (f Failure, ok bool) { return readFailure(s.failurePath(key)) }
 
 func readFailure(path string) (f Failure, ok bool) {
-	b, err := os.ReadFile(path)
+	b, err := statefile.Read(path, maxFailure)
 	if err != nil || json.Unmarshal(b, &f) != nil {
 		return Failure{}, false
 	}

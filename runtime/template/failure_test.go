@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -55,5 +56,23 @@ func TestFailures(t *testing.T) {
 	}
 	if _, err := s.Open(key); err != nil {
 		t.Errorf("Clean() took a template away: %v", err)
+	}
+}
+
+// A FIFO in the place of what is remembered is neither waited for nor written to.
+func TestFailureThatIsAFIFO(t *testing.T) {
+	s := NewStore(t.TempDir())
+	key := strings.Repeat("a", 32)
+	if err := syscall.Mkfifo(s.failurePath(key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := s.Failed(key); ok || len(s.Failures()) > 0 {
+		t.Errorf("Failed() = %v", f)
+	}
+	if err := s.Fail(key, errors.New("no room")); err != nil {
+		t.Error(err)
+	}
+	if f, ok := s.Failed(key); !ok || f.Reason != "no room" {
+		t.Errorf("Failed() = %v, %v", f, ok)
 	}
 }

@@ -194,3 +194,23 @@ func BenchmarkIgnored(b *testing.B) {
 		})
 	}
 }
+
+// An ignore file that nobody writes to is not waited for, and one that is too long is
+// not read in part: what it hides would be copied.
+func TestOddIgnoreFiles(t *testing.T) {
+	for name, make := range map[string]func(string) error{
+		"a FIFO": func(name string) error { return syscall.Mkfifo(name, 0o600) },
+		"too long": func(name string) error {
+			return os.WriteFile(name, []byte(strings.Repeat("# x\n", maxIgnore/4)+"secret\n"), 0o600)
+		},
+		"without an end": func(name string) error { return os.Symlink("/dev/zero", name) },
+	} {
+		dir := t.TempDir()
+		if err := make(filepath.Join(dir, ".dockerignore")); err != nil {
+			t.Fatal(err)
+		}
+		if lines, err := ReadIgnore(dir, ""); err == nil {
+			t.Errorf("%s: %d lines", name, len(lines))
+		}
+	}
+}

@@ -78,12 +78,24 @@ func ReadIgnore(context, dockerfile string) (lines []string, err error) {
 const maxIgnore = 4 << 20
 
 func readIgnore(name string) ([]string, error) {
-	f, err := os.Open(name)
+	// One that nobody writes to, or that has no end, is not waited for; and one that is
+	// cut would let through what it ignores.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	lines, err := ignorefile.ReadAll(io.LimitReader(f, maxIgnore))
+	var lines []string
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = errors.New("it is not a file")
+	case info.Size() > maxIgnore:
+		err = fmt.Errorf("it is longer than %d bytes", maxIgnore)
+	default:
+		lines, err = ignorefile.ReadAll(io.LimitReader(f, maxIgnore))
+	}
 	if err == nil {
 		_, err = patternmatcher.New(lines)
 	}

@@ -1,0 +1,106 @@
+package dockerfile
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/image"
+)
+
+// hostileVM is a guest whose agent has been replaced: it says that all went well, and
+// what has changed has no end.
+type hostileVM struct{ said []byte }
+
+func (*hostileVM) Unpack(_ context.Context, _ *protocol.Unpack, r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+func (*hostileVM) NextLayer(context.Context, *protocol.Layer) error { return nil }
+func (*hostileVM) Run(context.Context, Command) (int, error)        { return 0, nil }
+func (*hostileVM) Finish(context.Context) error                     { return nil }
+func (v *hostileVM) Changes(ctx context.Context, w io.Writer) error {
+	for ctx.Err() == nil {
+		if _, err := w.Write(v.said); err != nil {
+			return err
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// Neither a guest nor a server that sends without an end fills the host, and one that
+// sends nothing more is not waited for. Nothing of it is kept.
+func TestHostilePeersOfABuild(t *testing.T) {
+	stop := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/endless":
+			for {
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+			}
+		case "/silent":
+			_, _ = io.WriteString(w, "part")
+			w.(http.Flusher).Flush()
+			select {
+			case <-stop:
+			case <-r.Context().Done():
+			}
+		}
+	}))
+	defer server.Close()
+	defer close(stop)
+	withPassword := strings.Replace(server.URL, "://", "://user:hunter2@", 1)
+	for _, tt := range []struct{ name, text, want string }{
+		{"changes", "FROM scratch\nRUN [\"x\"]", builder.ErrTooLarge.Error()},
+		{"endless", "FROM scratch\nADD " + withPassword + "/endless /x", builder.ErrTooLarge.Error()},
+		{"silent", "FROM scratch\nADD " + withPassword + "/silent /x", "nothing came for"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			file, err := Parse(strings.NewReader(tt.text), "Dockerfile")
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := Options{File: file, Log: NewLog(io.Discard), Args: map[string]string{},
+				Start: func(context.Context, Start) (VM, error) { return &hostileVM{make([]byte, 64<<10)}, nil }}
+			options := b.options("made", func(ctx context.Context, p *builder.Place) error {
+				build, err := newBuild(ctx, o, p)
+				if err != nil {
+					return err
+				}
+				build.silence = 100 * time.Millisecond
+				return build.run()
+			})
+			options.MaxSize = 1 << 20
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			_, err = builder.Create(ctx, options)
+			if err == nil || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error tells the password: %v", err)
+			}
+			if _, err := image.NewStore(filepath.Join(b.home, "images")).Open("made"); !errors.Is(err, image.ErrNotFound) {
+				t.Errorf("the image: %v", err)
+			}
+			_ = filepath.WalkDir(b.home, func(path string, e os.DirEntry, _ error) error {
+				if info, err := e.Info(); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+					t.Errorf("%s is left, of %d bytes", path, info.Size())
+				}
+				return nil
+			})
+		})
+	}
+}

@@ -35,6 +35,7 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		CPUs:        options.CPUs,
 		Memory:      options.Memory,
 		Nested:      options.Nested,
+		Rosetta:     img.Rosetta,
 	}}
 	for n, d := range options.disks {
 		p.spec.Disks = append(p.spec.Disks, vm.Disk{File: d.File, Lock: d.Lock, Serial: protocol.BuildDisk(n)})

@@ -66,6 +66,9 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	if err := image.CheckName(name); err != nil {
 		return usageError{err}
 	}
+	if f.rosetta && arch != "arm64" {
+		return usageError{fmt.Errorf("--rosetta is for arm64 images, which run on Macs with Apple silicon, and this one is %s; give --platform linux/arm64 or leave it out", arch)}
+	}
 	if from != "" && image.CheckName(from) != nil {
 		if _, err := reference.Parse(from); err != nil {
 			return usageError{fmt.Errorf("--from: %w", err)}

@@ -28,6 +28,7 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 		action{"configuring the network", func() error { return s.configureNetwork(c.Network) }},
 		action{"entering the root", s.enterRoot},
 		action{"writing the guest's names", func() error { return s.names.write(c) }},
+		action{"adding the host's translator", s.addTranslator},
 		action{"mounting volumes", func() error { return s.mountVolumes(c) }},
 		action{"setting the clock", func() error { return setClock(clock) }},
 	}

@@ -119,6 +119,9 @@ func (c *command) inherit(f *os.File) int {
 // newCommand lays out QEMU's command line. mem is nil for memory that is in no
 // file.
 func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, error) {
+	if spec.Rosetta {
+		return nil, fmt.Errorf("%w: Rosetta is of Macs with Apple silicon; make the image again without --rosetta", vm.ErrUnsupported)
+	}
 	devices := 1 + len(spec.Shares) + len(spec.Disks)
 	if spec.Network != nil {
 		devices++

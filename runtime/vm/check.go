@@ -41,6 +41,9 @@ func (s Spec) Check() error {
 	if err := checkMemory(s.Memory); err != nil {
 		return err
 	}
+	if s.Rosetta && s.Arch != "arm64" {
+		return fmt.Errorf("Rosetta in a guest that is %s: want an arm64 one", s.Arch)
+	}
 	serials := map[string]bool{}
 	for _, d := range s.Disks {
 		if d.Serial == "" || len(d.Serial) > maxSerial || serials[d.Serial] {

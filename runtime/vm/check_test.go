@@ -36,6 +36,7 @@ func TestSpecCheck(t *testing.T) {
 		change func(*Spec)
 		want   string
 	}{
+		"Rosetta":             {func(s *Spec) { s.Arch, s.Rosetta = "amd64", true }, "want an arm64 one"},
 		"no kernel":           {func(s *Spec) { s.Kernel = nil }, "kernel"},
 		"no initramfs":        {func(s *Spec) { s.Initramfs = nil }, "initramfs"},
 		"no CPU":              {func(s *Spec) { s.CPUs = 0 }, "0 CPUs"},

@@ -36,6 +36,9 @@ type Spec struct {
 	Network *Network
 	// Nested: the guest can run virtual machines in its turn.
 	Nested bool
+	// Rosetta: the guest, an arm64 one, runs amd64 programs by the translator of a
+	// Mac's host.
+	Rosetta bool
 	// ConsoleTail is how many bytes of the console's end are kept for
 	// [Machine.Console]; 0 for the driver's default.
 	ConsoleTail int

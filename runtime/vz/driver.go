@@ -23,6 +23,7 @@ var (
 	_ vm.Driver      = (*Driver)(nil)
 	_ vm.NamedDisks  = (*Driver)(nil)
 	_ vm.Snapshotter = (*Driver)(nil)
+	_ vm.Checker     = (*Driver)(nil)
 )
 
 func newDriver(f framework) *Driver {
@@ -140,6 +141,13 @@ func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*config
 			}
 		}
 		c.disks = append(c.disks, disk{path: path, serial: s.Serial, readOnly: s.ReadOnly, sync: !s.Ephemeral && !s.ReadOnly})
+	}
+	if spec.Rosetta {
+		if err := d.framework.rosetta(); err != nil {
+			return nil, fmt.Errorf("Rosetta: %w", err)
+		}
+		c.rosetta = true
+		c.commandLine += " lumina.rosetta=" + rosettaTag
 	}
 	for _, s := range spec.Shares {
 		c.shares = append(c.shares, share{tag: s.Tag, dir: s.Dir, readOnly: s.ReadOnly})

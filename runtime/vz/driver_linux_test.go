@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
 	"strings"
@@ -265,6 +266,41 @@ func TestFramework(t *testing.T) {
 			t.Fatal(err)
 		}
 		again.Close()
+	})
+	t.Run("programs of the other architecture run by the host's translator", func(t *testing.T) {
+		spec := b.spec(t)
+		spec.Rosetta = true
+		if m, err := b.driver.Start(t.Context(), spec); !errors.Is(err, vm.ErrUnsupported) {
+			if err == nil {
+				m.Kill()
+			}
+			t.Fatalf("on a host without: %v, want ErrUnsupported", err)
+		}
+		b.sim.translator = t.TempDir()
+		translator, err := exec.LookPath("qemu-aarch64-static")
+		if err != nil {
+			t.Fatal(err)
+		}
+		program := t.TempDir()
+		source := filepath.Join(program, "main.go")
+		if err := os.WriteFile(source, []byte("package main\n\nfunc main() { print(\"translated\") }\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		build := exec.Command("go", "build", "-o", filepath.Join(program, "foreign"), source)
+		build.Env = append(os.Environ(), "GOARCH=arm64", "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if out, err := exec.Command("cp", translator, filepath.Join(b.sim.translator, "rosetta")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		spec.Shares = []vm.Share{{Dir: program, Tag: "share0", ReadOnly: true}}
+		m := start(t, spec)
+		configure(t, m, &protocol.Configure{Mounts: []protocol.Mount{{Share: "share0", Path: "/program", ReadOnly: true}}})
+		out, err := vmtest.Shell(t.Context(), m, "/program/foreign 2>&1; cp /program/foreign /tmp/f && chroot / /tmp/f 2>&1; grep flags /proc/sys/fs/binfmt_misc/rosetta")
+		if err != nil || out != "translatedtranslatedflags: POCF\n" && out != "translatedtranslatedflags: OCF\n" {
+			t.Errorf("%q, %v", out, err)
+		}
 	})
 	t.Run("a framework that does not stop a machine does not hold its driver", func(t *testing.T) {
 		if stopPatience > 15*time.Second {

@@ -14,6 +14,12 @@ type framework interface {
 	release() (string, error)
 	build() (string, error)
 	newIdentifier() ([]byte, error)
+	// limits are those of one machine on this host.
+	limits() (cpus int, memory int64)
+	// signature is what codesign(1) says of this program, its entitlements among it.
+	signature() (string, error)
+	// rosetta says why guests cannot use Rosetta, if so.
+	rosetta() error
 	// path is the name of an open file: the framework opens its files by name.
 	path(f *os.File) (string, error)
 	// newMachine makes a machine, stopped. It wraps errLocked while a disk of c
@@ -72,7 +78,14 @@ type configuration struct {
 	nic               *nic // nil for none
 	console           *console
 	entropy           bool
+	// rosetta adds a virtiofs device, with the tag rosettaTag, that has the host's
+	// Rosetta for Linux.
+	rosetta bool
 }
+
+// rosettaTag is that of the share with Rosetta, which the guest's init knows by its
+// kernel's command line.
+const rosettaTag = "rosetta"
 
 // disk is a virtio block device. Its host cache is always on: with the mode that
 // the framework chooses by itself, guests' file systems broke

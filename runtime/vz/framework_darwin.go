@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"unsafe"
 
@@ -47,6 +48,22 @@ func (appleFramework) newIdentifier() ([]byte, error) {
 	return append([]byte(nil), identifier.DataRepresentation()...), nil
 }
 
+func (appleFramework) limits() (cpus int, memory int64) {
+	return int(apple.VirtualMachineConfigurationMaximumAllowedCPUCount()), int64(apple.VirtualMachineConfigurationMaximumAllowedMemorySize())
+}
+
+func (appleFramework) signature() (string, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("/usr/bin/codesign", "-d", "-v", "--entitlements", "-", "--xml", program).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("codesign: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
+
 // path is the name of an open file, as fcntl(2) F_GETPATH gives it.
 func (appleFramework) path(f *os.File) (string, error) {
 	var buf [1024]byte // MAXPATHLEN
@@ -77,7 +94,7 @@ func (appleFramework) newMachine(c *configuration) (virtualMachine, error) {
 		return nil, fmt.Errorf("the machine's configuration: %w", err)
 	}
 	steps := []error{setPlatform(config, c.identifier), addConsole(config, c.console), addDisks(config, c.disks),
-		addShares(config, c.shares), addNIC(config, c.nic), addVsock(config)}
+		addShares(config, c.shares, c.rosetta), addNIC(config, c.nic), addVsock(config)}
 	if c.entropy {
 		steps = append(steps, addEntropy(config))
 	}
@@ -168,7 +185,7 @@ func attach(d disk) (*apple.DiskImageStorageDeviceAttachment, error) {
 	return attachment, asLocked(err)
 }
 
-func addShares(config *apple.VirtualMachineConfiguration, shares []share) error {
+func addShares(config *apple.VirtualMachineConfiguration, shares []share, rosetta bool) error {
 	var devices []apple.DirectorySharingDeviceConfiguration
 	for _, s := range shares {
 		directory, err := apple.NewSharedDirectory(s.dir, s.readOnly)
@@ -184,6 +201,13 @@ func addShares(config *apple.VirtualMachineConfiguration, shares []share) error 
 			return fmt.Errorf("sharing %s: %w", s.dir, err)
 		}
 		device.SetDirectoryShare(share)
+		devices = append(devices, device)
+	}
+	if rosetta {
+		device, err := rosettaDevice()
+		if err != nil {
+			return fmt.Errorf("sharing Rosetta: %w", err)
+		}
 		devices = append(devices, device)
 	}
 	config.SetDirectorySharingDevicesVirtualMachineConfiguration(devices)

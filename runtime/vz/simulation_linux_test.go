@@ -36,6 +36,18 @@ type simulation struct {
 	noRestore bool
 	// deaf machines do nothing when they are asked to stop.
 	deaf bool
+	// translator is the directory of what stands in for Rosetta; "" for none.
+	translator string
+}
+
+func (*simulation) limits() (cpus int, memory int64) { return 8, 16 << 30 }
+func (*simulation) signature() (string, error)       { return signedText, nil }
+
+func (s *simulation) rosetta() error {
+	if s.translator == "" {
+		return errNoRosetta
+	}
+	return nil
 }
 
 func (*simulation) release() (string, error)        { return "15.5", nil }
@@ -135,6 +147,10 @@ func (m *simulated) arguments() []string {
 	for i, s := range m.c.shares {
 		args = append(args, "-fsdev", fmt.Sprintf("local,id=share%d,path=%s,security_model=mapped-xattr,readonly=%s", i, s.dir, onOff(s.readOnly)),
 			"-device", fmt.Sprintf("virtio-9p-pci,fsdev=share%d,mount_tag=%s", i, s.tag))
+	}
+	if m.c.rosetta {
+		args = append(args, "-fsdev", "local,id=rosetta,security_model=mapped-xattr,readonly=on,path="+m.s.translator,
+			"-device", "virtio-9p-pci,fsdev=rosetta,mount_tag="+rosettaTag)
 	}
 	if m.c.entropy {
 		args = append(args, "-device", "virtio-rng-pci")

@@ -37,7 +37,7 @@ func saved(spec vm.Spec) vm.Spec {
 // Fingerprint is part of [vm.Snapshotter]. Not every Mac and macOS restores what
 // it has saved: where that failed once, it is not tried again.
 func (d *Driver) Fingerprint(_ context.Context, spec vm.Spec) (string, error) {
-	if len(spec.Shares) > 0 {
+	if len(spec.Shares) > 0 || spec.Rosetta {
 		return "", fmt.Errorf("%w: the framework does not save machines with shared directories", vm.ErrUnsupported)
 	}
 	build, err := d.framework.build()

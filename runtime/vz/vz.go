@@ -64,8 +64,12 @@ func checkArch(arch string) error {
 	return nil
 }
 
-// errNoMac is what a Mac with an Intel processor says of macOS.
-var errNoMac = fmt.Errorf("%w: macOS runs in VMs of a Mac with Apple silicon only", vm.ErrUnsupported)
+var (
+	// errNoRosetta is what a Mac with an Intel processor says of Rosetta.
+	errNoRosetta = fmt.Errorf("%w: it is of Macs with Apple silicon only", vm.ErrUnsupported)
+	// errNoMac is what a Mac with an Intel processor says of macOS.
+	errNoMac = fmt.Errorf("%w: macOS runs in VMs of a Mac with Apple silicon only", vm.ErrUnsupported)
+)
 
 // checkDesktop says what of a desktop's spec the framework cannot do.
 func checkDesktop(spec vm.DesktopSpec) error {

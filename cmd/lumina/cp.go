@@ -69,6 +69,12 @@ the VM. A file of this host whose name has a colon is written ./a:b.
 	c.Flags().SortFlags = false
 	c.Flags().BoolVarP(&o.Preserve, "preserve", "p", false, "give what is there the source's mode, and files the source's owner")
 	c.Flags().BoolVarP(&o.Preserve, "archive", "a", false, "the same as -p")
+	for _, always := range []struct{ name, letter, usage string }{
+		{"recursive", "r", "copy directories"},
+		{"follow-link", "L", "follow a link that is SRC"},
+	} {
+		c.Flags().BoolP(always.name, always.letter, true, always.usage+": it is always so, so this changes nothing")
+	}
 	c.Flags().Var(&most, "max-size", "end a copy to this host that writes more (default half of what is free there)")
 	c.Flags().Var(&timeout, "timeout", "end the copy after this time, such as 30 (seconds) or 1m30s; 0 for never (default $LUMINA_TIMEOUT or never)")
 	return c
@@ -121,12 +127,12 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 			break
 		}
 		if err := runtime.CheckCopyIn(source); err != nil {
-			return err
+			return usageError{err}
 		}
 	}
 	if !call.in {
 		if err := runtime.CheckCopyOut(call.to); err != nil {
-			return err
+			return usageError{err}
 		}
 	}
 	s, err := openSession(env, call.sid)

@@ -64,6 +64,9 @@ func newExecCommand(env *environment) *cobra.Command {
 // openSession opens a session; that there is none is the contract's
 // connection_failed, in the format of the result.
 func openSession(env *environment, id string) (*session.Session, error) {
+	if err := namesSession(id); err != nil {
+		return nil, err
+	}
 	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
 	if err != nil {
 		return nil, err
@@ -77,6 +80,15 @@ func openSession(env *environment, id string) (*session.Session, error) {
 		return nil, reportErr
 	}
 	return nil, report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
+}
+
+// namesSession says that an empty argument is bad usage: it is what "$SID" is after
+// a session start that failed.
+func namesSession(id string) error {
+	if strings.TrimSpace(id) == "" {
+		return usageError{errors.New("the session is empty: did the session start that should print it fail?")}
+	}
+	return nil
 }
 
 func execOnce(ctx context.Context, env *environment, s *session.Session, command runtime.Command) error {
@@ -160,7 +172,7 @@ func execTerminal(ctx context.Context, env *environment, guest *runtime.Guest, c
 
 func newPsCommand(env *environment) *cobra.Command {
 	var denied bool
-	var filters []string
+	var o listOptions
 	c := &cobra.Command{
 		Use:   "ps [SID] | ps --denied SID",
 		Short: "List sessions, or the processes of one, or what its network denied it",
@@ -170,10 +182,10 @@ func newPsCommand(env *environment) *cobra.Command {
 				if denied {
 					return usageError{errors.New("--denied needs a session")}
 				}
-				return printSessions(c.Context(), env, filters)
+				return printSessions(c.Context(), env, o)
 			}
-			if len(filters) > 0 {
-				return usageError{errors.New("--filter chooses among sessions: not with one")}
+			if len(o.filters) > 0 || o.quiet {
+				return usageError{errors.New("--filter and --quiet are for the list of sessions: not with one")}
 			}
 			s, err := openSession(env, args[0])
 			if err != nil {
@@ -186,7 +198,7 @@ func newPsCommand(env *environment) *cobra.Command {
 		},
 		ValidArgsFunction: completeSIDs(env),
 	}
-	registerFilter(c, &filters)
+	o.register(c)
 	env.registerJSON(c)
 	c.Flags().BoolVar(&denied, "denied", false, "list what the session's network denied it")
 	return c
@@ -315,7 +327,7 @@ func newKillCommand(env *environment) *cobra.Command {
 		},
 		ValidArgsFunction: completeSIDs(env),
 	}
-	c.Flags().StringVar(&name, "signal", "TERM", "signal to send, a name or a number")
+	c.Flags().StringVarP(&name, "signal", "s", "TERM", "signal to send, a name or a number")
 	return c
 }
 

@@ -105,8 +105,7 @@ func recipeCopies(r *recipe.Recipe) (copies []builder.Copied, err error) {
 }
 
 func newRecipeCommand(env *environment) *cobra.Command {
-	c := &cobra.Command{Use: "recipe", Short: "Work with recipes of images"}
-	c.AddCommand(&cobra.Command{
+	return newGroup("recipe", "Work with recipes of images", &cobra.Command{
 		Use:   "check FILE…",
 		Short: "Say what is wrong with recipes, and on which line, without building them",
 		Args:  usageArgs(cobra.MinimumNArgs(1)),
@@ -120,7 +119,6 @@ func newRecipeCommand(env *environment) *cobra.Command {
 			return errors.Join(wrong...)
 		},
 	})
-	return c
 }
 
 // checkRecipe finds what is wrong with a recipe and with what it names on this

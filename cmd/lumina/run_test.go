@@ -206,9 +206,13 @@ func TestBadUsage(t *testing.T) {
 		{"arg", []string{"images", "create"}}, {"is missing", []string{"images", "create", "x"}}, {"linux/amd64", []string{"images", "create", "x", "--from", "y", "--platform", "linux/mips"}},
 		{"image name", []string{"images", "create", "X", "--from", "debian"}}, {"image name", []string{"images", "pull", "debian:12", "X"}}, {"the command is empty", []string{"images", "create", "x", "--from", "debian", "--run", " "}},
 		{`unknown command "no-such-command"`, []string{"no-such-command"}}, {"did you mean rm?", []string{"images", "rmm", "x", "--force"}}, {"did you mean list", []string{"volume", "lst"}},
-		{`unknown command "x" for "lumina session"`, []string{"session", "x"}}, {"unknown command", []string{"desktop", "x"}}, {"unknown command", []string{"network", "x"}}, {"unknown command", []string{"pool", "x"}},
+		{`unknown command "x" for "lumina session"`, []string{"session", "x"}}, {"unknown command", []string{"desktop", "x"}}, {"unknown command", []string{"network", "x"}}, {"unknown command", []string{"pool", "x"}}, {"unknown command", []string{"recipe", "x"}},
 		{"unknown command", []string{"release", "x"}}, {"unknown command", []string{"bench", "x"}}, {"unknown command", []string{"completion", "tcsh"}}, {"unknown command", []string{"help", "x"}}, {"unknown command", []string{"help", "images", "x"}},
 		{"arg", []string{"volume", "rm"}}, {"no session given", []string{"exec"}}, {"no command given", []string{"exec", "x"}}, {"SID:PATH", []string{"cp", "a", "b"}},
+		{"no such file", []string{"cp", dir + "/none", "x:/"}}, {"not a directory", []string{"cp", dir + "/file/", "x:/"}}, {"not a directory", []string{"cp", "x:/a", dir + "/file/"}}, {"/proc/none", []string{"cp", "-rL", "/proc/none", "x:/"}},
+		// As "$SID" is when session start has failed.
+		{"the session is empty", []string{"exec", "", "true"}}, {"the session is empty", []string{"session", "stop", ""}}, {"the session is empty", []string{"ps", " "}}, {"SID:PATH", []string{"cp", dir + "/file", ":/x"}},
+		{"--filter and --quiet", []string{"ps", "-q", "x"}}, {"is no signal", []string{"kill", "-s", "x", "y", "z"}},
 	} {
 		r := lumina(t, tt.args...)
 		if r.code != 2 || strings.Count(r.stderr, "\n") != 1 || !strings.HasPrefix(r.stderr, "lumina: ") || !strings.Contains(r.stderr, tt.want) || r.stdout != "" {

@@ -20,6 +20,11 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 			"SID is the identifier, a unique beginning of it, the session's name, or the JSON object that session start printed.",
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			for _, id := range args {
+				if err := namesSession(id); err != nil {
+					return err
+				}
+			}
 			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
 			if err != nil {
 				return err

@@ -13,21 +13,29 @@ import (
 )
 
 func newSessionListCommand(env *environment) *cobra.Command {
-	var filters []string
+	var o listOptions
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List sessions",
 		Args:    usageArgs(cobra.NoArgs),
-		RunE:    func(c *cobra.Command, _ []string) error { return printSessions(c.Context(), env, filters) },
+		RunE:    func(c *cobra.Command, _ []string) error { return printSessions(c.Context(), env, o) },
 	}
-	registerFilter(c, &filters)
+	o.register(c)
 	env.registerJSON(c)
 	return c
 }
 
-func registerFilter(c *cobra.Command, filters *[]string) {
-	c.Flags().StringArrayVar(filters, "filter", nil, "list only sessions that have this: name=PATTERN, label=KEY[=VALUE], image=NAME, status=starting, running, crashed or unreachable (repeatable)")
+// listOptions are the flags of what lists sessions.
+type listOptions struct {
+	filters []string
+	quiet   bool
+}
+
+func (o *listOptions) register(c *cobra.Command) {
+	c.Flags().StringArrayVar(&o.filters, "filter", nil, "list only sessions that have this: name=PATTERN, label=KEY[=VALUE], image=NAME, status=starting, running, crashed or unreachable (repeatable)")
+	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "print only the identifiers, a line each")
+	c.Flags().BoolP("all", "a", true, "list those that have crashed, too: it is always so, so this changes nothing")
 }
 
 // sessionRow is one line of ps. Error is why a session cannot be used: unreachable
@@ -69,8 +77,8 @@ func lastLine(s string) string {
 	return strings.TrimSpace(s[strings.LastIndexByte(s, '\n')+1:])
 }
 
-func printSessions(ctx context.Context, env *environment, filters []string) error {
-	filter, err := session.ParseFilter(filters)
+func printSessions(ctx context.Context, env *environment, o listOptions) error {
+	filter, err := session.ParseFilter(o.filters)
 	if err != nil {
 		return usageError{err}
 	}
@@ -85,6 +93,14 @@ func printSessions(ctx context.Context, env *environment, filters []string) erro
 	rows, err := sessionRows(ctx, home, filter)
 	if err != nil {
 		return err
+	}
+	if o.quiet {
+		for _, r := range rows {
+			if err := printLine(env.stdout, "%s", r.SID); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if f != formatText {
 		return printJSON(env.stdout, rows)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -46,9 +47,14 @@ func printable(name string) string {
 	return name + rest
 }
 
-// pathError leaves the name of the system call out.
+// pathError leaves the name of the system call out, and that which a file had
+// before it was whole.
 func pathError(err error) error {
 	var p *fs.PathError
+	var l *os.LinkError
+	if errors.As(err, &l) {
+		return fmt.Errorf("%s: %w", printable(l.New), l.Err)
+	}
 	if errors.As(err, &p) {
 		return fmt.Errorf("%s: %w", printable(p.Path), p.Err)
 	}

@@ -344,3 +344,20 @@ func TestNamesThatAreTheSameToTheFileSystem(t *testing.T) {
 		}
 	}
 }
+
+// A file that cannot be made is told by its own name, not by the temporary one
+// that nobody has asked for.
+func TestWhatCannotBeMadeIsNamed(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs /proc")
+	}
+	base := t.TempDir()
+	build(t, base, "file=x", "tree/inner=x")
+	for source, destination := range map[string]string{"/file": "/proc/none", "/tree/": "/proc"} {
+		_, err := copyOver(t, base+source, destination, Options{})
+		want := map[string]string{"/file": "/proc/none", "/tree/": "inner"}[source]
+		if err == nil || !strings.Contains(err.Error(), want+": no such file") || strings.Contains(err.Error(), ".lumina-") {
+			t.Errorf("%s to %s: %v, want one that names %s", source, destination, err, want)
+		}
+	}
+}

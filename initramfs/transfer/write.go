@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -128,6 +129,20 @@ func canOwn(old fs.FileInfo) bool {
 	return !ok || os.Geteuid() == 0 || int(st.Uid) == os.Geteuid()
 }
 
+// unmade is why a file could not be made under its temporary name, which says
+// nothing to anybody: the name of the only file instead; of a tree's the caller
+// says it.
+func (rc *receiver) unmade(base string, err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	if rc.tree != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", printable(filepath.Join(rc.top, base)), err)
+}
+
 func (rc *receiver) temporary(n *newFile) (err error) {
 	temp := tempName()
 	mode := fs.FileMode(n.e.mode & 0o777) // the umask is applied to it
@@ -135,7 +150,7 @@ func (rc *receiver) temporary(n *newFile) (err error) {
 		mode = 0o600 // until it is set
 	}
 	if n.f, err = rc.dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode); err != nil {
-		return err
+		return rc.unmade(n.base, err)
 	}
 	n.temp = temp
 	return nil
@@ -368,7 +383,7 @@ func (n *newFile) rename(rc *receiver) error {
 	if err != nil {
 		_ = rc.dir.Remove(n.temp)
 	}
-	return err
+	return pathError(err)
 }
 
 // copyOver writes a complete file to what has its name.

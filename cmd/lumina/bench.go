@@ -106,7 +106,7 @@ func newBenchRunCommand(env *environment) *cobra.Command {
 	count := atLeastOne(20)
 	c := &cobra.Command{
 		Use:   "run",
-		Short: "A cold run of true, beside the same kernel with an init that powers off at once",
+		Short: "Measure a cold run of true, beside the same kernel with an init that powers off at once",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
@@ -147,7 +147,7 @@ func newBenchCreateCommand(env *environment) *cobra.Command {
 	count := atLeastOne(5)
 	c := &cobra.Command{
 		Use:   "create --from REF",
-		Short: "Making an image, without the trial boot",
+		Short: "Measure creating an image, without the trial boot",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if from == "" {

@@ -46,7 +46,7 @@ func newBenchBootCommand(env *environment) *cobra.Command {
 	count := atLeastOne(20)
 	c := &cobra.Command{
 		Use:   "boot [--html FILE]",
-		Short: "Starts of a VM: the bare kernel, cold, from a template; and where their time goes",
+		Short: "Measure starts: the bare kernel, cold, and from a template; and where the time goes",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if page != "" {
@@ -79,7 +79,7 @@ func newBenchBootCommand(env *environment) *cobra.Command {
 func measureBoots(ctx context.Context, r *runtime.Runtime, image string, count int) (*bootReport, error) {
 	options := runtime.VMOptions{Image: image}
 	report := &bootReport{Version: version, Image: image}
-	report.Host = fmt.Sprintf("%d processors, %s/%s", goruntime.NumCPU(), goruntime.GOOS, goruntime.GOARCH)
+	report.Host = fmt.Sprintf("%d CPUs, %s/%s", goruntime.NumCPU(), goruntime.GOOS, goruntime.GOARCH)
 	me, err := thisProgram()
 	if err != nil {
 		return nil, err

@@ -50,7 +50,7 @@ func newBenchSessionCommand(env *environment) *cobra.Command {
 	lasting := timeSpan(5 * time.Second)
 	c := &cobra.Command{
 		Use:   "session",
-		Short: "Execs of true in a session, copies, and what the session takes",
+		Short: "Measure execs and copies of a session, and the memory it takes",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()

@@ -10,7 +10,7 @@ import (
 )
 
 func newDesktopCommand(env *environment) *cobra.Command {
-	return newGroup("desktop", "Run whole systems with a screen, installed from their vendors' media",
+	return newGroup("desktop", "Run desktops: whole systems with a screen, installed from ISOs",
 		newDesktopCreateCommand(env), newDesktopBootCommand(env), newDesktopLsCommand(env), newDesktopStopCommand(env),
 		newDesktopRmCommand(env), newDesktopScreenshotCommand(env), newDesktopTypeCommand(env), newDesktopKeyCommand(env),
 		newDesktopClickCommand(env), newDesktopOpenCommand(env), newDesktopCatalogCommand(env), newDesktopInstallMacOSCommand(env))
@@ -130,7 +130,7 @@ func newDesktopRmCommand(env *environment) *cobra.Command {
 func newDesktopCatalogCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "catalog",
-		Short: "List operating systems whose vendors' media are known",
+		Short: "List the operating systems whose ISOs are known",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			all, err := desktop.Catalog()

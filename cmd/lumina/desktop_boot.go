@@ -82,10 +82,10 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 	c.Flags().SortFlags = false
 	c.Flags().BoolVar(&headless, "headless", false, "open no window")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "return once it runs; lumina desktop stop ends it")
-	c.Flags().StringVar(&o.Medium, "iso", "", "another medium than the desktop's, or none")
+	c.Flags().StringVar(&o.Medium, "iso", "", "another ISO than the desktop's, or none")
 	c.Flags().StringVar(&o.SerialFile, "serial", "", "write to this file what the guest writes to its serial port")
 	c.Flags().Var((*timeSpan)(&o.Timeout), "timeout", "end it after this time, such as 10m")
-	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the Linux of the medium without its loader, with its console on the standard output")
+	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the Linux of the ISO without its loader, with its console on the standard output")
 	return c
 }
 
@@ -178,7 +178,7 @@ func newDesktopStopCommand(env *environment) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use:   "stop NAME",
-		Short: "Press a desktop's power button; if it does not end, end it",
+		Short: "Stop a desktop by its power button, and by force when that does not help",
 		Long: "Press a desktop's power button. If it does not end within 10 seconds, it is ended. macOS asks who is logged in whether to shut down, " +
 			"and is given 30 seconds for the answer; shut it down from inside, or over ssh, to be sure that nothing is lost.",
 		Args: usageArgs(cobra.ExactArgs(1)),

@@ -19,16 +19,16 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	var os, variant, name, network string
 	c := &cobra.Command{
 		Use:   "create [NAME]",
-		Short: "Make a desktop of an installation medium, or of a disk",
-		Long: "Make a desktop of an installation medium, or of a disk. It is called NAME or, without one, as its --os-variant.\n" +
-			"A medium whose file is called as one of the catalogue, or that is said to be one with --os or --os-variant, must have the catalogue's digest.",
+		Short: "Make a desktop from an installation ISO or a disk",
+		Long: "Make a desktop from an installation ISO or a disk. It is called NAME or, without one, as its --os-variant.\n" +
+			"An ISO whose file is called as one of the catalogue, or that is said to be one with --os or --os-variant, must have the catalogue's digest.",
 		Example: "  lumina desktop create debian --iso debian.iso\n" +
 			"  lumina desktop create --os-variant ubuntu-24.04 --iso ./ubuntu-24.04.4-desktop-amd64.iso\n" +
 			"  lumina images export desktop --init systemd -o d.qcow2 && lumina desktop create mine --disk d.qcow2",
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if r.Medium == "" && r.Disk == "" {
-				return usageError{errors.New("want --iso, an installation medium, or --disk, the image of a disk")}
+				return usageError{errors.New("want --iso, an installation ISO, or --disk, the image of a disk")}
 			}
 			store, err := desktopStore(env)
 			if err != nil {
@@ -72,7 +72,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().SortFlags = false
-	c.Flags().StringVar(&r.Medium, "iso", "", "the installation medium, an image of a CD-ROM")
+	c.Flags().StringVar(&r.Medium, "iso", "", "the installation ISO")
 	c.Flags().StringVar(&r.Disk, "disk", "", "an image of a disk, qcow2 or raw, that its disk is a copy of")
 	c.Flags().StringVar(&name, "name", "", "its name, in the place of NAME")
 	c.Flags().StringVar(&os, "os", "", "what it is in the catalogue, see lumina desktop catalog")
@@ -80,10 +80,10 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	c.Flags().StringVar(&r.SHA256, "sha256", "", "its digest, from its vendor")
 	c.Flags().StringVar(&r.Architecture, "arch", goruntime.GOARCH, "architecture of the VM: amd64 or arm64")
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB)")
-	c.Flags().IntVar(&r.CPUs, "cpus", desktop.DefaultCPUs, "processors of the VM")
+	c.Flags().IntVar(&r.CPUs, "cpus", desktop.DefaultCPUs, "CPUs of the VM")
 	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB, or what --disk has)")
 	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
-	c.Flags().BoolVar(&r.Force, "force", false, "take a medium that does not fit, or is not verified")
+	c.Flags().BoolVar(&r.Force, "force", false, "take an ISO that does not fit, or is not verified")
 	return c
 }
 

@@ -18,7 +18,7 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 	var network string
 	c := &cobra.Command{
 		Use:   "install-macos NAME",
-		Short: "Make a desktop of macOS, on a Mac with Apple silicon",
+		Short: "Create a macOS desktop, on a Mac with Apple silicon",
 		Long: "Make a desktop and install macOS on it, from a restore image: Apple's newest one that this Mac can run in a VM, or that of --ipsw.\n" +
 			"Apple's is kept in the state directory, cache/macos, for the next desktop; its download goes on where it was interrupted.",
 		Args: usageArgs(cobra.ExactArgs(1)),
@@ -62,7 +62,7 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 	c.Flags().SortFlags = false
 	c.Flags().StringVar(&r.Image, "ipsw", "", "a restore image (default Apple's newest one, fetched)")
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB, or what macOS needs)")
-	c.Flags().IntVar(&r.CPUs, "cpus", 0, "processors of the VM (default 2, or what macOS needs)")
+	c.Flags().IntVar(&r.CPUs, "cpus", 0, "CPUs of the VM (default 2, or what macOS needs)")
 	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB)")
 	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	return c

@@ -235,7 +235,7 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		code int
 		args []string
 	}{
-		"neither disk nor medium": {"want --iso, an installation medium, or --disk", exitUsage, nil},
+		"neither disk nor medium": {"want --iso, an installation ISO, or --disk", exitUsage, nil},
 		"no such file":            {"no such file", exitFailure, []string{"--disk", filepath.Join(dir, "none")}},
 		"x86 for arm64":           {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitFailure, []string{"--disk", disk, "--arch", "arm64"}},
 		"truncated":               {"truncated", exitFailure, []string{"--disk", file("truncated", content[:len(content)/2])}},
@@ -243,7 +243,7 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		"a medium":                {"no partition table", exitFailure, []string{"--disk", startsMedium(t)}},
 		"too small":               {"do not go into one of 1048576", exitFailure, []string{"--disk", disk, "--disk-size", "1MB"}},
 		"another digest":          {"its SHA-256 is ", exitFailure, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
-		"not the catalogue's":     {"the catalogue's digest of debian-12-amd64 is its medium's", exitFailure, []string{"--disk", disk, "--os", "debian-12-amd64"}},
+		"not the catalogue's":     {"the catalogue's digest of debian-12-amd64 is its ISO's", exitFailure, []string{"--disk", disk, "--os", "debian-12-amd64"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := lumina(t, append([]string{"desktop", "create", "refused"}, tt.args...)...)

@@ -22,8 +22,8 @@ func newDoctorCommand(env *environment) *cobra.Command {
 	var medium string
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look whether VMs run here, and what slows them",
-		Long:  "Look whether VMs run here, and what slows them. The exit code is 0 when all is well, 1 when something could be better, 2 when VMs do not run.",
+		Short: "Check whether this host can run VMs, and how fast",
+		Long:  "Check whether this host can run VMs, and how fast. The exit code is 0 when all is well, 1 when something could be better, 2 when VMs do not run.",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if medium != "" {
@@ -38,7 +38,7 @@ func newDoctorCommand(env *environment) *cobra.Command {
 	}
 	env.registerJSON(c)
 	c.Flags().BoolVar(&fix, "fix", false, "repair what can be repaired safely")
-	c.Flags().StringVar(&medium, "iso", "", "look at this installation medium instead, and whether it boots here")
+	c.Flags().StringVar(&medium, "iso", "", "check this installation ISO instead: whether it is whole, and boots here")
 	return c
 }
 
@@ -62,16 +62,16 @@ func reportChecks(env *environment, checks []vm.Check) error {
 	return nil
 }
 
-// examineMedium looks at an installation medium, for a desktop.
+// examineMedium checks an installation ISO, for a desktop.
 func examineMedium(path string) []vm.Check {
 	f, err := os.Open(path)
 	if err != nil {
-		return []vm.Check{{Name: "medium", Status: vm.CheckFail, Detail: err.Error()}}
+		return []vm.Check{{Name: "iso", Status: vm.CheckFail, Detail: err.Error()}}
 	}
 	defer f.Close()
 	medium, err := iso.ReadFile(f)
 	if err != nil {
-		return []vm.Check{{Name: "medium", Status: vm.CheckFail, Detail: err.Error(), Remedy: "get it again from its vendor"}}
+		return []vm.Check{{Name: "iso", Status: vm.CheckFail, Detail: err.Error(), Remedy: "get it again from its vendor"}}
 	}
 	var formats []string
 	for _, f := range []struct {
@@ -82,7 +82,7 @@ func examineMedium(path string) []vm.Check {
 			formats = append(formats, f.name)
 		}
 	}
-	checks := []vm.Check{{Name: "medium", Status: vm.CheckOK, Detail: fmt.Sprintf("%q, %s", medium.Volume, strings.Join(formats, ", "))}}
+	checks := []vm.Check{{Name: "iso", Status: vm.CheckOK, Detail: fmt.Sprintf("%q, %s", medium.Volume, strings.Join(formats, ", "))}}
 	loader := vm.Check{Name: "loader", Status: vm.CheckOK}
 	for _, l := range medium.Loaders {
 		loader.Detail += fmt.Sprintf("%s: %s in the %s; ", l.Arch, l.Path, l.Where)

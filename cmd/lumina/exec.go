@@ -175,7 +175,7 @@ func newPsCommand(env *environment) *cobra.Command {
 	var o listOptions
 	c := &cobra.Command{
 		Use:   "ps [SID] | ps --denied SID",
-		Short: "List sessions, or the processes of one, or what its network denied it",
+		Short: "List sessions, the processes of one, or the connections it was denied",
 		Args:  usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {

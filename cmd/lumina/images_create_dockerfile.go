@@ -41,7 +41,7 @@ func (f *dockerfileFlags) register(c *cobra.Command) {
 	flags.StringArrayVar(&f.contexts, "build-context", nil, "NAME=DIR or NAME=REF: what FROM and --from mean by NAME (repeatable)")
 	flags.BoolVar(&f.debug, "debug", false, "open a shell in the VM of a RUN that fails")
 	flags.Var(&f.memory, "memory", "memory of the VMs that run a Dockerfile's RUN (default $LUMINA_MEMORY or 1GB)")
-	flags.Var(&f.cpus, "cpus", "processors of those VMs (default $LUMINA_CPUS or 2)")
+	flags.Var(&f.cpus, "cpus", "CPUs of those VMs (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of those VMs' own disks (default $LUMINA_DISK_SIZE or 16GB)")
 }
 

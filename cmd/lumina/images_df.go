@@ -23,8 +23,8 @@ type kindUsage struct {
 func newImagesDFCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "df",
-		Short: "Say what images, and the cache of what they are made of, take of the disk",
-		Long: `Say what images, and the cache of what they are made of, take of the disk.
+		Short: "Show the disk space that images and their cache take",
+		Long: `Show the disk space that images and their cache take.
 
 Layers are those of installed images, and the results of steps that were done
 once: what no image has is unused, and makes the next build quick. Cache mounts

@@ -23,8 +23,8 @@ func newImagesExportCommand(env *environment) *cobra.Command {
 	var size byteSize
 	c := &cobra.Command{
 		Use:   "export NAME -o FILE.{raw,qcow2,vhd,iso}",
-		Short: "Write an image as a disk that EFI firmware boots",
-		Long: `Write an image as a disk that EFI firmware boots, of the image's architecture.
+		Short: "Export an image as a disk that EFI firmware boots",
+		Long: `Export an image as a disk that EFI firmware of its architecture boots.
 
 The disk has the image's root, read-only, and a partition for what is written,
 which stays from boot to boot. An ISO has its root as a file and what is written

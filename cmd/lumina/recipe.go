@@ -107,7 +107,7 @@ func recipeCopies(r *recipe.Recipe) (copies []builder.Copied, err error) {
 func newRecipeCommand(env *environment) *cobra.Command {
 	return newGroup("recipe", "Work with recipes of images", &cobra.Command{
 		Use:   "check FILE…",
-		Short: "Say what is wrong with recipes, and on which line, without building them",
+		Short: "Check recipes without building them, and name the line of each fault",
 		Args:  usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			var wrong []error

@@ -249,8 +249,8 @@ func releaseBuilder(env *environment) attest.Builder {
 func newKeygenCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "keygen FILE",
-		Short: "Make a key that signs releases",
-		Long: `Make a key that signs releases: FILE, which is to be kept secret, and FILE.pub,
+		Short: "Create a key that signs releases",
+		Long: `Create a key that signs releases: FILE, which is to be kept secret, and FILE.pub,
 for those who pull. Both are minisign's. With LUMINA_KEY_PASSWORD, FILE is
 encrypted.`,
 		Args: usageArgs(cobra.ExactArgs(1)),

@@ -11,7 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/abdul-abdi/lumina/initramfs"
+	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/desktop/viewer"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
@@ -72,7 +75,20 @@ func execute(ctx context.Context, env *environment) int {
 		err = cause
 	}
 	fmt.Fprintf(env.stderr, "lumina: %s\n", printable.Lines(err.Error()))
+	if isNotBuilt(err) {
+		fmt.Fprintf(env.stderr, "lumina: \"go install\" cannot build these parts; on Debian this does: %s\n", wholeBuild)
+	}
 	return codeOf(err)
+}
+
+// wholeBuild makes a program with everything in it.
+const wholeBuild = "git clone https://github.com/abdul-abdi/lumina && cd lumina && ./setup.sh && make kernel install"
+
+// isNotBuilt reports whether a part is missing that make embeds and go install does
+// not: the guest, a kernel, or noVNC.
+func isNotBuilt(err error) bool {
+	var kernel *kernelconfig.ErrNotBuilt
+	return errors.Is(err, initramfs.ErrNotBuilt) || errors.Is(err, viewer.ErrNotBuilt) || errors.As(err, &kernel)
 }
 
 func codeOf(err error) int {

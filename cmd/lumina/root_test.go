@@ -1,8 +1,14 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"testing"
+
+	"github.com/abdul-abdi/lumina/initramfs"
+	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
+	"github.com/abdul-abdi/lumina/runtime/desktop/viewer"
 )
 
 // A command that is called is found by the name that it is listed with.
@@ -20,6 +26,20 @@ func TestSubcommands(t *testing.T) {
 	for _, args := range [][]string{nil, {"--help"}, {"help", "run"}, {"runn"}} {
 		if n := len(newRootCommand(&environment{args: args, getenv: os.Getenv}).Commands()); n != len(subcommands())+1 { // and completion
 			t.Errorf("%q: %d commands of %d", args, n, len(subcommands())+1)
+		}
+	}
+}
+
+// What go install leaves out is named together with what builds all of it.
+func TestIsNotBuilt(t *testing.T) {
+	for err, want := range map[error]bool{
+		fmt.Errorf("starting: %w", initramfs.ErrNotBuilt):                            true,
+		fmt.Errorf("starting: %w", &kernelconfig.ErrNotBuilt{Architecture: "arm64"}): true,
+		viewer.ErrNotBuilt:      true,
+		errors.New("disk full"): false,
+	} {
+		if got := isNotBuilt(err); got != want {
+			t.Errorf("%v: %v", err, got)
 		}
 	}
 }

@@ -14,7 +14,7 @@ func newSessionForwardCommand(env *environment) *cobra.Command {
 	var removed []string
 	c := &cobra.Command{
 		Use:   "forward SID [FORWARD…]",
-		Short: "Forward more ports to a running session, or fewer, and list those that are",
+		Short: "Add, remove and list forwarded ports of a running session",
 		Long: "Make ports of a running session's VM reachable on 127.0.0.1, as session start --forward does: " + forward.Form + ", each port also as a range.\n" +
 			"Without GUESTPORT's HOSTPORT a free one is taken. All that is asked for is done, or nothing.",
 		Example: "  lumina session forward web 8080:80 5353:53/udp\n  lumina session forward web --remove 8080",

@@ -48,7 +48,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.StringVar(&f.verifyKey, "verify-key", "", "take only an image of a registry that this public key has signed, as cosign does")
 	flags.Var(&f.maxSize, "max-size", "refuse to fetch an image that takes more, such as 20GB (default half of what is free)")
 	flags.VarP(&f.memory, "memory", "m", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
-	flags.Var(&f.cpus, "cpus", "processors of the VM (default $LUMINA_CPUS or 2)")
+	flags.Var(&f.cpus, "cpus", "CPUs of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
 	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,…: by a name, TLS and HTTP/1 that name it; by a name with a port of another protocol (github.com:22), that port of its address (default $LUMINA_NETWORK or nat)")
 	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
@@ -69,7 +69,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	}
 }
 
-// processors is a flag: a number of them, of which 0 is none given.
+// processors is a flag: a number of CPUs; 0 is none given.
 type processors int
 
 func (p *processors) String() string {

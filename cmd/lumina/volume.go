@@ -28,7 +28,7 @@ func newVolumeCreateCommand(env *environment) *cobra.Command {
 	size := byteSize(volume.DefaultSize)
 	c := &cobra.Command{
 		Use:   "create NAME",
-		Short: "Make an empty volume",
+		Short: "Create an empty volume",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := volume.CheckName(args[0]); err != nil {

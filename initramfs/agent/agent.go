@@ -41,7 +41,7 @@ type Server struct {
 	processes processes
 	accounts  accounts
 	gate      gate
-	template  bool          // the guest may be frozen; set before the gate opens
+	template  bool          // a snapshot of the guest may be taken; set before the gate opens
 	configure chan struct{} // holds the right to configure
 	rehearsal chan struct{} // closed to end it; nil when there is none
 }
@@ -61,8 +61,8 @@ func (s *Server) Configured() {
 	s.gate.unlock()
 }
 
-// gate holds operations up until the guest is configured: a guest that will be
-// frozen has it shut again, for the time it is thawed.
+// gate holds operations up until the guest is configured: in a guest of
+// which a snapshot is taken it is shut again, until each restored one is configured.
 type gate struct {
 	mu   sync.Mutex
 	open chan struct{} // closed when operations may pass
@@ -168,8 +168,8 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 	return &protocol.Error{Code: protocol.CodeRequest, Message: fmt.Sprintf("unknown or incomplete operation %q", req.Op)}
 }
 
-// configureOnce configures the guest once and, when it has been frozen, once
-// more for each time that it is thawed.
+// configureOnce configures the guest once and, when a snapshot has been taken, once
+// more for each time that it is restored.
 func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *protocol.Writer) error {
 	select {
 	case <-s.configure:
@@ -228,7 +228,7 @@ func (s *stdoutWriter) Write(p []byte) (int, error) {
 }
 
 // freeze makes operations wait for the Configure that comes when the guest has
-// been frozen and thawed.
+// been restored from a snapshot.
 func (s *Server) freeze(w *protocol.Writer) error {
 	if !s.template {
 		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest was not configured as a template"}

@@ -19,11 +19,11 @@ const (
 	rehearsalLimit = time.Second
 )
 
-// rehearse runs nothing again and again, from when the guest may be frozen until
-// configured is closed. What then runs in the thawed guest, on a processor that waits
+// rehearse runs nothing again and again, from when a snapshot may be taken until
+// configured is closed. What then runs in the restored guest, on a processor that waits
 // for the host's word, is the code that the first command will need: an emulator has
-// translated much of it by the time that comes. Nothing tells a guest that it was
-// frozen.
+// translated much of it by the time that comes. Nothing tells a guest that a
+// snapshot of it was taken.
 func rehearse(configured <-chan struct{}, nothing func() error) {
 	for {
 		select {

@@ -16,7 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
-// Configure makes the booted or thawed guest the one that the host wants.
+// Configure makes the booted or restored guest the one that the host wants.
 func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error) {
 	if s.entered {
 		s.marks = nil // of the boot, long ago
@@ -84,7 +84,7 @@ func (s *System) seed(b []byte) error {
 		if err != nil {
 			return err
 		}
-		s.random = fd // open for when a thawed guest is seeded
+		s.random = fd // open for when a restored guest is seeded
 	}
 	// struct rand_pool_info of linux/random.h: bits, bytes, data.
 	info := make([]byte, 8, 8+len(b))

@@ -16,7 +16,7 @@ import (
 )
 
 // names are the files in /etc that every container tool provides. Those of a
-// guest that is going to be frozen stay mapped: thawed, with nothing having run
+// guest whose snapshot is going to be taken stay mapped: restored, with nothing having run
 // in it yet, it stores other names of the same length over them, without one
 // system call. Under emulation that is 8 ms less.
 type names map[string]*nameFile

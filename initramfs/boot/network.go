@@ -17,7 +17,7 @@ import (
 const interfaceName = "eth0"
 
 // configureNetwork brings up the loopback and gives the guest's interface, when
-// it has one, the addresses that the host chose: no DHCP round trip. A thawed
+// it has one, the addresses that the host chose: no DHCP round trip. A restored
 // guest keeps what has not changed.
 func (s *System) configureNetwork(n *protocol.Network) error {
 	if s.interfaces == 0 {
@@ -29,7 +29,7 @@ func (s *System) configureNetwork(n *protocol.Network) error {
 			unix.Close(fd)
 			return fmt.Errorf("bringing up lo: %w", err)
 		}
-		s.interfaces = fd // open for when a thawed guest is configured
+		s.interfaces = fd // open for when a restored guest is configured
 	}
 	if n == nil {
 		return nil
@@ -56,7 +56,7 @@ const addrGenModeNone = 1
 
 // withoutIPv6 keeps the kernel from giving an interface an IPv6 address of its
 // own choice: there is no router that speaks it, and the search for neighbours
-// and routers goes on for seconds, also in a guest that was frozen meanwhile.
+// and routers goes on for seconds, also in a guest of which a snapshot was taken meanwhile.
 func withoutIPv6(fd int, name string) error {
 	r, err := unix.NewIfreq(name)
 	if err != nil {
@@ -154,7 +154,7 @@ type hardwareRequest struct {
 	_    [8]byte
 }
 
-// setMAC sets the address that a thawed guest's device does not have yet.
+// setMAC sets the address that a restored guest's device does not have yet.
 func setMAC(fd int, name, address string) error {
 	if address == "" {
 		return nil

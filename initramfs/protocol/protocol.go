@@ -51,7 +51,7 @@ const (
 	OpChanges   Op = "changes"   // → Stdout frames: a tar archive of what changed, then Reply
 	OpUnpack    Op = "unpack"    // Unpack, a tar archive as Stdin frames → Reply
 	OpLayer     Op = "layer"     // Layer → Reply: every process is ended, and a layer begins
-	OpFreeze    Op = "freeze"    // → Reply; a template then waits to be thawed and configured
+	OpFreeze    Op = "freeze"    // → Reply; the guest then waits to be restored and configured
 	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
 )
 
@@ -73,8 +73,8 @@ type Request struct {
 // Configure makes a booted guest somebody: it gives it its name, time, entropy
 // and addresses.
 type Configure struct {
-	// Template: the guest is going to be frozen, and configured again
-	// whenever it is thawed.
+	// Template: a snapshot of the guest is going to be taken; it is configured again
+	// whenever it is restored.
 	Template  bool
 	Hostname  string
 	MachineID string // 32 hexadecimal digits

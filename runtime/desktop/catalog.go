@@ -85,7 +85,7 @@ func osOfFile(name string) (OS, bool) {
 
 // ErrDigest is wrapped when a medium is not, or cannot be shown to be, the one
 // that was meant.
-var ErrDigest = errors.New("the medium is not verified")
+var ErrDigest = errors.New("the ISO is not verified")
 
 // CheckDigest returns an error when s is no SHA-256 that somebody computed of a
 // medium, such as a placeholder.
@@ -118,7 +118,7 @@ func Verify(ctx context.Context, r io.Reader, want string) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("reading the medium: %w", err)
+			return fmt.Errorf("reading the ISO: %w", err)
 		}
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != strings.ToLower(want) {

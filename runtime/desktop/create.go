@@ -83,16 +83,16 @@ func (r *Request) examineMedium(ctx context.Context) (err error) {
 	defer f.Close()
 	image, err := iso.ReadFile(f)
 	if err != nil {
-		return fmt.Errorf("medium %q: %w", r.Medium, err)
+		return fmt.Errorf("installation ISO %q: %w", r.Medium, err)
 	}
 	if err := image.Boots(r.Architecture); err != nil && !r.Force {
-		return fmt.Errorf("medium %q: %w; --arch chooses the guest's, --force takes it all the same", r.Medium, err)
+		return fmt.Errorf("installation ISO %q: %w; --arch chooses the guest's, --force takes it all the same", r.Medium, err)
 	}
 	set(&r.Family, r.OS.Family)
 	if image.Windows() {
 		set(&r.Family, Windows)
 	}
-	err = r.verify(ctx, f, "medium", r.Medium, cmp.Or(r.SHA256, r.OS.SHA256))
+	err = r.verify(ctx, f, "installation ISO", r.Medium, cmp.Or(r.SHA256, r.OS.SHA256))
 	if errors.Is(err, ErrDigest) && r.SHA256 == "" {
 		err = fmt.Errorf("%w, which the catalogue has for %s; give that of another release with --sha256, from %s, or --force", err, r.OS.Name, r.OS.Checksums)
 	}
@@ -106,7 +106,7 @@ func (r *Request) verify(ctx context.Context, f *os.File, what, name, digest str
 		return nil
 	}
 	if digest == "" {
-		return fmt.Errorf("%s %q: %w: the catalogue's digest of %s is its medium's; give the %s's with --sha256, or --force",
+		return fmt.Errorf("%s %q: %w: the catalogue's digest of %s is its ISO's; give the %s's with --sha256, or --force",
 			what, name, ErrDigest, r.OS.ID, what)
 	}
 	err := Verify(ctx, f, digest)

@@ -56,7 +56,7 @@ func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error
 	defer part.Close()
 	busy, err := flock.TryExclusive(part)
 	if err == nil && busy {
-		err = errors.New("another process does")
+		err = errors.New("another lumina process is already downloading it")
 	}
 	if err == nil {
 		err = f.all(ctx, address, part)

@@ -117,24 +117,24 @@ func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *files) (e
 	}
 	if path == "" || path == NoMedium {
 		if o.Capture {
-			return errors.New("there is no medium to take a kernel from")
+			return errors.New("there is no ISO to take a kernel from")
 		}
 		return nil
 	}
 	spec.Medium, err = files.open(path, os.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) && o.Medium == "" {
-		return fmt.Errorf("its medium %q is gone: name another one, or %q", path, NoMedium)
+		return fmt.Errorf("its ISO %q is gone: name another one, or %q", path, NoMedium)
 	}
 	if err != nil || !o.Capture {
 		return err
 	}
 	image, err := iso.ReadFile(spec.Medium)
 	if err != nil {
-		return fmt.Errorf("medium %q: %w", path, err)
+		return fmt.Errorf("installation ISO %q: %w", path, err)
 	}
 	kernel, err := image.Kernel(s.m.Architecture)
 	if err != nil {
-		return fmt.Errorf("medium %q: %w", path, err)
+		return fmt.Errorf("installation ISO %q: %w", path, err)
 	}
 	spec.Direct = &vm.DirectBoot{CommandLine: kernel.CommandLine}
 	if spec.Direct.Kernel, err = files.temporary(s.dir, kernel.Kernel); err != nil {

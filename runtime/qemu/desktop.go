@@ -137,7 +137,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	}
 	m := desktopMachines[spec.Arch]
 	c := &command{memory: spec.Memory, cpus: spec.CPUs, firmware: fw.code, window: spec.Window, kvm: a == KVM,
-		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "medium": "the installation medium"}}
+		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "medium": "the installation ISO"}}
 	if err := c.addMonitor(); err != nil {
 		return nil, err
 	}

@@ -263,11 +263,11 @@ func addStorage(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) 
 	if spec.Medium != nil {
 		attachment, err := attachFile(spec.Medium, true)
 		if err != nil {
-			return fmt.Errorf("the medium: %w", err)
+			return fmt.Errorf("the ISO: %w", err)
 		}
 		device, err := apple.NewUSBMassStorageDeviceConfiguration(attachment)
 		if err != nil {
-			return fmt.Errorf("the medium: %w", err)
+			return fmt.Errorf("the ISO: %w", err)
 		}
 		devices = append(devices, device)
 	}

@@ -81,7 +81,7 @@ func checkDesktop(spec vm.DesktopSpec) error {
 			return errNoMac
 		}
 		if spec.Direct != nil {
-			return fmt.Errorf("%w: a Mac boots macOS only, not a kernel of a medium", vm.ErrUnsupported)
+			return fmt.Errorf("%w: a Mac boots macOS only, not a kernel of an ISO", vm.ErrUnsupported)
 		}
 		if len(spec.HardwareModel) == 0 || len(spec.Identifier) == 0 {
 			return errors.New("a Mac without hardware model or identifier: its manifest has lost them")

@@ -29,6 +29,57 @@ func header(t protocol.FrameType, n uint32) string {
 	return string(binary.BigEndian.AppendUint32([]byte{byte(t)}, n))
 }
 
+// calls are all that a host asks an agent for.
+var calls = []struct {
+	name string
+	do   func(ctx context.Context, t *testing.T, conn net.Conn) error
+}{
+	{"exec", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		_, err := Exec(ctx, conn, &protocol.Exec{Args: []string{"true"}}, Stdio{Stdin: strings.NewReader("x"), Stdout: io.Discard}, Control{})
+		return err
+	}},
+	{"configure", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		_, err := Configure(ctx, conn, &protocol.Configure{})
+		return err
+	}},
+	{"detach", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		_, err := Detach(ctx, conn, &protocol.Exec{Args: []string{"true"}})
+		return err
+	}},
+	{"kill", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Kill(ctx, conn, "1", 15) }},
+	{"shut down", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Shutdown(ctx, conn) }},
+	{"next layer", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		return NextLayer(ctx, conn, &protocol.Layer{})
+	}},
+	{"dial", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		_, err := Dial(ctx, conn, 80)
+		return err
+	}},
+	{"datagrams", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		_, err := Datagrams(ctx, conn, 53)
+		return err
+	}},
+	{"freeze", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Freeze(ctx, conn) }},
+	{"processes", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		_, err := Processes(ctx, conn)
+		return err
+	}},
+	{"logs", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		return Logs(ctx, conn, "1", true, Stdio{})
+	}},
+	{"changes", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
+		return Changes(ctx, conn, io.Discard)
+	}},
+	{"copy out", func(ctx context.Context, t *testing.T, conn net.Conn) error {
+		dir := t.TempDir()
+		_, err := CopyOut(ctx, conn, "/x", filepath.Join(dir, "in", "x"), CopyOptions{})
+		if found, _ := filepath.Glob(filepath.Join(dir, "*")); len(found) > 1 {
+			t.Errorf("written beside the destination: %v", found)
+		}
+		return err
+	}},
+}
+
 // An agent that says whatever it likes gets an error, at once, and neither more
 // memory nor a file of the host.
 func TestHostileAgent(t *testing.T) {
@@ -52,55 +103,6 @@ func TestHostileAgent(t *testing.T) {
 		{"a tree in place of an answer", frame(protocol.FrameEntry, "f")},
 		{"an entry above the root", entry("../../etc/passwd")},
 		{"an absolute entry", entry("/etc/passwd")},
-	}
-	calls := []struct {
-		name string
-		do   func(ctx context.Context, t *testing.T, conn net.Conn) error
-	}{
-		{"exec", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			_, err := Exec(ctx, conn, &protocol.Exec{Args: []string{"true"}}, Stdio{Stdin: strings.NewReader("x"), Stdout: io.Discard}, Control{})
-			return err
-		}},
-		{"configure", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			_, err := Configure(ctx, conn, &protocol.Configure{})
-			return err
-		}},
-		{"detach", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			_, err := Detach(ctx, conn, &protocol.Exec{Args: []string{"true"}})
-			return err
-		}},
-		{"kill", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Kill(ctx, conn, "1", 15) }},
-		{"shut down", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Shutdown(ctx, conn) }},
-		{"next layer", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			return NextLayer(ctx, conn, &protocol.Layer{})
-		}},
-		{"dial", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			_, err := Dial(ctx, conn, 80)
-			return err
-		}},
-		{"datagrams", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			_, err := Datagrams(ctx, conn, 53)
-			return err
-		}},
-		{"freeze", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Freeze(ctx, conn) }},
-		{"processes", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			_, err := Processes(ctx, conn)
-			return err
-		}},
-		{"logs", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			return Logs(ctx, conn, "1", true, Stdio{})
-		}},
-		{"changes", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
-			return Changes(ctx, conn, io.Discard)
-		}},
-		{"copy out", func(ctx context.Context, t *testing.T, conn net.Conn) error {
-			dir := t.TempDir()
-			_, err := CopyOut(ctx, conn, "/x", filepath.Join(dir, "in", "x"), CopyOptions{})
-			if found, _ := filepath.Glob(filepath.Join(dir, "*")); len(found) > 1 {
-				t.Errorf("written beside the destination: %v", found)
-			}
-			return err
-		}},
 	}
 	for _, call := range calls {
 		for _, s := range said {
@@ -129,6 +131,98 @@ func TestHostileAgent(t *testing.T) {
 			t.Errorf("%d bytes were allocated for 125 MiB of output", grown)
 		}
 	})
+}
+
+// Whatever an agent does, without an end or drop by drop, Ctrl-C ends each call at once,
+// and nothing of it goes on.
+func TestHostileAgentAndTheEnd(t *testing.T) {
+	interrupted := errors.New("interrupted")
+	chunk := frame(protocol.FrameChunk, strings.Repeat("x", 1000))
+	for _, call := range calls {
+		for name, says := range map[string]io.Reader{
+			"silence":           &drips{},
+			"drops":             &drips{of: &repeat{b: []byte(header(protocol.FrameReply, 1<<20))}},
+			"output":            &repeat{b: []byte(frame(protocol.FrameStdout, strings.Repeat("x", 1000)))},
+			"nothing, in parts": &repeat{b: []byte(frame(protocol.FrameStdout, ""))},
+			"credit":            &repeat{b: []byte(frame(protocol.FrameStdinCredit, "\x00\x00\x00\x00"))},
+			"a file":            io.MultiReader(strings.NewReader(entry("x")), &repeat{b: []byte(chunk)}),
+			"a file, in drops":  io.MultiReader(strings.NewReader(entry("x")), &drips{of: &repeat{b: []byte(chunk)}}),
+			"a reply, and then": io.MultiReader(strings.NewReader(frame(protocol.FrameReply, "")), &repeat{b: []byte("x")}),
+		} {
+			t.Run(call.name+"/"+name, func(t *testing.T) {
+				before := runtime.NumGoroutine()
+				ctx, cancel := context.WithCancelCause(t.Context())
+				conn, stop := endless(says)
+				timer := time.AfterFunc(30*time.Millisecond, func() { cancel(interrupted) })
+				done := make(chan error, 1)
+				go func() { done <- call.do(ctx, t, conn) }()
+				select {
+				case err := <-done:
+					// Some have had what they asked for, or an error, before.
+					if ctx.Err() != nil && err != nil && !errors.Is(err, interrupted) && !errors.Is(err, protocol.ErrMalformed) {
+						t.Errorf("error %v", err)
+					}
+				case <-time.After(30 * time.Second):
+					t.Error("it goes on")
+				}
+				timer.Stop()
+				cancel(nil)
+				conn.Close() // that of a dial is the caller's
+				stop()
+				for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+					if time.Now().After(deadline) {
+						buf := make([]byte, 64<<10)
+						t.Fatalf("%d goroutines were there, and %d are:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
+					}
+				}
+			})
+		}
+	}
+}
+
+// drips are bytes one by one, with a moment between them; of nothing: none.
+type drips struct{ of io.Reader }
+
+func (d *drips) Read(p []byte) (int, error) {
+	time.Sleep(time.Millisecond)
+	if d.of == nil {
+		return 0, nil
+	}
+	return d.of.Read(p[:1])
+}
+
+// endless is a connection whose other end reads everything, and says what has no end
+// until it is stopped.
+func endless(says io.Reader) (conn net.Conn, stop func()) {
+	here, there := net.Pipe()
+	go func() { _, _ = io.Copy(io.Discard, there) }()
+	halt, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		b := make([]byte, 4<<10)
+		for {
+			n, err := says.Read(b)
+			select {
+			case <-halt:
+				return
+			default:
+			}
+			if err != nil {
+				return
+			}
+			if n == 0 {
+				continue
+			}
+			if _, err := there.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	return here, func() {
+		close(halt)
+		there.Close()
+		<-over
+	}
 }
 
 // entry is a regular file of a tree, with some name.

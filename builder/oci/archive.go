@@ -167,7 +167,11 @@ func openDockerArchive(ctx context.Context, s string, o Options) (_ *Image, err 
 	}()
 	b, err := readSmall(a, "manifest.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: there is no manifest.json: not an archive of docker save", ErrInvalid)
+		instead := ""
+		if _, err := readSmall(a, "index.json"); err == nil {
+			instead = ", but one of an OCI layout: write oci-archive: before its name"
+		}
+		return nil, fmt.Errorf("%w: there is no manifest.json: not an archive of docker save%s", ErrInvalid, instead)
 	}
 	if err != nil {
 		return nil, err

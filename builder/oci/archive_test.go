@@ -107,6 +107,8 @@ func TestArchives(t *testing.T) {
 		{"layer that is a directory", "docker-archive", dockerArchive("l", link("l", "", tar.TypeDir)), "not found"},
 		{"layer with no name", "docker-archive", dockerArchive(""), "not found"},
 		{"no manifest", "docker-archive", archiveOf(entry("x", "")), "not an archive of docker save"},
+		{"the other kind", "docker-archive", archiveOf(entry("index.json", "{}")), "write oci-archive:"},
+		{"the other kind of layout", "oci-archive", archiveOf(entry("manifest.json", "[]")), "docker-archive:FILE"},
 		{"no image", "docker-archive", archiveOf(entry("manifest.json", "[]")), "0 images"},
 		{"manifest that is none", "docker-archive", archiveOf(entry("manifest.json", "{")), "manifest.json"},
 		{"no configuration", "docker-archive", archiveOf(entry("manifest.json", `[{"Config":"c"}]`)), `configuration "c"`},

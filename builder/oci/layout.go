@@ -61,7 +61,11 @@ func readLayout(ctx context.Context, f files, tag string, o Options) (_ *Image, 
 	}()
 	b, err := readSmall(f, "index.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: there is no index.json: not an OCI layout", ErrInvalid)
+		instead := ""
+		if _, err := readSmall(f, "manifest.json"); err == nil {
+			instead = ", but the form of docker save (an archive of that is docker-archive:FILE) or of skopeo's dir:"
+		}
+		return nil, fmt.Errorf("%w: there is no index.json: not an OCI layout%s", ErrInvalid, instead)
 	}
 	if err != nil {
 		return nil, err

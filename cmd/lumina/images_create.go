@@ -70,8 +70,15 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		return usageError{fmt.Errorf("--rosetta is for arm64 images, which run on Macs with Apple silicon, and this one is %s; give --platform linux/arm64 or leave it out", arch)}
 	}
 	if from != "" && image.CheckName(from) != nil {
-		if _, err := reference.Parse(from); err != nil {
+		ref, err := reference.Parse(from)
+		if err != nil {
 			return usageError{fmt.Errorf("--from: %w", err)}
+		}
+		if _, local := ref.Local(); local {
+			path, _ := reference.SplitTag(ref.Rest)
+			if _, err := os.Stat(path); err != nil {
+				return usageError{fmt.Errorf("--from: %w", err)}
+			}
 		}
 	}
 	if err := f.checkKernel(); err != nil {

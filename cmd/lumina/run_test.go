@@ -210,6 +210,7 @@ func TestBadUsage(t *testing.T) {
 		{"unknown command", []string{"release", "x"}}, {"unknown command", []string{"bench", "x"}}, {"unknown command", []string{"completion", "tcsh"}}, {"unknown command", []string{"help", "x"}}, {"unknown command", []string{"help", "images", "x"}},
 		{"arg", []string{"volume", "rm"}}, {"no session given", []string{"exec"}}, {"no command given", []string{"exec", "x"}}, {"SID:PATH", []string{"cp", "a", "b"}},
 		{"no such file", []string{"cp", dir + "/none", "x:/"}}, {"not a directory", []string{"cp", dir + "/file/", "x:/"}}, {"not a directory", []string{"cp", "x:/a", dir + "/file/"}}, {"/proc/none", []string{"cp", "-rL", "/proc/none", "x:/"}},
+		{"no such file", []string{"images", "create", "x", "--from", "oci:" + dir + "/none:tag"}}, {"no such file", []string{"images", "create", "x", "--from", "docker-archive:" + dir + "/none.tar"}},
 		// As "$SID" is when session start has failed.
 		{"the session is empty", []string{"exec", "", "true"}}, {"the session is empty", []string{"session", "stop", ""}}, {"the session is empty", []string{"ps", " "}}, {"SID:PATH", []string{"cp", dir + "/file", ":/x"}},
 		{"--filter and --quiet", []string{"ps", "-q", "x"}}, {"is no signal", []string{"kill", "-s", "x", "y", "z"}},

@@ -107,6 +107,17 @@ func (s *Set) Add(rules []Rule) ([]Rule, error) {
 	return bound, nil
 }
 
+// guestPort is where the host's port of a rule leads already; 0 for nowhere. Call
+// it with the lock.
+func (s *Set) guestPort(r Rule) uint16 {
+	for _, e := range s.all {
+		if e.rule.Protocol == r.Protocol && e.rule.Host == r.Host {
+			return e.rule.Guest
+		}
+	}
+	return 0
+}
+
 func (s *Set) bind(r Rule) (*entry, error) {
 	e := &entry{rule: r}
 	var err error
@@ -124,6 +135,8 @@ func (s *Set) bind(r Rule) (*entry, error) {
 		err = fmt.Errorf("protocol %q", r.Protocol)
 	}
 	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && s.guestPort(r) != 0:
+		return nil, fmt.Errorf("forwarding port %d: it is forwarded already, to port %d of this VM; choose another port", r.Host, s.guestPort(r))
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("forwarding port %d: another program listens on it; choose another port", r.Host)
 	case errors.Is(err, syscall.EACCES):

@@ -328,7 +328,7 @@ func TestDatagramsOfASilentGuest(t *testing.T) {
 func TestAddAndRemove(t *testing.T) {
 	s := set(t, host{}, Rule{TCP, 0, upper(t)})
 	first := s.Rules()[0]
-	if _, err := s.Add([]Rule{{TCP, 0, 7}, {TCP, first.Host, 8}}); err == nil || !strings.Contains(err.Error(), "another program listens on it") {
+	if _, err := s.Add([]Rule{{TCP, 0, 7}, {TCP, first.Host, 8}}); err == nil || !strings.Contains(err.Error(), "it is forwarded already, to port ") {
 		t.Errorf("a port that is taken: %v", err)
 	}
 	if got := s.Rules(); len(got) != 1 {

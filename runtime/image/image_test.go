@@ -143,6 +143,50 @@ func TestInstallReplacesAtOnceOrNotAtAll(t *testing.T) {
 	}
 }
 
+// What a machine that went down in the middle left of many large images is in
+// nobody's way, and one call removes it: it is counted as what is on the disk.
+func TestManyStaleDirectories(t *testing.T) {
+	dir := t.TempDir()
+	s := NewStore(dir)
+	install(t, s, "kept", "kept")
+	const n, apparent = 36, 2 << 30
+	for i := range n {
+		tmp := filepath.Join(dir, fmt.Sprintf("%simg-%d", tempPrefix, i), "image")
+		if err := os.MkdirAll(tmp, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 { // made before it was locked, or after
+			if err := os.WriteFile(filepath.Join(filepath.Dir(tmp), "lock"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(tmp, Rootfs), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(tmp, Rootfs), apparent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install(t, s, "img", "new") // the next images create
+	names, err := s.List()
+	if diff := cmp.Diff([]string{"img", "kept"}, names); diff != "" || err != nil {
+		t.Errorf("List(): %v\n%s", err, diff)
+	}
+	if limit, err := s.MaxSize(0); err != nil || limit < 1<<20 {
+		t.Errorf("MaxSize() beside them = %d, %v", limit, err)
+	}
+	if got := s.Unfinished(); got.Count != n || got.Bytes > n<<20 {
+		t.Errorf("Unfinished() = %+v, want %d of a few kB each", got, n)
+	}
+	if got, err := s.Clean(); got.Count != n || err != nil {
+		t.Errorf("Clean() = %+v, %v, want %d", got, err, n)
+	}
+	entries, _ := os.ReadDir(dir)
+	if len(entries) != 2 || s.Stale() != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
 func TestRemoveRefusesWhatIsInUse(t *testing.T) {
 	s := NewStore(t.TempDir())
 	install(t, s, "a", "x")

@@ -128,6 +128,8 @@ func (v *VM) free() error {
 // Shutdown ends the VM in order: everything it wrote to its volumes is on disk
 // when it returns. When ctx ends first, the VM is killed.
 func (v *VM) Shutdown(ctx context.Context) error {
+	// A guest that reads nothing any more holds even who asks it: the write waits.
+	defer context.AfterFunc(ctx, v.machine.Kill)()
 	conn, err := v.machine.Dial(ctx)
 	if err == nil {
 		err = agent.Shutdown(ctx, conn)

@@ -28,7 +28,7 @@ import (
 )
 
 // These tests start real supervisors, whose VMs are in their memory: this program,
-// called so. SIGUSR1 crashes the VM of one.
+// called so. SIGUSR1 crashes the VM of one, SIGUSR2 stops it.
 const (
 	supervise = "__supervise"
 	silent    = "silent" // its guest never answers
@@ -41,6 +41,12 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	fake.Silent = len(os.Args) > 2 && os.Args[2] == silent
+	silence := make(chan os.Signal, 1)
+	signal.Notify(silence, syscall.SIGUSR2)
+	go func() {
+		<-silence
+		fake.Machines()[0].Silence()
+	}()
 	crash := make(chan os.Signal, 1)
 	signal.Notify(crash, syscall.SIGUSR1)
 	go func() {
@@ -313,6 +319,50 @@ func TestStoppedSupervisor(t *testing.T) {
 		t.Errorf("stop --force: %v", err)
 	}
 	await(t, "the supervisor ends", func() bool { return strings.Trim(states(t, s.Info.PID), "ZX") == "" })
+	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
+// A guest that does not answer any more, as that of a QEMU that was stopped, holds
+// nobody, though its supervisor lives.
+func TestStoppedGuest(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	home := newHome(t)
+	s := start(t, options(home))
+	if _, err := echo(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(s.Info.PID, syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for name, do := range map[string]func() error{
+		"exec":      func() error { _, err := echo(t.Context(), s); return err },
+		"processes": func() error { _, err := s.Processes(t.Context()); return err },
+		"logs":      func() error { return s.Logs(t.Context(), "1", true, nil, nil) },
+		"kill":      func() error { return s.Kill(t.Context(), "1", syscall.SIGTERM) },
+		"copy": func() error {
+			_, err := s.CopyOut(t.Context(), "/etc/passwd", t.TempDir(), runtime.CopyOptions{})
+			return err
+		},
+	} {
+		wg.Go(func() {
+			err := do()
+			t.Logf("%s, after %v: %v", name, time.Since(begin).Round(time.Second), err)
+			if !errors.Is(err, session.ErrSilent) || !strings.Contains(err.Error(), "guest's agent") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s, after %v: %v", name, time.Since(begin), err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := only(t, home); got.State != session.Running {
+		t.Errorf("List() = %+v", got)
+	}
+	if _, err := session.Stop(t.Context(), home, s.Info.SID, false); err != nil {
+		t.Errorf("stop: %v", err)
+	}
 	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
 	}

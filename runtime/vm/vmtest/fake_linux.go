@@ -88,7 +88,7 @@ func supported(spec vm.Spec) error {
 func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) *Machine {
 	here, there := net.Pipe()
 	m := &Machine{
-		spec: spec, console: vm.NewTail(cmp.Or(spec.ConsoleTail, 16<<10)), done: make(chan struct{}),
+		spec: spec, console: vm.NewTail(cmp.Or(spec.ConsoleTail, 16<<10)), done: make(chan struct{}), silenced: make(chan struct{}),
 		here: here, there: there, configureError: f.ConfigureError,
 		dialing: f.Dialing, restored: restored,
 	}
@@ -105,7 +105,7 @@ func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) *Machine 
 	case f.Silent:
 		go func() { _, _ = io.Copy(io.Discard, there) }()
 	default:
-		server := mux.Server(there)
+		server := mux.Server(&hearing{there, m})
 		go func() { _ = agent.NewServer(system{m}, reaper()).Serve(server) }()
 	}
 	return m
@@ -181,6 +181,8 @@ type Machine struct {
 	dialing        func(*Machine, int)
 	restored       bool
 
+	silenced chan struct{} // closed by Silence
+
 	end  sync.Once
 	done chan struct{}
 	err  error // set before done is closed
@@ -219,6 +221,26 @@ func (m *Machine) PowerOff() { m.finish(vm.ErrEnded) }
 
 // Crash ends the machine by itself, for a reason.
 func (m *Machine) Crash(reason string) { m.finish(fmt.Errorf("%w: %s", vm.ErrEnded, reason)) }
+
+// Silence stops the guest as a whole, once: nothing more comes from it, and nothing
+// more is read. It has not ended.
+func (m *Machine) Silence() { close(m.silenced) }
+
+// hearing is the guest's end of the channel.
+type hearing struct {
+	net.Conn
+	m *Machine
+}
+
+func (h *hearing) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	select {
+	case <-h.m.silenced:
+		<-h.m.done
+	default:
+	}
+	return n, err
+}
 
 func (m *Machine) finish(err error) {
 	m.end.Do(func() {

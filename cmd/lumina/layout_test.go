@@ -10,6 +10,7 @@ const module = "github.com/abdul-abdi/lumina/"
 
 // Which part of Lumina may use which.
 func TestImports(t *testing.T) {
+	needsProgram(t)
 	tests := []struct {
 		packages, why string
 		banned        []string

@@ -131,6 +131,7 @@ func TestThousandExecs(t *testing.T) {
 }
 
 func TestTwentySessionsLeaveNothing(t *testing.T) {
+	needsProgram(t)
 	for range 5 {
 		var wg sync.WaitGroup
 		for range 4 {

@@ -12,6 +12,7 @@ import (
 
 // VMs of one file find each other by name, and nobody else.
 func TestNetworkRun(t *testing.T) {
+	needsProgram(t)
 	t.Cleanup(func() { nothingLeft(t) })
 	port := freePort(t)
 	file := filepath.Join(t.TempDir(), "network.yaml")

@@ -29,6 +29,7 @@ func TestRunTellsOfARealDebian(t *testing.T) {
 
 // One VM a row: these are about the whole of a run.
 func TestRun(t *testing.T) {
+	needsProgram(t)
 	tests := []struct {
 		name   string
 		args   []string
@@ -100,6 +101,7 @@ func reboot(command string) string {
 
 // Every error of the contract: exit code, kind, partial output, and no trace.
 func TestRunErrors(t *testing.T) {
+	needsProgram(t)
 	tests := []struct {
 		name    string
 		args    []string

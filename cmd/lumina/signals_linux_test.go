@@ -117,6 +117,7 @@ func TestSignalsReachTheCommand(t *testing.T) {
 
 // Before its command began, run ends at once: there is nobody to answer.
 func TestSignalDuringTheBoot(t *testing.T) {
+	needsProgram(t)
 	for _, tt := range []struct {
 		signal syscall.Signal
 		code   int

@@ -39,6 +39,7 @@ func runRestored(t testing.TB, args ...string) (result, string) {
 
 // Whoever removes an image does not wait for what nobody asked for.
 func TestImageIsRemovedWhileItsTemplateIsMade(t *testing.T) {
+	needsProgram(t)
 	t.Cleanup(func() { nothingLeft(t) })
 	dir := filepath.Join(home, "images", "brief")
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(home, "images", "debian"))); err != nil {
@@ -66,6 +67,7 @@ func TestImageIsRemovedWhileItsTemplateIsMade(t *testing.T) {
 }
 
 func TestRestoredVMsAreNobodysTwins(t *testing.T) {
+	needsProgram(t)
 	t.Cleanup(func() { nothingLeft(t) })
 	if err := tools(); err != nil {
 		t.Fatal(err)

@@ -62,6 +62,9 @@ func readDisk(t testing.TB, name string) ([]byte, int64, error) {
 
 // Disks that QEMU's own tool writes are copied, and stay sparse.
 func TestCopyDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it runs qemu-img")
+	}
 	dir := t.TempDir()
 	raw := filepath.Join(dir, "d.raw")
 	want := someDisk(t, raw, 40<<20+512)
@@ -98,6 +101,9 @@ func TestCopyDisk(t *testing.T) {
 }
 
 func TestCopyDiskRefuses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it runs qemu-img")
+	}
 	dir := t.TempDir()
 	raw, base := filepath.Join(dir, "d.raw"), filepath.Join(dir, "base.qcow2")
 	someDisk(t, raw, 4<<20)

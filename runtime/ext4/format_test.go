@@ -26,6 +26,9 @@ func format(t testing.TB, size int64) string {
 
 // The judge is e2fsprogs, not our reading of the format.
 func TestFormatIsCleanAndSparse(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it runs e2fsck")
+	}
 	tests := []struct {
 		name string
 		size int64

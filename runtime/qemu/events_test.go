@@ -13,6 +13,9 @@ import (
 
 // A machine that QEMU stops, for whatever reason, is ended and told.
 func TestStoppedMachineEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it runs QEMU")
+	}
 	d := New()
 	fw, err := findFirmware(runtime.GOARCH)
 	if err != nil {

@@ -36,6 +36,9 @@ func disk(t testing.TB, loader string, machine uint16) []byte {
 }
 
 func TestReadDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it runs mkfs.fat and mtools")
+	}
 	amd64, arm64 := disk(t, "BOOTX64.EFI", 0x8664), disk(t, "BOOTAA64.EFI", 0xAA64)
 	damaged := bytes.Clone(amd64)
 	copy(damaged[blockSize+72:], "\xff\xff\xff\xff\xff\xff\xff\x7f")

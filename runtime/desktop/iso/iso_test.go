@@ -66,6 +66,9 @@ func medium(t testing.TB, tree string, args ...string) []byte {
 }
 
 func TestReads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it runs mkfs.fat and mtools")
+	}
 	for _, bits := range []int{12, 16, 32} {
 		for _, tt := range []struct {
 			loader, arch, other string

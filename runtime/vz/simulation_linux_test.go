@@ -95,6 +95,7 @@ type simulated struct {
 	relayed net.Conn      // to the driver, over the port
 	over    chan struct{} // closed when nobody reads the port for relayed
 	settled *time.Timer   // runs since the guest's last reset
+	greeted bool          // a hello waits for an agent that is not up yet
 	cmd     *exec.Cmd
 	monitor *json.Encoder
 	replies chan map[string]any
@@ -132,7 +133,8 @@ func (m *simulated) unlock() {
 // arguments lay the machine out for QEMU: PCI devices, a virtio console, and no
 // -no-reboot, so that a guest which resets starts again.
 func (m *simulated) arguments() []string {
-	line := strings.Replace(m.c.commandLine, "lumina.transport=vsock", "lumina.transport=serial", 1)
+	line := strings.Replace(m.c.commandLine, "lumina.transport=vsock", "lumina.transport=serial", 1) +
+		" no_timer_check" // on a busy host the emulated timer is late, which the kernel takes for a broken one
 	args := []string{
 		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,erms=off,fsrm=off", "-smp", fmt.Sprint(m.c.cpus), "-m", fmt.Sprint(m.c.memory >> 20),
 		"-nodefaults", "-no-user-config", "-display", "none", "-kernel", m.c.kernel, "-initrd", m.c.initramfs, "-append", line,
@@ -291,8 +293,19 @@ func (m *simulated) guestReset() {
 // agentUp greets the agent that comes up next, and then makes the connection that
 // it would make.
 func (m *simulated) agentUp() {
+	m.mu.Lock()
+	waits := m.greeted
+	m.greeted = true
+	m.mu.Unlock()
+	if waits {
+		return // the guest reset before it read that hello, and finds it now
+	}
 	_ = protocol.SendHello(m.port)
-	if err := protocol.ReceiveHello(m.port); err != nil {
+	err := protocol.ReceiveHello(m.port)
+	m.mu.Lock()
+	m.greeted = false
+	m.mu.Unlock()
+	if err != nil {
 		return
 	}
 	m.accepts <- m.connection(0)

@@ -105,11 +105,12 @@ copies() {
 }
 
 forward() {
-	"$lumina" session start --name forward --image check --forward 18080:8080 || return
+	local port=$((20000 + RANDOM % 20000))
+	"$lumina" session start --name forward --image check --forward "$port:8080" || return
 	# shellcheck disable=SC2016 # the guest expands it
 	"$lumina" exec --detach forward 'while true; do perl -MIO::Socket -e '\''$l = IO::Socket::INET->new(LocalPort => 8080, Listen => 1, ReuseAddr => 1); $c = $l->accept; print $c "through\n"'\''; done' || return
 	sleep 2
-	is through nc -w 10 127.0.0.1 18080 </dev/null
+	is through nc -w 10 127.0.0.1 "$port" </dev/null
 	local code=$?
 	"$lumina" session stop forward
 	return "$code"

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"errors"
 	"flag"
 	"net"
 	"os"
@@ -128,6 +129,9 @@ func TestTooManyDevices(t *testing.T) {
 		t.Errorf("newCommand() = %v, %v", c, err)
 	}
 	spec.Disks, spec.Shares = spec.Disks[:2], []vm.Share{{Dir: filepath.Join(t.TempDir(), "none"), Tag: "share0"}}
+	if _, err := newCommand(machines["arm64"], Verdict{}, vm.Spec{Arch: "arm64", Rosetta: true}, nil); !errors.Is(err, vm.ErrUnsupported) {
+		t.Errorf("newCommand() with Rosetta: %v", err)
+	}
 	if _, err := newCommand(machines["amd64"], Verdict{}, spec, nil); err == nil || !strings.Contains(err.Error(), "sharing a directory") {
 		t.Errorf("newCommand() of a share that is not there: %v", err)
 	}

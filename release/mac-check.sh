@@ -110,7 +110,8 @@ forward() {
 	# shellcheck disable=SC2016 # the guest expands it
 	"$lumina" exec --detach forward 'while true; do perl -MIO::Socket -e '\''$l = IO::Socket::INET->new(LocalPort => 8080, Listen => 1, ReuseAddr => 1); $c = $l->accept; print $c "through\n"'\''; done' || return
 	sleep 2
-	is through nc -w 10 127.0.0.1 "$port" </dev/null
+	# shellcheck disable=SC2016 # the other shell expands it
+	is through bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" && cat <&3' "$port"
 	local code=$?
 	"$lumina" session stop forward
 	return "$code"

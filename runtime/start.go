@@ -130,7 +130,7 @@ func (s *start) try(ctx context.Context, launch func(context.Context) (vm.Machin
 	if err != nil {
 		err = v.ended(ConnectionFailed, err)
 		v.end()
-		sent.wait()
+		_, _ = sent.wait() // it failed with the VM
 		return nil, nil, err
 	}
 	close(v.ready)

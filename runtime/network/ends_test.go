@@ -250,7 +250,8 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	f := flows{most: 2, mostOfHost: 1000}
-	if !f.take() || !f.take() || f.take() {
+	first, second, third := f.take(), f.take(), f.take()
+	if !first || !second || third {
 		t.Error("two of two were not given, or a third")
 	}
 	f.give()

@@ -42,7 +42,7 @@ func (s Spec) Check() error {
 		return err
 	}
 	if s.Rosetta && s.Arch != "arm64" {
-		return fmt.Errorf("Rosetta in a guest that is %s: want an arm64 one", s.Arch)
+		return fmt.Errorf("a guest with Rosetta is %s: want an arm64 one", s.Arch)
 	}
 	serials := map[string]bool{}
 	for _, d := range s.Disks {

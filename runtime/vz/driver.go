@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -25,14 +23,6 @@ var (
 	_ vm.Snapshotter = (*Driver)(nil)
 	_ vm.Checker     = (*Driver)(nil)
 )
-
-func newDriver(f framework) *Driver {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = os.TempDir()
-	}
-	return &Driver{framework: f, cacheDir: filepath.Join(dir, "lumina")}
-}
 
 // NamesDisks is part of [vm.NamedDisks]: the framework opens disks by name.
 func (*Driver) NamesDisks() bool { return true }
@@ -144,7 +134,7 @@ func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*config
 	}
 	if spec.Rosetta {
 		if err := d.framework.rosetta(); err != nil {
-			return nil, fmt.Errorf("Rosetta: %w", err)
+			return nil, fmt.Errorf("setting up Rosetta: %w", err)
 		}
 		c.rosetta = true
 		c.commandLine += " lumina.rosetta=" + rosettaTag

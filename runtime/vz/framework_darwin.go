@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"unsafe"
 
@@ -18,6 +19,14 @@ import (
 )
 
 func init() { vm.Register(Name, func() (vm.Driver, error) { return newDriver(appleFramework{}), nil }) }
+
+func newDriver(f framework) *Driver {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return &Driver{framework: f, cacheDir: filepath.Join(dir, "lumina")}
+}
 
 // appleFramework is Virtualization.framework itself. Each method is a translation
 // to vz; what it means is said by [framework].

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +48,13 @@ func TestControlGroups(t *testing.T) {
 	// A run does not wait for the end of its QEMU.
 	run(t, "true").succeeded(t)
 	nothingLeft(t)
-	lumina(t, "clean").succeeded(t)
+	// A process that has ended holds its group until its parent has heard of it.
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		lumina(t, "clean").succeeded(t)
+		if left, _ := filepath.Glob(filepath.Join(dir, "lumina-*")); len(left) == 0 || time.Now().After(deadline) {
+			break
+		}
+	}
 	t.Setenv("LUMINA_CGROUP", dir+"/none")
 	if r := run(t, "true"); r.code != 125 || !strings.Contains(r.Message, "control group") {
 		t.Errorf("a directory that is not there: exit code %d, %s", r.code, r.stdout)

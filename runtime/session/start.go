@@ -55,6 +55,10 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 			return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
 		}
 	}
+	// Before the session's directory is made: a full disk is told with its remedy.
+	if err := runtime.CheckSpace(o.Home, o.VM.DiskReserve); err != nil {
+		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
+	}
 	if o.Wire != nil {
 		o.VM.Member.Descriptor = wireDescriptor
 	}

@@ -34,7 +34,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if lines := printable.Lines(lastLines(e.Console, 12)); lines != "" {
+	if lines := printable.Lines(lastLines(sincePanic(e.Console), 12)); lines != "" {
 		return fmt.Sprintf("%v; the guest's console ends with:\n%s", e.Err, lines)
 	}
 	return e.Err.Error()
@@ -49,6 +49,17 @@ func kindOf(kind ErrorKind, err error) error {
 		return err
 	}
 	return &Error{Kind: kind, Err: err}
+}
+
+// sincePanic is what a kernel that panicked says why, without the trace of its
+// functions that follows; the whole console of another.
+func sincePanic(console string) string {
+	if at := strings.LastIndex(console, "Kernel panic - not syncing"); at >= 0 {
+		if trace := strings.Index(console[at:], "Call Trace:"); trace >= 0 {
+			return console[:at+trace]
+		}
+	}
+	return console
 }
 
 func lastLines(s string, n int) string {

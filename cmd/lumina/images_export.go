@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -44,9 +43,6 @@ Either way Lumina's agent answers on the virtio-serial port
 			}
 			if err := checkDiskFile(o.Path, o.Force); err != nil {
 				return err
-			}
-			if _, err := os.Stat(filepath.Dir(o.Path)); err != nil {
-				return usageError{fmt.Errorf("-o: %w", err)}
 			}
 			if err := image.CheckInit(o.Init); err != nil {
 				return usageError{err}

@@ -33,7 +33,17 @@ func (s *Session) Stop(ctx context.Context) error { return stopDir(ctx, s.dir, f
 // killTimeout bounds how long the kernel may take to end a process that was killed.
 const killTimeout = 10 * time.Second
 
+// stopDir stops a session. One whose VM ended just now leaves a record of how it
+// ended, which nobody asks for any more.
 func stopDir(ctx context.Context, dir string, force bool) error {
+	err := stopLive(ctx, dir, force)
+	if err == nil && !alive(dir) && holdsSession(dir) {
+		return removeDir(dir)
+	}
+	return err
+}
+
+func stopLive(ctx context.Context, dir string, force bool) error {
 	if !alive(dir) {
 		if !holdsSession(dir) {
 			return fmt.Errorf("session %q: %w", filepath.Base(dir), ErrNotFound)

@@ -336,6 +336,12 @@ func TestStoppedGuest(t *testing.T) {
 	if err := syscall.Kill(s.Info.PID, syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
+	await(t, "the guest is silent", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := echo(ctx, s)
+		return err != nil
+	})
 	begin := time.Now()
 	var wg sync.WaitGroup
 	for name, do := range map[string]func() error{

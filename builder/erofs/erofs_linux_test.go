@@ -180,6 +180,9 @@ func (m *maker) compareFile(path string, i *erofs.Inode) {
 
 // The kernel reads back any tree as it was written.
 func TestKernelReadsWhatWasWritten(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs root or a VM")
+	}
 	entries := 0
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -49,6 +49,9 @@ func (p *page) sh(t *testing.T, script string) result {
 // The lines of the product page and of its guide for agents run as they stand. What
 // the page shows of their output is what they print.
 func TestProductPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs root or a VM")
+	}
 	p := newPage(t)
 	for name, content := range map[string]string{
 		"project/package.json": "{}", "project/src/main.js": "1", "project/dist/out.js": "built",

@@ -102,6 +102,9 @@ func TestRunOfReference(t *testing.T) {
 // A variable can be had from this process or a file: its value is in nobody's
 // arguments then.
 func TestRunEnvironment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs root or a VM")
+	}
 	const secret = "s3cret-of-this-test"
 	file := filepath.Join(t.TempDir(), "env")
 	write(t, file, "# comment\nFILE='quoted'\r\nBOTH=file\nSECRET2\nNOTSET\n")
@@ -198,6 +201,9 @@ func TestVerbs(t *testing.T) {
 
 // run -it is a shell of the image's, on this terminal; it is as it was afterwards.
 func TestRunTerminal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs root or a VM")
+	}
 	cmd := command("run", "-it", "--rm", "--image", "debian")
 	terminal := withTerminal(t, cmd)
 	before, err := term.GetState(int(terminal.Fd()))

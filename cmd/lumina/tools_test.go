@@ -45,6 +45,9 @@ func startToolsSession(t testing.TB, args ...string) string {
 
 // What people do in a session, with the programs that they do it with.
 func TestTools(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs root or a VM")
+	}
 	share := t.TempDir()
 	port, sshPort := freePort(t), freePort(t)
 	sid := startToolsSession(t, "--forward", fmt.Sprintf("%d:8000", port), "--forward", fmt.Sprintf("%d:22", sshPort), "--volume", share+":/share")

@@ -188,7 +188,7 @@ func TestBadUsage(t *testing.T) {
 		{"write --image debian:12", []string{"run", "debian:12", "echo", "hi"}}, {"behind --", []string{"run", "ls", "-la"}}, {"behind --", []string{"exec", "x", "ls", "--color"}}, {"unknown shorthand flag: 'z' in -z; see", []string{"exec", "-z", "x", "ls"}},
 		{"forward", []string{"run", "-p", "0:80", "true"}}, {"forward", []string{"run", "-p", "80:x", "true"}}, {"forwarded twice", []string{"run", "-p", "80:80", "--publish", "80:81", "true"}},
 		{"at least 1", []string{"bench", "run", "--count", "0"}}, {"at least 1", []string{"bench", "create", "--from", "x", "--count", "-1"}}, {"at least 1", []string{"bench", "session", "--count", "x"}}, {"not a time", []string{"bench", "session", "--for", "x"}},
-		{"init", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--init", "foo"}}, {"a writable partition of 1 bytes", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--disk-size", "1"}}, {"no such file", []string{"images", "export", "debian", "-o", dir + "/no/x.raw"}},
+		{"init", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--init", "foo"}}, {"a writable partition of 1 bytes", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--disk-size", "1"}},
 		{"volume name", []string{"volume", "create", "X"}}, {"16 MB", []string{"volume", "create", "x", "--size", "1k"}}, {"no such file", []string{"network", "run", dir + "/none"}},
 		{"no such file", []string{"images", "create", "x", "--recipe", dir + "/none"}}, {"no such file", []string{"images", "create", "x", "--from", "debian", "--kernel", dir + "/none"}},
 		{`unexpected argument "x"`, []string{"session", "list", "x"}}, {`unexpected argument "x"`, []string{"images", "ls", "x"}},

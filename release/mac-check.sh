@@ -143,7 +143,7 @@ step "a guest that crashes is told" exits 125 "$lumina" run --image check 'echo 
 step "a guest that resets is told" exits 125 "$lumina" run --image check 'echo b >/proc/sysrq-trigger; sleep 600'
 step "a volume, twice" volume
 step "a shared directory" directory
-step "the network" "$lumina" run --image check 'getent hosts deb.debian.org'
+step "the network" "$lumina" run --image check 'getent hosts example.org'
 step "session start" "$lumina" session start --name check --image check
 step "exec" is hello "$lumina" exec check 'echo hello'
 step "cp, both ways" copies

@@ -70,7 +70,7 @@ CGO      = 0
 CODESIGN = @:
 endif
 
-bin/lumina: $(GUEST) $(NOVNC) $(VIEWER)/page.html $(VIEWER)/page.js $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
+bin/lumina: $(GUEST) $(NOVNC) $(NOTICES) $(VIEWER)/page.html $(VIEWER)/page.js $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
 	CGO_ENABLED=$(CGO) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/lumina
 	$(CODESIGN) $@
 
@@ -79,9 +79,14 @@ man: ## make man pages and completion scripts in bin/manual
 	rm -rf bin/manual
 	go run -tags manual -ldflags '-X main.version=$(VERSION)' ./cmd/lumina manual bin/manual
 
-notices: $(NOVNC) ## make THIRD_PARTY_NOTICES.md anew, after a dependency changed
-	go run ./release/notices > THIRD_PARTY_NOTICES.md.new
-	mv THIRD_PARTY_NOTICES.md.new THIRD_PARTY_NOTICES.md
+# The licences of others' software in the program, from the modules themselves.
+NOTICES = release/licences/out/THIRD_PARTY_NOTICES.md
+
+notices: $(NOTICES) ## make the third-party notices that the program carries
+
+$(NOTICES): go.mod $(NOVNC) kernel-config/version release/notices/main.go
+	go run ./release/notices > $@.new
+	mv $@.new $@
 
 deb: build man ## pack bin/lumina as bin/lumina.deb
 	release/deb.sh bin/lumina "$(VERSION)" $(shell go env GOARCH) bin/manual bin/lumina.deb

@@ -34,7 +34,7 @@ cp "$manual/completions/lumina" "$root/usr/share/bash-completion/completions/lum
 cp "$manual/completions/_lumina" "$root/usr/share/zsh/vendor-completions/_lumina"
 cp "$manual/completions/lumina.fish" "$root/usr/share/fish/vendor_completions.d/lumina.fish"
 cp "$here/../LICENSE" "$root/usr/share/doc/lumina/copyright"
-gzip -9n <"$here/../THIRD_PARTY_NOTICES.md" >"$root/usr/share/doc/lumina/THIRD_PARTY_NOTICES.md.gz"
+gzip -9n <"$here/licences/out/THIRD_PARTY_NOTICES.md" >"$root/usr/share/doc/lumina/THIRD_PARTY_NOTICES.md.gz"
 gzip -9n <"$here/../CHANGELOG.md" >"$root/usr/share/doc/lumina/changelog.gz"
 chmod -R u=rwX,go=rX "$root"
 cat >"$root/DEBIAN/control" <<EOF

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	notices "github.com/abdul-abdi/lumina"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/release/licences"
 )
 
 // version is set by the linker.
@@ -23,7 +23,11 @@ func newVersionCommand(env *environment) *cobra.Command {
 	all := c.Flags().Bool("notices", false, "print the licences of the software of others in this program")
 	c.RunE = func(*cobra.Command, []string) error {
 		if *all {
-			_, err := io.WriteString(env.stdout, notices.Notices)
+			text, err := licences.Notices()
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(env.stdout, text)
 			return err
 		}
 		return printVersion(env)

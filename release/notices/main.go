@@ -3,7 +3,7 @@
 // platform that releases are made for, and their licences from the module cache;
 // noVNC from the folder that make viewer fills; the kernel from its version file.
 //
-//	go run ./release/notices > THIRD_PARTY_NOTICES.md
+//	go run ./release/notices > release/licences/out/THIRD_PARTY_NOTICES.md
 package main
 
 import (

@@ -55,8 +55,10 @@ func kindOf(kind ErrorKind, err error) error {
 // functions that follows; the whole console of another.
 func sincePanic(console string) string {
 	if at := strings.LastIndex(console, "Kernel panic - not syncing"); at >= 0 {
-		if trace := strings.Index(console[at:], "Call Trace:"); trace >= 0 {
-			return console[:at+trace]
+		for _, heading := range []string{"Call Trace:", "Call trace:"} { // of amd64, of arm64
+			if trace := strings.Index(console[at:], heading); trace >= 0 {
+				return console[:at+trace]
+			}
 		}
 	}
 	return console

@@ -181,7 +181,10 @@ func TestSession(t *testing.T) {
 	t.Run("cp of a tree and back", func(t *testing.T) { copyTree(t, sid) })
 	t.Run("cp errors leave nothing", func(t *testing.T) {
 		dir := t.TempDir()
-		for _, args := range [][]string{{dir + "/none", sid + ":/x"}, {sid + ":/none", dir}, {sid + ":/none", dir + "/no/such/dir"}, {sid + ":/dev/null", dir}, {"--max-size", "1MB", sid + ":/bin/bash", dir + "/no/such/"}} {
+		if r := lumina(t, "cp", dir+"/none", sid+":/x"); r.code != 2 {
+			t.Errorf("cp of what is not there: exit code %d, %s", r.code, r.stdout)
+		}
+		for _, args := range [][]string{{sid + ":/none", dir}, {sid + ":/none", dir + "/no/such/dir"}, {sid + ":/dev/null", dir}, {"--max-size", "1MB", sid + ":/bin/bash", dir + "/no/such/"}} {
 			if r := lumina(t, append([]string{"cp"}, args...)...); r.code != 125 {
 				t.Errorf("cp %q: exit code %d, %s", args, r.code, r.stdout)
 			}

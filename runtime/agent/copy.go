@@ -88,12 +88,12 @@ func (s *stoppable) Write(p []byte) (int, error) {
 func CopyOut(ctx context.Context, conn net.Conn, remote, local string, o CopyOptions) (copied protocol.Copied, err error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	conn = &impatient{Conn: conn, silence: o.silence()}
-	if err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{
+	timed := &impatient{Conn: conn, silence: o.silence()}
+	if err := protocol.NewWriter(timed).Message(protocol.FrameRequest, &protocol.Request{
 		Version: protocol.Version, Op: protocol.OpCopyOut, CopyOut: &protocol.CopyOut{Path: remote}}); err != nil {
 		return copied, withCause(ctx, err)
 	}
-	copied, err = transfer.Receive(ctx, protocol.NewReader(conn), local, transfer.Options{
+	copied, err = transfer.Receive(ctx, protocol.NewReader(timed), local, transfer.Options{
 		Name: transfer.BaseName(remote), Content: transfer.IsContent(remote),
 		Preserve: o.Preserve, MaxSize: o.MaxSize, Progress: o.Progress})
 	return copied, withCause(ctx, err)

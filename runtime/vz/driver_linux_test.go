@@ -308,10 +308,10 @@ func TestFramework(t *testing.T) {
 		}
 		m := start(t, b.spec(t))
 		configure(t, m, &protocol.Configure{})
-		b.sim.deaf = true
+		b.sim.deaf.Store(true)
 		m.Kill()
 		<-m.Done()
-		b.sim.deaf = false
+		b.sim.deaf.Store(false)
 		if err := m.Err(); !errors.Is(err, vm.ErrEnded) || !strings.Contains(err.Error(), "does not stop it") {
 			t.Errorf("Err is %v", err)
 		}

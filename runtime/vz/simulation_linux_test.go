@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ type simulation struct {
 	// noRestore: this host saves machines and restores none.
 	noRestore bool
 	// deaf machines do nothing when they are asked to stop.
-	deaf bool
+	deaf atomic.Bool
 	// translator is the directory of what stands in for Rosetta; "" for none.
 	translator string
 }
@@ -379,7 +380,7 @@ func (m *simulated) start() error {
 const flagData = 2
 
 func (m *simulated) stop() error {
-	if !m.s.deaf {
+	if !m.s.deaf.Load() {
 		_ = m.cmd.Process.Kill()
 		<-m.stopped
 	}

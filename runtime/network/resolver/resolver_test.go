@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -118,9 +119,12 @@ func TestExchange(t *testing.T) {
 // again; a server that was silent is not asked first for a while; and a file that
 // changes is read again.
 func TestExchangeAgain(t *testing.T) {
+	var mu sync.Mutex
 	ids := map[uint16]bool{}
 	lost := atomic.Int32{}
 	at := serve(t, netip.MustParseAddrPort("127.0.0.1:0"), func(q []byte) [][]byte {
+		mu.Lock()
+		defer mu.Unlock()
 		ids[binary.BigEndian.Uint16(q)] = true
 		if lost.Add(1) == 1 {
 			return nil
@@ -133,9 +137,11 @@ func TestExchangeAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	mu.Lock()
 	if len(ids) < 20 {
 		t.Errorf("%d IDs of 21 questions", len(ids))
 	}
+	mu.Unlock()
 	asked := atomic.Int32{}
 	serve(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.3"), at.Port()), func(q []byte) [][]byte { asked.Add(1); return nil })
 	serve(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.4"), at.Port()), func(q []byte) [][]byte { return [][]byte{reply(q, 0, 4)} })

@@ -57,7 +57,12 @@ func testBrowser(t *testing.T, name string, f font) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	b.press(t, "ArrowDown", 40)
-	waitScreen(t, name, "a key from the browser", 20*time.Second, func(s *screen) bool { return strings.Contains(s.selected(f), "speranto") })
+	// What follows English depends on the console's font: without one of its own the
+	// installer leaves out the languages that the console cannot show.
+	waitScreen(t, name, "a key from the browser", 20*time.Second, func(s *screen) bool {
+		selected := s.selected(f)
+		return strings.Contains(selected, "speranto") || strings.Contains(selected, "innish")
+	})
 	b.press(t, "ArrowUp", 38)
 	waitScreen(t, name, "another key", 20*time.Second, func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
 

@@ -221,7 +221,8 @@ func TestRunTerminal(t *testing.T) {
 		}
 	}
 	until(":/# ")
-	fmt.Fprint(terminal, "tty; sleep 1000\n")
+	// One process group from the first word to the end: ^C meets no shell in between.
+	fmt.Fprint(terminal, "sh -c 'tty; exec sleep 1000'\n")
 	until("/dev/pts/0")
 	fmt.Fprint(terminal, "\x03") // of no concern to lumina
 	fmt.Fprint(terminal, "exit 7\n")

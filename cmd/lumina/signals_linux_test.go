@@ -40,7 +40,7 @@ func TestSignalsReachTheCommand(t *testing.T) {
 		{"no trap", "exec", "echo up; exec sleep 600", []syscall.Signal{syscall.SIGTERM}, 143, "up\n"},
 		{"a second one", "exec", deaf, []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}, 130, "up\n"},
 		{"a second one, run", "run", deaf, []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}, 143, "up\n"},
-		{"other processes of the group", "exec", `(trap "echo child; exit" TERM; while :; do sleep 0.1; done) & trap "wait; exit 3" TERM; echo up; wait; wait`,
+		{"other processes of the group", "exec", `trap "wait; exit 3" TERM; (trap "echo child; exit" TERM; echo up; while :; do sleep 0.1; done) & wait; wait`,
 			[]syscall.Signal{syscall.SIGTERM}, 3, "up\nchild\n"},
 	}
 	for _, tt := range tests {

@@ -9,6 +9,7 @@ ACTIONLINT  = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
 VIEWER      = runtime/desktop/viewer
 NOVNC       = $(VIEWER)/out/novnc/core/rfb.js
+NOTICES     = release/licences/out/THIRD_PARTY_NOTICES.md
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
@@ -80,8 +81,6 @@ man: ## make man pages and completion scripts in bin/manual
 	go run -tags manual -ldflags '-X main.version=$(VERSION)' ./cmd/lumina manual bin/manual
 
 # The licences of others' software in the program, from the modules themselves.
-NOTICES = release/licences/out/THIRD_PARTY_NOTICES.md
-
 notices: $(NOTICES) ## make the third-party notices that the program carries
 
 $(NOTICES): go.mod $(NOVNC) kernel-config/version release/notices/main.go

@@ -211,9 +211,12 @@ func (s *supervisor) relay(ctx context.Context, conn *net.UnixConn) {
 	if err != nil {
 		return // the client finds out why, see explain
 	}
+	defer stream.Close()
 	go func() {
-		_ = s.carry(stream, conn)
-		stream.Close()
+		// An agent that drops the stream may have said why: that is still to be read.
+		if err := s.carry(stream, conn); !errors.Is(err, errDropped) {
+			stream.Close()
+		}
 	}()
 	_, _ = io.Copy(conn, stream)
 	// The client may have a question before it goes; until then its
@@ -222,7 +225,10 @@ func (s *supervisor) relay(ctx context.Context, conn *net.UnixConn) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
-// carry copies what a client sends to the agent. It holds a buffer only while
+var errDropped = errors.New("the agent takes nothing more")
+
+// carry copies what a client sends to the agent. It returns errDropped when the agent
+// has dropped the stream, else nil or what ended the client's side. It holds a buffer only while
 // there is something in it: a thousand clients that wait for their commands hold
 // none.
 func (s *supervisor) carry(to io.Writer, from *net.UnixConn) error {
@@ -251,7 +257,9 @@ func (s *supervisor) carry(to io.Writer, from *net.UnixConn) error {
 			return err
 		}
 		if readErr == nil && n > 0 {
-			_, readErr = to.Write(buf[:n])
+			if _, err := to.Write(buf[:n]); err != nil {
+				readErr = errDropped
+			}
 		}
 		s.buffers.Put(buf)
 		if readErr != nil || n <= 0 {

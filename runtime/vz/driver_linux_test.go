@@ -3,7 +3,6 @@ package vz
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +19,6 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime/agent"
-	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
@@ -31,8 +29,7 @@ import (
 type bench struct {
 	sim    *simulation
 	driver *Driver
-	store  *image.Store
-	line   string
+	target vmtest.Target
 }
 
 func newBench(t *testing.T) *bench {
@@ -47,15 +44,15 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{sim: &simulation{t: t, hold: 300 * time.Millisecond}, store: image.NewStore(filepath.Join(t.TempDir(), "images"))}
+	store := image.NewStore(filepath.Join(t.TempDir(), "images"))
+	b := &bench{sim: &simulation{t: t, hold: 300 * time.Millisecond}}
 	b.driver = &Driver{framework: b.sim, cacheDir: t.TempDir()}
-	img, err := builder.Create(t.Context(), builder.Options{
-		Name: "debian", Reference: "oci:" + layout + ":latest", Store: b.store, CacheDir: t.TempDir(), Kernel: macKernel, Initramfs: initramfs.Read,
-	})
-	if err != nil {
+	if _, err := builder.Create(t.Context(), builder.Options{
+		Name: "debian", Reference: "oci:" + layout + ":latest", Store: store, CacheDir: t.TempDir(), Kernel: macKernel, Initramfs: initramfs.Read,
+	}); err != nil {
 		t.Fatal(err)
 	}
-	b.line = img.Kernel.CommandLine
+	b.target = vmtest.OfImage(b.driver, store, "debian")
 	return b
 }
 
@@ -68,82 +65,9 @@ func macKernel(arch string) (builder.Kernel, error) {
 	return builder.Kernel{Version: k.Version, CommandLine: kernelconfig.CommandLine(arch), Default: true, Open: k.Open}, nil
 }
 
-func (b *bench) spec(t testing.TB) vm.Spec {
-	t.Helper()
-	files, err := b.store.Open("debian")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { files.Close() })
-	open := func(name string) *os.File {
-		f, err := files.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { f.Close() })
-		return f
-	}
-	return vm.Spec{
-		Arch: goruntime.GOARCH, Kernel: open(image.Kernel), Initramfs: open(image.Initramfs), CommandLine: b.line,
-		CPUs: 2, Memory: 256 << 20,
-		Disks: []vm.Disk{
-			{File: open(image.Rootfs), Serial: protocol.DiskRoot, ReadOnly: true},
-			{File: formatted(t, filepath.Join(t.TempDir(), "scratch")), Serial: protocol.DiskScratch, Ephemeral: true},
-		},
-	}
-}
-
-func formatted(t testing.TB, name string) *os.File {
-	t.Helper()
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	if err := ext4.Format(f, 64<<20, ext4.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-func (b *bench) with(t testing.TB, option string) vm.Spec {
-	s := b.spec(t)
-	s.CommandLine += " " + option
-	return s
-}
-
-func (b *bench) target() vmtest.Target {
-	return vmtest.Target{
-		Driver:  b.driver,
-		Spec:    b.spec,
-		NoAgent: func(t testing.TB) vm.Spec { return b.with(t, "rdinit=/missing") },
-		Silent:  func(t testing.TB) vm.Spec { return b.with(t, "lumina.disk=missing") },
-		PowerOff: func(t testing.TB, m vm.Machine) {
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-			defer cancel()
-			conn, err := m.Dial(ctx)
-			if err == nil {
-				err = agent.Shutdown(ctx, conn)
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		},
-		Crash: func(t testing.TB, m vm.Machine) {
-			_, _ = vmtest.Shell(context.Background(), m, "echo c >/proc/sysrq-trigger")
-		},
-		Print: func(t testing.TB, m vm.Machine, line string) {
-			if _, err := vmtest.Shell(context.Background(), m, fmt.Sprintf("echo '%s' >/dev/console", line)); err != nil {
-				t.Error(err)
-			}
-		},
-		Patience: time.Minute,
-	}
-}
-
 // The driver keeps the contract of drivers, over a framework that does what
 // Apple's does.
-func TestSuite(t *testing.T) { vmtest.Run(t, newBench(t).target()) }
+func TestSuite(t *testing.T) { vmtest.Run(t, newBench(t).target) }
 
 // What the suite does not ask of every driver.
 func TestFramework(t *testing.T) {
@@ -172,7 +96,7 @@ func TestFramework(t *testing.T) {
 		}
 	}
 	t.Run("a guest that resets ends its machine", func(t *testing.T) {
-		m := start(t, b.spec(t))
+		m := start(t, b.target.Spec(t))
 		configure(t, m, &protocol.Configure{})
 		_, _ = vmtest.Shell(t.Context(), m, "echo b >/proc/sysrq-trigger")
 		<-m.Done()
@@ -181,7 +105,7 @@ func TestFramework(t *testing.T) {
 		}
 	})
 	t.Run("a panic before the agent is told, with its text", func(t *testing.T) {
-		m := start(t, b.with(t, "rdinit=/missing"))
+		m := start(t, b.target.NoAgent(t))
 		<-m.Done()
 		if err := m.Err(); err == vm.ErrEnded || !strings.Contains(err.Error(), "panicked") {
 			t.Errorf("Err is %v", err)
@@ -191,7 +115,7 @@ func TestFramework(t *testing.T) {
 		}
 	})
 	t.Run("disks that stay locked for a moment are waited for", func(t *testing.T) {
-		spec := b.spec(t)
+		spec := b.target.Spec(t)
 		first := start(t, spec)
 		first.Kill()
 		<-first.Done()
@@ -199,7 +123,7 @@ func TestFramework(t *testing.T) {
 		configure(t, second, &protocol.Configure{})
 	})
 	t.Run("a disk that stays locked is told, and waiting for it ends with the context", func(t *testing.T) {
-		spec := b.spec(t)
+		spec := b.target.Spec(t)
 		if err := unix.Flock(int(spec.Disks[1].File.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			t.Fatal(err)
 		}
@@ -214,7 +138,7 @@ func TestFramework(t *testing.T) {
 		}
 	})
 	t.Run("the NIC's socket may be closed after the start", func(t *testing.T) {
-		spec := b.spec(t)
+		spec := b.target.Spec(t)
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -245,7 +169,7 @@ func TestFramework(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec := b.spec(t)
+		spec := b.target.Spec(t)
 		spec.Disks = append(spec.Disks, vm.Disk{File: disk.File, Lock: disk.Lock, Serial: protocol.DiskVolume + "0"})
 		m := start(t, spec)
 		disk.Close() // the spec's files may be closed
@@ -268,7 +192,7 @@ func TestFramework(t *testing.T) {
 		again.Close()
 	})
 	t.Run("programs of the other architecture run by the host's translator", func(t *testing.T) {
-		spec := b.spec(t)
+		spec := b.target.Spec(t)
 		spec.Rosetta = true
 		if m, err := b.driver.Start(t.Context(), spec); !errors.Is(err, vm.ErrUnsupported) {
 			if err == nil {
@@ -306,7 +230,7 @@ func TestFramework(t *testing.T) {
 		if stopPatience > 15*time.Second {
 			t.Fatal("too long to be waited for")
 		}
-		m := start(t, b.spec(t))
+		m := start(t, b.target.Spec(t))
 		configure(t, m, &protocol.Configure{})
 		b.sim.deaf.Store(true)
 		m.Kill()
@@ -324,7 +248,7 @@ func TestFramework(t *testing.T) {
 func TestHostsThatDoNotRestore(t *testing.T) {
 	b := newBench(t)
 	b.sim.noRestore = true
-	spec := b.spec(t)
+	spec := b.target.Spec(t)
 	dir := t.TempDir()
 	open := func(name string) *os.File {
 		f, err := os.Create(filepath.Join(dir, name))

@@ -7,6 +7,8 @@
 //	disk.img       raw and sparse
 //	efi.vars       the firmware's variables; of a Mac, in its place:
 //	auxiliary.img  its auxiliary storage
+//	boot.json      how its last boot went, see Boot
+//	serial.log     the end of what its guest wrote to its serial port since then
 //	lock           held by the process that runs it
 //	socket         of that process, see supervisor.go
 package desktop

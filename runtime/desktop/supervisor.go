@@ -49,6 +49,7 @@ type supervisor struct {
 	machine  vm.Desktop
 	network  *network.Network
 	serial   *os.File
+	record   *record
 	started  time.Time
 	stop     chan bool     // whoever asks for the end, and whether at once
 	gone     chan struct{} // closed when all has ended
@@ -97,6 +98,14 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	machineContext, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	whileStarting := context.AfterFunc(ctx, cancel)
+	s.record = newRecord(s.dir)
+	defer func() {
+		told := err
+		if ctx.Err() != nil {
+			told = nil // somebody asked for it
+		}
+		s.record.end(told)
+	}()
 	defer s.end()
 	if err := s.start(machineContext, o); err != nil {
 		return fmt.Errorf("booting desktop %q: %w", s.m.Name, err)
@@ -167,13 +176,14 @@ func (s *supervisor) start(ctx context.Context, o Options) error {
 	}
 	defer p.files.close()
 	s.network = p.network
+	s.record.reached(PhaseParts)
 	p.files.named = namesDisks(driver)
 	spec := &p.spec
 	spec.Window = o.Window
 	if err := s.addMedium(spec, o, &p.files); err != nil {
 		return err
 	}
-	var serial []io.Writer
+	serial := []io.Writer{s.record}
 	if o.SerialFile != "" {
 		flag := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 		if info, err := os.Stat(o.SerialFile); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
@@ -187,12 +197,11 @@ func (s *supervisor) start(ctx context.Context, o Options) error {
 	if o.Serial != nil {
 		serial = append(serial, o.Serial)
 	}
-	if len(serial) > 0 {
-		spec.Serial = io.MultiWriter(serial...)
-	}
+	spec.Serial = io.MultiWriter(serial...)
 	machine, err := driver.StartDesktop(ctx, *spec)
 	if err == nil {
 		s.machine = machine
+		s.record.reached(PhaseMachine)
 	}
 	return err
 }

@@ -13,7 +13,7 @@ NOTICES     = release/licences/out/THIRD_PARTY_NOTICES.md
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
-.PHONY: all help quickstart setup kernel kernels guest viewer build man notices deb install check test lint typecheck-darwin fuzz recipes bench clean
+.PHONY: all help quickstart setup kernel kernels kernel-full guest viewer build man notices deb install check test lint typecheck-darwin fuzz recipes bench clean
 all: build
 
 help: ## this list
@@ -42,6 +42,12 @@ kernels: ## build the guest kernels for amd64 and arm64
 # processors do not change: neither is looked after, at every turn of a slow,
 # emulated machine.
 GUEST_DEBUG = asyncpreemptoff=1,updatemaxprocs=0
+
+# Another kernel, beside those of the program: with the drivers of clouds, other
+# hypervisors and bare machines, KVM and tracing. What exports disks for them, and
+# tests that need it, take it from the same cache.
+kernel-full: ## build the amd64 kernel of exported disks: every driver, KVM, tracing
+	LUMINA_KERNEL_FRAGMENT=kernel-config/full.config LUMINA_KERNEL_OUT=bin/kernel-full kernel-config/build.sh amd64
 
 # Init and agent, for both architectures, packed for embedding.
 guest: $(GUEST) ## build init and agent for both architectures

@@ -23,6 +23,22 @@ import (
 //go:embed build.sh version common.config amd64.config arm64.config patches
 var inputs embed.FS
 
+// full is the fragment of the full flavour: the drivers of clouds, other
+// hypervisors and bare machines, KVM and tracing. No program carries that kernel,
+// which is as large as all of the others together: Build makes it.
+//
+//go:embed full.config
+var full string
+
+// Full returns the fragment of options with which Build makes the full flavour of
+// an architecture's kernel. own is what an image's own kernel has, and wins.
+func Full(arch, own string) (fragment string, err error) {
+	if arch != "amd64" {
+		return "", fmt.Errorf("the kernel with every driver is there for amd64, not for %q", arch)
+	}
+	return full + "\n" + own, nil
+}
+
 // killGrace is how long a build that is cancelled has to remove what it was
 // writing: half an object file would be taken for a whole one by the next.
 const killGrace = 5 * time.Second

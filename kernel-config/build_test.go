@@ -169,3 +169,14 @@ func TestCheckFragment(t *testing.T) {
 		}
 	}
 }
+
+// The full flavour is one more fragment, over which an image's own wins.
+func TestFull(t *testing.T) {
+	fragment, err := Full("amd64", "CONFIG_NR_CPUS=8\n")
+	if err != nil || CheckFragment(fragment) != nil || !strings.HasSuffix(fragment, "CONFIG_NR_CPUS=8\n") || !strings.Contains(fragment, "\nCONFIG_HYPERV_STORAGE=y\n") {
+		t.Errorf("Full() = %v, %v, %q", err, CheckFragment(fragment), fragment)
+	}
+	if _, err := Full("arm64", ""); err == nil || !strings.Contains(err.Error(), `not for "arm64"`) {
+		t.Errorf("Full(arm64) = %v", err)
+	}
+}

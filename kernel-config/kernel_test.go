@@ -41,10 +41,12 @@ func readFragment(t *testing.T, name string) []string {
 // TestFragments: lines are options or comments, each option is asked for once in all that make one kernel, and
 // the groups between blank lines are sorted, so that a reader finds an option and a merge conflicts where it must.
 func TestFragments(t *testing.T) {
-	for _, arch := range []string{"amd64", "arm64"} {
-		t.Run(arch, func(t *testing.T) {
+	for _, kernel := range [][]string{{"common.config", "amd64.config"}, {"common.config", "arm64.config"}, {"common.config", "amd64.config", "full.config"}} {
+		t.Run(kernel[len(kernel)-1], func(t *testing.T) {
+			// The full flavour may have another value, not the same again.
+			again := map[string]bool{}
 			seen := map[string]string{}
-			for _, name := range []string{"common.config", arch + ".config"} {
+			for _, name := range kernel {
 				var group []string
 				for i, line := range append(readFragment(t, name), "") {
 					at := fmt.Sprintf("%s:%d", name, i+1)
@@ -58,7 +60,9 @@ func TestFragments(t *testing.T) {
 						}
 						group = nil
 					case key != "":
-						if before, ok := seen[key]; ok {
+						other := name == "full.config" && !again[line]
+						again[line] = true
+						if before, ok := seen[key]; ok && !other {
 							t.Errorf("%s: %s was asked for before, at %s", at, key, before)
 						}
 						seen[key] = at
@@ -88,8 +92,22 @@ func TestPromises(t *testing.T) {
 		"systemd's README, required":      {"CGROUPS", "INOTIFY_USER", "SIGNALFD", "TIMERFD", "EPOLL", "UNIX", "SYSFS", "PROC_FS", "FHANDLE", "DEVTMPFS", "MULTIUSER"},
 		"JITs, debuggers, language tools": {"IO_URING", "USERFAULTFD", "MEMBARRIER", "RSEQ", "FUTEX_PI", "CHECKPOINT_RESTORE", "PERF_EVENTS"},
 	}
+	promised(t, promises, "common.config")
+	promised(t, map[string][]string{
+		"Azure and Hyper-V":        {"HYPERV", "HYPERV_STORAGE", "HYPERV_NET", "DRM_HYPERV", "HYPERV_KEYBOARD", "PCI_HYPERV", "MICROSOFT_MANA", "MLX5_CORE_EN"},
+		"Amazon":                   {"ENA_ETHERNET", "IXGBEVF", "XEN_BLKDEV_FRONTEND", "HOTPLUG_PCI"},
+		"Google":                   {"GVE", "IDPF"},
+		"VMware and VirtualBox":    {"VMWARE_PVSCSI", "VMXNET3", "DRM_VMWGFX", "FUSION_SPI", "PCNET32", "DRM_VBOXVIDEO"},
+		"bare machines":            {"ATA_PIIX", "E1000E", "IGB", "IXGBE", "R8169", "BNXT", "USB_EHCI_HCD", "USB_UAS", "TCG_TIS", "CPU_MITIGATIONS", "IRQ_REMAP"},
+		"a guest that is a host":   {"VIRTUALIZATION", "KVM", "KVM_AMD", "KVM_INTEL", "VHOST_NET", "VHOST_VSOCK"},
+		"exits of KVM are counted": {"FTRACE", "HIST_TRIGGERS", "DEBUG_FS"},
+	}, "full.config")
+}
+
+func promised(t *testing.T, promises map[string][]string, fragment string) {
+	t.Helper()
 	have := map[string]bool{}
-	for _, line := range readFragment(t, "common.config") {
+	for _, line := range readFragment(t, fragment) {
 		if !strings.HasPrefix(line, "#") {
 			have[option(line)] = true
 		}
@@ -97,7 +115,7 @@ func TestPromises(t *testing.T) {
 	for promise, names := range promises {
 		for _, name := range names {
 			if !have["CONFIG_"+name] {
-				t.Errorf("%s: CONFIG_%s is not asked for", promise, name)
+				t.Errorf("%s: CONFIG_%s is not asked for in %s", promise, name, fragment)
 			}
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
-	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
 )
 
@@ -27,8 +26,7 @@ func open(t *testing.T, fake *vmtest.Fake) *runtime.Runtime {
 	if err := vmtest.InstallImage(t.Context(), home, "img", image.Config{WorkingDir: home, Env: []string{"FROM=image"}}); err != nil {
 		t.Fatal(err)
 	}
-	vm.Register("fake", func() (vm.Driver, error) { return fake, nil })
-	r, err := runtime.Open(runtime.Options{Home: home, Driver: "fake"})
+	r, err := runtime.Open(runtime.Options{Home: home, Driver: fake})
 	if err != nil {
 		t.Fatal(err)
 	}

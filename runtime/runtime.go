@@ -15,7 +15,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/abdul-abdi/lumina/runtime/cgroup"
+	"github.com/abdul-abdi/lumina/runtime/driver"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -26,8 +26,8 @@ import (
 type Options struct {
 	// Home is the state directory; ~/.lumina when empty.
 	Home string
-	// Driver is the name of the VM driver; this system's own when empty.
-	Driver string
+	// Driver runs the VMs; this system's own when nil.
+	Driver vm.Driver
 }
 
 // Runtime is a state directory and the driver that runs its images.
@@ -62,13 +62,14 @@ func Open(options Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	driver, err := vm.Open(options.Driver)
-	if err != nil {
-		return nil, err
+	if options.Driver == nil {
+		if options.Driver, err = driver.New(driver.Options{}); err != nil {
+			return nil, err
+		}
 	}
 	return &Runtime{
 		Images:    image.NewStore(filepath.Join(home, "images")),
-		Driver:    driver,
+		Driver:    options.Driver,
 		Templates: template.NewStore(filepath.Join(home, "cache", "templates")),
 		Volumes:   volume.NewStore(filepath.Join(home, "volumes")),
 		home:      home,
@@ -81,7 +82,9 @@ func (r *Runtime) Home() string { return r.home }
 // Clean removes what processes left that were killed: half-made images and
 // scratch disks.
 func (r *Runtime) Clean(ctx context.Context) (image.Left, error) {
-	cgroup.Clean()
+	if d, ok := r.Driver.(vm.Cleaner); ok {
+		d.Clean()
+	}
 	left, err := r.Images.Clean()
 	if err == nil {
 		err = r.Volumes.Clean()

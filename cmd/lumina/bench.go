@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/abdul-abdi/lumina/runtime"
 )
 
 // sample is how long one thing took, many times, in milliseconds.
@@ -110,7 +108,7 @@ func newBenchRunCommand(env *environment) *cobra.Command {
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			r, err := env.openRuntime()
 			if err != nil {
 				return err
 			}

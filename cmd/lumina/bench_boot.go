@@ -54,7 +54,7 @@ func newBenchBootCommand(env *environment) *cobra.Command {
 					return usageError{err}
 				}
 			}
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			r, err := env.openRuntime()
 			if err != nil {
 				return err
 			}

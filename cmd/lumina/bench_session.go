@@ -62,7 +62,7 @@ func newBenchSessionCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := session.Start(ctx, me.path, []string{superviseCommand}, session.Options{Home: home, VM: runtime.VMOptions{Image: image}})
+			s, err := env.supervised(ctx, session.Options{Home: home, VM: runtime.VMOptions{Image: image}})
 			if err != nil {
 				return err
 			}

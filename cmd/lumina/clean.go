@@ -9,7 +9,6 @@ import (
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/release"
-	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
@@ -23,7 +22,7 @@ func newCleanCommand(env *environment) *cobra.Command {
 		Short: "Remove what crashed processes left behind",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			r, err := env.openRuntime()
 			if err != nil {
 				return err
 			}

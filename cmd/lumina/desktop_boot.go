@@ -31,6 +31,9 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 			if o.Home, err = runtime.Home(env.getenv("LUMINA_HOME")); err != nil {
 				return err
 			}
+			if o.Driver, err = env.driver(); err != nil {
+				return err
+			}
 			reserve, err := diskReserve(env)
 			if err != nil {
 				return err
@@ -141,7 +144,11 @@ func newSuperviseDesktopCommand(env *environment) *cobra.Command {
 		Hidden: true,
 		Args:   usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return desktop.Main(c.Context(), env.stdin)
+			driver, err := env.driver()
+			if err != nil {
+				return err
+			}
+			return desktop.Main(c.Context(), env.stdin, driver)
 		},
 	}
 }

@@ -54,7 +54,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 			if err := checkDesktop(r.Architecture, r.CPUs, r.Memory, r.Network); err != nil {
 				return usageError{err}
 			}
-			driver, err := desktop.Driver()
+			driver, err := env.desktopDriver()
 			if err != nil {
 				return err
 			}

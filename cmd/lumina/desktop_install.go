@@ -39,7 +39,7 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 					return err
 				}
 			}
-			driver, err := desktop.Driver()
+			driver, err := env.desktopDriver()
 			if err != nil {
 				return err
 			}

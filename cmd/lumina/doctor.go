@@ -29,7 +29,7 @@ func newDoctorCommand(env *environment) *cobra.Command {
 			if medium != "" {
 				return reportChecks(env, examineMedium(medium))
 			}
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			r, err := env.openRuntime()
 			if err != nil {
 				return err
 			}

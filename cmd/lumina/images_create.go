@@ -86,7 +86,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	}
 	ctx, cancel := f.limit(ctx, "creating", name)
 	defer cancel()
-	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	rt, err := env.openRuntime()
 	if err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ cosign verify --key cosign.pub --insecure-ignore-tlog=true REF.`,
 			if err != nil {
 				return err
 			}
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			r, err := env.openRuntime()
 			if err != nil {
 				return err
 			}

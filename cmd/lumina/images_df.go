@@ -35,7 +35,7 @@ are those of RUN --mount=type=cache.`,
 			if err != nil {
 				return err
 			}
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			r, err := env.openRuntime()
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ remove. A build that needed such a layer makes it again.`,
 			if !all && !mounts && age == 0 && size == 0 {
 				return usageError{fmt.Errorf("what is to go? --all, --size, --age or --mounts; see %s --help", c.CommandPath())}
 			}
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			r, err := env.openRuntime()
 			if err != nil {
 				return err
 			}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/oci"
-	"github.com/abdul-abdi/lumina/runtime"
 )
 
 func newImagesSaveCommand(env *environment) *cobra.Command {
@@ -28,7 +27,7 @@ An archive takes the place of a file of that name. No path has a colon.`,
 			if err != nil {
 				return usageError{err}
 			}
-			r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+			r, err := env.openRuntime()
 			if err != nil {
 				return err
 			}

@@ -4,8 +4,22 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
+
+	"github.com/abdul-abdi/lumina/runtime/driver"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
+
+// hostDriver is this system's, as the environment asks for it.
+func hostDriver() (vm.Driver, error) {
+	d, err := driver.New(driver.Options{Accelerator: os.Getenv("LUMINA_ACCEL"), ControlGroup: os.Getenv("LUMINA_CGROUP")})
+	if errors.Is(err, driver.ErrOptions) {
+		return nil, usageError{fmt.Errorf("LUMINA_ACCEL: %w", err)}
+	}
+	return d, err
+}
 
 func main() {
 	keepInherited()
@@ -20,5 +34,6 @@ func main() {
 		getenv:    os.Getenv,
 		lookupEnv: os.LookupEnv,
 		signals:   signals,
+		driver:    hostDriver,
 	}))
 }

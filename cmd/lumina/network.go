@@ -193,7 +193,7 @@ func runNetwork(ctx context.Context, env *environment, members []member, timeout
 	}
 	wires := network.NewSwitch()
 	defer wires.Close()
-	sessions, err := startMembers(ctx, wires, members)
+	sessions, err := startMembers(ctx, env, wires, members)
 	// Whatever ends the network ends all of it.
 	defer stopAll(sessions)
 	if err != nil {
@@ -243,11 +243,7 @@ func runNetwork(ctx context.Context, env *environment, members []member, timeout
 
 // startMembers starts all sessions at once. Those that did start are returned
 // with an error, too.
-func startMembers(ctx context.Context, wires *network.Switch, members []member) ([]*session.Session, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("finding the lumina program: %w", err)
-	}
+func startMembers(ctx context.Context, env *environment, wires *network.Switch, members []member) ([]*session.Session, error) {
 	sessions, errs := make([]*session.Session, len(members)), make([]error, len(members))
 	var wg sync.WaitGroup
 	for i := range members {
@@ -262,7 +258,7 @@ func startMembers(ctx context.Context, wires *network.Switch, members []member) 
 		members[i].Wire = wire
 		wg.Go(func() {
 			defer wire.Close()
-			sessions[i], errs[i] = session.Start(ctx, program, []string{superviseCommand}, members[i].Options)
+			sessions[i], errs[i] = env.supervised(ctx, members[i].Options)
 		})
 	}
 	wg.Wait()

@@ -50,7 +50,7 @@ runs' were, else 1.`,
 }
 
 func runPool(ctx context.Context, env *environment, vm *vmFlags, options runtime.RunOptions, size, count int) error {
-	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	r, err := env.openRuntime()
 	if err != nil {
 		return err
 	}

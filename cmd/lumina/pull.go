@@ -229,7 +229,7 @@ func (f *createFlags) pull(ctx context.Context, env *environment, name, from str
 	}
 	ctx, cancel := f.limit(ctx, "pulling", name)
 	defer cancel()
-	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	rt, err := env.openRuntime()
 	if err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func checkRecipe(env *environment, name string) error {
 	if err != nil {
 		return err
 	}
-	rt, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	rt, err := env.openRuntime()
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,10 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/desktop"
 	"github.com/abdul-abdi/lumina/runtime/desktop/viewer"
 	"github.com/abdul-abdi/lumina/runtime/printable"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // Exit codes of the contract, beside the command's own and 128+n for signal n.
@@ -38,6 +40,26 @@ type environment struct {
 	// signals are those that ask the program to end, for the command in a VM to take
 	// while it runs; nil for none.
 	signals <-chan syscall.Signal
+	// driver makes what runs VMs, for the commands that start some.
+	driver func() (vm.Driver, error)
+}
+
+// openRuntime opens the state directory, with the driver.
+func (env *environment) openRuntime() (*runtime.Runtime, error) {
+	driver, err := env.driver()
+	if err != nil {
+		return nil, err
+	}
+	return runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME"), Driver: driver})
+}
+
+// desktopDriver is the driver as one that runs desktops.
+func (env *environment) desktopDriver() (vm.DesktopDriver, error) {
+	driver, err := env.driver()
+	if err != nil {
+		return nil, err
+	}
+	return desktop.Driver(driver)
 }
 
 // interrupted is the cause of a context that a signal ended.

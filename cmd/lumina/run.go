@@ -266,7 +266,7 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 	if err != nil {
 		return err
 	}
-	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	r, err := env.openRuntime()
 	if err != nil {
 		return err
 	}

@@ -114,11 +114,7 @@ func startSession(ctx context.Context, env *environment, vm *vmFlags, o session.
 			return report.fail(err)
 		}
 	}
-	program, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("finding the lumina program: %w", err)
-	}
-	s, err := session.Start(ctx, program, []string{superviseCommand}, o)
+	s, err := env.supervised(ctx, o)
 	if err != nil {
 		return report.fail(err)
 	}
@@ -139,6 +135,18 @@ func startSession(ctx context.Context, env *environment, vm *vmFlags, o session.
 	return printJSON(env.stdout, row)
 }
 
+// supervised starts a session whose process is this program.
+func (env *environment) supervised(ctx context.Context, o session.Options) (_ *session.Session, err error) {
+	if o.Driver, err = env.driver(); err != nil {
+		return nil, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding the lumina program: %w", err)
+	}
+	return session.Start(ctx, program, []string{superviseCommand}, o)
+}
+
 // superviseCommand is the hidden command that a session's process runs.
 const superviseCommand = "__supervise"
 
@@ -148,7 +156,11 @@ func newSuperviseCommand(env *environment) *cobra.Command {
 		Hidden: true,
 		Args:   usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return session.Main(c.Context(), env.stdin)
+			driver, err := env.driver()
+			if err != nil {
+				return err
+			}
+			return session.Main(c.Context(), env.stdin, driver)
 		},
 	}
 }

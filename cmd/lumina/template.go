@@ -56,7 +56,7 @@ func newTemplateCommand(env *environment) *cobra.Command {
 }
 
 func makeTemplate(ctx context.Context, env *environment, options runtime.VMOptions) error {
-	r, err := runtime.Open(runtime.Options{Home: env.getenv("LUMINA_HOME")})
+	r, err := env.openRuntime()
 	if err != nil {
 		return err
 	}

@@ -32,12 +32,9 @@ const (
 
 var made atomic.Int64
 
-// Delegated is the directory in which this process can make groups: $LUMINA_CGROUP,
-// or the nearest above its own that is this user's; "" where there is none.
+// Delegated is the directory in which this process can make groups: the nearest above
+// its own that is this user's; "" where there is none.
 func Delegated() string {
-	if dir := os.Getenv("LUMINA_CGROUP"); dir != "" {
-		return dir
-	}
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return ""
@@ -66,9 +63,9 @@ func find(mount, self string, superuser bool) string {
 	return ""
 }
 
-// New makes a group with limits below dir, which is of Delegated's.
+// New makes a group with limits below dir.
 func New(dir string, l Limits) (*Group, error) {
-	sweep(dir)
+	Clean(dir)
 	g := &Group{dir: filepath.Join(dir, fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), made.Add(1)))}
 	if err := os.Mkdir(g.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making a control group: %w", err)
@@ -113,16 +110,9 @@ func (g *Group) Remove() error {
 	return nil
 }
 
-// Clean removes the groups of processes that were killed, or did not wait for the
-// end of theirs.
-func Clean() {
-	if dir := Delegated(); dir != "" {
-		sweep(dir)
-	}
-}
-
-// sweep removes the groups of processes that were killed.
-func sweep(dir string) {
+// Clean removes the groups in dir of processes that were killed, or did not wait for
+// the end of theirs.
+func Clean(dir string) {
 	groups, _ := filepath.Glob(filepath.Join(dir, prefix+"*")) // fails for bad patterns only
 	for _, g := range groups {
 		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(g), prefix), "-")

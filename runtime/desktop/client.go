@@ -148,7 +148,7 @@ type outcome struct {
 // Start boots a desktop in a process of its own, which runs program with args
 // and is expected to call Main.
 func Start(ctx context.Context, program string, args []string, o Options) (*Client, error) {
-	policy, err := supervise.Policy(program, o.Home)
+	policy, err := supervise.Policy(program, o.Home, o.Driver)
 	if err != nil {
 		return nil, fmt.Errorf("booting desktop %q: %w", o.ID, err)
 	}
@@ -167,13 +167,15 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Clie
 	return Open(o.Home, o.ID)
 }
 
-// Main is the process that Start makes.
-func Main(ctx context.Context, stdin io.Reader) error {
+// Main is the process that Start makes; driver runs its desktop, and is this system's
+// own when nil.
+func Main(ctx context.Context, stdin io.Reader, driver vm.Driver) error {
 	var o Options
 	report, err := supervise.Main(stdin, &o)
 	if err != nil {
 		return err
 	}
+	o.Driver = driver
 	err = Supervise(ctx, o, func(err error) {
 		var out outcome
 		if err != nil {

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/driver"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
@@ -353,11 +354,12 @@ func (s *Store) Remove(id string) error {
 	return os.RemoveAll(gone)
 }
 
-// Driver opens the driver that runs desktops on this system.
-func Driver() (vm.DesktopDriver, error) {
-	d, err := vm.Open("")
-	if err != nil {
-		return nil, err
+// Driver is d as one that runs desktops; this system's own when d is nil.
+func Driver(d vm.Driver) (_ vm.DesktopDriver, err error) {
+	if d == nil {
+		if d, err = driver.New(driver.Options{}); err != nil {
+			return nil, err
+		}
 	}
 	desktops, ok := d.(vm.DesktopDriver)
 	if !ok {

@@ -37,6 +37,9 @@ type Options struct {
 	Serial     io.Writer `json:"-"`
 	// Timeout ends the desktop after a time; 0: never.
 	Timeout time.Duration `json:"timeout,omitempty"`
+	// Driver runs the desktop; this system's own when nil. The process that Start makes
+	// is given its own, see [Main].
+	Driver vm.Driver `json:"-"`
 }
 
 // NoMedium is for Options.Medium.
@@ -161,7 +164,7 @@ func (s *supervisor) end() {
 
 // start opens what the machine is made of, and starts it.
 func (s *supervisor) start(ctx context.Context, o Options) error {
-	driver, err := Driver()
+	driver, err := Driver(o.Driver)
 	if err != nil {
 		return err
 	}

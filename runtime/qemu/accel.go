@@ -28,6 +28,15 @@ const (
 	TCG Accelerator = "tcg" // software emulation, everywhere
 )
 
+// ParseAccelerator reads the name of one; "" is that of none.
+func ParseAccelerator(s string) (Accelerator, error) {
+	switch a := Accelerator(s); a {
+	case "", KVM, HVF, TCG:
+		return a, nil
+	}
+	return "", fmt.Errorf("accelerator %q: want %s, %s or %s", s, KVM, HVF, TCG)
+}
+
 // args chooses the processor. One that virtualizes in its turn is for those who ask
 // for it: it is much more of KVM than a guest needs to reach.
 func (a Accelerator) args(m machine, nested bool) []string {
@@ -86,10 +95,10 @@ type Verdict struct {
 }
 
 // Probe finds out which accelerator to use, by booting spec's kernel: some
-// hosts have the device and cannot run a stock guest. The verdict is kept in
-// cacheDir until QEMU, the kernel of the host or the guest's changes.
-func Probe(ctx context.Context, spec vm.Spec, cacheDir string) (Verdict, error) {
-	return probe(ctx, spec.Arch, guestOf(spec), cacheDir, func(ctx context.Context, a Accelerator) error { return try(ctx, spec, a) })
+// hosts have the device and cannot run a stock guest. The verdict is kept
+// until QEMU, the kernel of the host or the guest's changes.
+func (d *Driver) Probe(ctx context.Context, spec vm.Spec) (Verdict, error) {
+	return d.probe(ctx, spec.Arch, guestOf(spec), func(ctx context.Context, a Accelerator) error { return d.try(ctx, spec, a) })
 }
 
 // guestOf is what a verdict depends on of a guest.
@@ -101,20 +110,20 @@ func guestOf(spec vm.Spec) any {
 }
 
 // probe finds out which accelerator to use for a guest, which try boots.
-func probe(ctx context.Context, arch string, guest any, cacheDir string, try func(context.Context, Accelerator) error) (Verdict, error) {
-	path := verdictPath(cacheDir, arch, guest)
+func (d *Driver) probe(ctx context.Context, arch string, guest any, try func(context.Context, Accelerator) error) (Verdict, error) {
+	path := d.verdictPath(arch, guest)
 	var v Verdict
 	if b, err := statefile.Read(path, maxVerdict); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" && (v.Until.IsZero() || time.Now().Before(v.Until)) {
 		return v, nil
 	}
-	v, err := judge(ctx, arch, try)
+	v, err := d.judge(ctx, arch, probeTimeout, try)
 	if err != nil {
 		return Verdict{}, err
 	}
 	v.TSC = measureTSC()
 	b, err := json.Marshal(v)
 	if err == nil {
-		err = os.MkdirAll(cacheDir, 0o700)
+		err = os.MkdirAll(d.cacheDir, 0o700)
 	}
 	if err == nil {
 		err = durable.Replace(path, b, 0o600)
@@ -125,13 +134,10 @@ func probe(ctx context.Context, arch string, guest any, cacheDir string, try fun
 	return v, nil
 }
 
-func judge(ctx context.Context, arch string, try func(context.Context, Accelerator) error) (Verdict, error) {
-	return judgeWithin(ctx, arch, probeTimeout, try)
-}
-
-func judgeWithin(ctx context.Context, arch string, limit time.Duration, try func(context.Context, Accelerator) error) (Verdict, error) {
-	if forced := os.Getenv("LUMINA_ACCEL"); forced != "" {
-		return Verdict{Accelerator: Accelerator(forced), Reason: "LUMINA_ACCEL is set"}, nil
+// judge tries the accelerator that this host may have, for a limited time.
+func (d *Driver) judge(ctx context.Context, arch string, limit time.Duration, try func(context.Context, Accelerator) error) (Verdict, error) {
+	if forced := d.options.Accelerator; forced != "" {
+		return Verdict{Accelerator: forced, Reason: "it was asked for"}, nil
 	}
 	want, err := hardware(arch)
 	if want == TCG {
@@ -154,24 +160,24 @@ func judgeWithin(ctx context.Context, arch string, limit time.Duration, try func
 	return Verdict{Accelerator: want}, nil
 }
 
-func verdictPath(cacheDir, arch string, guest any) string {
-	return filepath.Join(cacheDir, "accelerator-"+fingerprint(arch, guest)+".json")
+func (d *Driver) verdictPath(arch string, guest any) string {
+	return filepath.Join(d.cacheDir, "accelerator-"+d.fingerprint(arch, guest)+".json")
 }
 
 // desktopGuest is what the verdict on desktops' machines depends on.
 const desktopGuest = "desktop"
 
 // forget has the next probe try anew.
-func forget(spec vm.Spec, cacheDir string) {
+func (d *Driver) forget(spec vm.Spec) {
 	for _, guest := range []any{guestOf(spec), desktopGuest} {
-		_ = os.Remove(verdictPath(cacheDir, spec.Arch, guest)) // it may not be there
+		_ = os.Remove(d.verdictPath(spec.Arch, guest)) // it may not be there
 	}
 }
 
 // fingerprint names what a verdict depends on.
-func fingerprint(arch string, guest any) string {
+func (d *Driver) fingerprint(arch string, guest any) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "verdict 4", arch, guest, os.Getenv("LUMINA_ACCEL"))
+	fmt.Fprintln(h, "verdict 5", arch, guest, d.options.Accelerator)
 	for _, f := range []string{"/proc/sys/kernel/osrelease", "/proc/sys/kernel/random/boot_id"} {
 		b, _ := os.ReadFile(f) // not there on other systems
 		h.Write(b)
@@ -191,9 +197,9 @@ func fingerprint(arch string, guest any) string {
 }
 
 // try boots a guest without disks until its agent greets.
-func try(ctx context.Context, spec vm.Spec, a Accelerator) error {
+func (d *Driver) try(ctx context.Context, spec vm.Spec, a Accelerator) error {
 	spec.Disks, spec.Network, spec.CPUs, spec.Memory = nil, nil, 1, 256<<20
-	p, err := start(ctx, spec, Verdict{Accelerator: a})
+	p, err := d.start(ctx, spec, Verdict{Accelerator: a})
 	if err != nil {
 		return err
 	}

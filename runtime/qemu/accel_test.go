@@ -18,12 +18,12 @@ func TestVerdictsThatMayBeWrong(t *testing.T) {
 	if _, err := hardware(runtime.GOARCH); err != nil {
 		t.Skipf("this host has no accelerator to judge: %v", err)
 	}
-	t.Setenv("LUMINA_ACCEL", "")
 	dir := t.TempDir()
+	d := &Driver{cacheDir: dir}
 	tries := 0
 	verdict := func(err error) Verdict {
 		t.Helper()
-		v, probeErr := probe(t.Context(), runtime.GOARCH, int64(1), dir, func(context.Context, Accelerator) error {
+		v, probeErr := d.probe(t.Context(), runtime.GOARCH, int64(1), func(context.Context, Accelerator) error {
 			tries++
 			return err
 		})
@@ -33,7 +33,7 @@ func TestVerdictsThatMayBeWrong(t *testing.T) {
 		return v
 	}
 	// Slow: as if the time had passed.
-	v, err := judgeWithin(t.Context(), runtime.GOARCH, time.Millisecond, func(ctx context.Context, _ Accelerator) error {
+	v, err := d.judge(t.Context(), runtime.GOARCH, time.Millisecond, func(ctx context.Context, _ Accelerator) error {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	})
@@ -50,7 +50,7 @@ func TestVerdictsThatMayBeWrong(t *testing.T) {
 		t.Errorf("%d probes, want one: its verdict is kept", tries)
 	}
 	spec := vm.Spec{Arch: runtime.GOARCH}
-	forget(spec, dir) // of a kernel that is none, size 0
+	d.forget(spec) // of a kernel that is none, size 0
 	if verdict(broken); tries != 1 {
 		t.Error("another kernel's verdict was forgotten")
 	}
@@ -63,7 +63,7 @@ func TestVerdictsThatMayBeWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec.Kernel = kernel
-	forget(spec, dir)
+	d.forget(spec)
 	if verdict(broken); tries != 2 {
 		t.Errorf("%d probes, want two: the verdict was forgotten", tries)
 	}

@@ -32,13 +32,13 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 	checks := []vm.Check{
 		qemu,
 		{Name: "transport", Status: vm.CheckOK, Detail: "virtio-serial"},
-		checkConfinement(),
+		checkConfinement(d.controlGroup()),
 	}
 	if spec.Kernel == nil {
 		return checks
 	}
-	forget(spec, d.cacheDir)
-	verdict, err := Probe(ctx, spec, d.cacheDir)
+	d.forget(spec)
+	verdict, err := d.Probe(ctx, spec)
 	switch {
 	case err != nil:
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckFail, Detail: err.Error()})

@@ -42,13 +42,13 @@ func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desk
 	if err != nil {
 		return nil, err
 	}
-	verdict, err := probe(ctx, spec.Arch, desktopGuest, d.cacheDir, func(ctx context.Context, a Accelerator) error {
+	verdict, err := d.probe(ctx, spec.Arch, desktopGuest, func(ctx context.Context, a Accelerator) error {
 		return d.tryDesktop(ctx, spec.Arch, fw, a)
 	})
 	if err != nil {
 		return nil, err
 	}
-	m, err := startDesktop(ctx, spec, fw, verdict.Accelerator)
+	m, err := d.startDesktop(ctx, spec, fw, verdict.Accelerator)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (d *Driver) tryDesktop(ctx context.Context, arch string, fw firmware, a Acc
 		return err
 	}
 	spoke := &signal{c: make(chan struct{})}
-	m, err := startDesktop(ctx, vm.DesktopSpec{Arch: arch, CPUs: 1, Memory: 256 << 20, Variables: variables, Serial: spoke}, fw, a)
+	m, err := d.startDesktop(ctx, vm.DesktopSpec{Arch: arch, CPUs: 1, Memory: 256 << 20, Variables: variables, Serial: spoke}, fw, a)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ var (
 	_ vm.Viewer  = (*desktop)(nil)
 )
 
-func startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accelerator) (*desktop, error) {
+func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accelerator) (*desktop, error) {
 	line, err := newDesktopCommand(spec, fw, a)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accel
 	if spec.Serial != nil {
 		p.output = io.MultiWriter(p.console, spec.Serial)
 	}
-	if err := p.launch(ctx, spec.Arch, line); err != nil {
+	if err := p.launch(ctx, spec.Arch, line, d.controlGroup()); err != nil {
 		return nil, err
 	}
 	qmp, err := openMonitor(p.control)

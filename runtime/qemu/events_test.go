@@ -16,7 +16,7 @@ func TestStoppedMachineEnds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("with -short: it runs QEMU")
 	}
-	d := New()
+	d := New(Options{})
 	fw, err := findFirmware(runtime.GOARCH)
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +29,7 @@ func TestStoppedMachineEnds(t *testing.T) {
 	if err := d.WriteVariables(runtime.GOARCH, variables); err != nil {
 		t.Fatal(err)
 	}
-	m, err := startDesktop(t.Context(), vm.DesktopSpec{Arch: runtime.GOARCH, CPUs: 1, Memory: 256 << 20, Variables: variables}, fw, TCG)
+	m, err := d.startDesktop(t.Context(), vm.DesktopSpec{Arch: runtime.GOARCH, CPUs: 1, Memory: 256 << 20, Variables: variables}, fw, TCG)
 	if err != nil {
 		t.Fatal(err)
 	}

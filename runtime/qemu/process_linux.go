@@ -19,9 +19,9 @@ import (
 // start starts QEMU, confined, so that the kernel kills it when this process
 // ends, however it ends. The kernel ties that to the thread that forked: it is
 // kept until QEMU has ended.
-func (p *process) start(cmd *exec.Cmd, line *command) error {
+func (p *process) start(cmd *exec.Cmd, line *command, groups string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	group, err := newGroup(line)
+	group, err := newGroup(line, groups)
 	if err != nil {
 		return err
 	}
@@ -57,10 +57,9 @@ func resident(line *command) int64 {
 	return 1536 << 20
 }
 
-// newGroup makes the control group of a QEMU; nil where none can be had. It gets
+// newGroup makes the control group of a QEMU in dir; nil where none can be had. It gets
 // the processors of its guest, and one for what it does itself.
-func newGroup(line *command) (*cgroup.Group, error) {
-	dir := cgroup.Delegated()
+func newGroup(line *command, dir string) (*cgroup.Group, error) {
 	if dir == "" || line.window {
 		return nil, nil
 	}
@@ -155,7 +154,7 @@ func giveMemory(f *os.File) error {
 }
 
 // checkConfinement says what holds QEMU beside its own sandbox.
-func checkConfinement() vm.Check {
+func checkConfinement(groups string) vm.Check {
 	on := []string{"QEMU's seccomp sandbox, and one around it", "limits on memory and files"}
 	if os.Geteuid() == 0 {
 		on = append(on, "no capabilities", "a user of its own for each VM")
@@ -166,8 +165,8 @@ func checkConfinement() vm.Check {
 	} else {
 		check.Status, check.Remedy = vm.CheckWarn, "use a kernel with Landlock (5.13 or newer, in the list of lsm=): a QEMU that a guest has taken over can read what its user can"
 	}
-	if dir := cgroup.Delegated(); dir != "" {
-		on = append(on, "control groups below "+dir)
+	if groups != "" {
+		on = append(on, "control groups below "+groups)
 	}
 	check.Detail = strings.Join(on, ", ")
 	return check

@@ -12,7 +12,7 @@ import (
 
 // start starts QEMU in a process group of its own, so that a terminal's Ctrl-C
 // does not reach it. Only Linux can tie its life to ours.
-func (p *process) start(cmd *exec.Cmd, _ *command) error {
+func (p *process) start(cmd *exec.Cmd, _ *command, _ string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -21,7 +21,7 @@ func (p *process) start(cmd *exec.Cmd, _ *command) error {
 	return nil
 }
 
-func checkConfinement() vm.Check {
+func checkConfinement(string) vm.Check {
 	return vm.Check{Name: "confinement", Status: vm.CheckWarn, Detail: "QEMU has the rights of its user: only Linux can confine it further"}
 }
 

@@ -23,27 +23,33 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
-// Name is the driver's name in [vm.Register].
-const Name = "qemu"
-
 // consoleTail is the default of [vm.Spec.ConsoleTail], in bytes.
 const consoleTail = 16 << 10
 
-func init() { vm.Register(Name, func() (vm.Driver, error) { return New(), nil }) }
+// Options are what a user decides. Zero values mean that the driver finds out for
+// itself.
+type Options struct {
+	// Accelerator is how guests are run; the one that this host has when empty.
+	Accelerator Accelerator
+	// ControlGroup is the directory in which each QEMU gets a control group; what was
+	// delegated to this user when empty.
+	ControlGroup string
+}
 
 // Driver starts machines.
 type Driver struct {
 	cacheDir string
+	options  Options
 }
 
 // New makes a driver. It remembers what it finds out about the host in the
 // user's cache directory.
-func New() *Driver {
+func New(o Options) *Driver {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		dir = os.TempDir()
 	}
-	return &Driver{cacheDir: filepath.Join(dir, "lumina")}
+	return &Driver{cacheDir: filepath.Join(dir, "lumina"), options: o}
 }
 
 var _ vm.Driver = (*Driver)(nil)
@@ -53,11 +59,11 @@ var ErrNotInstalled = errors.New("QEMU is not installed")
 
 // Start is part of [vm.Driver].
 func (d *Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
-	verdict, err := Probe(ctx, spec, d.cacheDir)
+	verdict, err := d.Probe(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(ctx, spec, verdict)
+	p, err := d.start(ctx, spec, verdict)
 	if err != nil {
 		return nil, err
 	}
@@ -77,17 +83,37 @@ func find(arch string) (string, error) {
 	return path, nil
 }
 
-var _ vm.Installed = (*Driver)(nil)
+var (
+	_ vm.Installed = (*Driver)(nil)
+	_ vm.Cleaner   = (*Driver)(nil)
+)
 
 // Installation is part of [vm.Installed].
-func (*Driver) Installation() []string {
-	var files []string
+func (d *Driver) Installation() (reads, writes []string) {
 	for _, m := range machines {
 		if program, err := exec.LookPath(m.binary); err == nil {
-			files = append(files, installation(program)...)
+			reads = append(reads, installation(program)...)
 		}
 	}
-	return files
+	if dir := d.controlGroup(); dir != "" {
+		writes = append(writes, dir)
+	}
+	return reads, writes
+}
+
+// Clean is part of [vm.Cleaner].
+func (d *Driver) Clean() {
+	if dir := d.controlGroup(); dir != "" {
+		cgroup.Clean(dir)
+	}
+}
+
+// controlGroup is the directory in which each QEMU gets a group; "" for none.
+func (d *Driver) controlGroup() string {
+	if d.options.ControlGroup != "" {
+		return d.options.ControlGroup
+	}
+	return cgroup.Delegated()
 }
 
 // installation is a program with its libraries and firmware, wherever it was
@@ -101,13 +127,13 @@ func installation(program string) []string {
 }
 
 // start boots a machine and greets its agent.
-func start(ctx context.Context, spec vm.Spec, v Verdict) (*process, error) {
+func (d *Driver) start(ctx context.Context, spec vm.Spec, v Verdict) (*process, error) {
 	line, err := newCommand(machines[spec.Arch], v, spec, nil)
 	if err != nil {
 		return nil, err
 	}
 	p := newProcess(line, spec.ConsoleTail)
-	if err := p.launch(ctx, spec.Arch, line); err != nil {
+	if err := p.launch(ctx, spec.Arch, line, d.controlGroup()); err != nil {
 		return nil, err
 	}
 	go p.listen()
@@ -162,8 +188,8 @@ func (p *process) follow(m *monitor) {
 	m.follow(p.event, func() { close(p.followed) })
 }
 
-// launch starts QEMU.
-func (p *process) launch(ctx context.Context, arch string, line *command) error {
+// launch starts QEMU, in a control group below groups, if that is not empty.
+func (p *process) launch(ctx context.Context, arch string, line *command, groups string) error {
 	defer line.close()
 	path, err := find(arch)
 	if err != nil {
@@ -180,7 +206,7 @@ func (p *process) launch(ctx context.Context, arch string, line *command) error 
 	cmd.ExtraFiles = line.files
 	cmd.Stdout, cmd.Stderr = p.output, p.stderr
 	cmd.Env = environ(line.window)
-	if err := p.start(cmd, line); err != nil {
+	if err := p.start(cmd, line, groups); err != nil {
 		p.cancel()
 		p.hangUp()
 		return fmt.Errorf("starting %s: %w", path, err)

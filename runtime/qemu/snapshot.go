@@ -34,7 +34,7 @@ func (d *Driver) Fingerprint(ctx context.Context, spec vm.Spec) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	verdict, err := Probe(ctx, spec, d.cacheDir)
+	verdict, err := d.Probe(ctx, spec)
 	if err != nil {
 		return "", err
 	}
@@ -57,7 +57,7 @@ const restoredFrom = 1 << 16
 
 // Save is part of [vm.Snapshotter].
 func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare func(context.Context, vm.Machine) error) error {
-	verdict, err := Probe(ctx, spec, d.cacheDir)
+	verdict, err := d.Probe(ctx, spec)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 		return err
 	}
 	p := newProcess(line, spec.ConsoleTail)
-	if err := p.launch(ctx, spec.Arch, line); err != nil {
+	if err := p.launch(ctx, spec.Arch, line, d.controlGroup()); err != nil {
 		return err
 	}
 	defer func() {
@@ -92,7 +92,7 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 
 // Restore is part of [vm.Snapshotter].
 func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.Machine, error) {
-	verdict, err := Probe(ctx, spec, d.cacheDir)
+	verdict, err := d.Probe(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 		return nil, err
 	}
 	p := newProcess(line, spec.ConsoleTail)
-	if err := p.launch(ctx, spec.Arch, line); err != nil {
+	if err := p.launch(ctx, spec.Arch, line, d.controlGroup()); err != nil {
 		return nil, err
 	}
 	// To the guest, which was not asked, this is the connection that it had.

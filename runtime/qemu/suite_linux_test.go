@@ -30,7 +30,7 @@ func TestSuite(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	target := vmtest.OfImage(qemu.New(), store, "debian")
+	target := vmtest.OfImage(qemu.New(qemu.Options{}), store, "debian")
 	target.CrashIsSilent = true // QEMU ends when its machine resets
 	vmtest.Run(t, target)
 }

@@ -23,7 +23,6 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/session"
-	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
 )
 
@@ -36,7 +35,6 @@ const (
 
 func TestMain(m *testing.M) {
 	fake := &vmtest.Fake{}
-	vm.Register("fake", func() (vm.Driver, error) { return fake, nil })
 	if len(os.Args) < 2 || os.Args[1] != supervise {
 		os.Exit(m.Run())
 	}
@@ -57,7 +55,7 @@ func TestMain(m *testing.M) {
 	}()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if session.Main(ctx, os.Stdin) != nil {
+	if session.Main(ctx, os.Stdin, fake) != nil {
 		os.Exit(1)
 	}
 	os.Exit(0)
@@ -88,7 +86,7 @@ func newHome(t *testing.T) string {
 }
 
 func options(home string) session.Options {
-	return session.Options{Home: home, Driver: "fake", VM: runtime.VMOptions{Image: "img", Network: runtime.NetworkNone, DiskSize: 16 << 20,
+	return session.Options{Home: home, Driver: &vmtest.Fake{}, VM: runtime.VMOptions{Image: "img", Network: runtime.NetworkNone, DiskSize: 16 << 20,
 		NoTemplate: true, DiskReserve: runtime.NoDiskReserve}}
 }
 

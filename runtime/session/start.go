@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/driver"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/name"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
@@ -23,13 +24,15 @@ type Options struct {
 	Name     string            `json:"name,omitempty"` // unique among sessions that live
 	Labels   map[string]string `json:"labels,omitempty"`
 	Home     string            `json:"home"`
-	Driver   string            `json:"driver,omitempty"`
 	VM       runtime.VMOptions `json:"vm"`
 	Forwards []forward.Rule    `json:"forwards,omitempty"`
 	// TTL ends the session when it was not used for that long; 0: never. What uses it
 	// are the commands and copies of its user, as long as they run: forwards are open
 	// to everybody on this host, and do not count.
 	TTL time.Duration `json:"ttl,omitempty"`
+	// Driver runs the VM; this system's own when nil. The process that Start makes is
+	// given its own, see [Main].
+	Driver vm.Driver `json:"-"`
 	// Wire connects a member of a network of VMs to its switch. It stays the
 	// caller's.
 	Wire *os.File `json:"-"`
@@ -67,16 +70,15 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 		files = append(files, o.Wire)
 	}
 	var out outcome
-	policy, err := supervise.Policy(program, o.Home)
+	var err error
+	if o.Driver == nil {
+		if o.Driver, err = driver.New(driver.Options{}); err != nil {
+			return nil, err
+		}
+	}
+	policy, err := supervise.Policy(program, o.Home, o.Driver)
 	if err != nil {
 		return nil, err
-	}
-	driver, err := vm.Open(o.Driver)
-	if err != nil {
-		return nil, err
-	}
-	if d, ok := driver.(vm.Installed); ok {
-		policy.Read = append(policy.Read, d.Installation()...)
 	}
 	for _, v := range o.VM.Volumes {
 		switch {
@@ -104,8 +106,9 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 // so what it takes is what it leaves lying about.
 const heapGrowth = 25
 
-// Main is the supervisor process that Start makes.
-func Main(ctx context.Context, stdin io.Reader) error {
+// Main is the supervisor process that Start makes; driver runs its VM, and is this
+// system's own when nil.
+func Main(ctx context.Context, stdin io.Reader, driver vm.Driver) error {
 	debug.SetGCPercent(heapGrowth)
 	var o Options
 	report, err := supervise.Main(stdin, &o)
@@ -115,6 +118,7 @@ func Main(ctx context.Context, stdin io.Reader) error {
 	if o.VM.Member != nil {
 		syscall.CloseOnExec(wireDescriptor)
 	}
+	o.Driver = driver
 	return Supervise(ctx, o, func(err error) {
 		out := outcome{}
 		if err != nil {

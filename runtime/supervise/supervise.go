@@ -19,8 +19,8 @@ import (
 	"syscall"
 
 	"github.com/abdul-abdi/lumina/runtime/accept"
-	"github.com/abdul-abdi/lumina/runtime/cgroup"
 	"github.com/abdul-abdi/lumina/runtime/confine"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // maxMessage bounds what parent and child tell each other, in bytes.
@@ -76,8 +76,8 @@ func Start(ctx context.Context, program string, args []string, policy confine.Po
 }
 
 // Policy is what every supervisor may do: read the system, and change the state
-// directory. It starts the hypervisor, which may do less.
-func Policy(program, home string) (confine.Policy, error) {
+// directory. It starts the hypervisor of driver, which may do less.
+func Policy(program, home string, driver vm.Driver) (confine.Policy, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
@@ -93,8 +93,9 @@ func Policy(program, home string) (confine.Policy, error) {
 		KeepPrivileges: true,
 		Network:        true,
 	}
-	if dir := cgroup.Delegated(); dir != "" {
-		p.Write = append(p.Write, dir) // the hypervisor's groups
+	if d, ok := driver.(vm.Installed); ok {
+		reads, writes := d.Installation()
+		p.Read, p.Write = append(p.Read, reads...), append(p.Write, writes...)
 	}
 	// How names are resolved may be said elsewhere, as on WSL: a file that another
 	// program replaces.

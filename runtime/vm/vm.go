@@ -11,12 +11,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net"
 	"os"
-	"sort"
-	"strings"
-	"sync"
 )
 
 // Spec is a virtual machine before it is started.
@@ -144,9 +140,15 @@ const (
 // Installed is a driver that runs a program of this host's.
 type Installed interface {
 	Driver
-	// Installation lists the files and directories that the program is made of,
-	// for whoever confines the driver's process.
-	Installation() []string
+	// Installation lists the files and directories that the program is made of, and
+	// those that starting it writes to, for whoever confines the driver's process.
+	Installation() (reads, writes []string)
+}
+
+// Cleaner is a [Driver] that keeps something on this host for each machine.
+type Cleaner interface {
+	// Clean removes what is left of machines of processes that were killed.
+	Clean()
 }
 
 // Machine is a started virtual machine.
@@ -184,36 +186,3 @@ var (
 	// ErrEnded is what is left of a machine that has ended, see [Machine].
 	ErrEnded = errors.New("the VM has ended")
 )
-
-var (
-	registryMu sync.Mutex
-	registry   = map[string]func() (Driver, error){}
-)
-
-// Register makes a driver available under a name. Driver packages call it when
-// they are imported, like those of database/sql.
-func Register(name string, open func() (Driver, error)) {
-	registryMu.Lock()
-	defer registryMu.Unlock()
-	registry[name] = open
-}
-
-// Open opens the driver of a name, or this build's only one when name is "".
-func Open(name string) (Driver, error) {
-	registryMu.Lock()
-	defer registryMu.Unlock()
-	if name == "" && len(registry) == 1 {
-		for name = range registry {
-		}
-	}
-	open, ok := registry[name]
-	if !ok {
-		names := make([]string, 0, len(registry))
-		for n := range registry {
-			names = append(names, n)
-		}
-		sort.Strings(names)
-		return nil, fmt.Errorf("no VM driver %q in this build; it has: %s", name, strings.Join(names, ", "))
-	}
-	return open()
-}

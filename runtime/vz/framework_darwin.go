@@ -18,14 +18,14 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
-func init() { vm.Register(Name, func() (vm.Driver, error) { return newDriver(appleFramework{}), nil }) }
-
-func newDriver(f framework) *Driver {
+// New makes a driver. It remembers what it finds out about the host in the user's
+// cache directory.
+func New() (vm.Driver, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		dir = os.TempDir()
 	}
-	return &Driver{framework: f, cacheDir: filepath.Join(dir, "lumina")}
+	return &Driver{framework: appleFramework{}, cacheDir: filepath.Join(dir, "lumina")}, nil
 }
 
 // appleFramework is Virtualization.framework itself. Each method is a translation

@@ -8,8 +8,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
-func init() {
-	vm.Register(Name, func() (vm.Driver, error) {
-		return nil, errors.New("this lumina was built without cgo, which Virtualization.framework needs: build it on a Mac with make build")
-	})
+// New makes a driver, which this build cannot.
+func New() (vm.Driver, error) {
+	return nil, errors.New("this lumina was built without cgo, which Virtualization.framework needs: build it on a Mac with make build")
 }

@@ -47,7 +47,7 @@ func (d *Driver) Fingerprint(_ context.Context, spec vm.Spec) (string, error) {
 	if why, err := os.ReadFile(d.failurePath(build)); err == nil {
 		return "", fmt.Errorf("%w: this Mac and macOS did not restore a VM (%s); to try again, remove %s", vm.ErrUnsupported, why, d.failurePath(build))
 	}
-	return fmt.Sprintln(Name, build), nil
+	return fmt.Sprintln("vz", build), nil
 }
 
 func (d *Driver) failurePath(build string) string {

@@ -12,9 +12,6 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
-// Name is the driver's name in [vm.Register].
-const Name = "vz"
-
 // minimumMacOS is the first release with all that the driver uses.
 const minimumMacOS = 14
 

@@ -198,7 +198,8 @@ func TestTerminal(t *testing.T) {
 	term.keys("tty | grep -c /dev/pts/; stty size; echo $((6*7))", "Enter")
 	term.shows("1\n30 100\n42")
 	term.tmux("resize-window", "-x", "80", "-y", "20")
-	term.keys("stty size", "Enter")
+	// The new size reaches the guest beside what is typed, and may be later.
+	term.keys("until stty size | grep '20 80'; do sleep 0.1; done", "Enter")
 	term.shows("20 80\nroot@")
 	term.keys("echo go; sleep 100", "Enter")
 	term.shows("\ngo\n")

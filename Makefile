@@ -39,7 +39,7 @@ kernels: ## build the guest kernels for amd64 and arm64
 	$(MAKE) kernel ARCH=arm64
 
 # The agent has no loop that needs a signal to be interrupted in, and its
-# processors do not change: neither is looked after, at every turn of a slow,
+# CPUs do not change: neither is looked after, at every turn of a slow,
 # emulated machine.
 GUEST_DEBUG = asyncpreemptoff=1,updatemaxprocs=0
 

@@ -4,7 +4,7 @@
 # (bin/lumina), REFERENCE the container image that its VMs run. Everything happens in
 # a state directory of its own. Exits with 1 when a step fails.
 #
-# With CHECK_DESKTOP=FILE.iso an installation medium is booted in a window, too, with
+# With CHECK_DESKTOP=FILE.iso an installation ISO is booted in a window, too, with
 # CHECK_MACOS=1 a macOS is installed (Apple silicon, 15 GB): both want somebody who looks.
 # shellcheck disable=SC2317 # most functions are called by step
 set -u

@@ -63,7 +63,7 @@ type Member struct {
 	MAC     string
 	Address string // with the length of the network's prefix
 	Hosts   []protocol.Host
-	// Descriptor is that of its wire to the network's switch in this process.
+	// Descriptor is that of its port of the switch in this process.
 	Descriptor uintptr
 }
 
@@ -73,11 +73,11 @@ func (p *plan) addMember(m *Member) error {
 	if err != nil {
 		return err
 	}
-	p.wire = os.NewFile(m.Descriptor, "network")
-	if p.wire == nil {
-		return fmt.Errorf("descriptor %d is no wire", m.Descriptor)
+	p.port = os.NewFile(m.Descriptor, "network")
+	if p.port == nil {
+		return fmt.Errorf("descriptor %d is no port of a switch", m.Descriptor)
 	}
-	p.spec.Network = &vm.Network{MAC: mac, Wire: p.wire, MTU: network.MTU}
+	p.spec.Network = &vm.Network{MAC: mac, Socket: p.port, MTU: network.MTU}
 	p.configure.Hostname, p.configure.Hosts = m.Name, m.Hosts
 	p.configure.Network = &protocol.Network{MAC: m.MAC, Address: m.Address, MTU: network.MTU}
 	return nil
@@ -93,7 +93,7 @@ func (p *plan) addNetwork(o VMOptions) error {
 	if p.network, err = o.Network.Open(o.AllowLAN, mac); err != nil || p.network == nil {
 		return err
 	}
-	p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device(), MTU: network.MTU}
+	p.spec.Network = &vm.Network{MAC: mac, Socket: p.network.Device(), MTU: network.MTU}
 	p.configure.Network = &protocol.Network{MAC: mac.String(), Address: network.Address, Gateway: network.Gateway,
 		DNS: []string{network.Gateway}, Search: p.network.Search(), MTU: network.MTU}
 	return nil

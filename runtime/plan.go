@@ -17,7 +17,7 @@ type plan struct {
 	spec      vm.Spec // without the root's and the scratch disk
 	root      *os.File
 	network   *network.Network // nil for none, and when a VM has taken it over
-	wire      *os.File         // to the switch of a member; the driver has its own
+	port      *os.File         // of the switch of a member; the driver has its own
 	configure *protocol.Configure
 }
 
@@ -64,8 +64,8 @@ func (p *plan) close() {
 	if p.network != nil {
 		p.network.Close()
 	}
-	if p.wire != nil {
-		p.wire.Close()
+	if p.port != nil {
+		p.port.Close()
 	}
 	for _, d := range p.spec.Disks {
 		closeFiles([]*os.File{d.File, d.Lock})

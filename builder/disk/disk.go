@@ -245,7 +245,7 @@ func (e *export) bootFiles() ([]file, error) {
 	}
 	line := e.commandLine() + ` initrd=\lumina\initrd`
 	if e.live {
-		line += " lumina.medium=" + e.volumeID()
+		line += " lumina.iso=" + e.volumeID()
 	} else {
 		line += " lumina.disk=" + e.shortID()
 	}

@@ -162,7 +162,7 @@ func TestISO(t *testing.T) {
 	extracted := filepath.Join(filepath.Dir(iso), "root")
 	listed := buildertest.Run(t, "xorriso", "-osirrox", "on", "-indev", iso, "-pvd_info", "-report_el_torito", "plain", "-extract", "/ROOT.IMG", extracted)
 	line := string(output(t, exec.Command("mtype", "-i", esp, "::lumina/cmdline")))
-	_, id, _ := strings.Cut(strings.TrimSpace(line), " lumina.medium=")
+	_, id, _ := strings.Cut(strings.TrimSpace(line), " lumina.iso=")
 	if id == "" || !strings.Contains(listed, id) || !strings.Contains(listed, "UEFI") {
 		t.Errorf("the command line is %q, xorriso says\n%s", line, listed)
 	}

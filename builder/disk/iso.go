@@ -68,7 +68,7 @@ func (e *export) writeISO(esp *fat) error {
 	return c.finish()
 }
 
-// volumeID is how the guest finds the medium: by the name of the volume, which
+// volumeID is how the guest finds the ISO: by the name of the volume, which
 // has upper-case letters, digits and "_".
 func (e *export) volumeID() string { return "LUMINA_" + strings.ToUpper(e.shortID()) }
 

@@ -54,8 +54,8 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 			if err := serialFile(env, &o, detach); err != nil {
 				return err
 			}
-			for _, file := range []*string{&o.SerialFile, &o.Medium} {
-				if *file == "" || file == &o.Medium && *file == desktop.NoMedium {
+			for _, file := range []*string{&o.SerialFile, &o.ISO} {
+				if *file == "" || file == &o.ISO && *file == desktop.NoISO {
 					continue
 				}
 				if *file, err = filepath.Abs(*file); err != nil {
@@ -85,7 +85,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 	c.Flags().SortFlags = false
 	c.Flags().BoolVar(&headless, "headless", false, "open no window")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "return once it runs; lumina desktop stop ends it")
-	c.Flags().StringVar(&o.Medium, "iso", "", "another ISO than the desktop's, or none")
+	c.Flags().StringVar(&o.ISO, "iso", "", "another ISO than the desktop's, or none")
 	c.Flags().StringVar(&o.SerialFile, "serial", "", "write to this file what the guest writes to its serial port")
 	c.Flags().Var((*timeSpan)(&o.Timeout), "timeout", "end it after this time, such as 10m")
 	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the Linux of the ISO without its loader, with its console on the standard output")

@@ -27,7 +27,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 			"  lumina images export desktop --init systemd -o d.qcow2 && lumina desktop create mine --disk d.qcow2",
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if r.Medium == "" && r.Disk == "" {
+			if r.ISO == "" && r.Disk == "" {
 				return usageError{errors.New("want --iso, an installation ISO, or --disk, the image of a disk")}
 			}
 			store, err := desktopStore(env)
@@ -72,7 +72,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().SortFlags = false
-	c.Flags().StringVar(&r.Medium, "iso", "", "the installation ISO")
+	c.Flags().StringVar(&r.ISO, "iso", "", "the installation ISO")
 	c.Flags().StringVar(&r.Disk, "disk", "", "an image of a disk, qcow2 or raw, that its disk is a copy of")
 	c.Flags().StringVar(&name, "name", "", "its name, in the place of NAME")
 	c.Flags().StringVar(&os, "os", "", "what it is in the catalogue, see lumina desktop catalog")

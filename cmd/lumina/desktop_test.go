@@ -15,9 +15,9 @@ import (
 )
 
 // newDesktop makes a desktop that the test ends with.
-func newDesktop(t testing.TB, name, medium string, args ...string) (mac, dir string) {
+func newDesktop(t testing.TB, name, image string, args ...string) (mac, dir string) {
 	t.Helper()
-	return createDesktop(t, name, append([]string{"--iso", medium, "--disk-size", "64MB"}, args...)...)
+	return createDesktop(t, name, append([]string{"--iso", image, "--disk-size", "64MB"}, args...)...)
 }
 
 func createDesktop(t testing.TB, name string, args ...string) (mac, dir string) {
@@ -78,8 +78,8 @@ func starts(t testing.TB, name string, args ...string) string {
 // What a desktop is stays over its boots, whatever ends them.
 func TestDesktopBoots(t *testing.T) {
 	const name = "starts"
-	medium := startsMedium(t)
-	mac, dir := newDesktop(t, name, medium, "--memory", "256MB")
+	image := startsISO(t)
+	mac, dir := newDesktop(t, name, image, "--memory", "256MB")
 	want := func(n string) string { return n + " mac: " + strings.ReplaceAll(mac, ":", "") }
 	for _, n := range []string{"1", "2"} {
 		if got := starts(t, name); got != want(n) {
@@ -166,7 +166,7 @@ func TestDesktopCapturesSerial(t *testing.T) {
 }
 
 func TestDesktopRefusesMedia(t *testing.T) {
-	amd64, arm64 := startsMedium(t), efiMedium(t, "BOOTAA64.EFI", noProgram(0xAA64))
+	amd64, arm64 := startsISO(t), efiISO(t, "BOOTAA64.EFI", noProgram(0xAA64))
 	content := readFile(t, amd64)
 	dir := t.TempDir()
 	file := func(name string, content []byte) string {
@@ -235,15 +235,15 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		code int
 		args []string
 	}{
-		"neither disk nor medium": {"want --iso, an installation ISO, or --disk", exitUsage, nil},
-		"no such file":            {"no such file", exitFailure, []string{"--disk", filepath.Join(dir, "none")}},
-		"x86 for arm64":           {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitFailure, []string{"--disk", disk, "--arch", "arm64"}},
-		"truncated":               {"truncated", exitFailure, []string{"--disk", file("truncated", content[:len(content)/2])}},
-		"empty":                   {"neither a qcow2 nor a raw disk", exitFailure, []string{"--disk", file("empty", nil)}},
-		"a medium":                {"no partition table", exitFailure, []string{"--disk", startsMedium(t)}},
-		"too small":               {"do not go into one of 1048576", exitFailure, []string{"--disk", disk, "--disk-size", "1MB"}},
-		"another digest":          {"its SHA-256 is ", exitFailure, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
-		"not the catalogue's":     {"the catalogue's digest of debian-12-amd64 is its ISO's", exitFailure, []string{"--disk", disk, "--os", "debian-12-amd64"}},
+		"neither disk nor ISO": {"want --iso, an installation ISO, or --disk", exitUsage, nil},
+		"no such file":         {"no such file", exitFailure, []string{"--disk", filepath.Join(dir, "none")}},
+		"x86 for arm64":        {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitFailure, []string{"--disk", disk, "--arch", "arm64"}},
+		"truncated":            {"truncated", exitFailure, []string{"--disk", file("truncated", content[:len(content)/2])}},
+		"empty":                {"neither a qcow2 nor a raw disk", exitFailure, []string{"--disk", file("empty", nil)}},
+		"an ISO":               {"no partition table", exitFailure, []string{"--disk", startsISO(t)}},
+		"too small":            {"do not go into one of 1048576", exitFailure, []string{"--disk", disk, "--disk-size", "1MB"}},
+		"another digest":       {"its SHA-256 is ", exitFailure, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
+		"not the catalogue's":  {"the catalogue's digest of debian-12-amd64 is its ISO's", exitFailure, []string{"--disk", disk, "--os", "debian-12-amd64"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := lumina(t, append([]string{"desktop", "create", "refused"}, tt.args...)...)

@@ -19,15 +19,15 @@ import (
 
 func newDoctorCommand(env *environment) *cobra.Command {
 	var fix bool
-	var medium string
+	var isoFile string
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check whether this host can run VMs, and how fast",
 		Long:  "Check whether this host can run VMs, and how fast. The exit code is 0 when all is well, 1 when something could be better, 2 when VMs do not run.",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if medium != "" {
-				return reportChecks(env, examineMedium(medium))
+			if isoFile != "" {
+				return reportChecks(env, examineISO(isoFile))
 			}
 			r, err := env.openRuntime()
 			if err != nil {
@@ -38,7 +38,7 @@ func newDoctorCommand(env *environment) *cobra.Command {
 	}
 	env.registerJSON(c)
 	c.Flags().BoolVar(&fix, "fix", false, "repair what can be repaired safely")
-	c.Flags().StringVar(&medium, "iso", "", "check this installation ISO instead: whether it is whole, and boots here")
+	c.Flags().StringVar(&isoFile, "iso", "", "check this installation ISO instead: whether it is whole, and boots here")
 	return c
 }
 
@@ -62,14 +62,14 @@ func reportChecks(env *environment, checks []vm.Check) error {
 	return nil
 }
 
-// examineMedium checks an installation ISO, for a desktop.
-func examineMedium(path string) []vm.Check {
+// examineISO checks an installation ISO, for a desktop.
+func examineISO(path string) []vm.Check {
 	f, err := os.Open(path)
 	if err != nil {
 		return []vm.Check{{Name: "iso", Status: vm.CheckFail, Detail: err.Error()}}
 	}
 	defer f.Close()
-	medium, err := iso.ReadFile(f)
+	image, err := iso.ReadFile(f)
 	if err != nil {
 		return []vm.Check{{Name: "iso", Status: vm.CheckFail, Detail: err.Error(), Remedy: "get it again from its vendor"}}
 	}
@@ -77,26 +77,26 @@ func examineMedium(path string) []vm.Check {
 	for _, f := range []struct {
 		name string
 		has  bool
-	}{{"ISO 9660", true}, {"UDF", medium.UDF}, {"El Torito", medium.ElTorito}} {
+	}{{"ISO 9660", true}, {"UDF", image.UDF}, {"El Torito", image.ElTorito}} {
 		if f.has {
 			formats = append(formats, f.name)
 		}
 	}
-	checks := []vm.Check{{Name: "iso", Status: vm.CheckOK, Detail: fmt.Sprintf("%q, %s", medium.Volume, strings.Join(formats, ", "))}}
+	checks := []vm.Check{{Name: "iso", Status: vm.CheckOK, Detail: fmt.Sprintf("%q, %s", image.Volume, strings.Join(formats, ", "))}}
 	loader := vm.Check{Name: "loader", Status: vm.CheckOK}
-	for _, l := range medium.Loaders {
+	for _, l := range image.Loaders {
 		loader.Detail += fmt.Sprintf("%s: %s in the %s; ", l.Arch, l.Path, l.Where)
 	}
 	loader.Detail = strings.TrimSuffix(loader.Detail, "; ")
-	if err := medium.Boots(goruntime.GOARCH); err != nil {
+	if err := image.Boots(goruntime.GOARCH); err != nil {
 		loader.Status, loader.Detail = vm.CheckFail, strings.Replace(err.Error(), "the guest is", "this host is", 1)
-		if len(medium.Loaders) > 0 {
-			loader.Status, loader.Remedy = vm.CheckWarn, "lumina desktop create --arch "+medium.Loaders[0].Arch+" emulates it"
+		if len(image.Loaders) > 0 {
+			loader.Status, loader.Remedy = vm.CheckWarn, "lumina desktop create --arch "+image.Loaders[0].Arch+" emulates it"
 		}
 	}
 	checks = append(checks, loader)
-	for _, l := range medium.Loaders {
-		if k, err := medium.Kernel(l.Arch); err == nil {
+	for _, l := range image.Loaders {
+		if k, err := image.Kernel(l.Arch); err == nil {
 			checks = append(checks, vm.Check{Name: "kernel", Status: vm.CheckOK, Detail: k.Path + " and " + k.InitrdPath + ", for lumina desktop boot --capture-serial"})
 		}
 	}

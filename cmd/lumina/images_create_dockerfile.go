@@ -26,7 +26,7 @@ type dockerfileFlags struct {
 	args, secrets, contexts []string
 	debug                   bool
 	memory, disk            byteSize
-	cpus                    processors
+	cpus                    cpuCount
 }
 
 // dockerfileOnly are flags that mean nothing without --file.

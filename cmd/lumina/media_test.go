@@ -86,7 +86,7 @@ func cachedFile(t testing.TB, kind, extension string, inputs [][]byte, build fun
 	return name
 }
 
-// installer is a medium with Debian's installer that EFI firmware boots.
+// installer is an ISO with Debian's installer that EFI firmware boots.
 func installer(t testing.TB) string {
 	t.Helper()
 	kernel, initrd := filepath.Join(installerDir, "linux"), filepath.Join(installerDir, "initrd.gz")
@@ -100,8 +100,8 @@ func installer(t testing.TB) string {
 	})
 }
 
-// startsMedium is a medium of testdata/starts.c.
-func startsMedium(t testing.TB) string {
+// startsISO is an ISO of testdata/starts.c.
+func startsISO(t testing.TB) string {
 	t.Helper()
 	const source = "testdata/starts.c"
 	return cachedFile(t, "starts", ".iso", [][]byte{readFile(t, source)}, func(name string) {
@@ -110,7 +110,7 @@ func startsMedium(t testing.TB) string {
 		tool(t, "gcc", "-Wall", "-Werror", "-O1", "-ffreestanding", "-fno-stack-protector", "-fno-ident", "-fno-asynchronous-unwind-tables",
 			"-fshort-wchar", "-mno-red-zone", "-fpie", "-c", source, "-o", object)
 		tool(t, "ld", "-m", "i386pep", "--subsystem", "10", "-e", "efi_main", "--image-base", "0x10000000", "-o", program, object)
-		tool(t, "cp", efiMedium(t, "BOOTX64.EFI", readFile(t, program)), name)
+		tool(t, "cp", efiISO(t, "BOOTX64.EFI", readFile(t, program)), name)
 	})
 }
 
@@ -144,8 +144,8 @@ func sessionDisk(t testing.TB) string {
 	return disk
 }
 
-// efiMedium is a medium with one EFI loader.
-func efiMedium(t testing.TB, loader string, program []byte) string {
+// efiISO is an ISO with one EFI loader.
+func efiISO(t testing.TB, loader string, program []byte) string {
 	t.Helper()
 	tree, dir := t.TempDir(), t.TempDir()
 	writeFile(t, filepath.Join(dir, loader), program)
@@ -153,7 +153,7 @@ func efiMedium(t testing.TB, loader string, program []byte) string {
 	tool(t, "mkfs.fat", "-C", "-F", "12", "-s", "1", image, "160")
 	tool(t, "mmd", "-i", image, "::/EFI", "::/EFI/BOOT")
 	tool(t, "mcopy", "-i", image, filepath.Join(dir, loader), "::/EFI/BOOT/"+loader)
-	name := filepath.Join(dir, "medium.iso")
+	name := filepath.Join(dir, "install.iso")
 	tool(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-e", "efi.img", "-no-emul-boot", "-o", name, tree)
 	return name
 }

@@ -106,7 +106,7 @@ func readNetwork(env *environment, name string) ([]member, error) {
 
 var hostName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`) })
 
-// options are those of the sessions, all but their wires.
+// options are those of the sessions, all but their ports.
 func (f *networkFile) options(env *environment) ([]member, error) {
 	if len(f.Sessions) == 0 || len(f.Sessions) > maxMembers {
 		return nil, fmt.Errorf("%d sessions: want 1 to %d", len(f.Sessions), maxMembers)
@@ -144,7 +144,7 @@ func (m *networkMember) options(env *environment) (member, error) {
 	if !hostName().MatchString(m.Name) {
 		return o, errors.New("the name is no host name: lower-case letters, digits and '-'")
 	}
-	flags := vmFlags{image: m.Image, pull: m.Pull, cpus: processors(m.CPUs), volumes: m.Volumes, network: string(runtime.NetworkNone)}
+	flags := vmFlags{image: m.Image, pull: m.Pull, cpus: cpuCount(m.CPUs), volumes: m.Volumes, network: string(runtime.NetworkNone)}
 	if flags.image == "" {
 		flags.image = defaultImage
 	}
@@ -191,9 +191,9 @@ func runNetwork(ctx context.Context, env *environment, members []member, timeout
 			return report.fail(err)
 		}
 	}
-	wires := network.NewSwitch()
-	defer wires.Close()
-	sessions, err := startMembers(ctx, env, wires, members)
+	lan := network.NewSwitch()
+	defer lan.Close()
+	sessions, err := startMembers(ctx, env, lan, members)
 	// Whatever ends the network ends all of it.
 	defer stopAll(sessions)
 	if err != nil {
@@ -243,7 +243,7 @@ func runNetwork(ctx context.Context, env *environment, members []member, timeout
 
 // startMembers starts all sessions at once. Those that did start are returned
 // with an error, too.
-func startMembers(ctx context.Context, env *environment, wires *network.Switch, members []member) ([]*session.Session, error) {
+func startMembers(ctx context.Context, env *environment, lan *network.Switch, members []member) ([]*session.Session, error) {
 	sessions, errs := make([]*session.Session, len(members)), make([]error, len(members))
 	var wg sync.WaitGroup
 	for i := range members {
@@ -251,13 +251,13 @@ func startMembers(ctx context.Context, env *environment, wires *network.Switch, 
 		if err != nil {
 			return nil, err
 		}
-		wire, err := wires.Connect(mac)
+		port, err := lan.Connect(mac)
 		if err != nil {
 			return nil, err
 		}
-		members[i].Wire = wire
+		members[i].Port = port
 		wg.Go(func() {
-			defer wire.Close()
+			defer port.Close()
 			sessions[i], errs[i] = env.supervised(ctx, members[i].Options)
 		})
 	}

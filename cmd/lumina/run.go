@@ -281,7 +281,7 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 		restore = joinTerminal(ctx, env, &options.Command)
 		report.format = formatText
 	}
-	supervise.LeaveProcessors()
+	supervise.LeaveCPUs()
 	result, err := r.Run(ctx, options)
 	if restoreErr := restore(); err == nil {
 		err = restoreErr

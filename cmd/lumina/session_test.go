@@ -428,7 +428,7 @@ func TestSessionOfAnotherVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, file, strings.Replace(string(b), `"wire":2`, `"wire":99`, 1))
+	write(t, file, strings.Replace(string(b), `"protocol":2`, `"protocol":99`, 1))
 	for _, args := range [][]string{{"exec", s.SID, "true"}, {"ps", s.SID}, {"cp", s.SID + ":/etc/passwd", t.TempDir()}} {
 		r := lumina(t, args...)
 		if r.code != 125 || !strings.Contains(r.stdout+r.stderr, "started by another version") {

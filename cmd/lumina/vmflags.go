@@ -31,7 +31,7 @@ type vmFlags struct {
 	maxSize   byteSize // of an image that is fetched
 	memory    byteSize
 	disk      byteSize
-	cpus      processors
+	cpus      cpuCount
 	network   string
 	lan       bool
 	volumes   []string
@@ -69,26 +69,26 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	}
 }
 
-// processors is a flag: a number of CPUs; 0 is none given.
-type processors int
+// cpuCount is a flag: a number of CPUs; 0 is none given.
+type cpuCount int
 
-func (p *processors) String() string {
+func (p *cpuCount) String() string {
 	if *p == 0 {
 		return ""
 	}
 	return strconv.Itoa(int(*p))
 }
 
-func (p *processors) Set(s string) error {
+func (p *cpuCount) Set(s string) error {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 || n > runtime.MaxCPUs {
 		return fmt.Errorf("want 1 to %d", runtime.MaxCPUs)
 	}
-	*p = processors(n)
+	*p = cpuCount(n)
 	return nil
 }
 
-func (p *processors) Type() string { return "int" }
+func (p *cpuCount) Type() string { return "int" }
 
 // options joins flags and environment; flags win.
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
@@ -147,7 +147,7 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 		return o, err
 	}
 	if v := env.getenv("LUMINA_CPUS"); v != "" && o.CPUs == 0 {
-		var n processors
+		var n cpuCount
 		if err := n.Set(v); err != nil {
 			return o, usageError{fmt.Errorf("LUMINA_CPUS=%q: %w", v, err)}
 		}

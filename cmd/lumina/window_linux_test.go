@@ -38,7 +38,7 @@ func xServer(t *testing.T) string {
 // Where there is a screen, a desktop has a window on it, and ends with it.
 func TestDesktopWindow(t *testing.T) {
 	const name = "window"
-	newDesktop(t, name, startsMedium(t), "--memory", "256MB")
+	newDesktop(t, name, startsISO(t), "--memory", "256MB")
 	display := "DISPLAY=" + xServer(t)
 	cmd := with(command("desktop", "boot", name, "--iso", "none"), display, "WAYLAND_DISPLAY=")
 	var stderr bytes.Buffer

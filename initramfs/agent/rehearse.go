@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// rehearsalPause is longer than a host takes to freeze the guest after it was
+	// rehearsalPause is longer than a host takes to save the guest after it was
 	// told that it may, mostly.
 	rehearsalPause = 5 * time.Millisecond
 	// rehearsalLimit is how long a shell may take that has nothing to do.
@@ -20,7 +20,7 @@ const (
 )
 
 // rehearse runs nothing again and again, from when a snapshot may be taken until
-// configured is closed. What then runs in the restored guest, on a processor that waits
+// configured is closed. What then runs in the restored guest, on a CPU that waits
 // for the host's word, is the code that the first command will need: an emulator has
 // translated much of it by the time that comes. Nothing tells a guest that a
 // snapshot of it was taken.

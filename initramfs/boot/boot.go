@@ -21,7 +21,7 @@ import (
 const (
 	lowerDir   = "/lower"   // the image's root, read-only
 	scratchDir = "/scratch" // the VM's own disk
-	mediumDir  = "/medium"  // of an exported ISO
+	isoDir     = "/iso"     // of an exported ISO
 	rootDir    = "/root"    // the two joined
 )
 

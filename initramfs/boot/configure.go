@@ -52,7 +52,7 @@ func mountRoot(c commandLine) (marks, error) {
 	parameters := begin(setSysctls)
 	var access func() error
 	var m marks
-	err = m.run(append(disks.medium, []step{
+	err = m.run(append(disks.iso, []step{
 		mount{disks.root, lowerDir, "erofs", unix.MS_RDONLY, ""},
 		action{"looking for devices", func() error { access = begin(func() error { return setDeviceAccess(lowerDir) }); return nil }},
 		disks.scratch,

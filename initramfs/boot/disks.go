@@ -17,13 +17,13 @@ import (
 
 // disks is where the root file system comes from.
 type disks struct {
-	medium  []step // mounts what root is on, if it is a file
+	iso     []step // mounts what root is on, if it is a file
 	root    string // device or file of the image's root
 	scratch mount
 }
 
 // findDisks finds what the kernel's command line names: lumina.disk=ID, the
-// partitions of an exported disk; lumina.medium=ID, an exported ISO, on a CD or
+// partitions of an exported disk; lumina.iso=ID, an exported ISO, on a CD or
 // written to a stick; nothing, the two disks that a host gives.
 func findDisks(c commandLine) (d disks, err error) {
 	switch {
@@ -40,17 +40,17 @@ func findDisks(c commandLine) (d disks, err error) {
 			return d, fmt.Errorf("finding the partitions of disk %q: %w", c["disk"], err)
 		}
 		d.scratch = mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, ""}
-	case c["medium"] != "":
+	case c["iso"] != "":
 		device := ""
 		err = uevent.Wait(time.Minute, func() (bool, error) {
-			device, err = findMedium(c["medium"])
+			device, err = findISO(c["iso"])
 			return device != "", err
 		})
 		if err != nil {
-			return d, fmt.Errorf("finding the medium %q: %w", c["medium"], err)
+			return d, fmt.Errorf("finding the ISO %q: %w", c["iso"], err)
 		}
-		d.medium = []step{mount{device, mediumDir, "iso9660", unix.MS_RDONLY, ""}}
-		d.root = mediumDir + "/root.img"
+		d.iso = []step{mount{device, isoDir, "iso9660", unix.MS_RDONLY, ""}}
+		d.root = isoDir + "/root.img"
 		d.scratch = mount{"scratch", scratchDir, "tmpfs", 0, "mode=0755,size=75%"}
 	default:
 		if d.root, err = findDisk(protocol.DiskRoot); err != nil {
@@ -93,9 +93,9 @@ const (
 	isoName       = 40
 )
 
-// findMedium finds a disk, not a partition of one, that has an ISO 9660 file
+// findISO finds a disk, not a partition of one, that has an ISO 9660 file
 // system of a name; "" when it is not there (yet).
-func findMedium(name string) (string, error) {
+func findISO(name string) (string, error) {
 	devices, err := filepath.Glob("/sys/block/*")
 	if err != nil {
 		return "", err
@@ -105,7 +105,7 @@ func findMedium(name string) (string, error) {
 		path := "/dev/" + filepath.Base(d)
 		f, err := os.Open(path)
 		if err != nil {
-			continue // a drive without a medium
+			continue // a drive without an ISO
 		}
 		b := make([]byte, isoName+len(want))
 		_, err = f.ReadAt(b, isoDescriptor)

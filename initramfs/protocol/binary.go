@@ -10,7 +10,7 @@ import (
 
 // A message is binary where it implements encoding.BinaryAppender and
 // encoding.BinaryUnmarshaler: those of an exec, which come by the thousand, and
-// those that a restored guest begins with, whose processor is an emulator that sees
+// those that a restored guest begins with, whose CPU is an emulator that sees
 // each line of code for the first time. All others are JSON.
 //
 // A number is a varint, a string its length and its bytes, a list its length and

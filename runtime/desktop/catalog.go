@@ -24,16 +24,16 @@ type OS struct {
 	Family       Family `json:"osFamily"`
 	Variant      string `json:"osVariant"`
 	Architecture string `json:"architecture"`
-	URL          string `json:"url"`       // of the medium, or of the page that has it
+	URL          string `json:"url"`       // of the ISO, or of the page that has it
 	Checksums    string `json:"checksums"` // URL of the vendor's list of digests
-	SHA256       string `json:"sha256"`    // of the medium, in hexadecimal
+	SHA256       string `json:"sha256"`    // of the ISO, in hexadecimal
 	Memory       int64  `json:"memoryBytes,omitempty"`
 	DiskSize     int64  `json:"diskBytes,omitempty"`
 	Note         string `json:"note,omitempty"`
 }
 
 // Catalog lists the operating systems whose vendors' media are known. Their
-// digests are those that several public repositories agree on; a medium that has
+// digests are those that several public repositories agree on; an ISO that has
 // another one is refused.
 func Catalog() ([]OS, error) {
 	var all []OS
@@ -69,7 +69,7 @@ func FindOS(id, arch string) (OS, error) {
 	return OS{}, fmt.Errorf("operating system %q: %w, which has %s", id, ErrNotInCatalog, strings.Join(ids, ", "))
 }
 
-// osOfFile returns the entry whose medium is called as a file is.
+// osOfFile returns the entry whose ISO is called as a file is.
 func osOfFile(name string) (OS, bool) {
 	all, err := Catalog()
 	if err != nil {
@@ -83,12 +83,12 @@ func osOfFile(name string) (OS, bool) {
 	return OS{}, false
 }
 
-// ErrDigest is wrapped when a medium is not, or cannot be shown to be, the one
+// ErrDigest is wrapped when an ISO is not, or cannot be shown to be, the one
 // that was meant.
 var ErrDigest = errors.New("the ISO is not verified")
 
 // CheckDigest returns an error when s is no SHA-256 that somebody computed of a
-// medium, such as a placeholder.
+// ISO, such as a placeholder.
 func CheckDigest(s string) error {
 	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != sha256.Size {
@@ -101,7 +101,7 @@ func CheckDigest(s string) error {
 	return nil
 }
 
-// Verify compares a medium with a digest.
+// Verify compares an ISO with a digest.
 func Verify(ctx context.Context, r io.Reader, want string) error {
 	if err := CheckDigest(want); err != nil {
 		return err

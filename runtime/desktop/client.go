@@ -152,7 +152,7 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Clie
 	if err != nil {
 		return nil, fmt.Errorf("booting desktop %q: %w", o.ID, err)
 	}
-	// The medium may be anywhere; a screenshot is on its way a temporary file.
+	// The ISO may be anywhere; a screenshot is on its way a temporary file.
 	policy.Read, policy.Write = append(policy.Read, "/"), append(policy.Write, os.TempDir())
 	if o.SerialFile != "" {
 		policy.Write = append(policy.Write, filepath.Dir(o.SerialFile))

@@ -11,26 +11,26 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
 )
 
-// Request is a desktop that is to be made from a medium, or from a disk.
+// Request is a desktop that is to be made from an ISO, or from a disk.
 type Request struct {
 	Manifest
 	// Disk is the name of a disk's image that its disk is a copy of; "" for an
 	// empty one.
 	Disk string
-	// OS is what the catalogue says of the medium, its digest above all; its zero
-	// value when it is of none. Then the medium need not be verified.
+	// OS is what the catalogue says of the ISO, its digest above all; its zero
+	// value when it is of none. Then the ISO need not be verified.
 	OS OS
-	// SHA256 of the medium, in the place of the catalogue's, or of the disk.
+	// SHA256 of the ISO, in the place of the catalogue's, or of the disk.
 	SHA256 string
 	// Force takes media that do not fit or are not verified.
 	Force bool
 }
 
-// Examine looks whether medium and disk fit a desktop before one is made, and
-// fills in what the medium says of it.
+// Examine looks whether ISO and disk fit a desktop before one is made, and
+// fills in what the ISO says of it.
 func (r *Request) Examine(ctx context.Context) error {
-	if r.Medium != "" {
-		if err := r.examineMedium(ctx); err != nil {
+	if r.ISO != "" {
+		if err := r.examineISO(ctx); err != nil {
 			return err
 		}
 	}
@@ -54,7 +54,7 @@ func (r *Request) Examine(ctx context.Context) error {
 	if err != nil && !r.Force {
 		return fmt.Errorf("disk %q: %w; --arch chooses the guest's, --force takes it all the same", r.Disk, err)
 	}
-	if r.Medium != "" {
+	if r.ISO != "" {
 		return nil // the digest is that one's
 	}
 	return r.verify(ctx, f, "disk", r.Disk, r.SHA256)
@@ -69,30 +69,30 @@ func (r *Request) fillOS() {
 	}
 }
 
-func (r *Request) examineMedium(ctx context.Context) (err error) {
-	if r.Medium, err = filepath.Abs(r.Medium); err != nil {
+func (r *Request) examineISO(ctx context.Context) (err error) {
+	if r.ISO, err = filepath.Abs(r.ISO); err != nil {
 		return err
 	}
-	if o, ok := osOfFile(r.Medium); ok && r.OS.ID == "" {
+	if o, ok := osOfFile(r.ISO); ok && r.OS.ID == "" {
 		r.OS = o // what is called so is to be it
 	}
-	f, err := os.Open(r.Medium)
+	f, err := os.Open(r.ISO)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	image, err := iso.ReadFile(f)
 	if err != nil {
-		return fmt.Errorf("installation ISO %q: %w", r.Medium, err)
+		return fmt.Errorf("installation ISO %q: %w", r.ISO, err)
 	}
 	if err := image.Boots(r.Architecture); err != nil && !r.Force {
-		return fmt.Errorf("installation ISO %q: %w; --arch chooses the guest's, --force takes it all the same", r.Medium, err)
+		return fmt.Errorf("installation ISO %q: %w; --arch chooses the guest's, --force takes it all the same", r.ISO, err)
 	}
 	set(&r.Family, r.OS.Family)
 	if image.Windows() {
 		set(&r.Family, Windows)
 	}
-	err = r.verify(ctx, f, "installation ISO", r.Medium, cmp.Or(r.SHA256, r.OS.SHA256))
+	err = r.verify(ctx, f, "installation ISO", r.ISO, cmp.Or(r.SHA256, r.OS.SHA256))
 	if errors.Is(err, ErrDigest) && r.SHA256 == "" {
 		err = fmt.Errorf("%w, which the catalogue has for %s; give that of another release with --sha256, from %s, or --force", err, r.OS.Name, r.OS.Checksums)
 	}

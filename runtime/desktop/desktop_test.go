@@ -208,7 +208,7 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-// A variant is that of an architecture; a file's name is that of a medium.
+// A variant is that of an architecture; a file's name is that of an ISO.
 func TestFindOS(t *testing.T) {
 	for arch, want := range map[string]string{"amd64": "ubuntu-24.04-amd64", "arm64": "ubuntu-24.04-server-arm64"} {
 		if o, err := FindOS("ubuntu-24.04", arch); err != nil || o.ID != want {

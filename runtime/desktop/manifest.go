@@ -37,7 +37,7 @@ type Manifest struct {
 	LastBooted   *time.Time          `json:"lastBootedAt,omitempty"`
 	MAC          string              `json:"macAddress"`
 	Network      runtime.NetworkMode `json:"networkMode"`
-	Medium       string              `json:"installMedium,omitempty"` // path of an image; since version 2
+	ISO          string              `json:"installMedium,omitempty"` // path of an image; since version 2
 	// Identifier is the machine's, in its driver's form; HardwareModel that of a Mac.
 	Identifier    []byte `json:"machineIdentifier,omitempty"`
 	HardwareModel []byte `json:"hardwareModel,omitempty"`

@@ -50,7 +50,7 @@ func (m *Manifest) open(dir string) (_ *parts, err error) {
 		return nil, err
 	}
 	if p.network != nil {
-		p.spec.Network = &vm.Network{MAC: mac, Wire: p.network.Device(), MTU: 1500}
+		p.spec.Network = &vm.Network{MAC: mac, Socket: p.network.Device(), MTU: 1500}
 	}
 	return p, nil
 }
@@ -110,25 +110,25 @@ func namesDisks(driver vm.DesktopDriver) bool {
 	return ok && d.NamesDisks()
 }
 
-func (s *supervisor) addMedium(spec *vm.DesktopSpec, o Options, files *files) (err error) {
-	path := o.Medium
+func (s *supervisor) addISO(spec *vm.DesktopSpec, o Options, files *files) (err error) {
+	path := o.ISO
 	if path == "" {
-		path = s.m.Medium
+		path = s.m.ISO
 	}
-	if path == "" || path == NoMedium {
+	if path == "" || path == NoISO {
 		if o.Capture {
 			return errors.New("there is no ISO to take a kernel from")
 		}
 		return nil
 	}
-	spec.Medium, err = files.open(path, os.O_RDONLY)
-	if errors.Is(err, os.ErrNotExist) && o.Medium == "" {
-		return fmt.Errorf("its ISO %q is gone: name another one, or %q", path, NoMedium)
+	spec.ISO, err = files.open(path, os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) && o.ISO == "" {
+		return fmt.Errorf("its ISO %q is gone: name another one, or %q", path, NoISO)
 	}
 	if err != nil || !o.Capture {
 		return err
 	}
-	image, err := iso.ReadFile(spec.Medium)
+	image, err := iso.ReadFile(spec.ISO)
 	if err != nil {
 		return fmt.Errorf("installation ISO %q: %w", path, err)
 	}

@@ -25,10 +25,10 @@ import (
 type Options struct {
 	Home string `json:"home"`
 	ID   string `json:"id"` // or the name
-	// Medium is the path of an image that takes the place of the desktop's own;
-	// NoMedium for none.
-	Medium string `json:"medium,omitempty"`
-	// Capture boots the medium's Linux without its loader, for its serial port.
+	// ISO is the path of an image that takes the place of the desktop's own;
+	// NoISO for none.
+	ISO string `json:"iso,omitempty"`
+	// Capture boots the ISO's Linux without its loader, for its serial port.
 	Capture bool `json:"capture,omitempty"`
 	Window  bool `json:"window,omitempty"`
 	// SerialFile is the path of a file that gets what the guest writes to its
@@ -42,8 +42,8 @@ type Options struct {
 	Driver vm.Driver `json:"-"`
 }
 
-// NoMedium is for Options.Medium.
-const NoMedium = "none"
+// NoISO is for Options.ISO.
+const NoISO = "none"
 
 // supervisor is the process that runs a desktop, and serves its socket.
 type supervisor struct {
@@ -183,7 +183,7 @@ func (s *supervisor) start(ctx context.Context, o Options) error {
 	p.files.named = namesDisks(driver)
 	spec := &p.spec
 	spec.Window = o.Window
-	if err := s.addMedium(spec, o, &p.files); err != nil {
+	if err := s.addISO(spec, o, &p.files); err != nil {
 		return err
 	}
 	serial := []io.Writer{s.record}

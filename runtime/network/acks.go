@@ -94,7 +94,7 @@ func (a *acks) expire() {
 	a.mu.Unlock()
 	for _, h := range late {
 		if a.write(h.frame[:h.size]) != nil {
-			return // the wire is cut
+			return // the link is cut
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 // maxFrame is the longest Ethernet frame, in bytes.
 const maxFrame = MTU + header.EthernetMinimumSize
 
-// link is the wire to the guest: a socket that carries one Ethernet frame a
+// link is the NIC's link to the guest: a socket that carries one Ethernet frame a
 // datagram. It is the network's end of it, and a link endpoint of its stack.
 type link struct {
 	conn     *rawconn.Conn
@@ -33,7 +33,7 @@ type link struct {
 	frames     sync.Pool
 }
 
-// newLink makes a wire. The file is the driver's end of it.
+// newLink makes a link. The file is the driver's end of it.
 func newLink(c *counters) (*link, *os.File, error) {
 	conn, theirs, err := newWire()
 	if err != nil {
@@ -68,11 +68,11 @@ func newWire() (*rawconn.Conn, *os.File, error) {
 
 var _ stack.LinkEndpoint = (*link)(nil)
 
-// burst is how many frames are taken before others of the processor's goroutines
+// burst is how many frames are taken before others of the CPU's goroutines
 // are let run: those that carry the frames on.
 const burst = 16
 
-// receive takes the guest's frames until the wire is cut.
+// receive takes the guest's frames until the link is cut.
 func (l *link) receive() {
 	buf := make([]byte, maxFrame+1)
 	for i := 1; ; i++ {

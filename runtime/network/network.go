@@ -145,7 +145,7 @@ func (n *Network) configure(mac net.HardwareAddr) error {
 	s.SetRouteTable([]tcpip.Route{{Destination: subnet, NIC: nic}})
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, n.tcpHandler())
 	s.SetTransportProtocolHandler(udp.ProtocolNumber, n.udpHandler())
-	// The wire loses and reorders nothing: no late segment is to be waited for,
+	// The link loses and reorders nothing: no late segment is to be waited for,
 	// while the guest may use a port again at once.
 	timeWait := tcpip.TCPTimeWaitTimeoutOption(time.Millisecond)
 	sack := tcpip.TCPSACKEnabled(true)
@@ -180,7 +180,7 @@ func stackError(e tcpip.Error) error { return errors.New(e.String()) }
 // Search is the domains in which the guest is to look for names without a dot.
 func (n *Network) Search() []string { return n.resolver.Search() }
 
-// Device is the driver's end of the wire: a socket that carries one Ethernet
+// Device is the driver's end of the link: a socket that carries one Ethernet
 // frame a datagram. It stays open until Close.
 func (n *Network) Device() *os.File { return n.device }
 

@@ -130,7 +130,7 @@ var testZone = zone{
 	"lan.example.test":  {"10.1.2.3", "192.168.0.7", "169.254.169.254", "198.51.100.10"},
 }
 
-// guest is a machine on the network: another stack at the wire's other end.
+// guest is a machine on the network: another stack at the link's other end.
 type guest struct {
 	t     testing.TB
 	stack *stack.Stack
@@ -168,7 +168,7 @@ func newGuestOf(t testing.TB, policy Policy, dial func(ctx context.Context, netw
 	if err := g.stack.CreateNIC(1, ep); err != nil {
 		t.Fatal(err)
 	}
-	// Before the wire is cut, whose descriptor somebody else may get.
+	// Before the link is cut, whose descriptor somebody else may get.
 	t.Cleanup(func() {
 		g.stack.RemoveNIC(1)
 		ep.Wait()

@@ -30,7 +30,7 @@ type port struct {
 func NewSwitch() *Switch { return &Switch{} }
 
 // Connect adds a port for the guest with a MAC address: the only one that it can
-// send from. The file is the driver's end of the wire, as [Network.Device] is.
+// send from. The file is the driver's end of the link, as [Network.Device] is.
 func (s *Switch) Connect(mac net.HardwareAddr) (*os.File, error) {
 	conn, device, err := newWire()
 	if err != nil {
@@ -44,7 +44,7 @@ func (s *Switch) Connect(mac net.HardwareAddr) (*os.File, error) {
 	return device, nil
 }
 
-// Close cuts all wires.
+// Close cuts all links.
 func (s *Switch) Close() error {
 	s.mu.Lock()
 	var err error

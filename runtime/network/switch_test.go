@@ -11,20 +11,20 @@ func TestSwitch(t *testing.T) {
 	s := NewSwitch()
 	defer s.Close()
 	var macs []net.HardwareAddr
-	var wires []net.Conn
+	var links []net.Conn
 	for i := range 3 {
 		mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
 		f, err := s.Connect(mac)
 		if err != nil {
 			t.Fatal(err)
 		}
-		wire, err := net.FileConn(f)
+		link, err := net.FileConn(f)
 		f.Close()
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { wire.Close() })
-		macs, wires = append(macs, mac), append(wires, wire)
+		t.Cleanup(func() { link.Close() })
+		macs, links = append(macs, mac), append(links, link)
 	}
 	everyone := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	frame := func(to, from net.HardwareAddr, payload string) []byte {
@@ -46,15 +46,15 @@ func TestSwitch(t *testing.T) {
 		{"too long", 0, frame(macs[2], macs[0], string(make([]byte, MTU+1))), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := wires[tt.from].Write(tt.frame); err != nil {
+			if _, err := links[tt.from].Write(tt.frame); err != nil {
 				t.Fatal(err)
 			}
 			// What comes after it, to everybody, says that it would have come.
 			mark := frame(everyone, macs[tt.from], "mark")
-			if _, err := wires[tt.from].Write(mark); err != nil {
+			if _, err := links[tt.from].Write(mark); err != nil {
 				t.Fatal(err)
 			}
-			for i, w := range wires {
+			for i, w := range links {
 				if i == tt.from {
 					continue
 				}

@@ -37,7 +37,7 @@ func ParseAccelerator(s string) (Accelerator, error) {
 	return "", fmt.Errorf("accelerator %q: want %s, %s or %s", s, KVM, HVF, TCG)
 }
 
-// args chooses the processor. One that virtualizes in its turn is for those who ask
+// args chooses the CPU. One that virtualizes in its turn is for those who ask
 // for it: it is much more of KVM than a guest needs to reach.
 func (a Accelerator) args(m machine, nested bool) []string {
 	cpu := "host"

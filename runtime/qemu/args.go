@@ -154,7 +154,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 	if v.Accelerator == TCG {
 		kernel = append(kernel, m.tcgKernel)
 		if v.TSC > 0 && spec.Arch == "amd64" {
-			// The loops per tick of a delay are the TSC's too; each processor
+			// The loops per tick of a delay are the TSC's too; each CPU
 			// would count them for 80 ms. A tick is 1/250 s, see kernel-config.
 			kernel = append(kernel, fmt.Sprintf("tsc_early_khz=%d tsc=reliable lpj=%d", v.TSC, v.TSC*1000/250))
 		}
@@ -181,7 +181,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 		c.addDisk(i, d)
 	}
 	if n := spec.Network; n != nil {
-		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Wire)))
+		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Socket)))
 		// Without its control queue: a guest would wait for QEMU's answer to each
 		// filter that it sets, and the other end sends it nothing but its own.
 		c.addVirtio("virtio-net-device,ctrl_vq=off,ctrl_rx=off,ctrl_rx_extra=off,ctrl_vlan=off,ctrl_mac_addr=off," +

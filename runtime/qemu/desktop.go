@@ -137,7 +137,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	}
 	m := desktopMachines[spec.Arch]
 	c := &command{memory: spec.Memory, cpus: spec.CPUs, firmware: fw.code, window: spec.Window, kvm: a == KVM,
-		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "medium": "the installation ISO"}}
+		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "iso": "the installation ISO"}}
 	if err := c.addMonitor(); err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 			device = "e1000e"
 		}
 		// No option ROM: the firmware would wait for a server to boot from.
-		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Wire)),
+		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Socket)),
 			"-device", device+",netdev=net0,romfile=,mac="+n.MAC.String())
 	}
 	if b := spec.Direct; b != nil {
@@ -176,8 +176,8 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	return c, nil
 }
 
-// addStorage adds disk and medium. An empty disk does not boot, and the firmware
-// goes on to the medium; an installed one does, and the medium can stay.
+// addStorage adds disk and ISO. An empty disk does not boot, and the firmware
+// goes on to the ISO; an installed one does, and the ISO can stay.
 func (c *command) addStorage(spec vm.DesktopSpec) {
 	first, second := ",bootindex=1", ",bootindex=2"
 	if spec.Direct != nil {
@@ -191,12 +191,12 @@ func (c *command) addStorage(spec vm.DesktopSpec) {
 		}
 		c.add("-device", device+",drive=disk"+first)
 	}
-	if spec.Medium != nil {
+	if spec.ISO != nil {
 		// On USB for every guest: all of them, and both firmwares, have drivers
 		// for it, and under emulation it is faster than AHCI. OVMF reads 48 MB
 		// in 19 s, not in more than 30 s.
-		c.addFile("medium", spec.Medium, true, "")
-		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=medium"+reportErrors+second)
+		c.addFile("iso", spec.ISO, true, "")
+		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=iso"+reportErrors+second)
 	}
 }
 

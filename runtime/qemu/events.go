@@ -157,7 +157,7 @@ func (h *head) String() string {
 	return string(h.buf)
 }
 
-// halts are what a kernel says last before it stops its processors for good. To
+// halts are what a kernel says last before it stops its CPUs for good. To
 // QEMU such a machine is one that waits, and it would for ever: microvm has no
 // power to switch off.
 var halts = [][]byte{

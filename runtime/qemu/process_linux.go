@@ -58,7 +58,7 @@ func resident(line *command) int64 {
 }
 
 // newGroup makes the control group of a QEMU in dir; nil where none can be had. It gets
-// the processors of its guest, and one for what it does itself.
+// the CPUs of its guest, and one for what it does itself.
 func newGroup(line *command, dir string) (*cgroup.Group, error) {
 	if dir == "" || line.window {
 		return nil, nil
@@ -177,7 +177,7 @@ func checkConfinement(groups string) vm.Check {
 const overhead = 4 << 30
 
 // maxThreads is how many threads QEMU gets beside one for each of the guest's
-// processors; it does what waits for disks in up to 64.
+// CPUs; it does what waits for disks in up to 64.
 const maxThreads = 256
 
 // maxFiles is how many files QEMU gets, and maxShared how many one that shares a

@@ -41,10 +41,10 @@ func (d *Driver) Fingerprint(ctx context.Context, spec vm.Spec) (string, error) 
 	// Another version of this program may make another machine.
 	id := []any{"qemu", path, info.Size(), info.ModTime().UnixNano(), verdict.Accelerator, machines[spec.Arch]}
 	if verdict.Accelerator != TCG {
-		// The guest has seen this processor.
+		// The guest has seen this CPU.
 		b, err := os.ReadFile("/proc/cpuinfo")
 		if err != nil {
-			return "", fmt.Errorf("%w: the host's processor is not known: %w", vm.ErrUnsupported, err)
+			return "", fmt.Errorf("%w: the host's CPU is not known: %w", vm.ErrUnsupported, err)
 		}
 		model, _, _ := strings.Cut(string(b), "cpu MHz")
 		id = append(id, model)

@@ -4,7 +4,7 @@ import "time"
 
 func readTSC() uint64
 
-// measureTSC returns the frequency of this processor's time stamp counter, in
+// measureTSC returns the frequency of this CPU's time stamp counter, in
 // kHz. It takes 50 ms.
 func measureTSC() int64 {
 	const interval = 50 * time.Millisecond

@@ -2,5 +2,5 @@
 
 package qemu
 
-// measureTSC returns 0: this processor has no time stamp counter of its kind.
+// measureTSC returns 0: this CPU has no time stamp counter of its kind.
 func measureTSC() int64 { return 0 }

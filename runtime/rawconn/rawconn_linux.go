@@ -5,8 +5,8 @@
 // as the supervisor of a VM has. An announced system call of a process that was idle
 // wakes the scheduler's monitor, a thread that then runs every 20 µs until all is
 // idle again; and while one takes longer than that, because the kernel let the reader
-// run first, the processor is given to goroutines that may spin for what the writer
-// holds. On two processors, both cost a fifth of the connections a second that a
+// run first, the CPU is given to goroutines that may spin for what the writer
+// holds. On two CPUs, both cost a fifth of the connections a second that a
 // guest can make.
 package rawconn
 

@@ -24,7 +24,7 @@ const (
 	lockFile = "lock"         // held by the supervisor as long as it lives
 	infoFile = "session.json" // Info
 	endFile  = "end.json"     // Crash, once the VM has ended and nobody asked for it
-	socket   = "socket"       // see wire.go
+	socket   = "socket"       // see protocol.go
 )
 
 // A directory that is being made or removed is called so, before its identifier: it

@@ -7,7 +7,7 @@
 //
 //	lock          held by the supervisor as long as it lives
 //	session.json  Info; written when it starts, and when the VM has answered
-//	socket        see wire.go
+//	socket        see protocol.go
 //	end.json      Crash, once the VM has ended and nobody asked for it
 //
 // What is not locked has ended. It stays, so that everybody can be told how, until
@@ -45,8 +45,8 @@ type Info struct {
 	Memory  int64             `json:"memory"` // bytes
 	Config  image.Config      `json:"config"`
 	Network bool              `json:"network"` // whether it has one of its own
-	// Wire is the version of wire.go that the supervisor speaks.
-	Wire int `json:"wire"`
+	// Protocol is the version of protocol.go that the supervisor speaks.
+	Protocol int `json:"protocol"`
 	// Ready: the VM has answered.
 	Ready bool `json:"ready"`
 	// Cold says why the VM booted rather than being restored.
@@ -254,7 +254,7 @@ func look(ctx context.Context, dir string, info *Info, readErr error) *Status {
 		s.State, s.Crash = Crashed, crashOf(dir)
 		return s
 	}
-	if readErr == nil && !info.Ready && info.Wire == wireVersion {
+	if readErr == nil && !info.Ready && info.Protocol == protocolVersion {
 		s.State = Starting
 		return s
 	}
@@ -353,7 +353,7 @@ func (s *Session) dialAgent(ctx context.Context) (net.Conn, error) { return s.di
 
 // dial connects to what the supervisor carries to the guest.
 func (s *Session) dial(ctx context.Context, kind byte, files ...*os.File) (net.Conn, error) {
-	if s.Info.Wire != wireVersion {
+	if s.Info.Protocol != protocolVersion {
 		return nil, fmt.Errorf("session %s was started by another version of lumina: stop it, and start one anew", s.Info.SID)
 	}
 	conn, err := dialSocket(ctx, s.dir, kind, files...)

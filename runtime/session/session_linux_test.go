@@ -446,7 +446,7 @@ func TestDamage(t *testing.T) {
 			return errors.Join(os.Remove(file), os.Symlink("/dev/zero", file))
 		},
 		"other": func(t *testing.T, file string) error {
-			return os.WriteFile(file, []byte(`{"sid":"x","wire":2,"ready":true}`), 0o600)
+			return os.WriteFile(file, []byte(`{"sid":"x","protocol":2,"ready":true}`), 0o600)
 		},
 		"no object": func(t *testing.T, file string) error { return os.WriteFile(file, []byte(`[1]`), 0o600) },
 		"endless":   func(t *testing.T, file string) error { return os.Truncate(file, 1<<40) },

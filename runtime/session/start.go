@@ -33,13 +33,13 @@ type Options struct {
 	// Driver runs the VM; this system's own when nil. The process that Start makes is
 	// given its own, see [Main].
 	Driver vm.Driver `json:"-"`
-	// Wire connects a member of a network of VMs to its switch. It stays the
+	// Port connects a member of a network of VMs to its switch. It stays the
 	// caller's.
-	Wire *os.File `json:"-"`
+	Port *os.File `json:"-"`
 }
 
-// wireDescriptor is a supervisor's descriptor of the wire.
-const wireDescriptor = supervise.FirstFile
+// portDescriptor is a supervisor's descriptor of the port.
+const portDescriptor = supervise.FirstFile
 
 // outcome is what a supervisor tells its parent.
 type outcome struct {
@@ -62,12 +62,12 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 	if err := runtime.CheckSpace(o.Home, o.VM.DiskReserve); err != nil {
 		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
 	}
-	if o.Wire != nil {
-		o.VM.Member.Descriptor = wireDescriptor
+	if o.Port != nil {
+		o.VM.Member.Descriptor = portDescriptor
 	}
 	var files []*os.File
-	if o.Wire != nil {
-		files = append(files, o.Wire)
+	if o.Port != nil {
+		files = append(files, o.Port)
 	}
 	var out outcome
 	var err error
@@ -116,7 +116,7 @@ func Main(ctx context.Context, stdin io.Reader, driver vm.Driver) error {
 		return err
 	}
 	if o.VM.Member != nil {
-		syscall.CloseOnExec(wireDescriptor)
+		syscall.CloseOnExec(portDescriptor)
 	}
 	o.Driver = driver
 	return Supervise(ctx, o, func(err error) {

@@ -46,7 +46,7 @@ type supervisor struct {
 // answers or has failed to start.
 func Supervise(ctx context.Context, o Options, ready func(error)) error {
 	s := &supervisor{
-		info: Info{SID: o.SID, Name: o.Name, Labels: o.Labels, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now(), Wire: wireVersion,
+		info: Info{SID: o.SID, Name: o.Name, Labels: o.Labels, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now(), Protocol: protocolVersion,
 			CPUs: o.VM.CPUs, Memory: o.VM.Memory},
 		dir:     filepath.Join(sessionsDir(o.Home), o.SID),
 		buffers: sync.Pool{New: func() any { return new([mux.MaxPayload]byte) }},

@@ -116,10 +116,9 @@ func Policy(program, home string, driver vm.Driver) (confine.Policy, error) {
 }
 
 // Main begins a process that Start has made: it reads the input and returns the
-// function that reports, to be called once, when all is started: the process then
-// becomes smaller.
+// function that reports, to be called once, when all is started.
 func Main(stdin io.Reader, input any) (report func(any), err error) {
-	LeaveProcessors()
+	LeaveCPUs()
 	result := os.NewFile(reportDescriptor, "result")
 	if result == nil {
 		return nil, errors.New("supervisors are started by lumina only")
@@ -131,15 +130,14 @@ func Main(stdin io.Reader, input any) (report func(any), err error) {
 	return func(v any) {
 		defer result.Close()
 		_ = json.NewEncoder(result).Encode(v)
-		trim()
 	}, nil
 }
 
-// LeaveProcessors has this process's goroutines take half of the host's processors,
+// LeaveCPUs has this process's goroutines take half of the host's CPUs,
 // at least one. It is for a process that owns a VM and carries its bytes: the VM
-// has more use for the others, and between goroutines of one processor a frame is
+// has more use for the others, and between goroutines of one CPU a frame is
 // handed on without waking a thread.
-func LeaveProcessors() { runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2)) }
+func LeaveCPUs() { runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2)) }
 
 // maxSocketPath is the length that every system's sockaddr_un takes.
 const maxSocketPath = 103

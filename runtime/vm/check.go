@@ -118,7 +118,7 @@ func (n *Network) check() error {
 	if n.MTU < minMTU || n.MTU > maxMTU {
 		return fmt.Errorf("NIC: MTU of %d bytes: want %d to %d", n.MTU, minMTU, maxMTU)
 	}
-	if n.Wire == nil {
+	if n.Socket == nil {
 		return errors.New("NIC: it has no socket")
 	}
 	return nil

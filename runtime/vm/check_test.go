@@ -26,7 +26,7 @@ func TestSpecCheck(t *testing.T) {
 			Kernel: file(1), Initramfs: file(1), CPUs: 1, Memory: 64 << 20,
 			Disks:   []Disk{{File: file(4096), Serial: "root"}, {File: file(512), Serial: "scratch"}},
 			Shares:  []Share{{Dir: "/srv", Tag: "share0"}},
-			Network: &Network{MAC: NewMAC(), Wire: file(0), MTU: 1500},
+			Network: &Network{MAC: NewMAC(), Socket: file(0), MTU: 1500},
 		}
 	}
 	if err := good().Check(); err != nil {
@@ -54,7 +54,7 @@ func TestSpecCheck(t *testing.T) {
 		"a short address":     {func(s *Spec) { s.Network.MAC = s.Network.MAC[:4] }, "6 bytes"},
 		"a small MTU":         {func(s *Spec) { s.Network.MTU = 576 }, "MTU"},
 		"a large MTU":         {func(s *Spec) { s.Network.MTU = 1 << 16 }, "MTU"},
-		"no socket":           {func(s *Spec) { s.Network.Wire = nil }, "no socket"},
+		"no socket":           {func(s *Spec) { s.Network.Socket = nil }, "no socket"},
 	} {
 		spec := good()
 		tt.change(&spec)

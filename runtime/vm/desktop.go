@@ -72,11 +72,11 @@ type DesktopSpec struct {
 	// HardwareModel is that of a Mac, see [MacDriver]; nil for a machine with EFI.
 	HardwareModel []byte
 	Disk          *os.File // booted from, once there is something on it
-	Medium        *os.File // a read-only CD-ROM; nil for none
+	ISO           *os.File // a read-only CD-ROM; nil for none
 	// Common: the guest has no drivers for virtio, as Windows.
 	Common  bool
 	Network *Network // nil for none
-	// Direct is booted in the place of what disk and medium have; nil for none.
+	// Direct is booted in the place of what disk and ISO have; nil for none.
 	Direct *DirectBoot
 	Serial io.Writer // gets what the guest writes to its serial port; nil for nobody
 	Window bool      // shows the screen in a window of the host's

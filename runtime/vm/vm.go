@@ -63,9 +63,9 @@ type Share struct {
 // Network is an Ethernet device.
 type Network struct {
 	MAC net.HardwareAddr
-	// Wire is a datagram socket that carries one Ethernet frame a datagram.
-	Wire *os.File
-	MTU  int // bytes
+	// Socket is a datagram socket that carries one Ethernet frame a datagram.
+	Socket *os.File
+	MTU    int // bytes
 }
 
 // NewMAC makes a random, locally administered, unicast address.

@@ -240,8 +240,8 @@ func attachFile(f *os.File, readOnly bool) (*apple.DiskImageStorageDeviceAttachm
 	return attach(disk{path: path, readOnly: readOnly, sync: !readOnly})
 }
 
-// addStorage adds disk and medium. An empty disk does not boot, and the firmware
-// goes on to the medium.
+// addStorage adds disk and ISO. An empty disk does not boot, and the firmware
+// goes on to the ISO.
 func addStorage(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) error {
 	var devices []apple.StorageDeviceConfiguration
 	if spec.Disk != nil {
@@ -260,8 +260,8 @@ func addStorage(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) 
 		}
 		devices = append(devices, device)
 	}
-	if spec.Medium != nil {
-		attachment, err := attachFile(spec.Medium, true)
+	if spec.ISO != nil {
+		attachment, err := attachFile(spec.ISO, true)
 		if err != nil {
 			return fmt.Errorf("the ISO: %w", err)
 		}

@@ -143,11 +143,11 @@ func TestFramework(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ours, wire := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "wire")
+		ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
 		defer ours.Close()
-		spec.Network = &vm.Network{MAC: vm.NewMAC(), Wire: wire, MTU: 1500}
+		spec.Network = &vm.Network{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
 		m := start(t, spec)
-		wire.Close()
+		theirs.Close()
 		configure(t, m, &protocol.Configure{Network: &protocol.Network{MAC: spec.Network.MAC.String(), Address: "192.0.2.2/24", MTU: 1500}})
 		go func() {
 			_, _ = vmtest.Shell(context.Background(), m, "bash -c 'echo x >/dev/udp/192.0.2.1/9'")

@@ -65,7 +65,7 @@ func (m *machine) keep(f *os.File) (*os.File, error) {
 }
 
 func (m *machine) addNIC(n *vm.Network) (*nic, error) {
-	socket, err := m.keep(n.Wire)
+	socket, err := m.keep(n.Socket)
 	if err != nil {
 		return nil, err
 	}

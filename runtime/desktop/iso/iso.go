@@ -34,7 +34,7 @@ const (
 // ErrNotISO is wrapped when a file is none.
 var ErrNotISO = errors.New("not an ISO 9660 image")
 
-// Image is an installation medium.
+// Image is an installation ISO.
 type Image struct {
 	Volume    string `json:"volume"` // its label
 	Publisher string `json:"publisher,omitempty"`

@@ -52,10 +52,10 @@ func bootImage(t testing.TB, dir, loader string, machine uint16, bits int) strin
 	return name
 }
 
-// medium makes an image with xorriso of what is in a directory.
-func medium(t testing.TB, tree string, args ...string) []byte {
+// isoOf makes an image with xorriso of what is in a directory.
+func isoOf(t testing.TB, tree string, args ...string) []byte {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "medium.iso")
+	name := filepath.Join(t.TempDir(), "install.iso")
 	args = append([]string{"-as", "mkisofs", "-quiet", "-o", name, "-V", "TEST"}, args...)
 	tool(t, "xorriso", append(args, tree)...)
 	b, err := os.ReadFile(name)
@@ -80,7 +80,7 @@ func TestReads(t *testing.T) {
 				tool(t, "cp", image, filepath.Join(tree, "efi.img"))
 				write(t, filepath.Join(tree, "install.amd/vmlinuz"), []byte("kernel"))
 				write(t, filepath.Join(tree, "install.amd/initrd.gz"), []byte("initrd"))
-				b := medium(t, tree, "-R", "-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot")
+				b := isoOf(t, tree, "-R", "-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot")
 				i, err := Read(bytes.NewReader(b), int64(len(b)))
 				if err != nil {
 					t.Fatal(err)
@@ -114,7 +114,7 @@ func TestReadsTheTreeWithoutABootCatalog(t *testing.T) {
 	tree := t.TempDir()
 	write(t, filepath.Join(tree, "efi/boot/bootaa64.efi"), program(0xAA64))
 	for _, args := range [][]string{{"-R"}, {"-iso-level", "1"}} {
-		b := medium(t, tree, args...)
+		b := isoOf(t, tree, args...)
 		i, err := Read(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			t.Fatal(err)
@@ -129,7 +129,7 @@ func TestReadsTheTreeWithoutABootCatalog(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	tree := t.TempDir()
 	write(t, filepath.Join(tree, "file"), bytes.Repeat([]byte("x"), 1<<20))
-	b := medium(t, tree)
+	b := isoOf(t, tree)
 	for name, tt := range map[string]struct {
 		content []byte
 		want    string
@@ -159,7 +159,7 @@ func FuzzRead(f *testing.F) {
 	dir, tree := f.TempDir(), f.TempDir()
 	tool(f, "cp", bootImage(f, dir, "BOOTX64.EFI", 0x8664, 12), filepath.Join(tree, "efi.img"))
 	write(f, filepath.Join(tree, "install.amd/vmlinuz"), []byte("kernel"))
-	f.Add(medium(f, tree, "-R", "-no-pad", "-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot")[16*sector:])
+	f.Add(isoOf(f, tree, "-R", "-no-pad", "-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot")[16*sector:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// The 32 KiB before the first descriptor mean nothing.
 		b = append(make([]byte, 16*sector), b...)

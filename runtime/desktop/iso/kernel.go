@@ -5,11 +5,11 @@ import (
 	"io"
 )
 
-// Kernel is a medium's Linux, to be booted without its loader.
+// Kernel is an ISO's Linux, to be booted without its loader.
 type Kernel struct {
 	Path, InitrdPath string
 	Kernel, Initrd   *io.SectionReader
-	// CommandLine is what this kind of medium needs, without a console.
+	// CommandLine is what this kind of ISO needs, without a console.
 	CommandLine string
 }
 

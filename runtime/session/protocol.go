@@ -32,9 +32,9 @@ const (
 	kindControl = 'c'
 )
 
-// wireVersion counts the changes to what follows the first byte of kindAgent and
+// protocolVersion counts the changes to what follows the first byte of kindAgent and
 // kindCounted, and to session.json. Each version can stop the sessions of the others.
-const wireVersion = 2
+const protocolVersion = 2
 
 const (
 	// explainTimeout bounds the question why a VM ended.

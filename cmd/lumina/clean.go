@@ -48,6 +48,13 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			freed, err := desktop.NewStore(r.Home()).Purge(time.Now())
+			if freed > 0 {
+				env.note("%s of removed desktops: gone for good", formatSize(freed))
+			}
+			if err != nil {
+				return err
+			}
 			if templates {
 				if err := r.Templates.Clean(true); err != nil {
 					return err
@@ -56,7 +63,7 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if age == 0 && size == 0 {
 				return nil
 			}
-			freed, err := builder.Prune(c.Context(), builder.PruneOptions{
+			freed, err = builder.Prune(c.Context(), builder.PruneOptions{
 				Store: r.Images, CacheDir: filepath.Join(r.Home(), "cache"), Age: time.Duration(age), Size: int64(size)})
 			if err != nil {
 				return err

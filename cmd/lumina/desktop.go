@@ -1,7 +1,9 @@
 package main
 
 import (
-	"errors"
+	"context"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +14,9 @@ import (
 func newDesktopCommand(env *environment) *cobra.Command {
 	return newGroup("desktop", "Run desktops: whole systems with a screen, installed from ISOs",
 		newDesktopCreateCommand(env), newDesktopBootCommand(env), newDesktopLsCommand(env), newDesktopStopCommand(env),
-		newDesktopRmCommand(env), newDesktopScreenshotCommand(env), newDesktopTypeCommand(env), newDesktopKeyCommand(env),
+		newDesktopRestartCommand(env), newDesktopResetCommand(env), newDesktopSetCommand(env), newDesktopRenameCommand(env), newDesktopCloneCommand(env),
+		newDesktopRmCommand(env), newDesktopRestoreCommand(env), newDesktopExecCommand(env),
+		newDesktopScreenshotCommand(env), newDesktopTypeCommand(env), newDesktopKeyCommand(env),
 		newDesktopClickCommand(env), newDesktopOpenCommand(env), newDesktopCatalogCommand(env), newDesktopInstallMacOSCommand(env))
 }
 
@@ -55,7 +59,7 @@ func newDesktopLsCommand(env *environment) *cobra.Command {
 		Aliases: []string{"ls"},
 		Short:   "List desktops",
 		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			store, err := desktopStore(env)
 			if err != nil {
 				return err
@@ -64,14 +68,14 @@ func newDesktopLsCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printDesktops(env, store, all)
+			return printDesktops(c.Context(), env, store, all)
 		},
 	}
 	env.registerJSON(c)
 	return c
 }
 
-// desktopRow is a desktop with what only its processes know.
+// desktopRow is a desktop with what it takes of the host.
 type desktopRow struct {
 	ID           string              `json:"id"`
 	Name         string              `json:"name"`
@@ -81,50 +85,52 @@ type desktopRow struct {
 	Memory       int64               `json:"memoryBytes"`
 	CPUs         int                 `json:"cpuCount"`
 	DiskSize     int64               `json:"diskBytes"`
+	DiskUsed     int64               `json:"diskUsedBytes"` // of the host's disk
 	MAC          string              `json:"macAddress"`
 	Network      runtime.NetworkMode `json:"networkMode"`
+	ISO          string              `json:"installMedium,omitempty"`
+	Drivers      string              `json:"driversISO,omitempty"`
+	SecureBoot   bool                `json:"secureBoot"`
+	TPM          bool                `json:"tpm"`
+	LastBooted   *time.Time          `json:"lastBootedAt,omitempty"`
 	Running      bool                `json:"running"`
-	Path         string              `json:"path"`
+	// Silent: its process does not answer.
+	Silent bool `json:"silent,omitempty"`
+	// What it takes while it runs.
+	Uptime     int64   `json:"uptimeSeconds,omitempty"`
+	CPUSeconds float64 `json:"cpuSeconds,omitempty"`
+	MemoryUsed int64   `json:"memoryUsedBytes,omitempty"`
+	Path       string  `json:"path"`
 }
 
-func printDesktops(env *environment, store *desktop.Store, all []*desktop.Manifest) error {
+func printDesktops(ctx context.Context, env *environment, store *desktop.Store, all []*desktop.Manifest) error {
 	f, err := outputFormat(env)
 	if err != nil {
 		return err
 	}
 	rows := []desktopRow{}
-	for _, m := range all {
-		rows = append(rows, desktopRow{m.ID, m.Name, m.Family, m.Variant, m.Architecture, m.Memory, m.CPUs, m.DiskSize, m.MAC, m.Network, store.Running(m), store.Path(m)})
+	for i, figures := range store.Figures(ctx, all...) {
+		m := all[i]
+		r := desktopRow{ID: m.ID, Name: m.Name, Family: m.Family, Variant: m.Variant, Architecture: m.Architecture, Memory: m.Memory, CPUs: m.CPUs,
+			DiskSize: m.DiskSize, DiskUsed: figures.Disk, MAC: m.MAC, Network: m.Network, ISO: m.ISO, Drivers: m.Drivers, SecureBoot: m.SecureBoot, TPM: m.TPM,
+			LastBooted: m.LastBooted, Running: figures.Running, Silent: figures.Silent, Path: store.Path(m)}
+		if s := figures.Status; s != nil {
+			r.Uptime, r.CPUSeconds, r.MemoryUsed = s.Uptime, s.CPU.Seconds(), s.Memory
+		}
+		rows = append(rows, r)
 	}
 	if f != formatText {
 		return printJSON(env.stdout, rows)
 	}
-	w := newTable(env.stdout, "NAME", "OS", "ARCH", "CPUS", "MEMORY", "DISK", "RUNNING")
+	w := newTable(env.stdout, "NAME", "OS", "ARCH", "CPUS", "MEMORY", "DISK", "USED", "RUNNING")
 	for _, r := range rows {
-		w.row(r.Name, r.Variant, r.Architecture, r.CPUs, formatSize(r.Memory), formatSize(r.DiskSize), r.Running)
+		running := strconv.FormatBool(r.Running)
+		if r.Silent {
+			running = "silent"
+		}
+		w.row(r.Name, r.Variant, r.Architecture, r.CPUs, formatSize(r.Memory), formatSize(r.DiskSize), formatSize(r.DiskUsed), running)
 	}
 	return w.print()
-}
-
-func newDesktopRmCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:     "remove NAME…",
-		Aliases: []string{"rm"},
-		Short:   "Remove desktops that are not running, and all they hold",
-		Args:    usageArgs(cobra.MinimumNArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := desktopStore(env)
-			if err != nil {
-				return err
-			}
-			var errs []error
-			for _, name := range args {
-				errs = append(errs, store.Remove(name))
-			}
-			return errors.Join(errs...)
-		},
-		ValidArgsFunction: completeDesktops(env),
-	}
 }
 
 func newDesktopCatalogCommand(env *environment) *cobra.Command {

@@ -68,7 +68,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 			if r.OS.Note != "" {
 				env.note("%s", r.OS.Note)
 			}
-			return printDesktops(env, store, []*desktop.Manifest{m})
+			return printDesktops(c.Context(), env, store, []*desktop.Manifest{m})
 		},
 	}
 	c.Flags().SortFlags = false

@@ -56,7 +56,7 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("installing macOS: %w", err)
 			}
-			return printDesktops(env, store, []*desktop.Manifest{m})
+			return printDesktops(c.Context(), env, store, []*desktop.Manifest{m})
 		},
 	}
 	c.Flags().SortFlags = false

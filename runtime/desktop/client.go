@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -43,13 +44,51 @@ func (c *Client) dial(ctx context.Context, kind byte) (net.Conn, error) {
 	return conn, nil
 }
 
-// askTimeout bounds how long a supervisor may take to answer: a guest that is to end
-// has stopTimeout, a text of the longest is typed within a minute and a half.
-const askTimeout = 2 * time.Minute
+// ErrSilent is wrapped when a desktop's process is there and does not answer: somebody
+// has stopped it, or it hangs.
+var ErrSilent = errors.New("its process does not answer")
 
+// A process that has not done within firstLook what it was asked for is asked how it is,
+// again and again: one that is well answers that within pingTimeout, whatever it is busy
+// with. askTimeout bounds the whole: a guest that is to end has stopTimeout, a text of
+// the longest is typed within ten minutes.
+const (
+	firstLook   = 3 * time.Second
+	pingTimeout = 5 * time.Second
+	askTimeout  = 10 * time.Minute
+)
+
+func (c *Client) silent(after time.Duration) error {
+	return fmt.Errorf("desktop %q: %w for %v; lumina desktop stop --force %s ends it", c.Manifest.Name, ErrSilent, after, c.Manifest.Name)
+}
+
+// ask asks for something, and gives up when the process does not answer.
 func (c *Client) ask(ctx context.Context, req request) (*reply, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("desktop %q: its supervisor has not answered for %v", c.Manifest.Name, askTimeout))
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	look := time.AfterFunc(firstLook, func() {
+		for ctx.Err() == nil {
+			ask, done := context.WithTimeoutCause(ctx, pingTimeout, c.silent(firstLook+pingTimeout))
+			_, err := c.askOnce(ask, request{Ping: true})
+			done()
+			if errors.Is(err, ErrSilent) {
+				cancel(err)
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(firstLook):
+			}
+		}
+	})
+	defer look.Stop()
+	whole, done := context.WithTimeoutCause(ctx, askTimeout, c.silent(askTimeout))
+	defer done()
+	return c.askOnce(whole, req)
+}
+
+// askOnce asks for something until ctx ends.
+func (c *Client) askOnce(ctx context.Context, req request) (*reply, error) {
 	conn, err := c.dial(ctx, kindControl)
 	if err != nil {
 		return nil, err
@@ -123,11 +162,44 @@ func (c *Client) Click(ctx context.Context, click Click) error {
 }
 
 // Stop presses the power button and, if the guest does nothing about it for a
-// while, ends the machine; at once when force is true. It returns when it has
-// ended.
+// while, ends the machine. With force it ends it at once, and kills a process that does
+// not answer. It returns when all has ended.
 func (c *Client) Stop(ctx context.Context, force bool) error {
-	_, err := c.ask(ctx, request{Stop: !force, Kill: force})
+	if !force {
+		_, err := c.ask(ctx, request{Stop: true})
+		return err
+	}
+	ask, done := context.WithTimeout(ctx, killTimeout)
+	_, err := c.askOnce(ask, request{Kill: true})
+	done()
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return c.kill(ctx)
+}
+
+// Reset presses the reset button: the machine restarts at once.
+func (c *Client) Reset(ctx context.Context) error {
+	_, err := c.ask(ctx, request{Reset: true})
 	return err
+}
+
+// Restart stops a desktop, as Stop does, and boots it again, in a process of its own, as
+// it was booted before. Of one that does not run it is [Start] with o.
+func (c *Client) Restart(ctx context.Context, program string, args []string, o Options, force bool) (*Client, error) {
+	status, err := c.Status(ctx)
+	switch {
+	case err == nil:
+		o.ISO, o.Capture, o.Window, o.SerialFile, o.Timeout = status.Booted.ISO, status.Booted.Capture, status.Booted.Window, status.Booted.SerialFile, status.Booted.Timeout
+		err = c.Stop(ctx, force)
+	case force && errors.Is(err, ErrSilent):
+		err = c.Stop(ctx, force)
+	}
+	if err != nil && !errors.Is(err, ErrNotRunning) {
+		return nil, err
+	}
+	o.ID = c.Manifest.ID
+	return Start(ctx, program, args, o)
 }
 
 // CheckViewer says why Viewer cannot show the screen, if so: a stream has no place
@@ -139,6 +211,24 @@ func (c *Client) CheckViewer(ctx context.Context) error {
 
 // Viewer opens a stream of the RFB protocol.
 func (c *Client) Viewer(ctx context.Context) (net.Conn, error) { return c.dial(ctx, kindViewer) }
+
+// Guest is its guest, of a desktop whose system is of an image of lumina's: the agent
+// answers there.
+func (c *Client) Guest() runtime.Guest {
+	return runtime.NewGuest(image.Config{}, c.dialAgent, func(err error) error {
+		return &runtime.Error{Kind: runtime.SessionDisconnected, Err: fmt.Errorf("desktop %q: the connection to its guest was lost: %w", c.Manifest.Name, err)}
+	})
+}
+
+// dialAgent opens a stream to the agent. The supervisor says first whether there is one.
+func (c *Client) dialAgent(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, agentTimeout+pingTimeout, c.silent(agentTimeout+pingTimeout))
+	defer cancel()
+	if _, err := c.askOnce(ctx, request{Agent: true}); err != nil {
+		return nil, err
+	}
+	return c.dial(ctx, kindAgent)
+}
 
 // outcome is what a supervisor tells its parent.
 type outcome struct {

@@ -21,7 +21,7 @@ type firmware struct {
 	err error
 }
 
-func (f firmware) WriteVariables(_ string, to *os.File) error {
+func (f firmware) WriteVariables(_ string, _ bool, to *os.File) error {
 	_, err := to.WriteString("variables")
 	return errors.Join(err, f.err)
 }

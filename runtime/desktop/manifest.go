@@ -38,6 +38,11 @@ type Manifest struct {
 	MAC          string              `json:"macAddress"`
 	Network      runtime.NetworkMode `json:"networkMode"`
 	ISO          string              `json:"installMedium,omitempty"` // path of an image; since version 2
+	Drivers      string              `json:"driversISO,omitempty"`    // path of a second one
+	// SecureBoot: its firmware starts what is signed only. TPM: it has one, of
+	// version 2.0. Both stay as they are.
+	SecureBoot bool `json:"secureBoot,omitempty"`
+	TPM        bool `json:"tpm,omitempty"`
 	// Identifier is the machine's, in its driver's form; HardwareModel that of a Mac.
 	Identifier    []byte `json:"machineIdentifier,omitempty"`
 	HardwareModel []byte `json:"hardwareModel,omitempty"`
@@ -93,7 +98,7 @@ func (m *Manifest) MarshalJSON() ([]byte, error) {
 		all[k] = v
 	}
 	// What is left out because it is empty is not taken from what was read.
-	for _, field := range []string{"lastBootedAt", "installMedium", "machineIdentifier", "hardwareModel", "installing"} {
+	for _, field := range []string{"lastBootedAt", "installMedium", "driversISO", "secureBoot", "tpm", "machineIdentifier", "hardwareModel", "installing"} {
 		delete(all, field)
 	}
 	if err := json.Unmarshal(b, &all); err != nil {

@@ -36,6 +36,21 @@ func (m *Manifest) open(dir string) (_ *parts, err error) {
 	if p.spec.Variables, err = p.files.open(filepath.Join(dir, m.firmwareFile()), os.O_RDWR); err != nil {
 		return nil, err
 	}
+	p.spec.SecureBoot = m.SecureBoot
+	if m.TPM {
+		if p.spec.TPM, err = p.files.open(filepath.Join(dir, tpmFile), os.O_RDWR|os.O_CREATE); err != nil {
+			return nil, err
+		}
+	}
+	if m.Drivers != "" {
+		p.spec.Drivers, err = p.files.open(m.Drivers, os.O_RDONLY)
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("its second ISO %q is gone; lumina desktop set %s --drivers none boots without it", m.Drivers, m.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	if err := wholeSectors(p.spec.Disk); err != nil {
 		return nil, err
 	}
@@ -73,7 +88,7 @@ type files struct {
 }
 
 func (f *files) open(name string, flag int) (*os.File, error) {
-	file, err := os.OpenFile(name, flag, 0)
+	file, err := os.OpenFile(name, flag, 0o600)
 	if err == nil {
 		f.all = append(f.all, file)
 	}

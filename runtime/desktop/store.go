@@ -9,7 +9,9 @@
 //	auxiliary.img  its auxiliary storage
 //	boot.json      how its last boot went, see Boot
 //	serial.log     the end of what its guest wrote to its serial port since then
-//	lock           held by the process that runs it
+//	tpm.state      of its TPM, if it has one
+//	screen.png     a small picture of what was on its screen last
+//	lock           held by the process that runs it, and names it
 //	socket         of that process, see supervisor.go
 package desktop
 
@@ -37,6 +39,7 @@ const (
 	diskFile      = "disk.img"
 	variablesFile = "efi.vars"
 	auxiliaryFile = "auxiliary.img"
+	tpmFile       = "tpm.state"
 	lockFile      = "lock"
 	// unfinished is how directories of desktops begin that are being made.
 	unfinished = ".new-"
@@ -51,13 +54,15 @@ var (
 	ErrNotRunning = errors.New("it is not running")
 	// ErrExists is wrapped when there is a desktop of the name already.
 	ErrExists = errors.New("there is one already")
+	// ErrName is wrapped when no desktop can be called so.
+	ErrName = errors.New("it is no name")
 )
 
 // CheckName returns an error when no desktop can be called so. A name is for people:
 // directories have identifiers.
 func CheckName(s string) error {
 	if s == "" || len(s) > name.MaxLength || strings.TrimSpace(s) != s || strings.ContainsAny(s, `/\`) || strings.HasPrefix(s, "-") || printable.Line(s) != s {
-		return fmt.Errorf("desktop name %q: want a text on one line, at most %d bytes, without slashes, and that begins neither with '-' nor a space", s, name.MaxLength)
+		return fmt.Errorf("desktop name %q: %w: want a text on one line, at most %d bytes, without slashes, and that begins neither with '-' nor a space", s, ErrName, name.MaxLength)
 	}
 	return nil
 }
@@ -79,40 +84,51 @@ func (s *Store) Create(ctx context.Context, driver vm.DesktopDriver, m Manifest,
 	if err := CheckName(m.Name); err != nil {
 		return nil, err
 	}
-	lock, err := s.lock()
-	if err != nil {
-		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
-	}
-	defer lock.Close()
-	all, err := s.List()
-	if err != nil {
-		return nil, err
-	}
-	if slices.ContainsFunc(all, func(o *Manifest) bool { return o.Name == m.Name }) {
-		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, ErrExists)
-	}
-	m.ID, m.Created = name.UUID(), time.Now().UTC()
-	dir := filepath.Join(s.dir, unfinished+m.ID)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
-	}
-	defer os.RemoveAll(dir)
 	m.Memory, m.DiskSize = vm.RoundUp(m.Memory), vm.RoundUp(m.DiskSize)
-	err = m.makeDisk(ctx, filepath.Join(dir, diskFile), disk)
-	if err == nil {
+	err := s.make(&m, func(dir string) error {
+		if err := m.makeDisk(ctx, filepath.Join(dir, diskFile), disk); err != nil {
+			return err
+		}
 		m.fill(dir, m.Created)
-		err = m.makeFirmware(driver, dir)
-	}
-	if err == nil {
-		err = m.write(dir)
-	}
-	if err == nil {
-		err = durable.Move(dir, s.path(m.ID))
-	}
+		return m.makeFirmware(driver, dir)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("creating desktop %q: %w", m.Name, err)
 	}
 	return &m, nil
+}
+
+// make makes the directory of a desktop, which fill fills. It appears at once, and
+// whole. What was set aside for longer than its time goes, to make room.
+func (s *Store) make(m *Manifest, fill func(dir string) error) error {
+	lock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	all, err := s.List()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, func(o *Manifest) bool { return o.Name == m.Name }) {
+		return ErrExists
+	}
+	if err := s.PurgeExpired(); err != nil {
+		return err
+	}
+	m.ID, m.Created = name.UUID(), time.Now().UTC()
+	dir := filepath.Join(s.dir, unfinished+m.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := fill(dir); err != nil {
+		return err
+	}
+	if err := m.write(dir); err != nil {
+		return err
+	}
+	return durable.Move(dir, s.path(m.ID))
 }
 
 // makeDisk makes a disk of the manifest's size, or of that of what it is copied of.
@@ -159,21 +175,33 @@ func enlarge(name string, size int64) error {
 }
 
 // makeFirmware makes what the firmware keeps, and the machine's identifier.
-func (m *Manifest) makeFirmware(driver vm.DesktopDriver, dir string) (err error) {
-	firmware, write := vm.FirmwareEFI, func(f *os.File) error { return driver.WriteVariables(m.Architecture, f) }
+func (m *Manifest) makeFirmware(driver vm.DesktopDriver, dir string) error {
+	write := func(f *os.File) error { return driver.WriteVariables(m.Architecture, m.SecureBoot, f) }
 	if m.Family == MacOS {
 		mac, err := macDriver(driver)
 		if err != nil {
 			return err
 		}
-		firmware, write = vm.FirmwareMac, func(f *os.File) error { return mac.WriteAuxiliary(m.HardwareModel, f) }
+		write = func(f *os.File) error { return mac.WriteAuxiliary(m.HardwareModel, f) }
 	}
-	if d, ok := driver.(vm.Identifies); ok {
-		if m.Identifier, err = d.NewIdentifier(firmware); err != nil {
-			return err
-		}
+	if err := m.identify(driver); err != nil {
+		return err
 	}
 	return makeFile(filepath.Join(dir, m.firmwareFile()), write)
+}
+
+// identify makes the machine's identifier.
+func (m *Manifest) identify(driver vm.DesktopDriver) (err error) {
+	d, ok := driver.(vm.Identifies)
+	if !ok {
+		return nil
+	}
+	firmware := vm.FirmwareEFI
+	if m.Family == MacOS {
+		firmware = vm.FirmwareMac
+	}
+	m.Identifier, err = d.NewIdentifier(firmware)
+	return err
 }
 
 func (m *Manifest) firmwareFile() string {
@@ -194,6 +222,10 @@ func makeFile(name string, fill func(*os.File) error) error {
 
 func (s *Store) path(id string) string { return filepath.Join(s.dir, id) }
 
+// lockTimeout is how long one waits for another that is being made: most take a moment,
+// a copy of a large disk takes longer.
+const lockTimeout = 10 * time.Second
+
 // lock makes names unique: it is held while a desktop is created. What those
 // left who died doing so is removed.
 func (s *Store) lock() (*os.File, error) {
@@ -204,12 +236,9 @@ func (s *Store) lock() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	busy, err := flock.TryExclusive(f)
-	if err == nil && busy {
-		err = errors.New("another one is being created")
-	}
-	if err != nil {
-		f.Close()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), lockTimeout, errors.New("another one is being created"))
+	defer cancel()
+	if err := flock.Exclusive(ctx, f); err != nil {
 		return nil, err
 	}
 	left, _ := filepath.Glob(filepath.Join(s.dir, unfinished+"*")) // fails for bad patterns only
@@ -314,7 +343,19 @@ func (s *Store) hold(m *Manifest) (*os.File, error) {
 	}
 	busy, err := flock.TryExclusive(f)
 	if err == nil && busy {
-		err = ErrRunning
+		// One that runs it says so there; who only looks has the lock for a moment.
+		if n, _ := f.ReadAt(make([]byte, 1), 0); n > 0 {
+			f.Close()
+			return nil, fmt.Errorf("desktop %q: %w", m.Name, ErrRunning)
+		}
+		ctx, cancel := context.WithTimeoutCause(context.Background(), lookTime, fmt.Errorf("desktop %q: %w", m.Name, ErrRunning))
+		defer cancel()
+		if err := flock.Exclusive(ctx, f); err != nil {
+			return nil, err
+		}
+	}
+	if err == nil {
+		err = f.Truncate(0) // what names a supervisor that has ended
 	}
 	if err != nil {
 		f.Close()
@@ -323,13 +364,18 @@ func (s *Store) hold(m *Manifest) (*os.File, error) {
 	return f, nil
 }
 
+// lookTime is longer than anybody has a desktop's lock who only looks.
+const lookTime = time.Second
+
 // Running says whether a process runs a desktop.
 func (s *Store) Running(m *Manifest) bool {
-	lock, err := s.hold(m)
-	if err == nil {
-		lock.Close()
+	f, err := os.Open(filepath.Join(s.path(m.ID), lockFile))
+	if err != nil {
+		return false // never booted, or gone
 	}
-	return errors.Is(err, ErrRunning)
+	defer f.Close()
+	busy, err := flock.TryShared(f)
+	return err == nil && busy
 }
 
 // Remove removes a desktop that is not running, and all it holds.
@@ -343,15 +389,10 @@ func (s *Store) Remove(id string) error {
 		return err
 	}
 	defer lock.Close()
-	// Renamed first: what is removed halfway is no desktop.
-	gone := filepath.Join(s.dir, unfinished+m.ID)
-	if err := os.Rename(s.path(m.ID), gone); err != nil {
+	if err := s.removeDir(s.path(m.ID), m.ID); err != nil {
 		return fmt.Errorf("removing desktop %q: %w", m.Name, err)
 	}
-	if err := durable.Sync(s.dir); err != nil { // before it is removed halfway
-		return fmt.Errorf("removing desktop %q: %w", m.Name, err)
-	}
-	return os.RemoveAll(gone)
+	return nil
 }
 
 // Driver is d as one that runs desktops; this system's own when d is nil.

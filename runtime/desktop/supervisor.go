@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/abdul-abdi/lumina/initramfs/relay"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
@@ -53,6 +54,8 @@ type supervisor struct {
 	network  *network.Network
 	serial   *os.File
 	record   *record
+	picture  *picture
+	options  Options
 	started  time.Time
 	stop     chan bool     // whoever asks for the end, and whether at once
 	gone     chan struct{} // closed when all has ended
@@ -62,7 +65,7 @@ type supervisor struct {
 // Supervise runs a desktop until its guest powers off, somebody stops it, or ctx
 // ends. ready is called once, when the machine runs or has failed to.
 func Supervise(ctx context.Context, o Options, ready func(error)) error {
-	s := &supervisor{stop: make(chan bool), gone: make(chan struct{})}
+	s := &supervisor{stop: make(chan bool), gone: make(chan struct{}), picture: newPicture(), options: o}
 	err := s.run(ctx, o, ready)
 	close(s.gone)
 	return err
@@ -85,6 +88,9 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 		return err
 	}
 	defer lock.Close()
+	if err := names(lock); err != nil {
+		return err
+	}
 	// Read again: it was somebody else's before it was locked.
 	if s.m, err = readManifest(s.dir); err != nil {
 		return fmt.Errorf("desktop %q: %w", o.ID, err)
@@ -126,6 +132,7 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	}
 	defer l.Close()
 	go supervise.Serve(l, func(conn *net.UnixConn, scarce bool) { s.serve(ctx, conn, scarce) })
+	go s.pictures(machineContext)
 	running = true
 	ready(nil)
 	return s.attend(ctx, o)
@@ -259,6 +266,7 @@ func (s *supervisor) powerOff() error {
 		return s.result()
 	default:
 	}
+	s.lastPicture()
 	if err := s.machine.PowerButton(); err != nil {
 		return err
 	}
@@ -276,9 +284,12 @@ func (s *supervisor) powerOff() error {
 // kindControl: one JSON request, one JSON reply.
 //
 // kindViewer: everything that follows is RFB.
+//
+// kindAgent: everything that follows is a stream to the guest's agent.
 const (
 	kindControl = 'c'
 	kindViewer  = 'v'
+	kindAgent   = 'a'
 )
 
 // maxRequest bounds a request, maxReply a reply, in bytes.
@@ -294,6 +305,9 @@ type request struct {
 	Chords     [][]vm.Key `json:"chords,omitempty"` // pressed one after the other
 	Click      *Click     `json:"click,omitempty"`
 	Viewer     bool       `json:"viewer,omitempty"` // whether it can be viewed
+	Agent      bool       `json:"agent,omitempty"`  // whether its guest has one
+	Ping       bool       `json:"ping,omitempty"`
+	Reset      bool       `json:"reset,omitempty"`
 	Stop       bool       `json:"stop,omitempty"`
 	Kill       bool       `json:"kill,omitempty"`
 }
@@ -316,6 +330,12 @@ type Status struct {
 	PID    int                    `json:"pid"` // of its supervisor
 	Uptime int64                  `json:"uptime_seconds"`
 	Net    *runtime.NetworkReport `json:"network,omitempty"`
+	// CPU is the time that its processes have had since the boot; two of these, and
+	// their times, tell how busy it is. Memory is what it has of the host's, in bytes.
+	CPU    time.Duration `json:"cpu_ns,omitempty"`
+	Memory int64         `json:"memory_bytes,omitempty"`
+	// Booted is how it was booted.
+	Booted Options `json:"booted"`
 }
 
 func (s *supervisor) serve(ctx context.Context, conn net.Conn, scarce bool) {
@@ -329,6 +349,8 @@ func (s *supervisor) serve(ctx context.Context, conn net.Conn, scarce bool) {
 		s.answer(ctx, conn)
 	case kind[0] == kindViewer && !scarce:
 		s.view(conn)
+	case kind[0] == kindAgent && !scarce:
+		s.join(ctx, conn)
 	}
 }
 
@@ -344,6 +366,32 @@ func (s *supervisor) view(conn net.Conn) {
 		screen.Close()
 	}()
 	_, _ = io.Copy(conn, screen)
+}
+
+// agentTimeout is how long somebody who asks for the guest's agent waits for one.
+const agentTimeout = 10 * time.Second
+
+// agent opens a stream to the guest's agent.
+func (s *supervisor) agent(ctx context.Context) (net.Conn, error) {
+	d, ok := s.machine.(vm.Dialer)
+	if !ok {
+		return nil, fmt.Errorf("%w: its driver has no way to its guest but the network", vm.ErrUnsupported)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, agentTimeout, fmt.Errorf(
+		"no agent of lumina's has answered in its guest for %v: one is in systems of lumina's images (lumina images export), once they are up", agentTimeout))
+	defer cancel()
+	return d.Dial(ctx)
+}
+
+// join carries a stream to the agent and back.
+func (s *supervisor) join(ctx context.Context, conn net.Conn) {
+	agent, err := s.agent(ctx)
+	if err != nil {
+		relay.Reset(conn)
+		return
+	}
+	defer agent.Close()
+	relay.Join(conn, agent)
 }
 
 func (s *supervisor) answer(ctx context.Context, conn net.Conn) {
@@ -375,6 +423,18 @@ func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
 		if screen, err = s.viewer(); err == nil {
 			err = screen.Close()
 		}
+	case req.Agent:
+		var agent net.Conn
+		if agent, err = s.agent(ctx); err == nil {
+			err = agent.Close()
+		}
+	case req.Ping:
+	case req.Reset:
+		if button, ok := s.machine.(vm.Resetter); ok {
+			err = button.Reset()
+		} else {
+			err = fmt.Errorf("%w: its machine has no reset button; lumina desktop restart --force ends it and boots it again", vm.ErrUnsupported)
+		}
 	case req.Stop || req.Kill:
 		select {
 		case s.stop <- req.Kill:
@@ -382,7 +442,12 @@ func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
 		}
 		<-s.gone
 	case req.Status:
-		r.Status = &Status{PID: os.Getpid(), Uptime: int64(time.Since(s.started).Seconds())}
+		r.Status = &Status{PID: os.Getpid(), Uptime: int64(time.Since(s.started).Seconds()), Booted: s.options}
+		if meter, ok := s.machine.(vm.Meter); ok {
+			if u, err := meter.Usage(); err == nil {
+				r.Status.CPU, r.Status.Memory = u.CPU, u.Memory
+			}
+		}
 		if n := s.network; n != nil {
 			r.Status.Net = &runtime.NetworkReport{Metrics: n.Metrics()}
 			r.Status.Net.Denied, r.Status.Net.More = n.Denied()

@@ -79,6 +79,8 @@ type command struct {
 	// Our ends of the agent's serial port and of the monitor.
 	port    net.Conn
 	control *net.UnixConn
+	agent   *net.UnixConn     // of a desktop's port for an agent; nil for none
+	tpm     *os.File          // swtpm's end of the TPM's socket; nil for none
 	disks   map[string]string // names for people, by QEMU's
 }
 
@@ -92,6 +94,19 @@ func (c *command) writable(f *os.File) {
 func (c *command) close() {
 	for _, f := range c.own {
 		f.Close()
+	}
+}
+
+// discard closes all that was made for a command that is not started.
+func (c *command) discard() {
+	c.close()
+	for _, conn := range []*net.UnixConn{c.control, c.agent} {
+		if conn != nil {
+			conn.Close()
+		}
+	}
+	if c.port != nil {
+		c.port.Close()
 	}
 }
 
@@ -171,9 +186,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 	// The guest's kernel has drivers for shares last: they never get the last slot.
 	for i, share := range spec.Shares {
 		if err := c.addShare(i, share); err != nil {
-			port.Close()
-			c.control.Close()
-			c.close()
+			c.discard()
 			return nil, err
 		}
 	}

@@ -98,7 +98,7 @@ func TestCommandLines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer discard(c)
+			defer c.discard()
 			golden(t, tt.name, c.args)
 			if (tt.verdict.Accelerator == KVM) != c.kvm || c.memory != spec.Memory || c.cpus != spec.CPUs {
 				t.Errorf("it is confined as another machine: %+v", c)
@@ -108,15 +108,6 @@ func TestCommandLines(t *testing.T) {
 				t.Errorf("it inherits the kernel: %v", !restored)
 			}
 		})
-	}
-}
-
-// discard closes what a command line was laid out with.
-func discard(c *command) {
-	c.close()
-	c.control.Close()
-	if c.port != nil {
-		c.port.Close()
 	}
 }
 
@@ -148,6 +139,10 @@ func TestDesktopCommandLines(t *testing.T) {
 		{"desktop arm64 emulated", "arm64", TCG, nil},
 		{"desktop of a system without virtio", "amd64", KVM, func(_ *testing.T, s *vm.DesktopSpec) { s.Common = true }},
 		{"desktop in a window", "amd64", KVM, func(_ *testing.T, s *vm.DesktopSpec) { s.Window = true }},
+		{"desktop with Secure Boot TPM and drivers", "amd64", TCG, func(t *testing.T, s *vm.DesktopSpec) {
+			s.Common, s.SecureBoot, s.TPM, s.Drivers = true, true, file(t, 0), file(t, 4096)
+		}},
+		{"desktop arm64 with a TPM", "arm64", TCG, func(t *testing.T, s *vm.DesktopSpec) { s.TPM = file(t, 0) }},
 		{"desktop booted directly", "amd64", TCG, func(t *testing.T, s *vm.DesktopSpec) {
 			s.Direct = &vm.DirectBoot{Kernel: file(t, 1), Initrd: file(t, 1), CommandLine: "auto"}
 		}},
@@ -160,11 +155,13 @@ func TestDesktopCommandLines(t *testing.T) {
 			if tt.change != nil {
 				tt.change(t, &spec)
 			}
+			fw := fw
+			fw.smm = spec.SecureBoot
 			c, err := newDesktopCommand(spec, fw, tt.a)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer discard(c)
+			defer c.discard()
 			golden(t, tt.name, c.args)
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/socketpair"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -27,24 +28,25 @@ type desktopMachine struct {
 	version string // a name that the firmwares' descriptors mean by it
 	screen  string
 	console string // of a kernel that is booted directly
+	tpm     string
 }
 
 var desktopMachines = map[string]desktopMachine{
 	// The firmware's picture is memory of virtio-vga: a guest without a driver
 	// has a screen, too.
-	"amd64": {"q35,vmport=off", "pc-q35-7.2", "virtio-vga", "console=ttyS0"},
-	"arm64": {"virt,gic-version=max", "virt-7.2", "virtio-gpu-pci", "console=ttyAMA0"},
+	"amd64": {"q35,vmport=off", "pc-q35-7.2", "virtio-vga", "console=ttyS0", "tpm-crb"},
+	"arm64": {"virt,gic-version=max", "virt-7.2", "virtio-gpu-pci", "console=ttyAMA0", "tpm-tis-device"},
 }
 
 // StartDesktop is part of [vm.DesktopDriver].
 func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desktop, error) {
-	fw, err := findFirmware(spec.Arch)
+	verdict, err := d.probe(ctx, spec.Arch, desktopGuest, func(ctx context.Context, a Accelerator) error {
+		return d.tryDesktop(ctx, spec.Arch, a)
+	})
 	if err != nil {
 		return nil, err
 	}
-	verdict, err := d.probe(ctx, spec.Arch, desktopGuest, func(ctx context.Context, a Accelerator) error {
-		return d.tryDesktop(ctx, spec.Arch, fw, a)
-	})
+	fw, err := findFirmware(spec.Arch, spec.SecureBoot)
 	if err != nil {
 		return nil, err
 	}
@@ -57,13 +59,17 @@ func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desk
 
 // tryDesktop starts a machine with nothing to boot, until its firmware says so
 // on the serial port.
-func (d *Driver) tryDesktop(ctx context.Context, arch string, fw firmware, a Accelerator) error {
+func (d *Driver) tryDesktop(ctx context.Context, arch string, a Accelerator) error {
+	fw, err := findFirmware(arch, false)
+	if err != nil {
+		return err
+	}
 	variables, err := os.CreateTemp("", "lumina-")
 	if err != nil {
 		return err
 	}
 	defer variables.Close()
-	if err := errors.Join(os.Remove(variables.Name()), d.WriteVariables(arch, variables)); err != nil {
+	if err := errors.Join(os.Remove(variables.Name()), d.WriteVariables(arch, false, variables)); err != nil {
 		return err
 	}
 	spoke := &signal{c: make(chan struct{})}
@@ -99,18 +105,23 @@ func (s *signal) Write(p []byte) (int, error) {
 // desktop is one running QEMU with a screen.
 type desktop struct {
 	*process
-	mu  sync.Mutex // one command at a time
-	qmp *monitor
+	mu    sync.Mutex // one command at a time
+	qmp   *monitor
+	agent *agentPort
+	tpm   *tpm // nil for none
 }
 
 var (
-	_ vm.Desktop = (*desktop)(nil)
-	_ vm.Screen  = (*desktop)(nil)
-	_ vm.Input   = (*desktop)(nil)
-	_ vm.Viewer  = (*desktop)(nil)
+	_ vm.Desktop  = (*desktop)(nil)
+	_ vm.Screen   = (*desktop)(nil)
+	_ vm.Input    = (*desktop)(nil)
+	_ vm.Viewer   = (*desktop)(nil)
+	_ vm.Resetter = (*desktop)(nil)
+	_ vm.Dialer   = (*desktop)(nil)
+	_ vm.Meter    = (*desktop)(nil)
 )
 
-func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accelerator) (*desktop, error) {
+func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accelerator) (_ *desktop, err error) {
 	line, err := newDesktopCommand(spec, fw, a)
 	if err != nil {
 		return nil, err
@@ -119,16 +130,43 @@ func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmw
 	if spec.Serial != nil {
 		p.output = io.MultiWriter(p.console, spec.Serial)
 	}
+	m := &desktop{process: p}
+	if line.agent != nil {
+		m.agent = newAgentPort(line.agent, m.changeAgent)
+		p.ports = m.agent.opened
+	}
+	if spec.TPM != nil {
+		if m.tpm, err = startTPM(spec.TPM, line.tpm); err != nil {
+			line.discard()
+			return nil, err
+		}
+	}
 	if err := p.launch(ctx, spec.Arch, line, d.controlGroup()); err != nil {
-		return nil, err
+		if m.agent != nil {
+			m.agent.close()
+		}
+		return nil, m.tpm.explain(err)
 	}
-	qmp, err := openMonitor(p.control)
-	if err != nil {
-		return nil, p.silent(err)
+	go func() {
+		<-p.done
+		if m.agent != nil {
+			m.agent.close()
+		}
+		if m.tpm != nil {
+			m.tpm.kill()
+		}
+	}()
+	if m.qmp, err = openMonitor(p.control); err != nil {
+		return nil, m.tpm.explain(p.silent(err))
 	}
-	p.follow(qmp)
-	return &desktop{process: p, qmp: qmp}, nil
+	m.qmp.patience = commandPatience
+	p.follow(m.qmp)
+	return m, nil
 }
+
+// commandPatience bounds how long QEMU may take to answer. It is busy at times, and does
+// not answer at all when somebody has stopped it.
+const commandPatience = 30 * time.Second
 
 // newDesktopCommand lays out QEMU's command line.
 func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*command, error) {
@@ -137,9 +175,14 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	}
 	m := desktopMachines[spec.Arch]
 	c := &command{memory: spec.Memory, cpus: spec.CPUs, firmware: fw.code, window: spec.Window, kvm: a == KVM,
-		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "iso": "the installation ISO"}}
+		disks: map[string]string{"variables": "the firmware's variables", "disk": "the desktop's disk", "iso": "the installation ISO", "drivers": "the second ISO"}}
 	if err := c.addMonitor(); err != nil {
 		return nil, err
+	}
+	if fw.smm {
+		// Only the firmware, in that mode, may write its variables.
+		m.name += ",smm=on"
+		c.add("-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
 	}
 	c.add("-M", m.name+",pflash0=code,pflash1=variables", "-m", strconv.FormatInt(spec.Memory>>10, 10)+"k", "-smp", strconv.Itoa(spec.CPUs),
 		"-nodefaults", "-no-user-config", "-display", display(spec.Window),
@@ -164,6 +207,19 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 		// No option ROM: the firmware would wait for a server to boot from.
 		c.add("-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", c.inherit(n.Socket)),
 			"-device", device+",netdev=net0,romfile=,mac="+n.MAC.String())
+	}
+	// After all that an older lumina gave a machine: a guest's devices are called by
+	// their slots, its NIC above all.
+	var err error
+	if !spec.Common { // which has no driver for it
+		err = c.addAgent()
+	}
+	if err == nil && spec.TPM != nil {
+		err = c.addTPM(m)
+	}
+	if err != nil {
+		c.discard()
+		return nil, err
 	}
 	if b := spec.Direct; b != nil {
 		c.add("-no-reboot", "-kernel", devFD(c.inherit(b.Kernel)), "-initrd", devFD(c.inherit(b.Initrd)),
@@ -198,6 +254,10 @@ func (c *command) addStorage(spec vm.DesktopSpec) {
 		c.addFile("iso", spec.ISO, true, "")
 		c.add("-device", "usb-bot,id=bot", "-device", "scsi-cd,bus=bot.0,drive=iso"+reportErrors+second)
 	}
+	if spec.Drivers != nil {
+		c.addFile("drivers", spec.Drivers, true, "")
+		c.add("-device", "usb-bot,id=bot1", "-device", "scsi-cd,bus=bot1.0,drive=drivers"+reportErrors)
+	}
 }
 
 func display(window bool) string {
@@ -224,6 +284,9 @@ func (d *desktop) command(file *os.File, name string, arguments any) error {
 	defer d.mu.Unlock()
 	return d.qmp.command(file, name, arguments)
 }
+
+// Reset is part of [vm.Resetter].
+func (d *desktop) Reset() error { return d.command(nil, "system_reset", nil) }
 
 func (d *desktop) PowerButton() error { return d.command(nil, "system_powerdown", nil) }
 

@@ -55,6 +55,10 @@ func (p *process) event(e message) {
 			n.end = "its guest powered off"
 		}
 		n.mu.Unlock()
+	case "VSERPORT_CHANGE":
+		if p.ports != nil && e.Data.ID == agentPortID {
+			p.ports(e.Data.Open)
+		}
 	case "MIGRATION":
 		select {
 		case n.migrated <- e.Data.Status:

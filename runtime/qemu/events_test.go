@@ -17,7 +17,7 @@ func TestStoppedMachineEnds(t *testing.T) {
 		t.Skip("with -short: it runs QEMU")
 	}
 	d := New(Options{})
-	fw, err := findFirmware(runtime.GOARCH)
+	fw, err := findFirmware(runtime.GOARCH, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestStoppedMachineEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer variables.Close()
-	if err := d.WriteVariables(runtime.GOARCH, variables); err != nil {
+	if err := d.WriteVariables(runtime.GOARCH, false, variables); err != nil {
 		t.Fatal(err)
 	}
 	m, err := d.startDesktop(t.Context(), vm.DesktopSpec{Arch: runtime.GOARCH, CPUs: 1, Memory: 256 << 20, Variables: variables}, fw, TCG)

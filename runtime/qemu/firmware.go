@@ -16,6 +16,7 @@ import (
 // are at first.
 type firmware struct {
 	code, variables string
+	smm             bool // it needs a machine with system management mode
 }
 
 // descriptor describes a firmware on this host (docs/interop/firmware.json).
@@ -45,7 +46,7 @@ var firmwarePackage = map[string]string{"amd64": "ovmf", "arm64": "qemu-efi-aarc
 
 // findFirmware finds a firmware for an architecture. Distributions order their
 // descriptors by name, and the host's administrator overrides them by it.
-func findFirmware(arch string) (firmware, error) {
+func findFirmware(arch string, secure bool) (firmware, error) {
 	qemu, err := find(arch)
 	if err != nil {
 		return firmware{}, err
@@ -69,25 +70,30 @@ func findFirmware(arch string) (firmware, error) {
 	for _, name := range names {
 		b, err := os.ReadFile(files[name])
 		var d descriptor
-		if err != nil || json.Unmarshal(b, &d) != nil || !d.suits(arch) {
+		if err != nil || json.Unmarshal(b, &d) != nil || !d.suits(arch, secure) {
 			continue
 		}
-		return firmware{d.Mapping.Executable.Filename, d.Mapping.Template.Filename}, nil
+		return firmware{d.Mapping.Executable.Filename, d.Mapping.Template.Filename, slices.Contains(d.Features, "requires-smm")}, nil
+	}
+	if secure {
+		return firmware{}, fmt.Errorf("no EFI firmware with Secure Boot and its keys for %s; on Debian: apt-get install %s: %w", arch, firmwarePackage[arch], ErrNotInstalled)
 	}
 	return firmware{}, fmt.Errorf("no EFI firmware for %s; on Debian: apt-get install %s: %w", arch, firmwarePackage[arch], ErrNotInstalled)
 }
 
-// suits says whether a firmware boots everything on a desktop: one for Secure
-// Boot needs another machine and boots what is signed only.
-func (d *descriptor) suits(arch string) bool {
+// suits says whether a firmware is for a desktop: for Secure Boot, one that has its
+// keys; else one that boots everything.
+func (d *descriptor) suits(arch string, secure bool) bool {
 	if !slices.Contains(d.Interfaces, "uefi") || d.Mapping.Device != "flash" ||
 		d.Mapping.Executable.Format != "raw" || d.Mapping.Template.Format != "raw" {
 		return false
 	}
-	for _, f := range []string{"secure-boot", "requires-smm", "enrolled-keys"} {
-		if slices.Contains(d.Features, f) {
-			return false
-		}
+	has := func(feature string) bool { return slices.Contains(d.Features, feature) }
+	if secure && !(has("secure-boot") && has("enrolled-keys")) {
+		return false
+	}
+	if !secure && (has("secure-boot") || has("requires-smm") || has("enrolled-keys")) {
+		return false
 	}
 	for _, t := range d.Targets {
 		if t.Architecture != firmwareArch[arch] {
@@ -103,8 +109,8 @@ func (d *descriptor) suits(arch string) bool {
 }
 
 // WriteVariables is part of [vm.DesktopDriver].
-func (d *Driver) WriteVariables(arch string, to *os.File) error {
-	fw, err := findFirmware(arch)
+func (d *Driver) WriteVariables(arch string, secureBoot bool, to *os.File) error {
+	fw, err := findFirmware(arch, secureBoot)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ func (p *process) start(cmd *exec.Cmd, line *command, groups string) error {
 		if err := cmd.Start(); err != nil {
 			return err
 		}
+		p.pid.Store(int64(cmd.Process.Pid))
 		if err := limit(cmd.Process.Pid, line); err != nil {
 			p.Kill() // by another thread: this one may not
 			return errors.Join(err, cmd.Wait())

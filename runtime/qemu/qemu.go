@@ -251,6 +251,8 @@ type process struct {
 	console  *vm.Tail
 	stderr   *head
 	notes    notes
+	ports    func(open bool) // told when the guest opens or closes the agent's; nil for nobody
+	pid      atomic.Int64    // of QEMU, once it runs
 	saving   atomic.Bool     // the machine is stopped for its state to be saved
 	ctx      context.Context // of the start
 	cancel   context.CancelFunc

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // monitor speaks QMP, QEMU's control protocol (docs/interop/qmp-spec), over a
@@ -18,6 +19,9 @@ type monitor struct {
 	in   *bufio.Reader
 	// replies has what is no event once follow reads; nil before.
 	replies chan message
+	// patience bounds how long a command waits for its reply then; 0: it waits.
+	patience time.Duration
+	sent     int // commands
 }
 
 // maxMessage bounds a line of QEMU's, in bytes: a guest may have taken it over.
@@ -25,6 +29,7 @@ const maxMessage = 64 << 10
 
 // message is anything that QEMU says.
 type message struct {
+	ID     int             `json:"id"` // of the command that it replies to
 	Return json.RawMessage `json:"return"`
 	Event  string          `json:"event"`
 	Data   eventData       `json:"data"`
@@ -42,6 +47,9 @@ type eventData struct {
 	Node      string `json:"node-name"`
 	Operation string `json:"operation"`
 	Cause     string `json:"reason"` // SHUTDOWN, too
+	// VSERPORT_CHANGE
+	ID   string `json:"id"`
+	Open bool   `json:"open"`
 }
 
 // openMonitor reads the greeting and leaves the negotiation mode.
@@ -64,10 +72,12 @@ func (m *monitor) read() (reply message, err error) {
 
 // command runs a command and waits for its return; file, if any, goes along.
 func (m *monitor) command(file *os.File, name string, arguments any) error {
+	m.sent++
 	line, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
-	}{name, arguments})
+		ID        int    `json:"id"`
+	}{name, arguments, m.sent})
 	if err != nil {
 		return err
 	}
@@ -78,12 +88,19 @@ func (m *monitor) command(file *os.File, name string, arguments any) error {
 	if _, _, err := m.conn.WriteMsgUnix(line, rights, nil); err != nil {
 		return fmt.Errorf("telling QEMU to %s: %w", name, err)
 	}
+	var late <-chan time.Time
+	if m.patience > 0 {
+		t := time.NewTimer(m.patience)
+		defer t.Stop()
+		late = t.C
+	}
 	for {
-		reply, err := m.receive()
+		reply, err := m.receive(late)
 		if err != nil {
 			return fmt.Errorf("telling QEMU to %s: %w", name, err)
 		}
 		switch {
+		case reply.ID != m.sent: // to a command that was given up
 		case reply.Error != nil:
 			return fmt.Errorf("telling QEMU to %s: %s", name, reply.Error.Description)
 		case reply.Return != nil:
@@ -92,21 +109,29 @@ func (m *monitor) command(file *os.File, name string, arguments any) error {
 	}
 }
 
-func (m *monitor) receive() (reply message, err error) {
+func (m *monitor) receive(late <-chan time.Time) (reply message, err error) {
 	if m.replies == nil {
 		return m.read()
 	}
-	reply, ok := <-m.replies
-	if !ok {
-		err = errors.New("QEMU has ended")
+	select {
+	case reply, ok := <-m.replies:
+		if !ok {
+			return reply, errors.New("QEMU has ended")
+		}
+		return reply, nil
+	case <-late:
+		return reply, fmt.Errorf("QEMU has not answered for %v", m.patience)
 	}
-	return reply, err
 }
+
+// maxReplies is how many replies wait for who reads them: those to commands that were
+// given up, and one.
+const maxReplies = 16
 
 // follow reads until QEMU has ended, tells of events as they come, and then calls
 // over: QEMU keeps what nobody reads.
 func (m *monitor) follow(event func(message), over func()) {
-	m.replies = make(chan message)
+	m.replies = make(chan message, maxReplies)
 	go func() {
 		defer over()
 		defer close(m.replies)
@@ -115,10 +140,13 @@ func (m *monitor) follow(event func(message), over func()) {
 			if err != nil {
 				return
 			}
-			if reply.Event == "" {
-				m.replies <- reply
-			} else {
+			if reply.Event != "" {
 				event(reply)
+				continue
+			}
+			select {
+			case m.replies <- reply:
+			default: // nobody reads: the command that it is to was given up
 			}
 		}
 	}()

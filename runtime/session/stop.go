@@ -120,7 +120,7 @@ func supervisorOf(ctx context.Context, dir string) (int, error) {
 	defer cancel()
 	if conn, err := supervise.DialPlain(ctx, dir); err == nil {
 		defer conn.Close()
-		pid, err := peer(conn.(*net.UnixConn))
+		pid, err := supervise.Peer(conn.(*net.UnixConn))
 		if err == nil && pid <= 1 {
 			err = errors.New("it runs in a PID namespace that this process does not see")
 		}

@@ -86,6 +86,9 @@ func (s DesktopSpec) Check() error {
 			return fmt.Errorf("the disk: %w", err)
 		}
 	}
+	if s.HardwareModel != nil && (s.SecureBoot || s.TPM != nil) {
+		return errors.New("a Mac has neither a TPM nor EFI's Secure Boot")
+	}
 	return s.Network.check()
 }
 

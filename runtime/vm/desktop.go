@@ -5,13 +5,16 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 )
 
 // DesktopDriver is a [Driver] that also runs whole systems: machines with EFI
 // firmware, a screen, a keyboard and a pointer, and no agent.
 type DesktopDriver interface {
-	// WriteVariables writes an empty store for the firmware's variables.
-	WriteVariables(arch string, to *os.File) error
+	// WriteVariables writes a store for the firmware's variables: an empty one or,
+	// for Secure Boot, one that has the keys of what may boot. It wraps
+	// [ErrUnsupported] where there can be none of the kind.
+	WriteVariables(arch string, secureBoot bool, to *os.File) error
 	// StartDesktop starts a machine. It ends when ctx does. The files of spec
 	// may be closed once StartDesktop has returned.
 	StartDesktop(ctx context.Context, spec DesktopSpec) (Desktop, error)
@@ -47,6 +50,12 @@ type MacOS struct {
 	Memory        int64  // at least, bytes
 }
 
+// TPMDriver is a [DesktopDriver] whose machines can have a TPM 2.0.
+type TPMDriver interface {
+	// CheckTPM says why a machine of an architecture cannot have one here, if so.
+	CheckTPM(arch string) error
+}
+
 // Firmware is what starts a desktop's system.
 type Firmware int
 
@@ -73,6 +82,12 @@ type DesktopSpec struct {
 	HardwareModel []byte
 	Disk          *os.File // booted from, once there is something on it
 	ISO           *os.File // a read-only CD-ROM; nil for none
+	Drivers       *os.File // another one, which is not booted; nil for none
+	// SecureBoot: Variables are for it, and the firmware starts only what they allow.
+	SecureBoot bool
+	// TPM keeps the state of a TPM 2.0, which an empty file is at first; nil for a
+	// machine without one. It needs a [TPMDriver].
+	TPM *os.File
 	// Common: the guest has no drivers for virtio, as Windows.
 	Common  bool
 	Network *Network // nil for none
@@ -121,6 +136,30 @@ type Viewer interface {
 	// Viewer opens a stream of the RFB protocol (RFC 6143), which needs no
 	// password.
 	Viewer() (net.Conn, error)
+}
+
+// Resetter is a [Desktop] with a reset button.
+type Resetter interface {
+	// Reset restarts the machine at once, whatever its guest is doing.
+	Reset() error
+}
+
+// Dialer is a [Desktop] whose guest's agent can be reached, when it has one.
+type Dialer interface {
+	// Dial opens a stream to the agent. It waits for one that is not up yet until
+	// ctx ends.
+	Dial(ctx context.Context) (net.Conn, error)
+}
+
+// Meter is a [Desktop] that knows what it takes of the host.
+type Meter interface {
+	Usage() (Usage, error)
+}
+
+// Usage is what a machine takes of the host.
+type Usage struct {
+	CPU    time.Duration // that its processes have had since they started
+	Memory int64         // bytes that it has of the host's memory now
 }
 
 // Windowed is a [Desktop] whose window is of this process, not of the hypervisor's.

@@ -28,9 +28,12 @@ const (
 )
 
 // WriteVariables is part of [vm.DesktopDriver].
-func (d *Driver) WriteVariables(arch string, to *os.File) error {
+func (d *Driver) WriteVariables(arch string, secureBoot bool, to *os.File) error {
 	if err := errors.Join(d.checkHost(), checkArch(arch)); err != nil {
 		return err
+	}
+	if secureBoot {
+		return errNoSecurity
 	}
 	err := d.byName(to, func(name string) error {
 		_, err := apple.NewEFIVariableStore(name, apple.WithCreatingEFIVariableStore())
@@ -260,8 +263,11 @@ func addStorage(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) 
 		}
 		devices = append(devices, device)
 	}
-	if spec.ISO != nil {
-		attachment, err := attachFile(spec.ISO, true)
+	for _, iso := range []*os.File{spec.ISO, spec.Drivers} {
+		if iso == nil {
+			continue
+		}
+		attachment, err := attachFile(iso, true)
 		if err != nil {
 			return fmt.Errorf("the ISO: %w", err)
 		}

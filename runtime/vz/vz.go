@@ -66,12 +66,17 @@ var (
 	errNoRosetta = fmt.Errorf("%w: it is of Macs with Apple silicon only", vm.ErrUnsupported)
 	// errNoMac is what a Mac with an Intel processor says of macOS.
 	errNoMac = fmt.Errorf("%w: macOS runs in VMs of a Mac with Apple silicon only", vm.ErrUnsupported)
+	// errNoSecurity is what the framework has not.
+	errNoSecurity = fmt.Errorf("%w: Virtualization.framework has neither a TPM nor Secure Boot for guests other than macOS", vm.ErrUnsupported)
 )
 
 // checkDesktop says what of a desktop's spec the framework cannot do.
 func checkDesktop(spec vm.DesktopSpec) error {
 	if err := checkMachine(spec.Arch, spec.CPUs, spec.Memory); err != nil {
 		return err
+	}
+	if spec.SecureBoot || spec.TPM != nil {
+		return errNoSecurity
 	}
 	if spec.HardwareModel != nil {
 		if spec.Arch != "arm64" {

@@ -273,7 +273,7 @@ type variables struct{ vm.DesktopDriver }
 
 const content = "the firmware's variables"
 
-func (variables) WriteVariables(_ string, w *os.File) error {
+func (variables) WriteVariables(_ string, _ bool, w *os.File) error {
 	_, err := w.WriteString(content)
 	return err
 }

@@ -1,4 +1,4 @@
-package session
+package supervise
 
 import (
 	"net"
@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peer returns the process at the other end of a connection.
-func peer(conn *net.UnixConn) (pid int, err error) {
+// Peer returns the process at the other end of a connection.
+func Peer(conn *net.UnixConn) (pid int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, err

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/agent"
+)
+
+func newDesktopExecCommand(env *environment) *cobra.Command {
+	var flags commandFlags
+	var terminal terminalFlags
+	c := &cobra.Command{
+		Use:   "exec [flags] NAME COMMAND | exec [flags] NAME -- PROG [ARG…]",
+		Short: "Run a command in a desktop whose system is of an image of lumina's",
+		Long: "Run a command in a running desktop whose disk lumina images export has made: lumina's agent is in its system, and answers once that is up. " +
+			"It runs as root, in a fresh shell. Other systems have no agent.",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 || c.ArgsLenAtDash() == 0 {
+				return usageError{fmt.Errorf("no desktop given; see %s --help", c.CommandPath())}
+			}
+			command, err := flags.command(c, env, args[1:], c.ArgsLenAtDash()-1)
+			if err != nil {
+				return err
+			}
+			if err := terminal.check(env); err != nil {
+				return err
+			}
+			report, err := newReport(env)
+			if err != nil {
+				return err
+			}
+			d, err := openDesktop(env, args[0])
+			if err != nil {
+				return report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
+			}
+			guest := d.Guest()
+			if terminal.pty {
+				return execTerminal(c.Context(), env, &guest, command)
+			}
+			stdout, stderr := report.writers()
+			command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+			command.Signals = env.signals
+			exit, err := guest.Exec(c.Context(), command)
+			return report.finish(exit.Code, err)
+		},
+		ValidArgsFunction: completeDesktops(env),
+	}
+	c.Flags().SortFlags = false
+	c.Flags().SetNormalizeFunc(dockerNames)
+	flags.register(c)
+	terminal.register(c)
+	return c
+}

@@ -90,7 +90,7 @@ func TestChange(t *testing.T) {
 
 // A clone has the disk, firmware and TPM of what it is of, and is another machine. What
 // one changes the other does not see.
-func TestClone(t *testing.T) {
+func TestCloneDesktop(t *testing.T) {
 	ctx := t.Context()
 	s := NewStore(t.TempDir())
 	m, err := s.Create(ctx, firmware{}, Manifest{Name: "a", Architecture: "amd64", TPM: true, DiskSize: 1 << 30, CPUs: 3}, "")

@@ -161,7 +161,7 @@ type container interface {
 func (e *export) write() error {
 	// What names the disk and its parts: all that it is made from.
 	h := sha256.New()
-	fmt.Fprintf(h, "lumina disk 3\n%s\n%s\n%d\n%v\n%x\n", e.Image.Architecture, e.commandLine(), e.DataSize, e.live, sha256.Sum256(e.Loader))
+	fmt.Fprintf(h, "lumina disk 4\n%s\n%s\n%d\n%v\n%x\n", e.Image.Architecture, e.commandLine(), e.DataSize, e.live, sha256.Sum256(e.Loader))
 	for _, name := range []string{image.Kernel, image.Initramfs, image.Rootfs} {
 		fmt.Fprintf(h, "%s\n", e.Image.Files[name].SHA256)
 	}
@@ -208,7 +208,7 @@ func (e *export) write() error {
 	if err := e.copy(&section{c, parts[1].start}, 0, e.imageFile(image.Rootfs)); err != nil {
 		return err
 	}
-	if err := ext4.Format(&section{c, parts[2].start}, data, ext4.Options{Label: "data", UUID: e.guid("data file system")}); err != nil {
+	if err := ext4.Format(&section{c, parts[2].start}, data, ext4.Options{Label: "data", UUID: e.guid("data file system"), Grows: true}); err != nil {
 		return err
 	}
 	return c.finish()

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -54,24 +55,50 @@ func (s *System) nameAlone() error {
 }
 
 // Run is what only PID 1 does, beside serving: it gets the network up and keeps a
-// shell on the console, when the image has one.
+// shell on each console, when the image has one: on the screen and on the serial
+// line, whichever somebody looks at.
 func (s *System) Run(start func(string, []string, *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error)) {
 	if s.beside() {
 		return
 	}
 	go s.networkAlone()
+	var all sync.WaitGroup
+	for _, console := range consoles() {
+		all.Go(func() { keepShell(console, start) })
+	}
+	all.Wait()
+}
+
+// consoles are the terminals of the kernel's consoles.
+func consoles() []string {
+	b, err := os.ReadFile("/sys/class/tty/console/active")
+	if err != nil {
+		return []string{"/dev/console"}
+	}
+	var names []string
+	for _, name := range strings.Fields(string(b)) {
+		if name == "tty0" { // the screen that is seen; the shell's is the first
+			name = "tty1"
+		}
+		names = append(names, "/dev/"+name)
+	}
+	return names
+}
+
+// keepShell has a shell on a terminal, one after the other, until one ends at once.
+func keepShell(terminal string, start func(string, []string, *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error)) {
 	for {
-		console, err := os.OpenFile("/dev/console", os.O_RDWR, 0)
+		f, err := os.OpenFile(terminal, os.O_RDWR|unix.O_NOCTTY, 0)
 		if err != nil {
 			return
 		}
 		began := time.Now()
-		fd := console.Fd()
+		fd := f.Fd()
 		_, ended, err := start("/bin/sh", []string{"-sh"}, &syscall.ProcAttr{
 			Dir: "/", Files: []uintptr{fd, fd, fd}, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true},
 			Env: []string{"HOME=/root", "TERM=linux", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		})
-		console.Close()
+		f.Close()
 		if err != nil {
 			return
 		}

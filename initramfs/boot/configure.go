@@ -55,7 +55,7 @@ func mountRoot(c commandLine) (marks, error) {
 	err = m.run(append(disks.iso, []step{
 		mount{disks.root, lowerDir, "erofs", unix.MS_RDONLY, ""},
 		action{"looking for devices", func() error { access = begin(func() error { return setDeviceAccess(lowerDir) }); return nil }},
-		disks.scratch,
+		action{disks.scratch.String(), disks.mountScratch},
 		action{"making the overlay's directories", makeOverlayDirs},
 		mount{"lumina", rootDir, "overlay", 0,
 			"lowerdir=" + lowerDir + ",upperdir=" + scratchDir + "/upper,workdir=" + scratchDir + "/work"},

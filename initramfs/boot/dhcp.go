@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/initramfs/uevent"
 )
 
 // dhcpClient gets and keeps an address for an interface, which every host that an
@@ -153,7 +154,7 @@ func (c *dhcpClient) ask(server [4]byte, kind, want byte, options []byte, tries 
 	}
 	copy(m[28:], c.hardware[:])
 	copy(m[236:], []byte{99, 130, 83, 99})
-	m = append(append(append(m, 53, 1, kind, 55, 3, 1, 3, 6), options...), 255)
+	m = append(append(append(m, 53, 1, kind, 55, 4, 1, 3, 6, 26), options...), 255)
 	m = append(m, make([]byte, 300-len(m))...)
 	answer := make([]byte, 1500)
 	for range tries {
@@ -202,6 +203,11 @@ func (r *dhcpReply) lease() (*lease, error) {
 	}
 	for servers := r.options[6]; len(servers) >= 4; servers = servers[4:] {
 		n.DNS = append(n.DNS, netip.AddrFrom4([4]byte(servers[:4])).String())
+	}
+	// What a network of a cloud can carry, less or more than Ethernet's; 576 is
+	// what every IPv4 host takes.
+	if mtu := r.options[26]; len(mtu) == 2 && binary.BigEndian.Uint16(mtu) >= 576 {
+		n.MTU = int(binary.BigEndian.Uint16(mtu))
 	}
 	l := &lease{network: n, address: r.address, server: everyone}
 	if server := r.options[54]; len(server) == 4 {
@@ -252,6 +258,11 @@ func parseDHCP(b, to []byte) *dhcpReply {
 // networkAlone brings the interface up in its own time, and keeps it up: neither
 // the agent nor the console wait for a server that may not be there.
 func (s *System) networkAlone() {
+	// Drivers may take their time; with no interface at all, nobody waits for this.
+	_ = uevent.Wait(time.Minute, func() (bool, error) {
+		_, err := os.Stat("/sys/class/net/" + interfaceName)
+		return err == nil, nil
+	})
 	if _, err := os.Stat("/sys/class/net/" + interfaceName); err != nil {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -196,4 +197,51 @@ func ip(args ...string) error {
 		return fmt.Errorf("ip %q: %w: %s", args, err, out)
 	}
 	return nil
+}
+
+// Clouds give an address of its own network, whose gateway is outside, and say what
+// that network carries.
+func TestGatewayOutside(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("making network interfaces takes root")
+	}
+	l, err := (&dhcpReply{address: [4]byte{10, 9, 9, 7}, options: map[byte][]byte{1: {255, 255, 255, 255}, 3: {10, 9, 9, 1}, 26: {0x05, 0xb4}}}).lease()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var routes []byte
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // which ends with its network
+		done <- func() error {
+			network, err := newNetwork()
+			if err != nil {
+				return err
+			}
+			defer network.Close()
+			if err := ip("link", "add", interfaceName, "type", "veth", "peer", "name", "other"); err != nil {
+				return err
+			}
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			for range 2 { // a lease is applied again
+				if err := configureInterface(fd, interfaceName, l.network); err != nil {
+					return err
+				}
+			}
+			routes, err = exec.Command("sh", "-c", "ip route; cat /sys/class/net/eth0/mtu; ip link show eth0").CombinedOutput()
+			return err
+		}()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"default via 10.9.9.1 dev eth0", "10.9.9.1 dev eth0 scope link", "mtu 1460"} {
+		if !strings.Contains(string(routes), want) {
+			t.Errorf("no %q in\n%s", want, routes)
+		}
+	}
 }

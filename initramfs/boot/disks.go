@@ -20,6 +20,27 @@ type disks struct {
 	iso     []step // mounts what root is on, if it is a file
 	root    string // device or file of the image's root
 	scratch mount
+	// grow says that what is written is the last partition of a disk that may be
+	// larger now.
+	grow bool
+}
+
+// mountScratch mounts what is written. One that cannot grow is as good as it was.
+func (d *disks) mountScratch() error {
+	if d.grow {
+		if err := growPartition(d.scratch.source); err != nil {
+			fmt.Fprintf(os.Stderr, "lumina-init: growing the partition of what is written: %v\n", err)
+		}
+	}
+	if err := d.scratch.apply(); err != nil {
+		return err
+	}
+	if d.grow {
+		if err := growFileSystem(d.scratch.source, d.scratch.target); err != nil {
+			fmt.Fprintf(os.Stderr, "lumina-init: growing the file system of what is written: %v\n", err)
+		}
+	}
+	return nil
 }
 
 // findDisks finds what the kernel's command line names: lumina.disk=ID, the
@@ -39,7 +60,7 @@ func findDisks(c commandLine) (d disks, err error) {
 		if err != nil {
 			return d, fmt.Errorf("finding the partitions of disk %q: %w", c["disk"], err)
 		}
-		d.scratch = mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, ""}
+		d.scratch, d.grow = mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, ""}, true
 	case c["iso"] != "":
 		device := ""
 		err = uevent.Wait(time.Minute, func() (bool, error) {

@@ -132,7 +132,17 @@ func configureInterface(fd int, name string, n *protocol.Network) error {
 	if err != nil || !gateway.Is4() {
 		return fmt.Errorf("gateway %q is not an IPv4 address", n.Gateway)
 	}
-	return defaultRoute(fd, gateway.As4())
+	if !prefix.Masked().Contains(gateway) {
+		// Clouds give an address without neighbours (/32): how the gateway is
+		// reached has to be said.
+		if err := addRoute(fd, gateway.As4(), [4]byte{255, 255, 255, 255}, [4]byte{}, name); err != nil {
+			return fmt.Errorf("adding the route to the gateway: %w", err)
+		}
+	}
+	if err := addRoute(fd, [4]byte{}, [4]byte{}, gateway.As4(), name); err != nil {
+		return fmt.Errorf("adding the default route: %w", err)
+	}
+	return nil
 }
 
 func setInterface(fd int, name string, request uint, fill func(*unix.Ifreq) error) error {
@@ -184,18 +194,34 @@ type rtEntry struct {
 	_                     uintptr
 	dst, gateway, genmask unix.RawSockaddrInet4
 	flags                 uint16
-	_                     [64]byte // the rest is zero
+	_                     int16
+	_, _                  uintptr
+	metric                int16
+	device                *byte
+	_                     [24]byte // the rest is zero
 }
 
-func defaultRoute(fd int, gateway [4]byte) error {
-	route := rtEntry{
-		dst:     unix.RawSockaddrInet4{Family: unix.AF_INET},
-		gateway: unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: gateway},
-		genmask: unix.RawSockaddrInet4{Family: unix.AF_INET},
-		flags:   unix.RTF_UP | unix.RTF_GATEWAY,
+// addRoute adds a route to a network by an interface; a gateway of zero is none.
+func addRoute(fd int, network, mask, gateway [4]byte, name string) error {
+	device, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return err
 	}
-	if err := ioctl(uintptr(fd), unix.SIOCADDRT, unsafe.Pointer(&route)); err != nil {
-		return fmt.Errorf("adding the default route: %w", err)
+	route := rtEntry{
+		dst:     unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: network},
+		gateway: unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: gateway},
+		genmask: unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: mask},
+		flags:   unix.RTF_UP,
+		device:  device,
+	}
+	if gateway != [4]byte{} {
+		route.flags |= unix.RTF_GATEWAY
+	}
+	if mask == [4]byte{255, 255, 255, 255} {
+		route.flags |= unix.RTF_HOST
+	}
+	if err := ioctl(uintptr(fd), unix.SIOCADDRT, unsafe.Pointer(&route)); err != nil && err != unix.EEXIST {
+		return err
 	}
 	return nil
 }

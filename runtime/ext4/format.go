@@ -44,6 +44,7 @@ const (
 	compatSparseSuper2 = 0x200 // backups in at most two groups, which the superblock names
 	incompatFiletype   = 0x2
 	incompatExtents    = 0x40
+	roSparseSuper      = 0x1 // backups in groups 1 and powers of 3, 5, 7
 	roLargeFile        = 0x2
 	roHugeFile         = 0x8
 	roGroupChecksum    = 0x10
@@ -66,6 +67,9 @@ type Options struct {
 	Label string // at most 16 bytes
 	UUID  [16]byte
 	Time  time.Time // of creation; the zero value is 1970
+	// Grows makes one that the kernel can grow while it is mounted. It has more
+	// copies of its descriptors.
+	Grows bool
 }
 
 // File is what a file system is made in: an empty, sparse file.
@@ -83,7 +87,7 @@ func Format(f File, size int64, o Options) error {
 	if len(o.Label) > 16 {
 		return fmt.Errorf("label %q is longer than 16 bytes", o.Label)
 	}
-	l := layOut(size)
+	l := layOut(size, o.Grows)
 	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("sizing the file system: %w", err)
 	}
@@ -105,10 +109,11 @@ type layout struct {
 	tableBlocks    uint32 // of one group's inode table
 	descBlocks     uint32
 	journalBlocks  uint32
+	grows          bool
 }
 
-func layOut(size int64) layout {
-	l := layout{blockCount: uint32(size / blockSize)}
+func layOut(size int64, grows bool) layout {
+	l := layout{blockCount: uint32(size / blockSize), grows: grows}
 	bytesPerInode, journal := int64(16<<10), int64(16<<20)
 	if size < smallSize {
 		bytesPerInode, journal = 4<<10, 4<<20 // the journal's least size
@@ -126,15 +131,31 @@ func layOut(size int64) layout {
 	return l
 }
 
-// backupGroup holds the copy of superblock and descriptors; 0: there is none.
+// backupGroup holds the copy of superblock and descriptors in one that does not
+// grow; 0: there is none.
 func (l *layout) backupGroup() uint32 {
-	if l.groups > 1 {
+	if l.groups > 1 && !l.grows {
 		return 1
 	}
 	return 0
 }
 
-func (l *layout) hasSuper(group uint32) bool { return group == 0 || group == l.backupGroup() }
+// hasSuper tells whether a group has superblock and descriptors, or a copy.
+func (l *layout) hasSuper(group uint32) bool {
+	if !l.grows || group <= 1 {
+		return group <= 1
+	}
+	for _, base := range []uint32{3, 5, 7} {
+		n := base
+		for n < group {
+			n *= base
+		}
+		if n == group {
+			return true
+		}
+	}
+	return false
+}
 
 func (l *layout) size(group uint32) uint32 {
 	return min(blocksPerGroup, l.blockCount-group*blocksPerGroup)
@@ -194,8 +215,10 @@ func (l *layout) blocks(o Options) []block {
 	if g := l.groups - 1; l.lastGroup(g) {
 		blocks = append(blocks, block{l.tables(g), l.blockBitmap(g)})
 	}
-	if g := l.backupGroup(); g != 0 {
-		blocks = append(blocks, block{g * blocksPerGroup, l.superblock(o, uint16(g))}, block{g*blocksPerGroup + 1, descriptors})
+	for g := uint32(1); g < l.groups; g++ {
+		if l.hasSuper(g) {
+			blocks = append(blocks, block{g * blocksPerGroup, l.superblock(o, uint16(g))}, block{g*blocksPerGroup + 1, descriptors})
+		}
 	}
 	return blocks
 }
@@ -230,9 +253,13 @@ func (l *layout) superblock(o Options, group uint16) []byte {
 	put32(0x54, firstInode)
 	put16(0x58, inodeSize)
 	put16(0x5a, group)
-	put32(0x5c, compatJournal|compatXattr|compatDirIndex|compatSparseSuper2)
+	compat, ro := uint32(compatSparseSuper2), uint32(0)
+	if l.grows { // the kernel grows none of the other kind
+		compat, ro = 0, roSparseSuper
+	}
+	put32(0x5c, compat|compatJournal|compatXattr|compatDirIndex)
 	put32(0x60, incompatFiletype|incompatExtents)
-	put32(0x64, roLargeFile|roHugeFile|roGroupChecksum|roDirNlink|roExtraInodeSize)
+	put32(0x64, ro|roLargeFile|roHugeFile|roGroupChecksum|roDirNlink|roExtraInodeSize)
 	copy(b[0x68:0x78], o.UUID[:])
 	copy(b[0x78:0x88], o.Label)
 	put32(0xe0, journalInode)

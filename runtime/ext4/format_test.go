@@ -12,13 +12,18 @@ import (
 
 func format(t testing.TB, size int64) string {
 	t.Helper()
+	return formatAs(t, size, false)
+}
+
+func formatAs(t testing.TB, size int64, grows bool) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "fs")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := Format(f, size, Options{Label: "scratch", UUID: [16]byte{1, 2, 3}}); err != nil {
+	if err := Format(f, size, Options{Label: "scratch", UUID: [16]byte{1, 2, 3}, Grows: grows}); err != nil {
 		t.Fatalf("Format(%d) = %v", size, err)
 	}
 	return path
@@ -65,6 +70,19 @@ func TestFormatIsCleanAndSparse(t *testing.T) {
 				t.Errorf("an empty file system takes %d bytes on the host", used)
 			}
 		})
+	}
+}
+
+// One that grows is as clean.
+func TestFormatGrows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it runs e2fsck")
+	}
+	for _, size := range []int64{MinSize, 128<<20 + blockSize, 256<<20 + 3<<20, 1 << 30, 16 << 30} {
+		path := formatAs(t, size, true)
+		if out, err := exec.Command("e2fsck", "-fn", path).CombinedOutput(); err != nil {
+			t.Errorf("%d bytes: e2fsck: %v\n%s", size, err, out)
+		}
 	}
 }
 

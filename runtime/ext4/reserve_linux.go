@@ -13,7 +13,7 @@ import (
 // system: with this one, a host's disk that is full for a while costs a guest what
 // it writes meanwhile, and no more. It is for files where Format was.
 func Reserve(f *os.File, size int64) error {
-	l := layOut(size)
+	l := layOut(size, false)
 	end := int64(l.journalBlock()+l.journalBlocks) * blockSize
 	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, end)
 	if err == nil || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {

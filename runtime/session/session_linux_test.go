@@ -3,10 +3,12 @@ package session_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -319,6 +321,55 @@ func TestStoppedSupervisor(t *testing.T) {
 	await(t, "the supervisor ends", func() bool { return strings.Trim(states(t, s.Info.PID), "ZX") == "" })
 	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
+	}
+}
+
+// A number of a process is nobody's for long: who is not the supervisor is not killed in
+// its place.
+func TestForceKillsNobodyElse(t *testing.T) {
+	home := newHome(t)
+	s := start(t, options(home))
+	other := exec.Command("sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = other.Wait(); close(ended) }()
+	t.Cleanup(func() { _ = other.Process.Kill(); <-ended })
+	dir := filepath.Join(home, "sessions", s.Info.SID)
+	info := filepath.Join(dir, "session.json")
+	good, err := os.ReadFile(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(good, &fields); err != nil {
+		t.Fatal(err)
+	}
+	fields["pid"] = other.Process.Pid
+	bad, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As of a supervisor that has closed its socket.
+	if err := errors.Join(os.Remove(filepath.Join(dir, "socket")), os.WriteFile(info, bad, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, force := range []bool{true, false} {
+		if _, err := session.Stop(t.Context(), home, s.Info.SID, force); err == nil || !strings.Contains(err.Error(), "another") {
+			t.Errorf("Stop(%v) = %v", force, err)
+		}
+	}
+	select {
+	case <-ended:
+		t.Error("another process was killed")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := os.WriteFile(info, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.Stop(t.Context(), home, s.Info.SID, true); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -98,12 +99,30 @@ func (s *Session) watchSupervisor(ctx context.Context, cancel context.CancelCaus
 func kill(ctx context.Context, dir string, signal syscall.Signal) error {
 	sid := filepath.Base(dir)
 	pid, err := supervisorOf(ctx, dir)
-	if err != nil {
-		return fmt.Errorf("finding the supervisor of session %s: %w", sid, err)
+	var p *os.Process
+	if err == nil {
+		// A handle of the process, whoever gets its number later. That it is the
+		// supervisor is looked at with the handle open.
+		p, err = os.FindProcess(pid)
 	}
-	// It has the lock: nobody else has its number.
-	if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("killing the supervisor of session %s, process %d: %w", sid, pid, err)
+	switch {
+	case err != nil:
+	case !alive(dir):
+		err = os.ErrProcessDone
+	default:
+		err = hasLock(pid, dir)
+	}
+	if err == nil {
+		err = p.Signal(signal)
+	}
+	if p != nil {
+		_ = p.Release()
+	}
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("ending the supervisor of session %s: %w", sid, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf("process %d, the supervisor of session %s, has not ended %v after it was killed", pid, sid, killTimeout))
 	defer cancel()

@@ -1,7 +1,11 @@
 package supervise
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,4 +24,28 @@ func Peer(conn *net.UnixConn) (pid int, err error) {
 		return 0, err
 	}
 	return int(cred.Pid), nil
+}
+
+// hasLock returns an error when a process does not have the lock of a session's
+// directory open: it is not its supervisor, but one that has got the number of a
+// supervisor which has ended, or that somebody has written into session.json.
+func hasLock(pid int, dir string) error {
+	lock, err := os.Stat(filepath.Join(dir, lockFile))
+	if err != nil {
+		return err
+	}
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return os.ErrProcessDone
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		open, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%s", pid, f.Name()))
+		if err == nil && os.SameFile(open, lock) {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d is another one", pid)
 }

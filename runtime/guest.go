@@ -130,7 +130,8 @@ func (g *Guest) call(ctx context.Context, do func(net.Conn) error) error {
 }
 
 // failure classifies an error of an operation: the caller's end, the agent's
-// word, this host's own doing, or else the loss of the connection.
+// word, this host's own doing, or else the loss of the connection, which an agent
+// that does not keep to the protocol is, too.
 func (g *Guest) failure(ctx context.Context, w *watched, err error) error {
 	var refused *protocol.Error
 	switch {
@@ -140,7 +141,7 @@ func (g *Guest) failure(ctx context.Context, w *watched, err error) error {
 		return context.Cause(ctx)
 	case errors.As(err, &refused), errors.Is(err, agent.ErrSilent):
 		return &Error{Kind: ConnectionFailed, Err: err}
-	case !w.broken.Load():
+	case !w.broken.Load() && !errors.Is(err, protocol.ErrMalformed):
 		return err
 	}
 	return g.explain(err)

@@ -58,6 +58,9 @@ func (v *VM) ended(kind ErrorKind, err error) error {
 	if errors.As(err, &refused) {
 		return &Error{Kind: ConnectionFailed, Err: err, Console: v.machine.Console()}
 	}
+	if errors.Is(err, protocol.ErrMalformed) {
+		return &Error{Kind: kind, Err: fmt.Errorf("the agent does not keep to its protocol: %w", err), Console: v.machine.Console()}
+	}
 	grace := time.NewTimer(crashGrace)
 	defer grace.Stop()
 	select {

@@ -49,6 +49,12 @@ func TestHostilePeersOfABuild(t *testing.T) {
 					return
 				}
 			}
+		case "/drops":
+			for r.Context().Err() == nil {
+				_, _ = io.WriteString(w, "x")
+				w.(http.Flusher).Flush()
+				time.Sleep(10 * time.Millisecond)
+			}
 		case "/silent":
 			_, _ = io.WriteString(w, "part")
 			w.(http.Flusher).Flush()
@@ -64,7 +70,8 @@ func TestHostilePeersOfABuild(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"changes", "FROM scratch\nRUN [\"x\"]", builder.ErrTooLarge.Error()},
 		{"endless", "FROM scratch\nADD " + withPassword + "/endless /x", builder.ErrTooLarge.Error()},
-		{"silent", "FROM scratch\nADD " + withPassword + "/silent /x", "nothing came for"},
+		{"silent", "FROM scratch\nADD " + withPassword + "/silent /x", "fewer than 60 KiB came in"},
+		{"drops", "FROM scratch\nADD " + withPassword + "/drops /x", "fewer than 60 KiB came in"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t)

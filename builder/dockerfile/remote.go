@@ -17,6 +17,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/pace"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
@@ -104,9 +105,7 @@ func (b *build) fetch(from, checksum string) (f fetched, err error) {
 		f.ModTime = t
 	}
 	sum := sha256.New()
-	silence := time.AfterFunc(b.silence, func() { cancel(fmt.Errorf("nothing came for %v", b.silence)) })
-	defer silence.Stop()
-	_, err = io.Copy(oci.Limit(io.MultiWriter(tmp, sum), b.place.MaxSize()), &noted{resp.Body, func() { silence.Reset(b.silence) }})
+	_, err = io.Copy(oci.Limit(io.MultiWriter(tmp, sum), b.place.MaxSize()), pace.NewReader(resp.Body, b.silence, func(slow error) { cancel(slow) }))
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
@@ -117,16 +116,4 @@ func (b *build) fetch(from, checksum string) (f fetched, err error) {
 		return f, fmt.Errorf("ADD %s: it has checksum sha256:%s, --checksum says sha256:%s", u.Redacted(), got, want)
 	}
 	return f, nil
-}
-
-// noted says of each piece that is read that it came.
-type noted struct {
-	io.Reader
-	came func()
-}
-
-func (n *noted) Read(p []byte) (int, error) {
-	k, err := n.Reader.Read(p)
-	n.came()
-	return k, err
 }

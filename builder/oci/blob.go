@@ -13,16 +13,19 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
 // blobReader reads a blob over as many connections as it takes.
 type blobReader struct {
 	ctx    context.Context // ends the reading
 	d      v1.Descriptor
+	period time.Duration // see package pace
 	open   func(ctx context.Context, from int64) (*http.Response, error)
 	body   io.ReadCloser
+	in     io.Reader // body, as long as it comes fast enough
 	cancel context.CancelCauseFunc
-	idle   *time.Timer
 	hash   hash.Hash
 	done   int64
 	// breaks counts the connections that broke since so many bytes had come.
@@ -39,7 +42,7 @@ const (
 )
 
 func newBlobReader(ctx context.Context, d v1.Descriptor, open func(ctx context.Context, from int64) (*http.Response, error)) *blobReader {
-	return &blobReader{ctx: ctx, d: d, open: open, hash: sha256.New()}
+	return &blobReader{ctx: ctx, d: d, period: idleTimeout, open: open, hash: sha256.New()}
 }
 
 func (b *blobReader) Read(p []byte) (int, error) {
@@ -48,8 +51,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 			b.err = b.connect()
 			continue
 		}
-		n, err := b.body.Read(p)
-		b.idle.Reset(idleTimeout)
+		n, err := b.in.Read(p)
 		b.hash.Write(p[:n])
 		b.done += int64(n)
 		switch {
@@ -88,10 +90,10 @@ func (b *blobReader) connect() error {
 		return explain(err)
 	}
 	b.cancel, b.body = cancel, resp.Body
-	b.idle = time.AfterFunc(idleTimeout, func() { cancel(fmt.Errorf("nothing came for %v", idleTimeout)) })
+	b.in = pace.NewReader(resp.Body, b.period, func(slow error) { cancel(slow) })
 	if resp.StatusCode == http.StatusOK && b.done > 0 {
 		// All of it once more, asked for or not.
-		if _, err := io.CopyN(io.Discard, resp.Body, b.done); err != nil {
+		if _, err := io.CopyN(io.Discard, b.in, b.done); err != nil {
 			return b.broken(err)
 		}
 	}
@@ -118,7 +120,6 @@ func (b *blobReader) broken(why error) error {
 
 func (b *blobReader) disconnect() {
 	if b.body != nil {
-		b.idle.Stop()
 		b.cancel(nil)
 		b.body.Close()
 		b.body = nil

@@ -28,7 +28,8 @@ type client struct {
 	patience time.Duration
 }
 
-// How long a registry may be silent: before it answers, and within an answer.
+// How long a registry may be silent: before it answers, and within an answer, of
+// which a part has to come in that time (package pace).
 const (
 	answerTimeout = 60 * time.Second
 	idleTimeout   = 60 * time.Second
@@ -45,10 +46,12 @@ func dial(ctx context.Context, repo name.Repository) (*client, error) {
 	}
 	pool := http.DefaultTransport.(*http.Transport).Clone()
 	pool.ResponseHeaderTimeout = answerTimeout
-	t, err := transport.NewWithContext(ctx, repo.Registry, auth, patient{pool}, []string{repo.Scope(transport.PullScope)})
+	login, cancel := context.WithTimeoutCause(ctx, manifestTimeout, fmt.Errorf("the registry has not let us in for %v", manifestTimeout))
+	defer cancel()
+	t, err := transport.NewWithContext(login, repo.Registry, auth, patient{pool}, []string{repo.Scope(transport.PullScope)})
 	if err != nil {
 		pool.CloseIdleConnections()
-		return nil, explain(err)
+		return nil, explain(orCause(login, err))
 	}
 	return &client{http: &http.Client{Transport: t}, repo: repo, pool: pool, patience: manifestTimeout}, nil
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // A registry that stops in the middle of a manifest, or drips one, is not waited for.
@@ -43,5 +45,35 @@ func TestManifestThatDoesNotEnd(t *testing.T) {
 		c.close()
 		cancel()
 		server.Close()
+	}
+}
+
+// Nor is one that drips a blob.
+func TestBlobThatDrips(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for strings.Contains(r.URL.Path, "/blobs/") && r.Context().Err() == nil {
+			_, _ = io.WriteString(w, "x")
+			w.(http.Flusher).Flush()
+			time.Sleep(5 * time.Millisecond)
+		}
+	}))
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ref, err := inRegistry(strings.TrimPrefix(server.URL, "http://") + "/test:latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := dial(ctx, ref.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	blob := c.blob(ctx, v1.Descriptor{Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}, Size: 1 << 30})
+	blob.(*blobReader).period = 50 * time.Millisecond
+	defer blob.Close()
+	if n, err := io.Copy(io.Discard, blob); err == nil || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "is cut off") || n > 1000 {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }

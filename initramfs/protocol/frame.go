@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -216,8 +217,14 @@ func DecodeError(payload []byte) error {
 	if err := Decode(payload, e); err != nil {
 		return err
 	}
+	if len(e.Message) > maxErrorText {
+		e.Message = strings.ToValidUTF8(e.Message[:maxErrorText], "") + "…"
+	}
 	return e
 }
+
+// maxErrorText is how much of an error's text is kept, in bytes: it is for a person.
+const maxErrorText = 4 << 10
 
 // DecodeCredit reads the payload of a StdinCredit frame.
 func DecodeCredit(payload []byte) (int, error) {

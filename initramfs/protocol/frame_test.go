@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -74,6 +75,16 @@ func TestExpectReturnsThePeersError(t *testing.T) {
 	var e *Error
 	if !errors.As(err, &e) || e.Code != CodeNotFound {
 		t.Errorf("Expect() = %v, want the peer's not_found", err)
+	}
+}
+
+// Whoever sends an error does not choose how long a line the other side prints.
+func TestErrorTextsAreShort(t *testing.T) {
+	var b bytes.Buffer
+	_ = NewWriter(&b).Message(FrameError, &Error{Code: CodeFailed, Message: strings.Repeat("ü", MaxMessage/4)})
+	err := NewReader(&b).Expect(FrameReply, nil)
+	if n := len(err.Error()); n > maxErrorText+len("…") || !utf8.ValidString(err.Error()) {
+		t.Errorf("an error of %d bytes", n)
 	}
 }
 

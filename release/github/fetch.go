@@ -14,6 +14,8 @@ import (
 	"time"
 
 	gh "github.com/google/go-github/v84/github"
+
+	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
 // maxAssets is how many assets GitHub lets a release have.
@@ -234,13 +236,9 @@ func (c *Client) fetchOnce(ctx context.Context, address string, offset, size, li
 	if err := c.checkURL(u); err != nil {
 		return err
 	}
-	// A connection that brings nothing is ended.
+	// A connection that brings nothing, or too little, is ended.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	idle := time.AfterFunc(c.options.Idle, func() {
-		cancel(fmt.Errorf("%w: nothing came for %v", errBroken, c.options.Idle))
-	})
-	defer idle.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
@@ -254,8 +252,11 @@ func (c *Client) fetchOnce(ctx context.Context, address string, offset, size, li
 	if c.options.Token != "" && c.isServer(u) {
 		req.Header.Set("Authorization", "Bearer "+c.options.Token)
 	}
+	idle := time.AfterFunc(c.options.Idle, func() {
+		cancel(fmt.Errorf("%w: nothing came for %v", errBroken, c.options.Idle))
+	})
 	resp, err := c.http.Do(req)
-	if err != nil {
+	if idle.Stop(); err != nil {
 		return broken(ctx, err)
 	}
 	defer resp.Body.Close()
@@ -285,10 +286,10 @@ func (c *Client) fetchOnce(ctx context.Context, address string, offset, size, li
 		return &statusError{status: resp.Status, code: resp.StatusCode, header: resp.Header}
 	}
 	c.reached.Store(true)
+	in := pace.NewReader(resp.Body, c.options.Idle, func(slow error) { cancel(fmt.Errorf("%w: %w", errBroken, slow)) })
 	buf := make([]byte, 256<<10)
 	for {
-		n, err := resp.Body.Read(buf)
-		idle.Reset(c.options.Idle)
+		n, err := in.Read(buf)
 		if int64(n) > limit-offset {
 			return fmt.Errorf("%w: the server sends more than the %d bytes that are wanted", ErrRefused, limit)
 		}

@@ -118,8 +118,28 @@ func isID(s string) bool {
 // Processes lists what Exec and Detach started.
 func Processes(ctx context.Context, conn net.Conn) ([]protocol.Process, error) {
 	var reply protocol.Processes
-	err := call(ctx, conn, &protocol.Request{Op: protocol.OpProcesses}, &reply)
-	return reply.Processes, err
+	if err := call(ctx, conn, &protocol.Request{Op: protocol.OpProcesses}, &reply); err != nil {
+		return nil, err
+	}
+	for i := range reply.Processes {
+		if err := check(&reply.Processes[i]); err != nil {
+			return nil, err
+		}
+	}
+	return reply.Processes, nil
+}
+
+// check says what of a process cannot be.
+func check(p *protocol.Process) error {
+	switch {
+	case !isID(p.ID):
+		return fmt.Errorf("%w: the agent calls a process %.80q", protocol.ErrMalformed, p.ID)
+	case p.PID < 0 || p.Age < 0:
+		return fmt.Errorf("%w: process %s has number %d and age %v", protocol.ErrMalformed, p.ID, p.PID, p.Age)
+	case p.Exit != nil && (p.Exit.Code < 0 || p.Exit.Code > 255):
+		return fmt.Errorf("%w: process %s has ended with %d", protocol.ErrMalformed, p.ID, p.Exit.Code)
+	}
+	return nil
 }
 
 // Kill sends a signal to the process group of a process.

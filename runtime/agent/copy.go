@@ -58,8 +58,12 @@ func CopyIn(ctx context.Context, conn net.Conn, local string, to *protocol.CopyI
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(silence))
 	err = <-answered
-	if sendErr != nil && !isRefusal(err) && (err == nil || !errors.Is(sendErr, errAnswered)) {
-		err = fmt.Errorf("copying %s: %w", local, sendErr)
+	switch early := errors.Is(context.Cause(sending), errAnswered); {
+	case sendErr == nil || isRefusal(err) || early && err != nil:
+	case early:
+		err = fmt.Errorf("copying %s: %w: %w", local, protocol.ErrMalformed, errAnswered)
+	default:
+		err = sendErr // which names the file
 	}
 	// What could not be read is this host's to tell.
 	copied = reply

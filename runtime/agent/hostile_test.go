@@ -323,6 +323,21 @@ func TestTheGuestsIDs(t *testing.T) {
 	}
 }
 
+// So are those of a list, and what else is said of its processes can be.
+func TestTheGuestsProcesses(t *testing.T) {
+	for said, ok := range map[string]bool{
+		`[]`: true, `[{"id":"12","pid":7,"args":["\u001b[2J"],"age":1,"exit":{"code":255}}]`: true,
+		`[{"id":"1"},{"id":"--signal=KILL"}]`: false, `[{"id":"1\n2"}]`: false, `[{"id":""}]`: false,
+		`[{"id":"1","pid":-1}]`: false, `[{"id":"1","age":-1}]`: false,
+		`[{"id":"1","exit":{"code":256}}]`: false, `[{"id":"1","exit":{"code":-1}}]`: false,
+	} {
+		list, err := Processes(t.Context(), talk(t, strings.NewReader(frame(protocol.FrameReply, `{"processes":`+said+`}`))))
+		if ok != (err == nil) || !ok && (len(list) > 0 || !errors.Is(err, protocol.ErrMalformed)) {
+			t.Errorf("%s: %+v, %v", said, list, err)
+		}
+	}
+}
+
 // An agent that says nothing more, or takes nothing more, does not hold its host.
 func TestSilentAgent(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "f")
@@ -360,6 +375,7 @@ func TestGuestThatGivesUp(t *testing.T) {
 	for name, says := range map[string]string{
 		"an error":      frame(protocol.FrameError, `{"code":"failed","message":"no space left"}`),
 		"an early word": frame(protocol.FrameReply, "{}"),
+		"a tree":        entry("x"),
 		"nothing":       "",
 	} {
 		here, there := net.Pipe()
@@ -372,6 +388,9 @@ func TestGuestThatGivesUp(t *testing.T) {
 		}()
 		_, err := CopyIn(t.Context(), here, "/dev/zero", &protocol.CopyIn{Path: "/x"}, CopyOptions{})
 		if name == "an error" && (err == nil || !strings.Contains(err.Error(), "no space left")) || err == nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if (name == "a tree" || name == "an early word") && !errors.Is(err, protocol.ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
 		there.Close()

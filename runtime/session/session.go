@@ -27,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/forward"
@@ -368,6 +369,9 @@ func (s *Session) dial(ctx context.Context, kind byte, files ...*os.File) (net.C
 func (s *Session) explain(err error) error {
 	if errors.Is(err, ErrSilent) {
 		return &runtime.Error{Kind: runtime.SessionDisconnected, Err: err}
+	}
+	if errors.Is(err, protocol.ErrMalformed) {
+		return &runtime.Error{Kind: runtime.SessionDisconnected, Err: fmt.Errorf("the agent of session %s does not keep to its protocol: %w", s.Info.SID, err)}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*explainTimeout)
 	defer cancel()

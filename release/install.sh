@@ -22,23 +22,38 @@ fail() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# fetch URL FILE
+# fetch URL FILE KILOBYTES: at most so many of them, and not for ever.
 fetch() {
-	if have curl; then
-		# Redirects may not leave encryption behind.
-		case $1 in
-		https://*) curl -fsSL --retry 3 --proto '=https' --proto-redir '=https' -o "$2" "$1" ;;
-		*) curl -fsSL --retry 3 -o "$2" "$1" ;;
-		esac
-	elif have wget; then
-		case $1 in
-		https://*) wget -q --https-only -O "$2" "$1" ;;
-		*) wget -q -O "$2" "$1" ;;
-		esac
-	else
-		fail "curl or wget is needed"
-	fi || fail "cannot fetch $1"
+	# Where the size is not told before, the limit of the shell holds: its units are
+	# half a kilobyte, or one.
+	(
+		ulimit -f $(($3 * 2)) || exit 1
+		if have curl; then
+			# Redirects may not leave encryption behind.
+			case $1 in
+			https://*) secure="--proto =https --proto-redir =https" ;;
+			*) secure= ;;
+			esac
+			# shellcheck disable=SC2086
+			curl -fsSL $secure --retry 3 --max-redirs 10 --max-filesize $(($3 * 1024)) \
+				--connect-timeout 30 --speed-limit 1024 --speed-time "$patience" -o "$2" "$1"
+		elif have wget; then
+			case $1 in
+			https://*) secure=--https-only ;;
+			*) secure= ;;
+			esac
+			# It knows no lowest speed.
+			limit=
+			if have timeout; then limit="timeout $((patience * 30))"; fi
+			$limit wget -q $secure --tries=3 --timeout="$patience" -O "$2" "$1"
+		else
+			fail "curl or wget is needed"
+		fi
+	) || fail "cannot fetch $1, of which $3 KB are taken at most, and 1 KB a second at least"
 }
+
+# patience is how many seconds a server may send nothing, or next to nothing.
+patience=60
 
 sha256() {
 	if have sha256sum; then
@@ -91,7 +106,7 @@ verify() {
 	fi
 	have minisign || { have openssl && openssl list -public-key-algorithms 2>/dev/null | grep -qi ed25519; } ||
 		fail "minisign, or OpenSSL 3, is needed to verify the release; install minisign: nothing was installed"
-	fetch "$from/$1.minisig" "$work/$1.minisig"
+	fetch "$from/$1.minisig" "$work/$1.minisig" 64
 	comment=
 	for key in $keys; do
 		comment=$(signed_comment "$key" "$work/$1") && break
@@ -139,14 +154,14 @@ main() {
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
 
-	fetch "$from/SHA256SUMS" "$work/SHA256SUMS"
+	fetch "$from/SHA256SUMS" "$work/SHA256SUMS" 1024
 	verify SHA256SUMS
 	want=$(awk -v name="$name" '$2 == name { print $1 }' "$work/SHA256SUMS")
 	case $want in
 	*[!0-9a-f]* | "") fail "SHA256SUMS of the release has no digest of $name: nothing was installed" ;;
 	esac
 	[ ${#want} = 64 ] || fail "SHA256SUMS of the release has no digest of $name: nothing was installed"
-	fetch "$from/$name" "$work/lumina"
+	fetch "$from/$name" "$work/lumina" 524288
 	got=$(sha256 "$work/lumina")
 	[ "$got" = "$want" ] || fail "$name has the digest $got, SHA256SUMS says $want: nothing was installed; try again"
 	chmod 0755 "$work/lumina"

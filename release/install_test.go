@@ -1,13 +1,17 @@
 package release_test
 
 import (
+	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/abdul-abdi/lumina/release"
 	"github.com/abdul-abdi/lumina/release/github"
@@ -175,6 +179,59 @@ func TestInstallScript(t *testing.T) {
 				t.Errorf("it leaves %v", left)
 			}
 		})
+	}
+}
+
+// A server that sends without an end does not fill the disk, and one that drips is not
+// waited for.
+func TestInstallFromAHostileServer(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		piece, pause := make([]byte, 64<<10), time.Duration(0)
+		if strings.HasPrefix(r.URL.Path, "/drops/") {
+			piece, pause = piece[:1], 100*time.Millisecond
+		}
+		for r.Context().Err() == nil {
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+			time.Sleep(pause)
+		}
+	}))
+	defer server.Close()
+	script, err := os.ReadFile("install.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	impatient := strings.Replace(string(script), "\npatience=60\n", "\npatience=1\n", 1)
+	if impatient = strings.Replace(impatient, "--retry 3", "--retry 0", 1); len(impatient) != len(script)-1 {
+		t.Fatal("the script has no patience of 60 seconds, or does not try again")
+	}
+	path := filepath.Join(t.TempDir(), "install.sh")
+	if err := os.WriteFile(path, []byte(impatient), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"endless", "drops"} {
+		for _, with := range []string{"curl", "wget"} {
+			if what == "drops" && with == "wget" {
+				continue // its time is bounded, by the half hour
+			}
+			t.Run(what+"/"+with, func(t *testing.T) {
+				home := t.TempDir()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, "sh", path)
+				cmd.Env = []string{"HOME=" + home, "LUMINA_GITHUB_URL=" + server.URL + "/" + what, "LUMINA_UNVERIFIED=1",
+					"PATH=" + tools(t, []string{"sh", "mkdir", "mktemp", "rm", "awk", "sed", "sha256sum", "uname", "timeout", with}, nil)}
+				out, err := cmd.CombinedOutput()
+				if err == nil || ctx.Err() != nil || !strings.Contains(string(out), "cannot fetch") {
+					t.Errorf("%v, %v: %s", err, ctx.Err(), out)
+				}
+				if left, _ := os.ReadDir(filepath.Join(home, ".local", "bin")); len(left) != 0 {
+					t.Errorf("it leaves %v", left)
+				}
+			})
+		}
 	}
 }
 

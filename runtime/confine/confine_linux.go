@@ -15,24 +15,26 @@ import (
 // confining or start failed with.
 func Start(p Policy, start func() error, wait func()) error {
 	started := make(chan error)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine.
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The first thread stands for the whole process, and stays as it is.
-			again := make(chan struct{})
-			go func() {
-				defer close(again)
-				runtime.LockOSThread()
-				run(p, start, wait, started)
-			}()
-			<-again
-			runtime.UnlockOSThread()
-			return
-		}
-		run(p, start, wait, started)
-	}()
+	go inThread(func() { run(p, start, wait, started) })
 	return <-started
+}
+
+// inThread calls do in a thread that ends with it, and is not the first one: that
+// stands for the whole process, and stays as it is.
+func inThread(do func()) {
+	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	if unix.Gettid() != unix.Getpid() {
+		do()
+		return
+	}
+	again := make(chan struct{})
+	go func() {
+		defer close(again)
+		runtime.LockOSThread()
+		do()
+	}()
+	<-again
+	runtime.UnlockOSThread()
 }
 
 func run(p Policy, start func() error, wait func(), started chan<- error) {
@@ -84,6 +86,7 @@ func (p *Policy) confineThread(user int) error {
 		defer unix.Close(rules)
 	}
 	if os.Geteuid() == 0 && !p.KeepPrivileges {
+		p.separate()
 		if err := p.dropRoot(user); err != nil {
 			return err
 		}
@@ -100,6 +103,36 @@ func (p *Policy) confineThread(user int) error {
 		return nil
 	}
 	return filterCalls(p.Network)
+}
+
+// separate gives a process of root's namespaces of its own: a network with no
+// interface that is up, and no abstract sockets; no System V or POSIX queues; and
+// its own view of what is mounted. Where root may not make them, as in a container,
+// the rest has to do. Not PIDs: the kernel would not tell such a process that its
+// parent has died (getppid(2) is 0), and it sends no signals as it is.
+func (p *Policy) separate() {
+	flags := unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if !p.Network {
+		flags |= unix.CLONE_NEWNET
+	}
+	if unix.Unshare(flags) != nil {
+		return
+	}
+	// What the host unmounts is unmounted there, too, or it would stay in use.
+	_ = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
+}
+
+// Namespaces says whether the processes that this one confines get namespaces of
+// their own. It makes some, to see.
+func Namespaces() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	made := make(chan bool)
+	go inThread(func() {
+		made <- unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) == nil
+	})
+	return <-made
 }
 
 // dropRoot leaves the thread without capabilities, also for what it runs, and

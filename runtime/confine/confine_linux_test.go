@@ -143,6 +143,41 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
+// Root's process sees no network of the host's, and no socket that has a name in it
+// only: those a host's desktop and containers listen at.
+func TestNamespaces(t *testing.T) {
+	if os.Geteuid() != 0 || !Namespaces() {
+		t.Log("there are none to be had: see lumina doctor")
+		return
+	}
+	l, err := net.Listen("unix", fmt.Sprintf("@lumina-test-%d", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, tt := range []struct {
+		policy Policy
+		own    string // of the kinds of namespaces
+	}{{Policy{}, "mnt ipc uts net"}, {Policy{Network: true}, "mnt ipc uts"}, {Policy{KeepPrivileges: true}, ""}} {
+		tt.policy.Read = []string{"/proc"}
+		got := sh(t, tt.policy, `for n in mnt ipc uts net; do readlink /proc/self/ns/$n; done`)
+		var own []string
+		for i, theirs := range strings.Fields(got) {
+			kind := strings.Fields("mnt ipc uts net")[i]
+			if ours, err := os.Readlink("/proc/self/ns/" + kind); err != nil || ours != theirs {
+				own = append(own, kind)
+			}
+		}
+		if strings.Join(own, " ") != tt.own {
+			t.Errorf("%+v: its own are %v, want %s", tt.policy, own, tt.own)
+		}
+	}
+	connect := perl(fmt.Sprintf(`use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die; print connect($s, pack("Sa*", AF_UNIX, "\0lumina-test-%d")) ? "connected" : "refused"`, os.Getpid()))
+	if got := sh(t, Policy{}, connect); got != "refused" {
+		t.Errorf("an abstract socket of the host's: %s", got)
+	}
+}
+
 // What a process may open it may not make dangerous for whoever runs it, nor may
 // it ask the kernel for what only administrators and debuggers need.
 func TestSystemCalls(t *testing.T) {

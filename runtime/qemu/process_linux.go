@@ -160,6 +160,9 @@ func checkConfinement(groups string) vm.Check {
 	if os.Geteuid() == 0 {
 		on = append(on, "no capabilities", "a user of its own for each VM")
 	}
+	if confine.Namespaces() {
+		on = append(on, "a network, mounts, queues and a host name of its own (namespaces)")
+	}
 	check := vm.Check{Name: "confinement", Status: vm.CheckOK}
 	if v := confine.Landlock(); v > 0 {
 		on = append(on, fmt.Sprintf("Landlock %d", v))

@@ -51,6 +51,7 @@ func CopyIn(ctx context.Context, conn net.Conn, local string, to *protocol.CopyI
 	go func() {
 		answered <- silent(protocol.NewReader(conn).Expect(protocol.FrameReply, &reply))
 		stop(errAnswered)
+		_ = conn.SetWriteDeadline(time.Unix(1, 0)) // it need not take what is being written
 	}()
 	sent, sendErr := transfer.Send(sending, &stoppable{out, sending}, local, transfer.SendOptions{Devices: true, Progress: o.Progress})
 	if sendErr != nil && !transfer.Broken(sendErr) && sending.Err() == nil {

@@ -370,8 +370,17 @@ func TestSilentAgent(t *testing.T) {
 	}
 }
 
-// A guest that gives up early ends the sending, though all that is sent is taken.
+// A guest that gives up early ends the sending, whether what is sent is taken or not.
 func TestGuestThatGivesUp(t *testing.T) {
+	for _, takes := range []int64{0, 1 << 16, 1 << 62} {
+		guestThatGivesUp(t, takes)
+	}
+}
+
+func guestThatGivesUp(t *testing.T, takes int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	for name, says := range map[string]string{
 		"an error":      frame(protocol.FrameError, `{"code":"failed","message":"no space left"}`),
 		"an early word": frame(protocol.FrameReply, "{}"),
@@ -380,18 +389,19 @@ func TestGuestThatGivesUp(t *testing.T) {
 	} {
 		here, there := net.Pipe()
 		go func() {
-			go func() { _, _ = io.Copy(io.Discard, there) }()
+			_, _ = io.CopyN(io.Discard, there, 1) // the request
+			go func() { _, _ = io.CopyN(io.Discard, there, takes+100) }()
 			_, _ = there.Write([]byte(says))
 			if says == "" {
 				there.Close()
 			}
 		}()
-		_, err := CopyIn(t.Context(), here, "/dev/zero", &protocol.CopyIn{Path: "/x"}, CopyOptions{})
+		_, err := CopyIn(ctx, here, "/dev/zero", &protocol.CopyIn{Path: "/x"}, CopyOptions{})
 		if name == "an error" && (err == nil || !strings.Contains(err.Error(), "no space left")) || err == nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if (name == "a tree" || name == "an early word") && !errors.Is(err, protocol.ErrMalformed) {
-			t.Errorf("%s: %v", name, err)
+		if (name == "a tree" || name == "an early word") && !errors.Is(err, protocol.ErrMalformed) || ctx.Err() != nil {
+			t.Errorf("%s, of one that takes %d bytes: %v", name, takes, err)
 		}
 		there.Close()
 	}

@@ -24,7 +24,7 @@ var boots = map[string]func(*guest) error{
 		return g.flood(func(i uint32) []byte { return muxFrame(i+1, 1|2, 1, "x") })
 	},
 	"console": func(*guest) error {
-		for range 20000 {
+		for range 3000 {
 			if _, err := os.Stderr.WriteString(nasty); err != nil {
 				break
 			}

@@ -23,7 +23,7 @@ const killTimeout = 5 * time.Second
 
 // names writes into a desktop's lock which process has it.
 func names(lock *os.File) error {
-	_, err := lock.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	_, err := fmt.Fprintf(io.NewOffsetWriter(lock, 0), "%-20d", os.Getpid()) // over one that was longer
 	return err
 }
 
@@ -49,8 +49,7 @@ func (c *Client) kill(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("finding the process of desktop %q: %w", c.Manifest.Name, err)
 	}
-	// It has the lock: nobody else has its number.
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := supervise.Signal(pid, lock.Name(), syscall.SIGKILL); err != nil {
 		return fmt.Errorf("killing process %d of desktop %q: %w", pid, c.Manifest.Name, err)
 	}
 	again, err := os.Open(filepath.Join(c.dir, lockFile))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -99,27 +98,8 @@ func (s *Session) watchSupervisor(ctx context.Context, cancel context.CancelCaus
 func kill(ctx context.Context, dir string, signal syscall.Signal) error {
 	sid := filepath.Base(dir)
 	pid, err := supervisorOf(ctx, dir)
-	var p *os.Process
 	if err == nil {
-		// A handle of the process, whoever gets its number later. That it is the
-		// supervisor is looked at with the handle open.
-		p, err = os.FindProcess(pid)
-	}
-	switch {
-	case err != nil:
-	case !alive(dir):
-		err = os.ErrProcessDone
-	default:
-		err = hasLock(pid, dir)
-	}
-	if err == nil {
-		err = p.Signal(signal)
-	}
-	if p != nil {
-		_ = p.Release()
-	}
-	if errors.Is(err, os.ErrProcessDone) {
-		err = nil
+		err = supervise.Signal(pid, filepath.Join(dir, lockFile), signal)
 	}
 	if err != nil {
 		return fmt.Errorf("ending the supervisor of session %s: %w", sid, err)

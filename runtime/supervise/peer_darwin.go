@@ -18,5 +18,5 @@ func Peer(conn *net.UnixConn) (pid int, err error) {
 	return pid, err
 }
 
-// hasLock is for systems that say which files a process has open.
-func hasLock(int, string) error { return nil }
+// hasOpen is for systems that say which files a process has open.
+func hasOpen(int, string) error { return nil }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,11 +25,9 @@ func Peer(conn *net.UnixConn) (pid int, err error) {
 	return int(cred.Pid), nil
 }
 
-// hasLock returns an error when a process does not have the lock of a session's
-// directory open: it is not its supervisor, but one that has got the number of a
-// supervisor which has ended, or that somebody has written into session.json.
-func hasLock(pid int, dir string) error {
-	lock, err := os.Stat(filepath.Join(dir, lockFile))
+// hasOpen returns an error when a process does not have a file open.
+func hasOpen(pid int, path string) error {
+	file, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
@@ -43,7 +40,7 @@ func hasLock(pid int, dir string) error {
 	}
 	for _, f := range files {
 		open, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%s", pid, f.Name()))
-		if err == nil && os.SameFile(open, lock) {
+		if err == nil && os.SameFile(open, file) {
 			return nil
 		}
 	}

@@ -283,3 +283,23 @@ func (o *opening) begin(p []byte) (sent bool, n int, err error) {
 	o.kind = nil
 	return true, n, err
 }
+
+// Signal sends a signal to a supervisor, which has the lock open that it holds: not to
+// another process that has got its number since it ended, or whose number somebody has
+// written down in its place. A supervisor that has ended needs none.
+func Signal(pid int, lock string, signal syscall.Signal) error {
+	// A handle of the process, whoever gets its number later. Which one it is is looked
+	// at with the handle open.
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = p.Release() }()
+	if err = hasOpen(pid, lock); err == nil {
+		err = p.Signal(signal)
+	}
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}

@@ -47,7 +47,8 @@ GUEST_DEBUG = asyncpreemptoff=1,updatemaxprocs=0
 # hypervisors and bare machines, KVM and tracing. What exports disks for them, and
 # tests that need it, take it from the same cache.
 kernel-full: ## build the amd64 kernel of exported disks: every driver, KVM, tracing
-	LUMINA_KERNEL_FRAGMENT=kernel-config/full.config LUMINA_KERNEL_OUT=bin/kernel-full kernel-config/build.sh amd64
+	mkdir -p bin
+	go run ./kernel-config/full bin/kernel-full-amd64
 
 # Init and agent, for both architectures, packed for embedding.
 guest: $(GUEST) ## build init and agent for both architectures
@@ -110,7 +111,7 @@ check: lint ## lint and the short tests, in under two minutes, without root
 	go test -short ./...
 
 # Everything CI checks: lint, the macOS sources, unit and end-to-end tests.
-test: setup kernels build lint typecheck-darwin ## what CI runs, packages, kernels, lint, unit and end-to-end tests
+test: setup kernels kernel-full build lint typecheck-darwin ## what CI runs, packages, kernels, lint, unit and end-to-end tests
 	go test -race -timeout 60m ./...
 
 # What may fail without a word: closing what was read or is given up (what was written

@@ -3,6 +3,7 @@ package kernelconfig
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"embed"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ var full string
 func Full(arch, own string) (fragment string, err error) {
 	if arch != "amd64" {
 		return "", fmt.Errorf("the kernel with every driver is there for amd64, not for %q", arch)
+	}
+	if own == "" {
+		return full, nil
 	}
 	return full + "\n" + own, nil
 }
@@ -70,12 +74,19 @@ func Build(ctx context.Context, arch, fragment string, progress io.Writer) (*Bui
 	if err != nil {
 		return nil, fmt.Errorf("building a kernel: %w", err)
 	}
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("building a kernel: %w", err)
+	}
+	// Compressing takes half a minute: build.sh does it only where there is not yet
+	// what it would leave.
+	kept := filepath.Join(cache, "kernel", fmt.Sprintf("packed-%s-%x", arch, sha256.Sum256([]byte(fragment))))
 	cmd := exec.CommandContext(ctx, "bash", filepath.Join(dir, "build.sh"), arch)
-	cmd.Env = append(os.Environ(), "LUMINA_KERNEL_FRAGMENT="+own, "LUMINA_KERNEL_OUT="+filepath.Join(dir, "out"))
+	cmd.Env = append(os.Environ(), "LUMINA_CACHE="+cache, "LUMINA_KERNEL_FRAGMENT="+own, "LUMINA_KERNEL_OUT="+filepath.Join(kept, "out"))
 	if err := runGroup(ctx, cmd, progress); err != nil {
 		return nil, fmt.Errorf("building a kernel: %w", err)
 	}
-	files, built := os.DirFS(dir), new(Built)
+	files, built := os.DirFS(kept), new(Built)
 	if built.Kernel, err = open(files, arch, false); err == nil {
 		built.EFI, err = open(files, arch, true)
 	}
@@ -83,6 +94,15 @@ func Build(ctx context.Context, arch, fragment string, progress io.Writer) (*Bui
 		return nil, fmt.Errorf("building a kernel: %w", err)
 	}
 	return built, nil
+}
+
+// cacheDir is where build.sh keeps what it built.
+func cacheDir() (string, error) {
+	if dir := os.Getenv("LUMINA_CACHE"); dir != "" {
+		return dir, nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".cache", "lumina"), err
 }
 
 // runGroup runs a program in a process group of its own, all of which ends with

@@ -58,20 +58,11 @@ type Options struct {
 	Loader []byte // what starts the kernel
 	// Init is who is PID 1; Lumina's when empty.
 	Init     string
-	DataSize int64 // of the writable partition, in bytes; an ISO has none
+	DataSize int64  // of the writable partition, in bytes, at least; an ISO has none
+	For      *Place // where it is to boot; nil for a VM
 	Path     string
 	Force    bool
 	Progress func(done, total int64) // bytes of files; may be nil
-}
-
-// CheckPath returns an error when the name of a disk does not end in that of a
-// format: .raw, .qcow2, .vhd or .iso.
-func CheckPath(path string) error {
-	switch filepath.Ext(path) {
-	case ".raw", ".qcow2", ".vhd", ".iso":
-		return nil
-	}
-	return fmt.Errorf("%w %q of %q: want .raw, .qcow2, .vhd or .iso", ErrFormat, filepath.Ext(path), path)
 }
 
 // CheckDataSize says whether a writable partition can have a size.
@@ -84,7 +75,7 @@ func CheckDataSize(n int64) error {
 
 // Export writes a disk. The file is there complete, or not at all.
 func Export(ctx context.Context, o Options) (err error) {
-	if err := CheckPath(o.Path); err != nil {
+	if err := CheckPath(o.Path, o.For); err != nil {
 		return err
 	}
 	if err := image.CheckInit(o.Init); err != nil {
@@ -156,6 +147,8 @@ type container interface {
 	io.WriterAt
 	// finish writes what is known only at the end.
 	finish() error
+	// Close frees what is beside the disk's file.
+	Close() error
 }
 
 func (e *export) write() error {
@@ -195,10 +188,15 @@ func (e *export) write() error {
 		at += parts[i].size
 	}
 	size := at + mib // the backup of the table is at the end
+	if e.For != nil && e.For.round > 0 {
+		more := (e.For.round - size%e.For.round) % e.For.round
+		parts[2].size, data, size = parts[2].size+more, data+more, size+more
+	}
 	c, err := e.newContainer(size)
 	if err != nil {
 		return err
 	}
+	defer c.Close()
 	if err := writeGPT(c, size, e.guid("disk"), parts); err != nil {
 		return err
 	}
@@ -215,11 +213,18 @@ func (e *export) write() error {
 }
 
 func (e *export) newContainer(size int64) (container, error) {
-	switch filepath.Ext(e.Path) {
+	switch format(e.Path) {
 	case ".qcow2":
 		return newQcow2(e.file, size)
 	case ".vhd":
+		if e.For != nil && e.For.fixed {
+			return newFixedVHD(e.file, size, e.guid("vhd"))
+		}
 		return newVHD(e.file, size, e.guid("vhd"))
+	case ".vhdx":
+		return newVHDX(e.file, size, e.guid("vhdx"))
+	case ".vmdk", ".ova", ".tar.gz":
+		return newInOrder(e, size)
 	}
 	return newRaw(e.file, size)
 }
@@ -230,7 +235,11 @@ func (e *export) commandLine() string {
 	if e.Image.Architecture == "arm64" {
 		console = "console=tty0 console=ttyAMA0"
 	}
-	line := e.Image.Kernel.CommandLine + " " + console + " lumina.host=none"
+	line := e.Image.Kernel.CommandLine + " " + console
+	if e.For != nil {
+		line = e.For.commandLine(e.Image.Kernel.CommandLine, e.Image.Architecture)
+	}
+	line += " lumina.host=none"
 	if e.Init == image.InitSystemd {
 		line += " lumina.init=" + e.Init
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/xml"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -131,22 +132,138 @@ func TestFormats(t *testing.T) {
 	o, dir := options(t, "amd64"), t.TempDir()
 	raw := filepath.Join(dir, "d.raw")
 	mustExport(t, o, raw)
-	for _, tt := range []struct{ extension, format string }{{"raw", "raw"}, {"qcow2", "qcow2"}, {"vhd", "vpc"}, {"iso", ""}} {
+	for _, tt := range []struct{ extension, format string }{{"raw", "raw"}, {"qcow2", "qcow2"}, {"vhd", "vpc"}, {"vhdx", "vhdx"}, {"vmdk", "vmdk"}, {"iso", ""}} {
 		t.Run(tt.extension, func(t *testing.T) {
-			a, b := filepath.Join(dir, "a."+tt.extension), filepath.Join(dir, "b."+tt.extension)
+			// A VMDK has its own name in it.
+			a, b := filepath.Join(dir, "disk."+tt.extension), filepath.Join(t.TempDir(), "disk."+tt.extension)
 			mustExport(t, o, a)
 			mustExport(t, o, b)
 			buildertest.Run(t, "cmp", a, b)
 			if tt.format == "" {
 				return
 			}
-			if tt.extension == "qcow2" {
+			if tt.extension != "raw" && tt.extension != "vhd" {
 				buildertest.Run(t, "qemu-img", "check", "-f", tt.format, a)
 			}
 			if out := buildertest.Run(t, "qemu-img", "compare", "-f", "raw", "-F", tt.format, raw, a); !strings.Contains(out, "identical") {
 				t.Errorf("qemu-img: %s", out)
 			}
 		})
+	}
+}
+
+// What a place takes holds a disk that sfdisk finds nothing wrong with, is of the
+// size that the place wants, and its kernel is told of the place's console.
+func TestPlaces(t *testing.T) {
+	consoles := map[string]string{
+		"azure": " console=ttyS0,115200", "hyperv": " console=tty0", "aws": " nvme_core.io_timeout=4294967295", "gcp": " console=ttyS0,38400n8",
+		"vmware": " console=tty0", "virtualbox": " console=tty0", "proxmox": " console=tty0", "kubevirt": " console=ttyS0,115200",
+		"openstack": " console=ttyS0,115200", "baremetal": " console=tty0",
+	}
+	for _, name := range Places() {
+		place, err := FindPlace(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, extension := range place.Formats[:1] {
+			t.Run(name+extension, func(t *testing.T) {
+				o, dir := options(t, "amd64"), t.TempDir()
+				o.Image.Kernel.CommandLine = "quiet panic=-1 reboot=t"
+				o.For = place
+				file := filepath.Join(dir, "d"+extension)
+				mustExport(t, o, file)
+				format := map[string]string{".vhd": "vpc", ".vhdx": "vhdx", ".vmdk": "vmdk", ".qcow2": "qcow2", ".raw": "raw"}[extension]
+				switch extension {
+				case ".ova":
+					if out := buildertest.Run(t, "tar", "-tf", file); out != "d.ovf\nd.mf\nd-disk1.vmdk\n" {
+						t.Errorf("the archive has %q", out)
+					}
+					buildertest.Run(t, "tar", "-xf", file, "-C", dir)
+					buildertest.Run(t, "sh", "-c", "cd "+dir+` && sed -n 's/^SHA256(\(.*\))= \(.*\)/\2  \1/p' d.mf | sha256sum -c --strict`)
+					ovf, err := os.ReadFile(filepath.Join(dir, "d.ovf"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					checkOVF(t, ovf)
+					file, format = filepath.Join(dir, "d-disk1.vmdk"), "vmdk"
+				case ".tar.gz":
+					buildertest.Run(t, "tar", "-xzSf", file, "-C", dir)
+					file, format = filepath.Join(dir, "disk.raw"), "raw"
+				case ".vhd":
+					info, err := os.Stat(file)
+					if err != nil || place.fixed && info.Size()%mib != sector {
+						t.Errorf("a fixed disk of %d bytes, %v", info.Size(), err)
+					}
+				}
+				raw := filepath.Join(dir, "out.raw")
+				buildertest.Run(t, "qemu-img", "convert", "-f", format, "-O", "raw", file, raw)
+				if out := buildertest.Run(t, "sfdisk", "--verify", raw); !strings.Contains(out, "No errors detected") {
+					t.Errorf("sfdisk: %s", out)
+				}
+				info, err := os.Stat(raw)
+				if err != nil || info.Size()%max(place.round, mib) != 0 {
+					t.Errorf("a disk of %d bytes, %v", info.Size(), err)
+				}
+				line := string(output(t, exec.Command("mtype", "-i", part(t, raw, "1", "esp"), "::lumina/cmdline")))
+				line, _, _ = strings.Cut(line, " lumina.host=none")
+				if !strings.HasPrefix(line, "quiet panic=30 console=") || !strings.HasSuffix(line, consoles[name]) || !strings.Contains(line, "tty0") {
+					t.Errorf("the command line is %q", line)
+				}
+				if out := buildertest.Run(t, "e2fsck", "-fn", part(t, raw, "3", "data")); strings.Contains(out, "Fix?") {
+					t.Errorf("e2fsck: %s", out)
+				}
+			})
+		}
+	}
+	if _, err := FindPlace("moon"); err == nil || !strings.Contains(err.Error(), "azure, hyperv, aws") {
+		t.Errorf("FindPlace() = %v", err)
+	}
+}
+
+// checkOVF looks whether a description is well-formed, and whether a name in it that
+// means something to XML is only a name.
+func checkOVF(t *testing.T, ovf []byte) {
+	t.Helper()
+	var e struct {
+		References struct {
+			File struct {
+				Href string `xml:"href,attr"`
+			}
+		}
+		VirtualSystem struct {
+			ID    string `xml:"id,attr"`
+			Items []struct {
+				ElementName, InstanceID, Parent, ResourceType string
+			} `xml:"VirtualHardwareSection>Item"`
+		}
+	}
+	if err := xml.Unmarshal(ovf, &e); err != nil {
+		t.Fatalf("%v\n%s", err, ovf)
+	}
+	if e.References.File.Href != "d-disk1.vmdk" || len(e.VirtualSystem.Items) != 5 || e.VirtualSystem.Items[3].Parent != e.VirtualSystem.Items[2].InstanceID {
+		t.Errorf("it says %+v", e)
+	}
+	name := `a"<b>&`
+	if err := xml.Unmarshal([]byte(ovfVMware(&ovaOptions{name: name, disk: name})), &e); err != nil || e.VirtualSystem.ID != name || e.References.File.Href != name {
+		t.Errorf("a name of XML: %v, %+v", err, e)
+	}
+}
+
+func TestCheckPath(t *testing.T) {
+	azure, err := FindPlace("azure")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		path, want string
+		place      *Place
+	}{
+		{"d.vhdx", "", nil}, {"d.tar.gz", "add --for", nil}, {"d.ova", "add --for", nil}, {"d.img", "want .raw, .qcow2", nil},
+		{"d.vhd", "", azure}, {"d.qcow2", "for azure it is .vhd", azure}, {"vhd", "for azure it is .vhd", azure},
+	} {
+		if err := CheckPath(tt.path, tt.place); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("CheckPath(%q) = %v, want %q", tt.path, err, tt.want)
+		}
 	}
 }
 
@@ -208,7 +325,7 @@ func TestExportFails(t *testing.T) {
 		"a short kernel":     {context.Background(), func(o *Options) { o.Kernel.Size++ }, "unexpected EOF"},
 		"a hostile line":     {context.Background(), func(o *Options) { o.Image.Kernel.CommandLine = "a\ninit=/evil" }, "command line"},
 		"a long line":        {context.Background(), func(o *Options) { o.Image.Kernel.CommandLine = strings.Repeat("a", 2040) }, "command line"},
-		"another format":     {context.Background(), func(o *Options) { o.Path += ".vmdk" }, `".vmdk"`},
+		"another format":     {context.Background(), func(o *Options) { o.Path += ".img" }, `d.raw.img`},
 		"too little to fill": {context.Background(), func(o *Options) { o.DataSize = 1 }, "writable partition"},
 	}
 	for name, tt := range tests {

@@ -18,6 +18,8 @@ func (r *raw) WriteAt(p []byte, at int64) (int, error) {
 
 func (*raw) finish() error { return nil }
 
+func (*raw) Close() error { return nil }
+
 // writePieces writes p in pieces that end at multiples of size, without those
 // of zeroes.
 func writePieces(p []byte, at, size int64, write func([]byte, int64) (int, error)) (int, error) {

@@ -24,11 +24,21 @@ func newVHD(f *os.File, size int64, id [16]byte) (*vhd, error) {
 		v.blocks[i] = vhdUnused
 	}
 	v.next = (3*sector + int64(len(v.blocks))*4 + sector - 1) / sector * sector
+	v.footer = vhdFooter(size, id, 3)
+	return v, nil
+}
+
+// vhdFooter describes a disk; kind is 2 for a fixed one, 3 for a dynamic one.
+func vhdFooter(size int64, id [16]byte, kind uint32) []byte {
 	b := make([]byte, sector)
 	copy(b, "conectix")
 	be.PutUint32(b[8:], 2)        // reserved, always set
 	be.PutUint32(b[12:], 0x10000) // version
-	be.PutUint64(b[16:], sector)  // of the header
+	if kind == 2 {
+		be.PutUint64(b[16:], 0xffffffffffffffff)
+	} else {
+		be.PutUint64(b[16:], sector) // of the header
+	}
 	// By its maker a reader decides whether the size below counts or the
 	// geometry, which cannot say every size.
 	copy(b[28:], "win \x00\x06\x00\x01Wi2k")
@@ -37,11 +47,10 @@ func newVHD(f *os.File, size int64, id [16]byte) (*vhd, error) {
 	cylinders, heads, sectors := vhdGeometry(size / sector)
 	be.PutUint16(b[56:], cylinders)
 	b[58], b[59] = heads, sectors
-	be.PutUint32(b[60:], 3) // dynamic
+	be.PutUint32(b[60:], kind)
 	copy(b[68:], id[:])
 	be.PutUint32(b[64:], vhdChecksum(b))
-	v.footer = b
-	return v, nil
+	return b
 }
 
 // vhdGeometry is the calculation of the specification's appendix.
@@ -116,3 +125,5 @@ func (v *vhd) finish() error {
 	}
 	return nil
 }
+
+func (*vhd) Close() error { return nil }

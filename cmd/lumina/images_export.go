@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,28 +21,45 @@ import (
 func newImagesExportCommand(env *environment) *cobra.Command {
 	var o disk.Options
 	var size byteSize
+	var place, kernel string
 	c := &cobra.Command{
-		Use:   "export NAME -o FILE.{raw,qcow2,vhd,iso}",
+		Use:   "export NAME -o FILE.{raw,qcow2,vhd,vhdx,vmdk,iso}",
 		Short: "Export an image as a disk that EFI firmware boots",
 		Long: `Export an image as a disk that EFI firmware of its architecture boots.
 
 The disk has the image's root, read-only, and a partition for what is written,
 which stays from boot to boot. An ISO has its root as a file and what is written
-in memory, and forgets. The same image gives the same bytes.
+in memory, and forgets. The same image gives the same bytes. On a larger disk the
+partition grows at the next boot.
 
-The console has a shell of root's, without a password, when the image has one;
+With --for the disk is of the format that a place takes, its kernel has the drivers
+of that place, and its messages are where that place shows them:
+
+` + placesHelp() + `
+Raw disks, GCE's and Azure's have their whole size: what can be written there
+begins with 1GB. The kernel with every driver is not part of this program. It is
+built on this host once, which takes some 20 minutes and a compiler, or named with
+--kernel; releases can have it as kernel-full-amd64.
+
+The screen and the first serial line have a shell of root's, without a password, when the image has one;
 with --init systemd, or in an image whose recipe says so, the image's systemd is
 PID 1 and does what it is set up for.
 Either way Lumina's agent answers on the virtio-serial port
 "org.lumina.agent.0" and on vsock, where the machine has one.`,
 		Example: `  lumina images export debian -o debian.qcow2
+  lumina images export web --for azure -o web.vhd
   lumina images export desktop --init systemd --disk-size 64GB -o desktop.raw`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.Path == "" {
 				return usageError{errors.New("-o is missing: the file to write")}
 			}
-			if err := checkDiskFile(o.Path, o.Force); err != nil {
+			if place != "" {
+				if o.For, err = disk.FindPlace(place); err != nil {
+					return usageError{fmt.Errorf("--for: %w", err)}
+				}
+			}
+			if err := checkDiskFile(o.Path, o.For, o.Force); err != nil {
 				return err
 			}
 			if err := image.CheckInit(o.Init); err != nil {
@@ -63,10 +81,13 @@ Either way Lumina's agent answers on the virtio-serial port
 			}
 			defer o.Image.Close()
 			o.Init = cmp.Or(o.Init, o.Image.Init)
-			if err := bootable(c.Context(), env, &o); err != nil {
+			if err := bootable(c.Context(), env, &o, kernel); err != nil {
 				return err
 			}
 			o.DataSize = cmp.Or(int64(size), o.Image.DiskSize, 16<<30)
+			if size == 0 && o.For != nil && !disk.Sparse(o.Path, o.For) {
+				o.DataSize = 1 << 30
+			}
 			parents, err := outfile.MakeParents(o.Path)
 			if err != nil {
 				return err
@@ -81,21 +102,46 @@ Either way Lumina's agent answers on the virtio-serial port
 				parents.Remove()
 				return err
 			}
+			if o.For != nil {
+				env.note("next: %s", o.For.Next)
+			}
 			return printDisk(env, args[0], o)
 		},
 		ValidArgsFunction: completeNames(env, imageStore),
 	}
 	c.Flags().SortFlags = false
 	c.Flags().StringVarP(&o.Path, "output", "o", "", "file to write; its name says the format")
+	c.Flags().StringVar(&place, "for", "", "where it is to boot: "+strings.Join(disk.Places(), ", "))
+	c.Flags().StringVar(&kernel, "kernel", "", "a kernel that EFI can start, instead of Lumina's")
 	c.Flags().Var(&size, "disk-size", "size of what can be written (default the image's, or 16GB)")
 	c.Flags().StringVar(&o.Init, "init", "", "PID 1: lumina, or the image's systemd (default the image's choice)")
 	c.Flags().BoolVar(&o.Force, "force", false, "replace the file if there is one")
+	if err := c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(disk.Places(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag
+	}
 	return c
 }
 
+// placesHelp is a table of what --for knows.
+func placesHelp() string {
+	var b strings.Builder
+	for _, name := range disk.Places() {
+		p, err := disk.FindPlace(name)
+		if err != nil {
+			continue
+		}
+		drivers := "the kernel of VMs"
+		if p.Drivers {
+			drivers = "the kernel with every driver"
+		}
+		fmt.Fprintf(&b, "  %-11s %-14s %s\n", name, strings.Join(p.Formats, " "), drivers)
+	}
+	return b.String()
+}
+
 // checkDiskFile says why a disk cannot be written to a path, before it is made.
-func checkDiskFile(path string, force bool) error {
-	if err := disk.CheckPath(path); err != nil {
+func checkDiskFile(path string, place *disk.Place, force bool) error {
+	if err := disk.CheckPath(path, place); err != nil {
 		return usageError{err}
 	}
 	to, err := outfile.Check(path)
@@ -110,12 +156,25 @@ func checkDiskFile(path string, force bool) error {
 	return nil
 }
 
-// bootable adds the loader and the kernel that EFI firmware can start. That of
-// arm64's images is one; amd64's have another form of theirs.
-func bootable(ctx context.Context, env *environment, o *disk.Options) (err error) {
+// bootable adds the loader and the kernel that EFI firmware can start: one of the
+// user's, one with the drivers of a place, or the image's. That of arm64's images is
+// one; amd64's have another form of theirs.
+func bootable(ctx context.Context, env *environment, o *disk.Options, file string) (err error) {
 	arch := o.Image.Architecture
 	if o.Loader, err = kernelconfig.Loader(arch); err != nil {
 		return err
+	}
+	if file != "" {
+		o.Kernel, err = kernelOfFile(file)
+		return err
+	}
+	if o.For != nil && o.For.Drivers {
+		k, err := kernelWithDrivers(ctx, env, o.Image)
+		if err != nil {
+			return fmt.Errorf("a disk for %s: %w; or name a kernel that EFI can start with --kernel, such as kernel-full-amd64 of a release", o.For.Name, err)
+		}
+		o.Kernel = disk.Kernel{Size: k.Size, Open: k.Open}
+		return nil
 	}
 	if arch != "amd64" {
 		o.Kernel = disk.Kernel{Size: o.Image.Files[image.Kernel].Size, Open: func() (io.ReadCloser, error) { return o.Image.Open(image.Kernel) }}
@@ -130,6 +189,40 @@ func bootable(ctx context.Context, env *environment, o *disk.Options) (err error
 	}
 	o.Kernel = disk.Kernel{Size: k.Size, Open: k.Open}
 	return nil
+}
+
+// maxKernel bounds a kernel of the user's, in bytes.
+const maxKernel = 256 << 20
+
+// kernelOfFile is a kernel of the user's.
+func kernelOfFile(file string) (disk.Kernel, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %w", err)}
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return disk.Kernel{}, err
+	}
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(f, head); err != nil || string(head) != "MZ" || !info.Mode().IsRegular() || info.Size() > maxKernel {
+		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %q is no kernel that EFI can start: want a bzImage of amd64 or an Image of arm64", file)}
+	}
+	return disk.Kernel{Size: info.Size(), Open: func() (io.ReadCloser, error) { return os.Open(file) }}, nil
+}
+
+// kernelWithDrivers is the full flavour of Lumina's kernel, or of the image's own.
+func kernelWithDrivers(ctx context.Context, env *environment, img *image.Handle) (kernelconfig.Kernel, error) {
+	fragment, err := kernelconfig.Full(img.Architecture, img.Kernel.Fragment)
+	if err != nil {
+		return kernelconfig.Kernel{}, err
+	}
+	built, err := kernelconfig.Build(ctx, img.Architecture, fragment, env.stderr)
+	if err != nil {
+		return kernelconfig.Kernel{}, err
+	}
+	return built.EFI, nil
 }
 
 // kernelForEFI is Lumina's kernel, or the image's own, which is in the cache of

@@ -267,7 +267,11 @@ func TestExportRefuses(t *testing.T) {
 		args       []string
 	}{
 		{"no file", "-o is missing", 2, nil},
-		{"another format", `unknown disk format ".vmdk"`, 2, []string{"-o", filepath.Join(dir, "d.vmdk")}},
+		{"another format", "unknown disk format of", 2, []string{"-o", filepath.Join(dir, "d.img")}},
+		{"a format of a place", "add --for", 2, []string{"-o", filepath.Join(dir, "d.ova")}},
+		{"another place", `--for: "moon" is no place that disks are made for: want azure, `, 2, []string{"-o", filepath.Join(dir, "d.raw"), "--for", "moon"}},
+		{"a format that a place does not take", "for azure it is .vhd", 2, []string{"-o", filepath.Join(dir, "d.qcow2"), "--for", "azure"}},
+		{"no kernel", `"` + there + `" is no kernel that EFI can start`, 2, []string{"-o", filepath.Join(dir, "d.vhd"), "--for", "azure", "--kernel", there}},
 		{"a file that is there", "file exists; --force", 125, []string{"-o", there}},
 		{"another init", `init "upstart": want lumina or systemd`, 2, []string{"-o", filepath.Join(dir, "d.raw"), "--init", "upstart"}},
 		{"too small", "a writable partition of 4096 bytes", 2, []string{"-o", filepath.Join(dir, "d.raw"), "--disk-size", "4KB"}},

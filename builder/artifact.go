@@ -41,7 +41,7 @@ func PushArtifact(ctx context.Context, o PushOptions) (string, error) {
 	if err := os.MkdirAll(o.CacheDir, 0o700); err != nil {
 		return "", err
 	}
-	a := oci.Artifact{ConfigType: artifactType}
+	a := oci.Artifact{ConfigType: artifactType, Annotations: annotationsOf(h.Image, nil, o.Annotations)}
 	if a.Config, err = os.ReadFile(h.Path("image.json")); err != nil {
 		return "", err
 	}
@@ -61,7 +61,7 @@ func PushArtifact(ctx context.Context, o PushOptions) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return digest, o.sign(ctx, digest)
+	return digest, o.complete(ctx, digest)
 }
 
 // imageFiles are those of an image beside image.json.

@@ -1,9 +1,13 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/abdul-abdi/lumina/builder/cosign"
 	"github.com/abdul-abdi/lumina/builder/oci"
@@ -18,6 +22,11 @@ type PushOptions struct {
 	CacheDir  string
 	// Sign signs what was sent; nil: it is not signed.
 	Sign *cosign.PrivateKey
+	// Annotations are added to the manifest's.
+	Annotations map[string]string
+	// Attach are documents about the image, such as its SBOM, which are sent with
+	// it and signed, too; they are written when its digest is known.
+	Attach func(digest string) ([]oci.Attachment, error)
 	// Progress is told how many bytes were sent; it may be nil.
 	Progress func(done, total int64)
 }
@@ -34,10 +43,45 @@ func Push(ctx context.Context, o PushOptions) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return digest, o.sign(ctx, digest)
+	return digest, o.complete(ctx, digest)
 }
 
-// sign signs what was sent, if it is to be signed.
+// complete signs what was sent, if it is to be signed, and sends what goes with it.
+func (o PushOptions) complete(ctx context.Context, digest string) error {
+	if err := o.sign(ctx, digest); err != nil || o.Attach == nil {
+		return err
+	}
+	err := o.attach(ctx, digest)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%s was sent, but not what goes with it: %w", digest, err)
+	}
+	return nil
+}
+
+func (o PushOptions) attach(ctx context.Context, digest string) error {
+	documents, err := o.Attach(digest)
+	if err != nil {
+		return err
+	}
+	subject, err := oci.Describe(ctx, o.Reference, digest)
+	if err != nil {
+		return err
+	}
+	for _, d := range documents {
+		attached, err := oci.Attach(ctx, o.Reference, subject, d)
+		if err != nil {
+			return err
+		}
+		if err := o.sign(ctx, attached); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (o PushOptions) sign(ctx context.Context, digest string) error {
 	if o.Sign == nil {
 		return nil
@@ -74,7 +118,7 @@ func PushIndex(ctx context.Context, names []string, o PushOptions) (string, erro
 	if err != nil {
 		return "", err
 	}
-	return digest, o.sign(ctx, digest)
+	return digest, o.complete(ctx, digest)
 }
 
 // Save writes an image as the files of a container image, which is what Push
@@ -104,13 +148,40 @@ func asContainer(ctx context.Context, o PushOptions, do func(config []byte, anno
 	if err != nil {
 		return fmt.Errorf("the configuration of image %q: %w", o.Name, err)
 	}
-	var annotations map[string]string
-	if img.Container != nil {
-		annotations = img.Container.Annotations
-	}
-	err = do(config, annotations, layers)
+	err = do(config, annotationsOf(&img, config, o.Annotations), layers)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// annotationPrefix is of those that the OCI image specification defines.
+const annotationPrefix = "org.opencontainers.image."
+
+// annotationsOf are those of an image's manifest. One that is the container image
+// that it was made from keeps those of that, so that its digest stays; another one
+// says when it was made, and what its labels say.
+func annotationsOf(img *image.Image, config []byte, more map[string]string) map[string]string {
+	var all map[string]string
+	if img.Container != nil {
+		all = maps.Clone(img.Container.Annotations)
+	}
+	add := func(key, value string) {
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[key] = value
+	}
+	if img.Container == nil || !bytes.Equal(config, img.Container.Config) {
+		add(annotationPrefix+"created", img.Created.UTC().Format(time.RFC3339))
+		for key, value := range img.Config.Labels {
+			if strings.HasPrefix(key, annotationPrefix) {
+				add(key, value)
+			}
+		}
+	}
+	for key, value := range more {
+		add(key, value)
+	}
+	return all
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,10 +23,13 @@ import (
 // manifest with a configuration of another type (OCI image specification 1.1,
 // manifest.md, "Guidelines for Artifact Usage").
 type Artifact struct {
-	ConfigType string
-	Config     []byte
-	Blobs      []Blob
-	close      func()
+	ConfigType  string
+	Config      []byte
+	Blobs       []Blob
+	Type        string // of the whole; "" is that of the configuration
+	Annotations map[string]string
+	Subject     *v1.Descriptor // what it refers to; nil: to nothing
+	close       func()
 }
 
 // Blob is a file of an artifact.
@@ -153,14 +158,25 @@ func newManifest(a Artifact) (*manifest, error) {
 	}
 	m := &manifest{config: a.Config, blobs: map[v1.Hash]Blob{}}
 	described := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
-		Config: v1.Descriptor{MediaType: types.MediaType(a.ConfigType), Digest: digest, Size: size}}
+		Config:       v1.Descriptor{MediaType: types.MediaType(a.ConfigType), Digest: digest, Size: size},
+		ArtifactType: cmp.Or(a.Type, a.ConfigType), Annotations: a.Annotations, Subject: a.Subject}
 	for _, b := range a.Blobs {
 		m.blobs[b.Digest] = b
-		described.Layers = append(described.Layers, v1.Descriptor{MediaType: types.MediaType(b.MediaType), Digest: b.Digest, Size: b.Size,
-			Annotations: map[string]string{titleAnnotation: b.Name}})
+		d := v1.Descriptor{MediaType: types.MediaType(b.MediaType), Digest: b.Digest, Size: b.Size}
+		if b.Name != "" {
+			d.Annotations = map[string]string{titleAnnotation: b.Name}
+		}
+		described.Layers = append(described.Layers, d)
 	}
 	m.raw, err = json.Marshal(described)
 	return m, err
+}
+
+// bytesBlob is a document as a blob.
+func bytesBlob(a Attachment) Blob {
+	sum := sha256.Sum256(a.Body)
+	return Blob{MediaType: a.Type, Digest: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}, Size: int64(len(a.Body)),
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(a.Body)), nil }}
 }
 
 func (m *manifest) RawConfigFile() ([]byte, error)    { return m.config, nil }

@@ -12,7 +12,7 @@ import (
 
 func newImagesCommand(env *environment) *cobra.Command {
 	list := newImagesListCommand(env)
-	c := newGroup("images", "Make, list and remove images", newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesExportCommand(env), list, newCatalogCommand(env), newImagesDFCommand(env), newImagesSaveCommand(env), newImagesLoadCommand(env), newImagesPruneCommand(env),
+	c := newGroup("images", "Make, list and remove images", newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesCopyCommand(env), newImagesExportCommand(env), list, newCatalogCommand(env), newImagesDFCommand(env), newImagesSaveCommand(env), newImagesLoadCommand(env), newImagesPruneCommand(env),
 		newInspectCommand(env, "Print all that is known of an image, as JSON", imageStore, describeImage),
 		newRemoveCommand(env, "Remove images that nothing uses", imagesByReference))
 	c.Long = "Make, list and remove images. Without a command they are listed."

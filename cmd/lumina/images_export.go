@@ -41,9 +41,9 @@ begins with 1GB. The kernel with every driver is not part of this program. It is
 built on this host once, which takes some 20 minutes and a compiler, or named with
 --kernel; releases can have it as kernel-full-amd64.
 
-The screen and the first serial line have a shell of root's, without a password, when the image has one;
-with --init systemd, or in an image whose recipe says so, the image's systemd is
-PID 1 and does what it is set up for.
+The screen and the first serial line have a shell of root's, without a password,
+when the image has one; with --init systemd, or in an image whose recipe says so,
+the image's systemd is PID 1 and does what it is set up for.
 Either way Lumina's agent answers on the virtio-serial port
 "org.lumina.agent.0" and on vsock, where the machine has one.`,
 		Example: `  lumina images export debian -o debian.qcow2
@@ -134,7 +134,7 @@ func placesHelp() string {
 		if p.Drivers {
 			drivers = "the kernel with every driver"
 		}
-		fmt.Fprintf(&b, "  %-11s %-14s %s\n", name, strings.Join(p.Formats, " "), drivers)
+		fmt.Fprintf(&b, "  %-11s %-16s %s\n", name, strings.Join(p.Formats, " "), drivers)
 	}
 	return b.String()
 }

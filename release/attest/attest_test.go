@@ -51,6 +51,8 @@ func TestSBOMIsSPDX(t *testing.T) {
 	}{
 		{"Debian", releasetest.Debian(), []string{"test", "linux", "lumina-initramfs", "base-files", "libstdc++6"}, nil},
 		{"distroless", distroless, []string{"test", "linux", "lumina-initramfs", "base-files", "tzdata"}, nil},
+		{"Alpine", map[string]string{"lib/apk/db/installed": "C:Q1=\nP:musl\nV:1.2.5-r0\nA:x86_64\nL:MIT\nU:https://musl.libc.org/\no:musl\nF:lib\nR:ld.so\n\nP:busybox\nV:1.36.1-r29\nA:x86_64\n"},
+			[]string{"test", "linux", "lumina-initramfs", "busybox", "musl"}, nil},
 		{"no package database", map[string]string{"bin/a": "1", "b": "2"}, []string{"test", "linux", "lumina-initramfs"}, []string{"./b", "./bin/a"}},
 		{"nothing installed", map[string]string{"var/lib/dpkg/status": "\n\n"}, []string{"test", "linux", "lumina-initramfs"}, []string{"./var/lib/dpkg/status"}},
 	}

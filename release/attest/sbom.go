@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"net/url"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -104,7 +105,7 @@ func newPackage(id, name, version, purpose string) spdxPackage {
 }
 
 // SBOM lists what an image holds: its kernel, its initramfs and the packages
-// of its root file system, or the files of one without dpkg's database.
+// of its root file system, or the files of one without a database of dpkg or apk.
 func SBOM(ctx context.Context, h *image.Handle, entry *catalog.Image) ([]byte, error) {
 	rootfs, err := h.Open(image.Rootfs)
 	if err != nil {
@@ -135,6 +136,11 @@ func SBOM(ctx context.Context, h *image.Handle, entry *catalog.Image) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("listing the packages of image %q: %w", h.Name, err)
 	}
+	alpine, err := alpinePackages(root)
+	if err != nil {
+		return nil, fmt.Errorf("listing the packages of image %q: %w", h.Name, err)
+	}
+	packages = append(packages, alpine...)
 	doc.Packages = append(doc.Packages, packages...)
 	if len(packages) == 0 {
 		var complete bool
@@ -208,16 +214,24 @@ func debianPackages(root fs.FS) ([]spdxPackage, error) {
 
 // readStatus reads the stanzas of installed packages; see deb822(5).
 func readStatus(r io.Reader) ([]map[string]string, error) {
+	all, err := readStanzas(r, strings.ToLower)
+	return slices.DeleteFunc(all, func(fields map[string]string) bool {
+		// status.d has no Status field: all that is there is installed.
+		status := fields["status"]
+		return fields["package"] == "" || status != "" && !strings.HasSuffix(status, " installed")
+	}), err
+}
+
+// readStanzas reads lines of fields, NAME:VALUE, in stanzas between empty lines.
+func readStanzas(r io.Reader, name func(string) string) ([]map[string]string, error) {
 	limited := &io.LimitedReader{R: r, N: maxStatus + 1}
 	var all []map[string]string
 	current := map[string]string{}
 	end := func() {
-		// status.d has no Status field: all that is there is installed.
-		status := current["status"]
-		if current["package"] != "" && (status == "" || strings.HasSuffix(status, " installed")) {
+		if len(current) > 0 {
 			all = append(all, current)
+			current = map[string]string{}
 		}
-		current = map[string]string{}
 	}
 	lines := bufio.NewReader(limited)
 	for {
@@ -226,13 +240,13 @@ func readStatus(r io.Reader) ([]map[string]string, error) {
 			return nil, err
 		}
 		text := strings.TrimRight(line, "\r\n")
-		name, value, ok := strings.Cut(text, ":")
+		key, value, ok := strings.Cut(text, ":")
 		switch {
 		case strings.TrimSpace(text) == "":
 			end()
 		case text[0] == ' ' || text[0] == '\t': // continues a field that is not used
 		case ok:
-			current[strings.ToLower(name)] = strings.TrimSpace(value)
+			current[name(key)] = strings.TrimSpace(value)
 		}
 		if len(all) > maxPackages || limited.N == 0 {
 			return nil, fmt.Errorf("more than %d packages or %d bytes", maxPackages, maxStatus)
@@ -242,6 +256,56 @@ func readStatus(r io.Reader) ([]map[string]string, error) {
 			return all, nil
 		}
 	}
+}
+
+// alpinePackages reads apk's database (apk-installed(5)).
+func alpinePackages(root fs.FS) ([]spdxPackage, error) {
+	var f fs.File
+	err := fs.ErrNotExist
+	for _, name := range []string{"lib/apk/db/installed", "usr/lib/apk/db/installed"} {
+		if f, err = root.Open(name); err == nil {
+			break
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	stanzas, err := readStanzas(f, func(name string) string { return name })
+	if err != nil {
+		return nil, fmt.Errorf("apk's database: %w", err)
+	}
+	var packages []spdxPackage
+	seen := map[string]bool{}
+	for _, fields := range stanzas {
+		name, version, arch := fields["P"], fields["V"], fields["A"]
+		id := "SPDXRef-apk-" + spdxID(name) + "-" + spdxID(version)
+		if name == "" || seen[id] {
+			continue
+		}
+		seen[id] = true
+		p := newPackage(id, name, version, "")
+		if h := fields["U"]; strings.HasPrefix(h, "http://") || strings.HasPrefix(h, "https://") {
+			p.Homepage = h
+		}
+		if o := fields["o"]; o != "" {
+			p.SourceInfo = "built from source package " + o
+		}
+		if l := fields["L"]; l != "" {
+			p.SourceInfo = strings.TrimSpace(p.SourceInfo + "; the package says its licence is " + l)
+		}
+		purl := "pkg:apk/alpine/" + purlEscape(name) + "@" + purlEscape(version)
+		if arch != "" {
+			purl += "?arch=" + purlEscape(arch)
+		}
+		p.ExternalRefs = []externalRef{{"PACKAGE-MANAGER", "purl", purl}}
+		packages = append(packages, p)
+	}
+	sort.SliceStable(packages, func(i, j int) bool { return packages[i].SPDXID < packages[j].SPDXID })
+	return packages, nil
 }
 
 func debianPackage(fields map[string]string, distribution string) spdxPackage {

@@ -1,0 +1,306 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/match"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/abdul-abdi/lumina/builder/reference"
+)
+
+// maxReferrers is how much that refers to one image is copied with it.
+const maxReferrers = 64
+
+// Copy copies what a reference names, as it is: an image, or an index with the
+// images of all platforms. Each is a registry's or a layout's. From a registry to
+// another one go its signatures, and what refers to it, such as its SBOM, with it.
+// It returns the digest.
+func Copy(ctx context.Context, from, to string, progress func(done, total int64)) (string, error) {
+	c := &copier{ctx: ctx}
+	digest, err := c.copy(from, to, progress)
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if err != nil {
+		return "", fmt.Errorf("copying %q to %q: %w", from, to, explain(err))
+	}
+	return digest, nil
+}
+
+// CheckCopy says what is wrong with the references of a copy, without looking.
+func CheckCopy(from, to string) error {
+	for _, text := range []string{from, to} {
+		r, err := reference.Parse(text)
+		if err != nil {
+			return err
+		}
+		if r.Kind != reference.Registry && r.Kind != reference.Layout {
+			return fmt.Errorf("%q: what is copied as it is has HOST/NAME:TAG or oci:DIR[:TAG]; images pull and images save read and write the others", text)
+		}
+	}
+	return nil
+}
+
+type copier struct{ ctx context.Context }
+
+// artifact is an image or an index.
+type artifact struct {
+	image v1.Image
+	index v1.ImageIndex
+}
+
+func (a artifact) described() partial.Describable {
+	if a.index != nil {
+		return a.index
+	}
+	return a.image
+}
+
+func (c *copier) copy(from, to string, progress func(done, total int64)) (string, error) {
+	if err := CheckCopy(from, to); err != nil {
+		return "", err
+	}
+	source, err := c.open(from)
+	if err != nil {
+		return "", err
+	}
+	digest, err := source.described().Digest()
+	if err != nil {
+		return "", err
+	}
+	if err := c.write(source, to, progress); err != nil {
+		return "", err
+	}
+	there, errFrom := inRegistry(from)
+	here, errTo := inRegistry(to)
+	if errFrom == nil && errTo == nil {
+		err = c.copyReferrers(there.Context(), here.Context(), digest)
+	}
+	return digest.String(), err
+}
+
+func (c *copier) open(text string) (artifact, error) {
+	r, err := reference.Parse(text)
+	if err != nil {
+		return artifact{}, err
+	}
+	if r.Kind == reference.Layout {
+		return openLayoutAs(r.Rest)
+	}
+	ref, err := name.ParseReference(r.Rest)
+	if err != nil {
+		return artifact{}, err
+	}
+	return c.get(ref)
+}
+
+func (c *copier) get(ref name.Reference) (a artifact, err error) {
+	d, err := remote.Get(ref, remoteOptions(c.ctx, nil)...)
+	if err != nil {
+		return a, err
+	}
+	switch {
+	case d.MediaType.IsIndex():
+		a.index, err = d.ImageIndex()
+	case d.MediaType.IsImage():
+		a.image, err = d.Image()
+	default:
+		err = fmt.Errorf("%w: it is of type %.80q", ErrInvalid, d.MediaType)
+	}
+	return a, err
+}
+
+func openLayoutAs(rest string) (a artifact, err error) {
+	dir, tag := reference.SplitTag(rest)
+	index, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		return a, err
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return a, err
+	}
+	var found []v1.Descriptor
+	for _, d := range m.Manifests {
+		if tag == "" || d.Annotations[refName] == tag {
+			found = append(found, d)
+		}
+	}
+	if len(found) != 1 {
+		return a, fmt.Errorf("the layout %q has %d images of tag %q; name one with oci:DIR:TAG", dir, len(found), tag)
+	}
+	if found[0].MediaType.IsIndex() {
+		a.index, err = index.ImageIndex(found[0].Digest)
+	} else {
+		a.image, err = index.Image(found[0].Digest)
+	}
+	return a, err
+}
+
+func (c *copier) write(a artifact, to string, progress func(done, total int64)) error {
+	r, err := reference.Parse(to)
+	if err != nil {
+		return err
+	}
+	if r.Kind == reference.Layout {
+		return writeLayoutAs(a, r.Rest)
+	}
+	ref, err := name.ParseReference(r.Rest)
+	if err != nil {
+		return err
+	}
+	return c.put(a, ref, progress)
+}
+
+func (c *copier) put(a artifact, ref name.Reference, progress func(done, total int64)) error {
+	options := remoteOptions(c.ctx, progress)
+	if a.index != nil {
+		return remote.WriteIndex(ref, a.index, options...)
+	}
+	return remote.Write(ref, a.image, options...)
+}
+
+// writeLayoutAs puts an image into a layout, which is made if there is none, in the
+// place of what has its tag.
+func writeLayoutAs(a artifact, rest string) error {
+	d, err := ParseDestination("oci:" + rest) // it need not be there
+	if err != nil {
+		return err
+	}
+	path, err := layout.FromPath(d.Path)
+	if err != nil {
+		if path, err = layout.Write(d.Path, empty.Index); err != nil {
+			return err
+		}
+	}
+	var options []layout.Option
+	if d.Tag != "" {
+		options = append(options, layout.WithAnnotations(map[string]string{refName: d.Tag}))
+	}
+	same := func(have v1.Descriptor) bool { return have.Annotations[refName] == d.Tag }
+	if a.index != nil {
+		return path.ReplaceIndex(a.index, match.Matcher(same), options...)
+	}
+	return path.ReplaceImage(a.image, match.Matcher(same), options...)
+}
+
+// copyReferrers copies the signatures of a manifest and what refers to it.
+func (c *copier) copyReferrers(from, to name.Repository, digest v1.Hash) error {
+	for _, end := range []string{"", ".att", ".sbom"} { // cosign's tags
+		tag := tagOf(digest.String())
+		if end != "" {
+			tag = tag[:len(tag)-len(".sig")] + end
+		}
+		a, err := c.get(from.Tag(tag))
+		if isMissing(err) {
+			continue
+		}
+		if err == nil {
+			err = c.put(a, to.Tag(tag), nil)
+		}
+		if err != nil {
+			return fmt.Errorf("its signatures: %w", err)
+		}
+	}
+	index, err := remote.Referrers(from.Digest(digest.String()), remoteOptions(c.ctx, nil)...)
+	if isMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("what refers to it: %w", err)
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return fmt.Errorf("what refers to it: %w", err)
+	}
+	if len(m.Manifests) > maxReferrers {
+		return fmt.Errorf("%w: %d manifests refer to it, of which %d would be copied", ErrInvalid, len(m.Manifests), maxReferrers)
+	}
+	for _, d := range m.Manifests {
+		a, err := c.get(from.Digest(d.Digest.String()))
+		if err == nil {
+			err = c.put(a, to.Digest(d.Digest.String()), nil)
+		}
+		if err == nil {
+			err = c.copySignature(from, to, d.Digest)
+		}
+		if err != nil {
+			return fmt.Errorf("what refers to it: %w", err)
+		}
+	}
+	return nil
+}
+
+// copySignature copies that of what refers to something.
+func (c *copier) copySignature(from, to name.Repository, digest v1.Hash) error {
+	a, err := c.get(from.Tag(tagOf(digest.String())))
+	if isMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.put(a, to.Tag(tagOf(digest.String())), nil)
+}
+
+func isMissing(err error) bool {
+	var t *transport.Error
+	return errors.As(err, &t) && t.StatusCode == http.StatusNotFound
+}
+
+// Attachment is a document about an image, which a registry keeps beside it.
+type Attachment struct {
+	Type string // its media type
+	Body []byte
+}
+
+// Attach sends a document that refers to a manifest of a repository, by digest and
+// size: OCI image specification 1.1, "subject". It returns the digest of its own.
+func Attach(ctx context.Context, ref string, subject v1.Descriptor, a Attachment) (string, error) {
+	r, err := inRegistry(ref)
+	if err != nil {
+		return "", err
+	}
+	m, err := newManifest(Artifact{ConfigType: emptyType, Config: []byte("{}"), Type: a.Type, Subject: &subject, Blobs: []Blob{bytesBlob(a)}})
+	if err != nil {
+		return "", err
+	}
+	img, err := partial.CompressedToImage(m)
+	if err != nil {
+		return "", err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return "", err
+	}
+	if err := remote.Write(r.Context().Digest(digest.String()), img, remoteOptions(ctx, nil)...); err != nil {
+		return "", fmt.Errorf("attaching a %s to %q: %w", a.Type, ref, explain(err))
+	}
+	return digest.String(), nil
+}
+
+// emptyType is of a configuration that says nothing (OCI image specification 1.1).
+const emptyType = "application/vnd.oci.empty.v1+json"
+
+// Describe finds what a digest names in the repository of a reference.
+func Describe(ctx context.Context, ref, digest string) (v1.Descriptor, error) {
+	r, err := inRegistry(ref)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	d, err := remote.Head(r.Context().Digest(digest), remoteOptions(ctx, nil)...)
+	if err != nil {
+		return v1.Descriptor{}, explain(err)
+	}
+	return v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, nil
+}

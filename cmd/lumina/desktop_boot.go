@@ -62,6 +62,11 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 					return err
 				}
 			}
+			if o.ISO != "" && o.ISO != desktop.NoISO {
+				if _, err := os.Stat(o.ISO); err != nil {
+					return usageError{fmt.Errorf("--iso: %w", err)}
+				}
+			}
 			switch {
 			case o.Capture && detach:
 				return usageError{errors.New("--capture-serial needs somebody who reads: not with --detach")}

@@ -17,6 +17,8 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	var r desktop.Request
 	var memory, disk byteSize
 	var os, variant, name, network string
+	var isos []string
+	var tpm, secureBoot bool
 	c := &cobra.Command{
 		Use:   "create [NAME]",
 		Short: "Make a desktop from an installation ISO or a disk",
@@ -27,6 +29,15 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 			"  lumina images export desktop --init systemd -o d.qcow2 && lumina desktop create mine --disk d.qcow2",
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := takeISOs(&r, isos); err != nil {
+				return usageError{err}
+			}
+			if c.Flags().Changed("tpm") {
+				r.WithTPM = &tpm
+			}
+			if c.Flags().Changed("secure-boot") {
+				r.WithSecureBoot = &secureBoot
+			}
 			if r.ISO == "" && r.Disk == "" {
 				return usageError{errors.New("want --iso, an installation ISO, or --disk, the image of a disk")}
 			}
@@ -59,20 +70,27 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := r.Examine(c.Context()); err != nil {
+				if c.Context().Err() == nil {
+					err = usageError{err}
+				}
+				return err
+			}
+			if err := r.Secure(driver); err != nil {
 				return err
 			}
 			m, err := store.Create(c.Context(), driver, r.Manifest, r.Disk)
 			if err != nil {
 				return err
 			}
-			if r.OS.Note != "" {
+			if r.OS.Note != "" && !(m.TPM && m.SecureBoot) {
 				env.note("%s", r.OS.Note)
 			}
 			return printDesktops(c.Context(), env, store, []*desktop.Manifest{m})
 		},
 	}
 	c.Flags().SortFlags = false
-	c.Flags().StringVar(&r.ISO, "iso", "", "the installation ISO")
+	c.Flags().StringArrayVar(&isos, "iso", nil, "the installation ISO; given twice, the second one is as --drivers")
+	c.Flags().StringVar(&r.Drivers, "drivers", "", "a second ISO, such as one of virtio drivers for Windows")
 	c.Flags().StringVar(&r.Disk, "disk", "", "an image of a disk, qcow2 or raw, that its disk is a copy of")
 	c.Flags().StringVar(&name, "name", "", "its name, in the place of NAME")
 	c.Flags().StringVar(&os, "os", "", "what it is in the catalogue, see lumina desktop catalog")
@@ -83,8 +101,27 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	c.Flags().IntVar(&r.CPUs, "cpus", desktop.DefaultCPUs, "CPUs of the VM")
 	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB, or what --disk has)")
 	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
+	c.Flags().BoolVar(&tpm, "tpm", false, "give it a TPM 2.0, which swtpm is (default for Windows 11)")
+	c.Flags().BoolVar(&secureBoot, "secure-boot", false, "have its firmware start only what Microsoft's keys have signed, as PCs do (default for Windows 11)")
 	c.Flags().BoolVar(&r.Force, "force", false, "take an ISO that does not fit, or is not verified")
 	return c
+}
+
+// takeISOs takes the ISOs of --iso: the first is the installation's.
+func takeISOs(r *desktop.Request, isos []string) error {
+	for i, iso := range isos {
+		switch {
+		case iso == "":
+			return errors.New("--iso: want the name of a file")
+		case i == 0:
+			r.ISO = iso
+		case i == 1 && r.Drivers == "":
+			r.Drivers = iso
+		default:
+			return fmt.Errorf("--iso %q: there are two already, with --drivers", iso)
+		}
+	}
+	return nil
 }
 
 // desktopName is what a desktop is to be called.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // Request is a desktop that is to be made from an ISO, or from a disk.
@@ -24,6 +25,9 @@ type Request struct {
 	SHA256 string
 	// Force takes media that do not fit or are not verified.
 	Force bool
+	// WithTPM and WithSecureBoot say whether it is to have them; nil: when its system
+	// asks for them and the driver can. See Secure.
+	WithTPM, WithSecureBoot *bool
 }
 
 // Examine looks whether ISO and disk fit a desktop before one is made, and
@@ -35,6 +39,13 @@ func (r *Request) Examine(ctx context.Context) error {
 		}
 	}
 	r.fillOS()
+	if r.Drivers != "" {
+		path, err := examineDrivers(r.Drivers)
+		if err != nil {
+			return err
+		}
+		r.Drivers = path
+	}
 	if r.Disk == "" {
 		return nil
 	}
@@ -58,6 +69,30 @@ func (r *Request) Examine(ctx context.Context) error {
 		return nil // the digest is that one's
 	}
 	return r.verify(ctx, f, "disk", r.Disk, r.SHA256)
+}
+
+// asksForSecurity is the variant of the catalogue whose installer goes on only with a TPM
+// 2.0 and Secure Boot.
+const asksForSecurity = "windows-11"
+
+// Secure decides whether the desktop gets a TPM and Secure Boot, once it was examined,
+// and says why it cannot have what it is to have.
+func (r *Request) Secure(driver vm.DesktopDriver) error {
+	tpm, can := driver.(vm.TPMDriver)
+	asks := can && r.Variant == asksForSecurity
+	choose := func(wish *bool) bool { return wish == nil && asks || wish != nil && *wish }
+	r.TPM, r.SecureBoot = choose(r.WithTPM), choose(r.WithSecureBoot)
+	switch {
+	case !r.TPM && !r.SecureBoot:
+		return nil
+	case !can:
+		return fmt.Errorf("%w: this system's driver has neither TPMs nor Secure Boot", vm.ErrUnsupported)
+	case r.TPM:
+		if err := tpm.CheckTPM(r.Architecture); err != nil {
+			return fmt.Errorf("%w; --tpm=false makes the desktop without one", err)
+		}
+	}
+	return nil
 }
 
 func (r *Request) fillOS() {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/relay"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -270,13 +271,27 @@ func (s *supervisor) powerOff() error {
 	if err := s.machine.PowerButton(); err != nil {
 		return err
 	}
-	t := time.NewTimer(s.m.stopTimeout())
-	defer t.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), s.m.stopTimeout())
+	defer cancel()
+	// An image of lumina's need not have anybody who heeds the button.
+	if d, ok := s.machine.(vm.Dialer); ok {
+		go shutDown(ctx, d)
+	}
 	select {
 	case <-s.machine.Done():
-	case <-t.C:
+	case <-ctx.Done():
 	}
 	return nil
+}
+
+// shutDown asks the agent, if there is one, to end its guest in order.
+func shutDown(ctx context.Context, d vm.Dialer) {
+	conn, err := d.Dial(ctx)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_ = agent.Shutdown(ctx, conn) // the machine ends under it
 }
 
 // A connection to the socket begins with one byte, its kind.
@@ -385,13 +400,13 @@ func (s *supervisor) agent(ctx context.Context) (net.Conn, error) {
 
 // join carries a stream to the agent and back.
 func (s *supervisor) join(ctx context.Context, conn net.Conn) {
-	agent, err := s.agent(ctx)
+	guest, err := s.agent(ctx)
 	if err != nil {
 		relay.Reset(conn)
 		return
 	}
-	defer agent.Close()
-	relay.Join(conn, agent)
+	defer guest.Close()
+	relay.Join(conn, guest)
 }
 
 func (s *supervisor) answer(ctx context.Context, conn net.Conn) {
@@ -424,9 +439,9 @@ func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
 			err = screen.Close()
 		}
 	case req.Agent:
-		var agent net.Conn
-		if agent, err = s.agent(ctx); err == nil {
-			err = agent.Close()
+		var guest net.Conn
+		if guest, err = s.agent(ctx); err == nil {
+			err = guest.Close()
 		}
 	case req.Ping:
 	case req.Reset:

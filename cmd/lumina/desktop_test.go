@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -79,8 +81,8 @@ func starts(t testing.TB, name string, args ...string) string {
 func TestDesktopBoots(t *testing.T) {
 	const name = "starts"
 	image := startsISO(t)
-	mac, dir := newDesktop(t, name, image, "--memory", "256MB")
-	want := func(n string) string { return n + " mac: " + strings.ReplaceAll(mac, ":", "") }
+	mac, dir := newDesktop(t, name, image, "--memory", "256MB", "--tpm")
+	want := func(n string) string { return n + " mac: " + strings.ReplaceAll(mac, ":", "") + " tpm: 1 secure: 0" }
 	for _, n := range []string{"1", "2"} {
 		if got := starts(t, name); got != want(n) {
 			t.Errorf("the guest says %q, want %q", got, want(n))
@@ -88,7 +90,8 @@ func TestDesktopBoots(t *testing.T) {
 	}
 	t.Run("twice at once", func(t *testing.T) {
 		lumina(t, "desktop", "boot", name, "--headless", "--detach", "--iso", "none").succeeded(t)
-		for _, args := range [][]string{{"boot", name, "--headless"}, {"boot", name, "--headless", "--detach"}, {"rm", name}} {
+		for _, args := range [][]string{{"boot", name, "--headless"}, {"boot", name, "--headless", "--detach"}, {"rm", name},
+			{"rm", "--now", name}, {"set", name, "--cpus", "1"}, {"rename", name, "other"}, {"clone", name, "other"}} {
 			r := lumina(t, append([]string{"desktop"}, args...)...)
 			if r.code != exitFailure || !strings.Contains(r.stderr, `desktop "starts": it is running already`) || strings.Count(r.stderr, "\n") != 1 {
 				t.Errorf("%q: %d %s", args, r.code, r.stderr)
@@ -96,6 +99,10 @@ func TestDesktopBoots(t *testing.T) {
 		}
 		if info, err := os.Stat(filepath.Join(dir, "socket")); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the socket: %v, %v", info, err)
+		}
+		lumina(t, "desktop", "reset", name).succeeded(t)
+		if row := desktopRowOf(t, name); !row.Running || row.Silent || row.CPUSeconds <= 0 || row.MemoryUsed < 1<<20 || row.DiskUsed < 1<<16 || row.LastBooted == nil {
+			t.Errorf("what it takes: %+v", row)
 		}
 	})
 	t.Run("killed", func(t *testing.T) {
@@ -131,18 +138,35 @@ func TestDesktopBoots(t *testing.T) {
 			t.Errorf("exit code %d: %s", r.code, r.stderr)
 		}
 	})
-	t.Run("common devices", func(t *testing.T) {
-		// What Windows has drivers for, and the firmware, too.
-		manifest := filepath.Join(dir, "manifest.json")
-		b := bytes.Replace(readFile(t, manifest), []byte(`"osFamily": "linux"`), []byte(`"osFamily": "windows"`), 1)
-		writeFile(t, manifest, b)
-		if got := starts(t, name); !strings.HasPrefix(got, "4 ") {
-			t.Errorf("the guest says %q", got)
+	t.Run("a clone with common devices", func(t *testing.T) {
+		// It has what the firmware has kept, and is another machine; it has devices that
+		// Windows and the firmware have drivers for, and a second ISO.
+		lumina(t, "desktop", "clone", name, "clone").succeeded(t)
+		t.Cleanup(func() { lumina(t, "desktop", "rm", "--now", "clone").succeeded(t) })
+		lumina(t, "desktop", "set", "clone", "--cpus", "1", "--disk-size", "65MB", "--drivers", image).succeeded(t)
+		row := desktopRowOf(t, "clone")
+		if row.CPUs != 1 || row.DiskSize != 65<<20 || row.Drivers != image || row.MAC == mac || row.Running {
+			t.Errorf("it is %+v", row)
+		}
+		manifest := filepath.Join(row.Path, "manifest.json")
+		writeFile(t, manifest, bytes.Replace(readFile(t, manifest), []byte(`"osFamily": "linux"`), []byte(`"osFamily": "windows"`), 1))
+		if got, want := starts(t, "clone"), "4 mac: "+strings.ReplaceAll(row.MAC, ":", "")+" tpm: 1 secure: 0"; got != want {
+			t.Errorf("the guest says %q, want %q", got, want)
+		}
+	})
+	t.Run("removed and restored", func(t *testing.T) {
+		lumina(t, "desktop", "rm", name).succeeded(t)
+		if r := lumina(t, "desktop", "boot", name); r.code != exitFailure || !strings.Contains(r.stderr, "no such desktop") {
+			t.Errorf("booting it: %d %s", r.code, r.stderr)
+		}
+		lumina(t, "desktop", "restore", name).succeeded(t)
+		if row := desktopRowOf(t, name); row.MAC != mac || row.Path != dir {
+			t.Errorf("it is %+v", row)
 		}
 	})
 	t.Run("a Mac's bundle", func(t *testing.T) {
 		manifest := filepath.Join(dir, "manifest.json")
-		b := bytes.Replace(readFile(t, manifest), []byte(`"osFamily": "windows"`), []byte(`"osFamily": "macOS"`), 1)
+		b := bytes.Replace(readFile(t, manifest), []byte(`"osFamily": "linux"`), []byte(`"osFamily": "macOS"`), 1)
 		writeFile(t, manifest, b)
 		for _, args := range [][]string{{"--headless"}, {"--headless", "--detach"}} {
 			r := lumina(t, append([]string{"desktop", "boot", name}, args...)...)
@@ -151,6 +175,55 @@ func TestDesktopBoots(t *testing.T) {
 			}
 		}
 	})
+}
+
+// desktopRowOf is what desktop ls says of a desktop.
+func desktopRowOf(t testing.TB, name string) desktopRow {
+	t.Helper()
+	var rows []desktopRow
+	r := lumina(t, "desktop", "ls", "--json").succeeded(t)
+	if err := json.Unmarshal([]byte(r.stdout), &rows); err != nil {
+		t.Fatalf("desktop ls printed %q: %v", r.stdout, err)
+	}
+	i := slices.IndexFunc(rows, func(row desktopRow) bool { return row.Name == name })
+	if i < 0 {
+		t.Fatalf("desktop ls has no %q: %q", name, r.stdout)
+	}
+	return rows[i]
+}
+
+// With Secure Boot the firmware does not start an unsigned program, that of the disk
+// here, and starts a signed one: Debian's first loader, whose key Microsoft has signed,
+// and which starts the second.
+func TestDesktopSecureBoot(t *testing.T) {
+	const name = "secure"
+	signed := map[string][]byte{
+		"BOOTX64.EFI": readFile(t, "/usr/lib/shim/shimx64.efi.signed"),
+		"GRUBX64.EFI": readFile(t, "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"),
+	}
+	_, dir := newDesktop(t, name, efiISO(t, signed), "--memory", "256MB", "--cpus", "1", "--secure-boot", "--network", "none")
+	disk, err := os.OpenFile(filepath.Join(dir, "disk.img"), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = disk.WriteAt(readFile(t, efiImage(t, map[string][]byte{"BOOTX64.EFI": startsProgram(t)})), 0)
+	}
+	if err == nil {
+		err = disk.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial := filepath.Join(t.TempDir(), "serial")
+	lumina(t, "desktop", "boot", name, "--headless", "--detach", "--serial", serial).succeeded(t)
+	var said string
+	for deadline := time.Now().Add(4 * time.Minute); !strings.Contains(said, "GNU GRUB") && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		said = string(readFile(t, serial))
+	}
+	if !regexp.MustCompile(`failed to load [^\r\n]*: Access Denied`).MatchString(said) || strings.Contains(said, "starts: ") {
+		t.Errorf("the unsigned program was not refused:\n%q", said)
+	}
+	if !strings.Contains(said, "GNU GRUB") {
+		t.Errorf("the signed one was not started:\n%q", said)
+	}
 }
 
 func TestDesktopCapturesSerial(t *testing.T) {
@@ -166,7 +239,7 @@ func TestDesktopCapturesSerial(t *testing.T) {
 }
 
 func TestDesktopRefusesMedia(t *testing.T) {
-	amd64, arm64 := startsISO(t), efiISO(t, "BOOTAA64.EFI", noProgram(0xAA64))
+	amd64, arm64 := startsISO(t), efiISO(t, map[string][]byte{"BOOTAA64.EFI": noProgram(0xAA64)})
 	content := readFile(t, amd64)
 	dir := t.TempDir()
 	file := func(name string, content []byte) string {
@@ -193,7 +266,7 @@ func TestDesktopRefusesMedia(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := lumina(t, append([]string{"desktop", "create", "refused", "--iso"}, tt.args...)...)
-			if r.code != exitFailure || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 || r.stdout != "" {
+			if r.code != exitUsage || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 || r.stdout != "" {
 				t.Errorf("exit code %d, %q, %q; want %q", r.code, r.stdout, r.stderr, tt.want)
 			}
 			if entries, _ := filepath.Glob(filepath.Join(home, "desktop-vms", "[^.]*")); len(entries) > 0 {
@@ -236,14 +309,14 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		args []string
 	}{
 		"neither disk nor ISO": {"want --iso, an installation ISO, or --disk", exitUsage, nil},
-		"no such file":         {"no such file", exitFailure, []string{"--disk", filepath.Join(dir, "none")}},
-		"x86 for arm64":        {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitFailure, []string{"--disk", disk, "--arch", "arm64"}},
-		"truncated":            {"truncated", exitFailure, []string{"--disk", file("truncated", content[:len(content)/2])}},
-		"empty":                {"neither a qcow2 nor a raw disk", exitFailure, []string{"--disk", file("empty", nil)}},
-		"an ISO":               {"no partition table", exitFailure, []string{"--disk", startsISO(t)}},
+		"no such file":         {"no such file", exitUsage, []string{"--disk", filepath.Join(dir, "none")}},
+		"x86 for arm64":        {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitUsage, []string{"--disk", disk, "--arch", "arm64"}},
+		"truncated":            {"truncated", exitUsage, []string{"--disk", file("truncated", content[:len(content)/2])}},
+		"empty":                {"neither a qcow2 nor a raw disk", exitUsage, []string{"--disk", file("empty", nil)}},
+		"an ISO":               {"no partition table", exitUsage, []string{"--disk", startsISO(t)}},
 		"too small":            {"do not go into one of 1048576", exitFailure, []string{"--disk", disk, "--disk-size", "1MB"}},
-		"another digest":       {"its SHA-256 is ", exitFailure, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
-		"not the catalogue's":  {"the catalogue's digest of debian-12-amd64 is its ISO's", exitFailure, []string{"--disk", disk, "--os", "debian-12-amd64"}},
+		"another digest":       {"its SHA-256 is ", exitUsage, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
+		"not the catalogue's":  {"the catalogue's digest of debian-12-amd64 is its ISO's", exitUsage, []string{"--disk", disk, "--os", "debian-12-amd64"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := lumina(t, append([]string{"desktop", "create", "refused"}, tt.args...)...)

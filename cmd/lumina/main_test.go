@@ -147,7 +147,7 @@ func processes(t testing.TB) []string {
 	}
 	for _, p := range paths {
 		line, err := os.ReadFile(p + "/cmdline")
-		if err != nil || !bytes.Contains(line, []byte("qemu-system-")) && !bytes.Contains(line, []byte(program)) {
+		if err != nil || !bytes.Contains(line, []byte("qemu-system-")) && !bytes.Contains(line, []byte("swtpm")) && !bytes.Contains(line, []byte(program)) {
 			continue
 		}
 		if ours(p) {

@@ -100,17 +100,24 @@ func installer(t testing.TB) string {
 	})
 }
 
-// startsISO is an ISO of testdata/starts.c.
-func startsISO(t testing.TB) string {
+// startsProgram is testdata/starts.c.
+func startsProgram(t testing.TB) []byte {
 	t.Helper()
 	const source = "testdata/starts.c"
-	return cachedFile(t, "starts", ".iso", [][]byte{readFile(t, source)}, func(name string) {
-		dir := t.TempDir()
-		object, program := filepath.Join(dir, "starts.o"), filepath.Join(dir, "BOOTX64.EFI")
+	return readFile(t, cachedFile(t, "starts", ".efi", [][]byte{readFile(t, source)}, func(name string) {
+		object := filepath.Join(t.TempDir(), "starts.o")
 		tool(t, "gcc", "-Wall", "-Werror", "-O1", "-ffreestanding", "-fno-stack-protector", "-fno-ident", "-fno-asynchronous-unwind-tables",
 			"-fshort-wchar", "-mno-red-zone", "-fpie", "-c", source, "-o", object)
-		tool(t, "ld", "-m", "i386pep", "--subsystem", "10", "-e", "efi_main", "--image-base", "0x10000000", "-o", program, object)
-		tool(t, "cp", efiISO(t, "BOOTX64.EFI", readFile(t, program)), name)
+		tool(t, "ld", "-m", "i386pep", "--subsystem", "10", "-e", "efi_main", "--image-base", "0x10000000", "-o", name, object)
+	}))
+}
+
+// startsISO is an ISO with it.
+func startsISO(t testing.TB) string {
+	t.Helper()
+	program := startsProgram(t)
+	return cachedFile(t, "starts", ".iso", [][]byte{program}, func(name string) {
+		tool(t, "cp", efiISO(t, map[string][]byte{"BOOTX64.EFI": program}), name)
 	})
 }
 
@@ -144,16 +151,32 @@ func sessionDisk(t testing.TB) string {
 	return disk
 }
 
-// efiISO is an ISO with one EFI loader.
-func efiISO(t testing.TB, loader string, program []byte) string {
+// efiImage is a FAT file system with programs that EFI firmware looks for.
+func efiImage(t testing.TB, programs map[string][]byte) string {
 	t.Helper()
-	tree, dir := t.TempDir(), t.TempDir()
-	writeFile(t, filepath.Join(dir, loader), program)
-	image := filepath.Join(tree, "efi.img")
-	tool(t, "mkfs.fat", "-C", "-F", "12", "-s", "1", image, "160")
+	dir := t.TempDir()
+	image, size := filepath.Join(dir, "efi.img"), 160 // KiB
+	for _, p := range programs {
+		size += len(p) >> 10
+	}
+	cluster := 1 // sectors, of which FAT12 has some 4000
+	for size*2/cluster > 4000 {
+		cluster *= 2
+	}
+	tool(t, "mkfs.fat", "-C", "-F", "12", "-s", strconv.Itoa(cluster), image, strconv.Itoa(size))
 	tool(t, "mmd", "-i", image, "::/EFI", "::/EFI/BOOT")
-	tool(t, "mcopy", "-i", image, filepath.Join(dir, loader), "::/EFI/BOOT/"+loader)
-	name := filepath.Join(dir, "install.iso")
+	for name, content := range programs {
+		writeFile(t, filepath.Join(dir, name), content)
+		tool(t, "mcopy", "-i", image, filepath.Join(dir, name), "::/EFI/BOOT/"+name)
+	}
+	return image
+}
+
+// efiISO is an ISO with such programs.
+func efiISO(t testing.TB, programs map[string][]byte) string {
+	t.Helper()
+	tree, name := t.TempDir(), filepath.Join(t.TempDir(), "efi.iso")
+	tool(t, "cp", efiImage(t, programs), filepath.Join(tree, "efi.img"))
 	tool(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-e", "efi.img", "-no-emul-boot", "-o", name, tree)
 	return name
 }

@@ -31,6 +31,9 @@ func names(lock *os.File) error {
 // to that.
 func (c *Client) kill(ctx context.Context) error {
 	lock, err := os.Open(filepath.Join(c.dir, lockFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("desktop %q: %w", c.Manifest.Name, ErrNotRunning) // never was
+	}
 	if err != nil {
 		return err
 	}

@@ -61,11 +61,15 @@ func newDesktopTypeCommand(env *environment) *cobra.Command {
 		Short: "Type a text, as on an American keyboard",
 		Args:  usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
+			text := strings.Join(args[1:], " ")
+			if err := desktop.CheckText(text); err != nil {
+				return usageError{err}
+			}
 			d, err := openDesktop(env, args[0])
 			if err != nil {
 				return err
 			}
-			return d.Type(c.Context(), strings.Join(args[1:], " "))
+			return d.Type(c.Context(), text)
 		},
 		ValidArgsFunction: completeDesktops(env),
 	}

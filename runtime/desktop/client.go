@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
@@ -50,12 +51,11 @@ var ErrSilent = errors.New("its process does not answer")
 
 // A process that has not done within firstLook what it was asked for is asked how it is,
 // again and again: one that is well answers that within pingTimeout, whatever it is busy
-// with. askTimeout bounds the whole: a guest that is to end has stopTimeout, a text of
-// the longest is typed within ten minutes.
+// with. askTimeout bounds the whole: a guest that is to end has stopTimeout.
 const (
 	firstLook   = 3 * time.Second
 	pingTimeout = 5 * time.Second
-	askTimeout  = 10 * time.Minute
+	askTimeout  = 2 * time.Minute
 )
 
 func (c *Client) silent(after time.Duration) error {
@@ -139,20 +139,35 @@ func (c *Client) Press(ctx context.Context, chords ...[]vm.Key) error {
 	return err
 }
 
+// PressNamed presses keys by their names, such as "ctrl+alt+delete", see [ParseKeys].
+func (c *Client) PressNamed(ctx context.Context, chord string) error {
+	keys, err := ParseKeys(chord)
+	if err != nil {
+		return err
+	}
+	return c.Press(ctx, keys)
+}
+
 // maxText bounds a text to type, in characters.
 const maxText = 10000
 
-// Type types a text on an American keyboard.
+// typedAtOnce is how many characters are typed between two looks at whether somebody has
+// given up.
+const typedAtOnce = 40
+
+// Type types a text on an American keyboard, some 20 characters a second: all of it, or
+// nothing and an [Untypable].
 func (c *Client) Type(ctx context.Context, text string) error {
 	all, err := chords(text)
-	if err != nil || len(all) == 0 {
+	if err != nil {
 		return err
 	}
-	if len(all) > maxText {
-		return fmt.Errorf("a text of %d characters: at most %d are typed at once", len(all), maxText)
+	for part := range slices.Chunk(all, typedAtOnce) {
+		if _, err := c.ask(ctx, request{Chords: part}); err != nil {
+			return err
+		}
 	}
-	_, err = c.ask(ctx, request{Chords: all})
-	return err
+	return nil
 }
 
 // Click clicks at a pixel of the screen.

@@ -151,8 +151,20 @@ func TestKeys(t *testing.T) {
 	if err != nil || !slices.EqualFunc(got, want, slices.Equal[[]vm.Key]) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := chords("é"); err == nil {
-		t.Error("é has no key")
+	var not Untypable
+	if err := CheckText("é and ß, é again"); !errors.As(err, &not) || string(not) != "éß" || !strings.Contains(err.Error(), `"éß"`) {
+		t.Errorf("é and ß have no keys: %v", err)
+	}
+	if err := CheckText(strings.Repeat("a", maxText+1)); err == nil {
+		t.Error("a text without an end is typed")
+	}
+	if got, err := chords("a\r\nb"); err != nil || len(got) != 3 {
+		t.Errorf("a line of Windows: %v, %v", got, err)
+	}
+	for _, c := range Chords() {
+		if _, err := ParseKeys(c.Keys); err != nil {
+			t.Errorf("%s: %v", c.Name, err)
+		}
 	}
 	if keys, err := ParseKeys("Ctrl+Alt+Delete"); err != nil || !slices.Equal(keys, []vm.Key{"ctrl", "alt", "delete"}) {
 		t.Errorf("%v, %v", keys, err)

@@ -39,8 +39,8 @@ type stream struct {
 }
 
 type supervisor struct {
-	Idle    int64   `json:"resident_bytes_idle"`
-	After   int64   `json:"resident_bytes_after"`
+	Idle    int64   `json:"own_bytes_idle"`
+	After   int64   `json:"own_bytes_after"`
 	Wakeups float64 `json:"wakeups_per_second_idle"`
 }
 
@@ -91,7 +91,7 @@ func measureSession(ctx context.Context, me *self, s *session.Session, count int
 	if report.Supervisor.Wakeups, err = wakeups(ctx, s.Info.PID, 3*time.Second); err != nil {
 		return nil, err
 	}
-	if report.Supervisor.Idle, err = resident(s.Info.PID); err != nil {
+	if report.Supervisor.Idle, err = ownMemory(s.Info.PID); err != nil {
 		return nil, err
 	}
 	if report.Execs, err = measureExec(ctx, me, s, count); err != nil {
@@ -107,7 +107,7 @@ func measureSession(ctx context.Context, me *self, s *session.Session, count int
 	if report.Streams, err = measureStreams(ctx, s); err != nil {
 		return nil, err
 	}
-	report.Supervisor.After, err = resident(s.Info.PID)
+	report.Supervisor.After, err = ownMemory(s.Info.PID)
 	return &report, err
 }
 
@@ -233,10 +233,11 @@ func measureStreams(ctx context.Context, s *session.Session) ([]stream, error) {
 	return streams, err
 }
 
-// resident is how much memory a process has, in bytes.
-func resident(pid int) (int64, error) {
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	return 1024 * int64(statusField(string(status), "VmRSS:")), err
+// ownMemory is how much memory only a process has, in bytes: pages of the program are
+// every lumina process's, and the kernel takes them back when it needs them.
+func ownMemory(pid int) (int64, error) {
+	maps, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+	return 1024 * int64(statusField(string(maps), "\nAnonymous:")), err
 }
 
 // wakeups is how often a second the threads of a process are woken.
@@ -266,7 +267,7 @@ func wakeups(ctx context.Context, pid int, lasting time.Duration) (float64, erro
 	return (after - before) / lasting.Seconds(), err
 }
 
-// statusField reads a number of /proc/PID/status.
+// statusField reads a number of a file in /proc/PID.
 func statusField(status, name string) float64 {
 	_, rest, _ := strings.Cut(status, name)
 	fields := strings.Fields(rest)
@@ -294,7 +295,7 @@ func printSession(env *environment, report *sessionReport) error {
 	for _, s := range report.Streams {
 		fmt.Fprintf(env.stdout, "%-28s %8.1f MB/s\n", s.Name, s.PerSecond)
 	}
-	fmt.Fprintf(env.stdout, "supervisor: %s idle, %s after, %.1f wakeups/s idle\n",
+	fmt.Fprintf(env.stdout, "supervisor: %s of its own idle, %s after, %.1f wakeups/s idle\n",
 		formatSize(report.Supervisor.Idle), formatSize(report.Supervisor.After), report.Supervisor.Wakeups)
 	return nil
 }

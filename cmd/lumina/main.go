@@ -35,5 +35,7 @@ func main() {
 		lookupEnv: os.LookupEnv,
 		signals:   signals,
 		driver:    hostDriver,
+		session:   sessionProcess,
+		template:  templateProcess,
 	}))
 }

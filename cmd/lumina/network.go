@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -95,13 +96,29 @@ func readNetwork(env *environment, name string) ([]member, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&file); err != nil {
-		return nil, usageError{fmt.Errorf("%s: %w", name, err)}
+		return nil, usageError{fmt.Errorf("%s: %s", name, yamlError(err))}
 	}
 	members, err := file.options(env)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", name, err)}
 	}
 	return members, nil
+}
+
+// yamlError is what is wrong with a YAML file, in one line and without Go's types.
+func yamlError(err error) string {
+	var all *yaml.TypeError
+	if errors.Is(err, io.EOF) {
+		return "it is empty"
+	}
+	if !errors.As(err, &all) {
+		return strings.ReplaceAll(err.Error(), "\n", " ")
+	}
+	for i, e := range all.Errors {
+		e, _, _ = strings.Cut(e, " in type ")
+		all.Errors[i], _, _ = strings.Cut(e, " into ")
+	}
+	return strings.Join(all.Errors, "; ")
 }
 
 var hostName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`) })

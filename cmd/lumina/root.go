@@ -17,6 +17,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/desktop"
 	"github.com/abdul-abdi/lumina/runtime/desktop/viewer"
 	"github.com/abdul-abdi/lumina/runtime/printable"
+	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -42,6 +43,10 @@ type environment struct {
 	signals <-chan syscall.Signal
 	// driver makes what runs VMs, for the commands that start some.
 	driver func() (vm.Driver, error)
+	// session starts a session, template the making of a template. Both are processes
+	// that outlive this one.
+	session  func(context.Context, session.Options) (*session.Session, error)
+	template func(runtime.VMOptions) error
 }
 
 // openRuntime opens the state directory, with the driver.

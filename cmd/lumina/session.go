@@ -135,11 +135,16 @@ func startSession(ctx context.Context, env *environment, vm *vmFlags, o session.
 	return printJSON(env.stdout, row)
 }
 
-// supervised starts a session whose process is this program.
+// supervised starts a session.
 func (env *environment) supervised(ctx context.Context, o session.Options) (_ *session.Session, err error) {
 	if o.Driver, err = env.driver(); err != nil {
 		return nil, err
 	}
+	return env.session(ctx, o)
+}
+
+// sessionProcess starts a session whose process is this program.
+func sessionProcess(ctx context.Context, o session.Options) (*session.Session, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding the lumina program: %w", err)

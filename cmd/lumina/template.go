@@ -18,26 +18,31 @@ import (
 // background.
 const templateCommand = "__template"
 
-// makeTemplateLater starts a process that makes the template which a cold boot
-// did without. The result of that boot does not wait for it.
+// makeTemplateLater has the template made which a cold boot did without. The result
+// of that boot does not wait for it, and does not fail with it.
 func makeTemplateLater(env *environment, options runtime.VMOptions, cold runtime.Cold) {
 	if !cold.WantsTemplate() {
 		return
 	}
+	if err := env.template(options); err != nil {
+		env.note("making a template: %v", err)
+	}
+}
+
+// templateProcess starts a process that makes a template.
+func templateProcess(options runtime.VMOptions) error {
 	program, err := os.Executable()
 	if err != nil {
-		return // it is for speed only
+		return err
 	}
 	input, err := json.Marshal(options)
 	if err != nil {
-		return
+		return err
 	}
 	cmd := exec.Command(program, templateCommand, string(input))
 	cmd.Dir, cmd.Env = "/", supervise.Environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		env.note("making a template: %v", err)
-	}
+	return cmd.Start()
 }
 
 func newTemplateCommand(env *environment) *cobra.Command {

@@ -20,6 +20,7 @@ type Reaper struct {
 	mu      sync.Mutex
 	waiting map[int]chan syscall.WaitStatus
 	started chan struct{} // capacity 1: there may be children
+	own     bool          // it waits for its own children only
 }
 
 // NewReaper starts collecting. A thread waits for the children: a signal for
@@ -34,6 +35,10 @@ func NewReaper() *Reaper {
 	}()
 	return r
 }
+
+// NewOwnReaper is for a process that has children of others: it collects what it
+// starts itself.
+func NewOwnReaper() *Reaper { return &Reaper{own: true} }
 
 // ignoreSIGCHLD takes the Go runtime's handler away. The default action ignores
 // the signal; children remain to be waited for, as they would not with SIG_IGN.
@@ -51,6 +56,18 @@ func (r *Reaper) Start(path string, args []string, attr *syscall.ProcAttr) (pid 
 		return 0, nil, err
 	}
 	c := make(chan syscall.WaitStatus, 1)
+	if r.own {
+		go func() {
+			var status syscall.WaitStatus
+			for {
+				if _, err := syscall.Wait4(pid, &status, 0, nil); err != syscall.EINTR {
+					break
+				}
+			}
+			c <- status
+		}()
+		return pid, c, nil
+	}
 	r.waiting[pid] = c
 	select {
 	case r.started <- struct{}{}:

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/abdul-abdi/lumina/initramfs/agent"
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -22,8 +24,7 @@ import (
 
 // Fake is a driver whose machines are the real agent, in this process, over a
 // pipe. Its guests have no kernel, disks or network; their commands run on this
-// host, as this user. The agent waits for every child of the process, so that a
-// test that uses a Fake starts no process of its own.
+// host, as this user.
 //
 // The zero value works. A field that is set makes the machines that are started
 // afterwards fail in one place.
@@ -52,9 +53,6 @@ var (
 	_ vm.Snapshotter = (*Fake)(nil)
 )
 
-// reaper collects the children of this process: there can be one only.
-var reaper = sync.OnceValue(agent.NewReaper)
-
 // Machines are those that were started and not yet forgotten, oldest first.
 func (f *Fake) Machines() []*Machine {
 	f.mu.Lock()
@@ -74,7 +72,7 @@ func (f *Fake) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
 	if err := cmp.Or(f.StartError, supported(spec), context.Cause(ctx)); err != nil {
 		return nil, err
 	}
-	return f.start(ctx, spec, false), nil
+	return f.start(ctx, spec, false)
 }
 
 // supported is what only this driver refuses.
@@ -85,12 +83,26 @@ func supported(spec vm.Spec) error {
 	return nil
 }
 
-func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) *Machine {
+func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) (*Machine, error) {
+	var locks []*os.File
+	for _, d := range spec.Disks {
+		if d.Lock == nil {
+			continue
+		}
+		fd, err := unix.FcntlInt(d.Lock.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, f := range locks {
+				f.Close()
+			}
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+		locks = append(locks, os.NewFile(uintptr(fd), d.Lock.Name()))
+	}
 	here, there := net.Pipe()
 	m := &Machine{
 		spec: spec, console: vm.NewTail(cmp.Or(spec.ConsoleTail, 16<<10)), done: make(chan struct{}), silenced: make(chan struct{}),
 		here: here, there: there, configureError: f.ConfigureError,
-		dialing: f.Dialing, restored: restored,
+		dialing: f.Dialing, restored: restored, locks: locks,
 	}
 	m.client = mux.Client(here)
 	m.stop = context.AfterFunc(ctx, m.Kill)
@@ -106,9 +118,9 @@ func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) *Machine 
 		go func() { _, _ = io.Copy(io.Discard, there) }()
 	default:
 		server := mux.Server(&hearing{there, m})
-		go func() { _ = agent.NewServer(system{m}, reaper()).Serve(server) }()
+		go func() { _ = agent.NewServer(system{m}, agent.NewOwnReaper()).Serve(server) }()
 	}
-	return m
+	return m, nil
 }
 
 // Fingerprint is part of [vm.Snapshotter].
@@ -127,7 +139,10 @@ func (f *Fake) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare fu
 	if err := cmp.Or(f.SaveError, supported(spec), context.Cause(ctx)); err != nil {
 		return err
 	}
-	m := f.start(ctx, spec, false)
+	m, err := f.start(ctx, spec, false)
+	if err != nil {
+		return err
+	}
 	defer func() {
 		m.Kill()
 		<-m.Done()
@@ -141,7 +156,7 @@ func (f *Fake) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare fu
 	f.mu.Lock()
 	f.saves++
 	f.mu.Unlock()
-	_, err := s.State.WriteAt([]byte(shape(spec)), 0)
+	_, err = s.State.WriteAt([]byte(shape(spec)), 0)
 	return err
 }
 
@@ -161,7 +176,7 @@ func (f *Fake) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.Mac
 	if string(state[:n]) != shape(spec) {
 		return nil, errors.New("the snapshot is of another machine")
 	}
-	return f.start(ctx, spec, true), nil
+	return f.start(ctx, spec, true)
 }
 
 // shape is what a snapshot and the machine that goes on from it have in common.
@@ -180,6 +195,7 @@ type Machine struct {
 	configureError error
 	dialing        func(*Machine, int)
 	restored       bool
+	locks          []*os.File // of its disks, to its end
 
 	silenced chan struct{} // closed by Silence
 
@@ -249,6 +265,9 @@ func (m *Machine) finish(err error) {
 		m.client.Close()
 		m.here.Close()
 		m.there.Close()
+		for _, f := range m.locks {
+			f.Close()
+		}
 		close(m.done)
 	})
 }

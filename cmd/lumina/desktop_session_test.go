@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"image"
 	"image/color"
+	"image/png"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -100,4 +104,18 @@ func TestDesktopSession(t *testing.T) {
 		_, pixels := where(img, white)
 		return pixels > whiteBefore*5/4
 	})
+
+	// The agent of its image answers, beside systemd.
+	r := lumina(t, "desktop", "exec", name, "cat /proc/1/comm; echo wrong >&2; exit 3")
+	if r.code != 3 || !strings.Contains(r.stdout, `"stdout":"systemd\n"`) || !strings.Contains(r.stdout, `"stderr":"wrong\n"`) {
+		t.Errorf("exec: %d %s%s", r.code, r.stdout, r.stderr)
+	}
+	lumina(t, "desktop", "stop", name).succeeded(t)
+	picture := filepath.Join(desktopRowOf(t, name).Path, "screen.png")
+	if size, err := png.DecodeConfig(bytes.NewReader(readFile(t, picture))); err != nil || size.Width != 480 {
+		t.Errorf("the picture of its last screen: %+v, %v", size, err)
+	}
+	if r := lumina(t, "desktop", "exec", name, "true"); r.code != exitFailure || !strings.Contains(r.stdout, `"error":"connection_failed"`) || !strings.Contains(r.stdout, "it is not running") {
+		t.Errorf("exec, once it has ended: %d %s%s", r.code, r.stdout, r.stderr)
+	}
 }

@@ -150,8 +150,9 @@ func TestDesktopBoots(t *testing.T) {
 		}
 		manifest := filepath.Join(row.Path, "manifest.json")
 		writeFile(t, manifest, bytes.Replace(readFile(t, manifest), []byte(`"osFamily": "linux"`), []byte(`"osFamily": "windows"`), 1))
-		if got, want := starts(t, "clone"), "4 mac: "+strings.ReplaceAll(row.MAC, ":", "")+" tpm: 1 secure: 0"; got != want {
-			t.Errorf("the guest says %q, want %q", got, want)
+		// The firmware has no driver for that NIC.
+		if got := starts(t, "clone"); got != "4 mac: 000000000000 tpm: 1 secure: 0" {
+			t.Errorf("the guest says %q", got)
 		}
 	})
 	t.Run("removed and restored", func(t *testing.T) {

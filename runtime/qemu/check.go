@@ -33,6 +33,7 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 		qemu,
 		{Name: "transport", Status: vm.CheckOK, Detail: "virtio-serial"},
 		checkConfinement(d.controlGroup()),
+		checkTPM(),
 	}
 	if spec.Kernel == nil {
 		return checks
@@ -57,6 +58,15 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckOK, Detail: string(verdict.Accelerator)})
 	}
 	return checks
+}
+
+// checkTPM says whether desktops can have a TPM, which Windows 11 asks for.
+func checkTPM() vm.Check {
+	path, err := findTPM()
+	if err != nil {
+		return vm.Check{Name: "tpm", Status: vm.CheckWarn, Detail: "desktops can have no TPM, which Windows 11 asks for", Remedy: err.Error()}
+	}
+	return vm.Check{Name: "tpm", Status: vm.CheckOK, Detail: path}
 }
 
 // older says whether a version of QEMU lacks what is used of it: networks over

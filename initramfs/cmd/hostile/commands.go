@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -122,6 +123,7 @@ func fillMemory() {
 	var all [][]byte
 	for {
 		all = append(all, bytes.Repeat([]byte("x"), 16<<20))
+		runtime.KeepAlive(all)
 	}
 }
 

@@ -19,6 +19,7 @@ type plan struct {
 	network   *network.Network // nil for none, and when a VM has taken it over
 	port      *os.File         // of the switch of a member; the driver has its own
 	configure *protocol.Configure
+	shares    []vm.Share // that this process serves
 }
 
 func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {

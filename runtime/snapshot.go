@@ -35,6 +35,7 @@ func (r *Runtime) MakeTemplate(ctx context.Context, options VMOptions) error {
 	}
 	defer img.Close()
 	options = options.withDefaults(img.Image)
+	options.Volumes = nil // a VM with directories of the host's is restored from the same one as without
 	if options.Init == image.InitSystemd {
 		return fmt.Errorf("making a template of a VM with systemd: %w", vm.ErrUnsupported)
 	}

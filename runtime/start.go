@@ -121,6 +121,9 @@ func (s *start) try(ctx context.Context, launch func(context.Context) (vm.Machin
 	limited, cancel := s.limit(ctx)
 	defer cancel()
 	conn, err := v.dial(limited) // the first stream is the configuration's
+	if err == nil {
+		err = v.serveShares(limited, s.plan.shares)
+	}
 	if err != nil {
 		v.end()
 		return nil, nil, err
@@ -201,8 +204,8 @@ func (s *start) openTemplate(ctx context.Context) (vm.Snapshotter, *template.Fil
 		return nil, nil, Cold{Reason: ColdOff}
 	case s.options.Member != nil:
 		return nil, nil, Cold{Reason: ColdMember}
-	case len(s.options.Volumes) > 0:
-		return nil, nil, Cold{Reason: ColdVolumes}
+	case len(s.options.Volumes) > len(s.plan.shares):
+		return nil, nil, Cold{Reason: ColdVolumes} // devices
 	case s.options.Init == image.InitSystemd:
 		return nil, nil, Cold{Reason: ColdSystemd}
 	case !ok:

@@ -36,7 +36,13 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 				return fmt.Errorf("sharing %s: it is not a directory", v.Dir)
 			}
 			m.Share = fmt.Sprintf("share%d", i)
-			p.spec.Shares = append(p.spec.Shares, vm.Share{Dir: v.Dir, Tag: m.Share, ReadOnly: v.ReadOnly})
+			s := vm.Share{Dir: v.Dir, Tag: m.Share, ReadOnly: v.ReadOnly}
+			if _, own := r.Driver.(vm.Sharer); own {
+				p.spec.Shares = append(p.spec.Shares, s)
+			} else {
+				m.Served = true
+				p.shares = append(p.shares, s)
+			}
 		} else {
 			d, err := r.openVolume(v.Name)
 			if err != nil {

@@ -28,6 +28,9 @@ type System interface {
 	Unpack(u *protocol.Unpack, archive io.Reader) error
 	// NextLayer ends every process and begins a layer.
 	NextLayer(l *protocol.Layer) error
+	// Share waits until a directory that the host serves is mounted, and returns
+	// what its FUSE asks and is answered by: a message each Read and Write.
+	Share(tag string) (io.ReadWriteCloser, error)
 	// Sync stops every process and brings all file systems to disk.
 	Sync() error
 	// PowerOff ends the VM; it does not return.
@@ -130,6 +133,9 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 	}
 	if req.Op == protocol.OpConfigure && req.Configure != nil {
 		return s.configureOnce(req.Configure, r, w)
+	}
+	if req.Op == protocol.OpShare && req.Share != nil {
+		return s.share(conn, req.Share, r, w) // which configuring the guest may need
 	}
 	<-s.gate.passed()
 	switch {

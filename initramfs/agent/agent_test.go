@@ -43,8 +43,10 @@ type fakeSystem struct{}
 func (fakeSystem) Configure(*protocol.Configure, func() (time.Time, error)) (*protocol.Configured, error) {
 	return &protocol.Configured{}, nil
 }
-func (fakeSystem) Sync() error               { return nil }
-func (fakeSystem) Changes(w io.Writer) error { return nil }
+func (fakeSystem) Sync() error { return nil }
+
+func (fakeSystem) Share(string) (io.ReadWriteCloser, error) { return nil, errors.ErrUnsupported }
+func (fakeSystem) Changes(w io.Writer) error                { return nil }
 func (fakeSystem) Unpack(_ *protocol.Unpack, archive io.Reader) error {
 	_, err := io.Copy(io.Discard, archive)
 	return err

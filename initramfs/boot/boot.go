@@ -39,6 +39,7 @@ type System struct {
 	random     int // /dev/urandom; 0 before it is open
 	names      names
 	mounts     []protocol.Mount
+	shares     shares
 	// upper is what the guest has changed of lower, its image.
 	upper, lower *os.Root
 	layers       layers

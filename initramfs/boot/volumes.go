@@ -47,6 +47,9 @@ func (s *System) mountVolume(m protocol.Mount) error {
 	if m.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}
+	if m.Served {
+		return s.shares.mount(m, flags)
+	}
 	if m.Share != "" {
 		return mountShare(m, flags)
 	}
@@ -63,7 +66,7 @@ func (s *System) mountVolume(m protocol.Mount) error {
 	return fillVolume(image, m.Path)
 }
 
-// mountShare mounts a directory of the host's.
+// mountShare mounts a directory of the host's that is a device's.
 func mountShare(m protocol.Mount, flags uintptr) error {
 	// What the host has of setuid programs and devices is nothing for a guest.
 	flags |= unix.MS_NOSUID | unix.MS_NODEV

@@ -80,6 +80,8 @@ func (r *Request) body() any {
 		return field(&r.Unpack)
 	case OpLayer:
 		return field(&r.Layer)
+	case OpShare:
+		return field(&r.Share)
 	}
 	return nil
 }
@@ -118,6 +120,11 @@ const (
 	configureNetwork
 )
 
+const (
+	mountReadOnly = 1 << iota
+	mountServed
+)
+
 // AppendBinary appends the fields in their order.
 func (c Configure) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, flag(c.Template, configureTemplate)|flag(c.Network != nil, configureNetwork))
@@ -137,7 +144,7 @@ func (c Configure) AppendBinary(b []byte) ([]byte, error) {
 		b = appendString(b, m.Disk)
 		b = appendString(b, m.Share)
 		b = appendString(b, m.Path)
-		b = append(b, flag(m.ReadOnly, 1))
+		b = append(b, flag(m.ReadOnly, mountReadOnly)|flag(m.Served, mountServed))
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.Hosts)))
 	for _, h := range c.Hosts {
@@ -156,7 +163,10 @@ func (c *Configure) UnmarshalBinary(b []byte) error {
 		c.Network = &Network{MAC: d.string(), Address: d.string(), Gateway: d.string(), DNS: d.strings(), Search: d.strings(), MTU: d.int()}
 	}
 	for range d.count(4) {
-		c.Mounts = append(c.Mounts, Mount{Disk: d.string(), Share: d.string(), Path: d.string(), ReadOnly: d.flags(1) != 0})
+		m := Mount{Disk: d.string(), Share: d.string(), Path: d.string()}
+		flags := d.flags(mountReadOnly | mountServed)
+		m.ReadOnly, m.Served = flags&mountReadOnly != 0, flags&mountServed != 0
+		c.Mounts = append(c.Mounts, m)
 	}
 	for range d.count(2) {
 		c.Hosts = append(c.Hosts, Host{Name: d.string(), Address: d.string()})

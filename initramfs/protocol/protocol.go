@@ -10,7 +10,7 @@ import "time"
 
 // Version is the version of everything in this package. Host and guest must
 // agree on it: an image carries the agent that it was made with.
-const Version = 4
+const Version = 5
 
 // PortName is the name of the virtio-serial port that the agent listens on.
 const PortName = "org.lumina.agent.0"
@@ -51,6 +51,7 @@ const (
 	OpChanges   Op = "changes"   // → Stdout frames: a tar archive of what changed, then Reply
 	OpUnpack    Op = "unpack"    // Unpack, a tar archive as Stdin frames → Reply
 	OpLayer     Op = "layer"     // Layer → Reply: every process is ended, and a layer begins
+	OpShare     Op = "share"     // Share → Reply, then the messages of the guest's FUSE and the answers
 	OpFreeze    Op = "freeze"    // → Reply; the guest then waits to be restored and configured
 	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
 )
@@ -68,6 +69,7 @@ type Request struct {
 	CopyOut   *CopyOut
 	Unpack    *Unpack
 	Layer     *Layer
+	Share     *Share
 }
 
 // Configure makes a booted guest somebody: it gives it its name, time, entropy
@@ -95,9 +97,16 @@ type Host struct {
 // Mount is a file system of the host's: a volume's disk or a shared directory.
 type Mount struct {
 	Disk     string // its serial number, or
-	Share    string // its 9p tag
+	Share    string // its tag
 	Path     string
 	ReadOnly bool
+	// Served: the directory is no device's. The host serves it by OpShare.
+	Served bool
+}
+
+// Share is a directory that the guest has mounted, or is about to, and the host serves.
+type Share struct {
+	Tag string `json:"tag"` // its Mount's
 }
 
 // Configured is the reply to Configure.

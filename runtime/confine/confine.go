@@ -4,7 +4,8 @@
 //
 // These belong to threads on Linux, and a new process has those of the thread
 // that made it. So a thread is confined, makes the process, and ends: the
-// process needs no helper, and the caller's other threads stay as they are.
+// process needs no helper, and the caller's other threads stay as they are. What
+// such a thread does itself is confined as well, see package share.
 package confine
 
 import (
@@ -36,10 +37,14 @@ type Policy struct {
 	Read  []string // files, and directories with all below: read and run; those that are not there do not matter
 	Write []string // as Read, and change
 	// User is who it is where it would be root: KeepUser, OwnUser, or the user of
-	// that number and of the same group's.
+	// that number.
 	User int
-	// Groups of root's process, all of them.
+	// Groups of root's process, all of them but its own.
 	Groups []int
+	// Group is its own where User names one; 0: that of the same number.
+	Group int
+	// OwnMask: it has a umask of its own, of 0: the modes of files are said in full.
+	OwnMask bool
 	// KeepPrivileges: it keeps user and capabilities, and may call the kernel for
 	// all that they allow, since it starts processes that may not.
 	KeepPrivileges bool

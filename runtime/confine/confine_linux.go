@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -85,6 +86,13 @@ func (p *Policy) confineThread(user int) error {
 	if rules >= 0 {
 		defer unix.Close(rules)
 	}
+	if p.OwnMask {
+		// The system call: its wrapper is for the whole process.
+		if _, _, errno := unix.RawSyscall(unix.SYS_UNSHARE, unix.CLONE_FS, 0, 0); errno != 0 {
+			return fmt.Errorf("leaving the process's umask: %w", errno)
+		}
+		unix.Umask(0)
+	}
 	if os.Geteuid() == 0 && !p.KeepPrivileges {
 		p.separate()
 		if err := p.dropRoot(user); err != nil {
@@ -155,9 +163,9 @@ func (p *Policy) dropRoot(user int) error {
 		groups = append(groups, uint32(g))
 	}
 	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
-	if id := uintptr(user); user != KeepUser {
+	if id, group := uintptr(user), uintptr(cmp.Or(p.Group, user)); user != KeepUser {
 		if errno == 0 {
-			_, _, errno = unix.RawSyscall(unix.SYS_SETRESGID, id, id, id)
+			_, _, errno = unix.RawSyscall(unix.SYS_SETRESGID, group, group, group)
 		}
 		if errno == 0 {
 			_, _, errno = unix.RawSyscall(unix.SYS_SETRESUID, id, id, id)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	goruntime "runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -70,8 +69,7 @@ type command struct {
 	// What else it is confined by.
 	firmware string // a file that it opens; "" for none
 	kvm      bool   // it opens the device
-	shares   []vm.Share
-	memory   int64 // bytes
+	memory   int64  // bytes
 	cpus     int
 	largest  int64 // of the files that it writes, in bytes
 	window   bool
@@ -137,7 +135,10 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 	if spec.Rosetta {
 		return nil, fmt.Errorf("%w: Rosetta is of Macs with Apple silicon; make the image again without --rosetta", vm.ErrUnsupported)
 	}
-	devices := 1 + len(spec.Shares) + len(spec.Disks)
+	if len(spec.Shares) > 0 {
+		return nil, fmt.Errorf("%w: QEMU has no device for directories here", vm.ErrUnsupported)
+	}
+	devices := 1 + len(spec.Disks)
 	if spec.Network != nil {
 		devices++
 	}
@@ -148,7 +149,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 	if err != nil {
 		return nil, fmt.Errorf("making the agent's socket: %w", err)
 	}
-	c := &command{own: []*os.File{there}, port: port, memory: spec.Memory, cpus: spec.CPUs, shares: spec.Shares, slots: m.slots, disks: map[string]string{},
+	c := &command{own: []*os.File{there}, port: port, memory: spec.Memory, cpus: spec.CPUs, slots: m.slots, disks: map[string]string{},
 		kvm: v.Accelerator == KVM}
 	if err := c.addMonitor(); err != nil {
 		port.Close()
@@ -183,13 +184,6 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 	c.addVirtio("virtio-serial-device,max_ports=2")
 	c.add("-chardev", fmt.Sprintf("socket,id=agent,fd=%d", c.inherit(there)),
 		"-device", "virtserialport,chardev=agent,name="+protocol.PortName)
-	// The guest's kernel has drivers for shares last: they never get the last slot.
-	for i, share := range spec.Shares {
-		if err := c.addShare(i, share); err != nil {
-			c.discard()
-			return nil, err
-		}
-	}
 	for i, d := range spec.Disks {
 		c.addDisk(i, d)
 	}
@@ -259,29 +253,6 @@ func (c *command) addFile(node string, f *os.File, readOnly bool, options string
 	}
 	c.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", set, set),
 		"-blockdev", fmt.Sprintf("driver=file,node-name=%s,filename=/dev/fdset/%d,locking=off%s", node, set, options))
-}
-
-// addShare adds a directory over 9p. QEMU follows no link of the guest's making
-// out of it.
-func (c *command) addShare(i int, s vm.Share) error {
-	path := s.Dir
-	if goruntime.GOOS == "linux" {
-		// Its user need not be one who can enter what is above.
-		dir, err := os.Open(s.Dir)
-		if err != nil {
-			return fmt.Errorf("sharing a directory: %w", err)
-		}
-		c.own = append(c.own, dir)
-		path = devFD(c.inherit(dir))
-	}
-	// A comma in a value is doubled.
-	dev := fmt.Sprintf("local,id=share%d,path=%s,security_model=none", i, strings.ReplaceAll(path, ",", ",,"))
-	if s.ReadOnly {
-		dev += ",readonly=on"
-	}
-	c.add("-fsdev", dev)
-	c.addVirtio(fmt.Sprintf("virtio-9p-device,fsdev=share%d,mount_tag=%s", i, s.Tag))
-	return nil
 }
 
 func devFD(fd int) string { return fmt.Sprintf("/dev/fd/%d", fd) }

@@ -91,38 +91,19 @@ func policy(program string, line *command) confine.Policy {
 	if line.firmware != "" {
 		p.Read = append(p.Read, line.firmware)
 	}
-	for _, s := range line.shares {
-		if s.ReadOnly {
-			p.Read = append(p.Read, s.Dir)
-		} else {
-			p.Write = append(p.Write, s.Dir)
-		}
-	}
 	return p
 }
 
-// identity is who a QEMU of root's is: a user of its own, or the owner of what it
-// shares. Where that user could not open all that QEMU opens by name, it is root,
-// without any capability.
+// identity is who a QEMU of root's is: a user of its own. Where that user could not
+// open all that QEMU opens by name, it is root, without any capability.
 func identity(line *command) (user int, groups []int) {
 	groups = []int{confine.Group}
 	var device unix.Stat_t
 	if line.kvm && unix.Stat(kvm, &device) == nil && device.Gid != 0 {
 		groups = append(groups, int(device.Gid)) // root's own would be too much
 	}
-	user = confine.OwnUser
-	for i, s := range line.shares {
-		var st unix.Stat_t
-		if err := unix.Stat(s.Dir, &st); err != nil || st.Uid == 0 || i > 0 && int(st.Uid) != user {
-			return confine.KeepUser, groups
-		}
-		user = int(st.Uid)
-	}
 	opens := func(st *unix.Stat_t, bits uint32) bool {
-		switch {
-		case int(st.Uid) == user:
-			return st.Mode&(bits<<6) == bits<<6
-		case slices.Contains(groups, int(st.Gid)):
+		if slices.Contains(groups, int(st.Gid)) {
 			return st.Mode&(bits<<3) == bits<<3
 		}
 		return st.Mode&bits == bits
@@ -136,7 +117,7 @@ func identity(line *command) (user int, groups []int) {
 	if line.kvm && !opens(&device, 0o6) || !all(line.reads, 0o4) || !all(line.writes, 0o6) {
 		return confine.KeepUser, groups
 	}
-	return user, groups
+	return confine.OwnUser, groups
 }
 
 // giveMemory lets every QEMU of root's open a file again, whoever that is then.
@@ -184,12 +165,8 @@ const overhead = 4 << 30
 // CPUs; it does what waits for disks in up to 64.
 const maxThreads = 256
 
-// maxFiles is how many files QEMU gets, and maxShared how many one that shares a
-// directory, of which each that its guest has open is one.
-const (
-	maxFiles  = 1 << 10
-	maxShared = 1 << 16
-)
+// maxFiles is how many files QEMU gets.
+const maxFiles = 1 << 10
 
 // limit bounds what QEMU takes of the host, whatever a guest makes it do.
 func limit(pid int, line *command) error {
@@ -197,15 +174,10 @@ func limit(pid int, line *command) error {
 	if !line.window {
 		limits[unix.RLIMIT_AS] = uint64(line.memory) + overhead
 	}
-	if len(line.shares) == 0 {
-		// What it writes are disks and, for a template, the memory.
-		limits[unix.RLIMIT_FSIZE] = uint64(max(line.memory, line.largest))
-	}
+	// What it writes are disks and, for a template, the memory.
+	limits[unix.RLIMIT_FSIZE] = uint64(max(line.memory, line.largest))
 	if !line.window {
 		limits[unix.RLIMIT_NOFILE] = maxFiles
-		if len(line.shares) > 0 {
-			limits[unix.RLIMIT_NOFILE] = maxShared
-		}
 	}
 	if unix.Geteuid() >= confine.FirstUser {
 		limits[unix.RLIMIT_NPROC] = uint64(maxThreads + line.cpus) // of this user, who has this VM only

@@ -27,7 +27,7 @@ type Spec struct {
 	CPUs        int
 	Memory      int64 // bytes
 	Disks       []Disk
-	Shares      []Share
+	Shares      []Share // where the driver is a [Sharer]
 	// Network is the guest's network device; nil for none.
 	Network *Network
 	// Nested: the guest can run virtual machines in its turn.
@@ -87,6 +87,12 @@ type Driver interface {
 // until Start has returned.
 type NamedDisks interface {
 	NamesDisks() bool
+}
+
+// Sharer is a [Driver] that has devices for [Spec.Shares]. With others, directories are
+// served by the process that owns the VM, see package share.
+type Sharer interface {
+	SharesDirectories()
 }
 
 // Snapshotter is a [Driver] that can save a machine once and restore it many times.

@@ -22,7 +22,11 @@ var (
 	_ vm.NamedDisks  = (*Driver)(nil)
 	_ vm.Snapshotter = (*Driver)(nil)
 	_ vm.Checker     = (*Driver)(nil)
+	_ vm.Sharer      = (*Driver)(nil)
 )
+
+// SharesDirectories is part of [vm.Sharer]: the framework has virtiofs.
+func (*Driver) SharesDirectories() {}
 
 // NamesDisks is part of [vm.NamedDisks]: the framework opens disks by name.
 func (*Driver) NamesDisks() bool { return true }

@@ -331,6 +331,8 @@ func (system) NextLayer(*protocol.Layer) error { return nil }
 func (system) Sync() error                     { return nil }
 func (s system) PowerOff()                     { s.m.PowerOff() }
 
+func (system) Share(string) (io.ReadWriteCloser, error) { return nil, errors.ErrUnsupported }
+
 // Spec is the least that [vm.Spec.Check] lets through, for machines of a [Fake].
 // Its files are closed by the caller.
 func Spec(dir string) (vm.Spec, error) {

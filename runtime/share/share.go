@@ -40,5 +40,5 @@ const (
 	maxDepth = 4096
 	// validity is how long the guest takes what it was told of a file for true. A
 	// tree is walked through at once; what the host changes is seen at once, too.
-	validity = 5 * time.Millisecond
+	validity = 20 * time.Millisecond
 )

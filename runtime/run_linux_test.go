@@ -113,7 +113,7 @@ func TestColdReasons(t *testing.T) {
 	}{
 		{"switched off", func(_ *testing.T, _ *runtime.Runtime, _ *vmtest.Fake, o *runtime.VMOptions) { o.NoTemplate = true }, runtime.ColdOff, "switched off"},
 		{"volumes", func(_ *testing.T, _ *runtime.Runtime, _ *vmtest.Fake, o *runtime.VMOptions) {
-			o.Volumes = []runtime.Volume{{Dir: "/", Path: "/host", ReadOnly: true}}
+			o.Volumes = []runtime.Volume{{Name: "data", Path: "/data"}}
 		}, runtime.ColdVolumes, "volumes"},
 		{"systemd", func(_ *testing.T, _ *runtime.Runtime, _ *vmtest.Fake, o *runtime.VMOptions) {
 			o.Init = image.InitSystemd

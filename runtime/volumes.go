@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/share"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
@@ -34,6 +35,9 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 			}
 			if !info.IsDir() {
 				return fmt.Errorf("sharing %s: it is not a directory", v.Dir)
+			}
+			if err := share.Check(v.Dir); err != nil {
+				return fmt.Errorf("sharing a directory: %w", err)
 			}
 			m.Share = fmt.Sprintf("share%d", i)
 			s := vm.Share{Dir: v.Dir, Tag: m.Share, ReadOnly: v.ReadOnly}

@@ -18,6 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/share"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
@@ -199,6 +200,9 @@ func parseVolume(s string) (runtime.Volume, error) {
 	info, err := os.Stat(v.Dir)
 	if err == nil && !info.IsDir() {
 		err = errors.New("it is not a directory")
+	}
+	if err == nil {
+		err = share.Check(v.Dir)
 	}
 	if err != nil {
 		return v, fmt.Errorf("--volume %q: %w", s, err)

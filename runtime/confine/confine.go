@@ -43,8 +43,9 @@ type Policy struct {
 	Groups []int
 	// Group is its own where User names one; 0: that of the same number.
 	Group int
-	// OwnMask: it has a umask of its own, of 0: the modes of files are said in full.
-	OwnMask bool
+	// Thread: no process is made, the thread itself works on files. Its umask is its
+	// own, and 0: modes are said in full. Namespaces it does not need.
+	Thread bool
 	// KeepPrivileges: it keeps user and capabilities, and may call the kernel for
 	// all that they allow, since it starts processes that may not.
 	KeepPrivileges bool

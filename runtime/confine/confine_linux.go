@@ -86,7 +86,7 @@ func (p *Policy) confineThread(user int) error {
 	if rules >= 0 {
 		defer unix.Close(rules)
 	}
-	if p.OwnMask {
+	if p.Thread {
 		// The system call: its wrapper is for the whole process.
 		if _, _, errno := unix.RawSyscall(unix.SYS_UNSHARE, unix.CLONE_FS, 0, 0); errno != 0 {
 			return fmt.Errorf("leaving the process's umask: %w", errno)
@@ -94,7 +94,9 @@ func (p *Policy) confineThread(user int) error {
 		unix.Umask(0)
 	}
 	if os.Geteuid() == 0 && !p.KeepPrivileges {
-		p.separate()
+		if !p.Thread {
+			p.separate()
+		}
 		if err := p.dropRoot(user); err != nil {
 			return err
 		}

@@ -25,6 +25,13 @@ type client struct {
 // mount serves a directory to a client.
 func mount(t testing.TB, dir string, o Options) *client {
 	t.Helper()
+	_, c := serve(t, dir, o)
+	return c
+}
+
+// serve is mount with the server.
+func serve(t testing.TB, dir string, o Options) (*Server, *client) {
+	t.Helper()
 	s, err := Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -43,15 +50,14 @@ func mount(t testing.TB, dir string, o Options) *client {
 		c.served <- s.Serve(conn)
 		conn.Close()
 		s.Close()
+		close(c.served)
 	}()
 	t.Cleanup(func() {
 		here.Close()
-		if _, over := <-c.served; over {
-			close(c.served)
-		}
+		<-c.served
 	})
 	c.ok(opInit, 0, words(7, 41, 1<<20, 0xffffffff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
-	return c
+	return s, c
 }
 
 // words lays out numbers of 32 bits.

@@ -145,7 +145,7 @@ func (t *nodes) reopen(n *node) error {
 		s := steps[i]
 		var fd int
 		if err == nil {
-			fd, err = openBelow(at, s.name, s.n.key)
+			fd, err = openBelow(at, s.name, s.n)
 		}
 		t.mu.Lock()
 		t.unuse(at)
@@ -165,8 +165,8 @@ func (t *nodes) reopen(n *node) error {
 	return err
 }
 
-// openBelow opens the file of a key by its name, which it may not have any more.
-func openBelow(parent *node, name string, want key) (int, error) {
+// openBelow opens a node by its name, which it may not have any more.
+func openBelow(parent *node, name string, want *node) (int, error) {
 	fd, err := unix.Openat(parent.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return -1, unix.ESTALE // the guest looks it up anew
@@ -175,8 +175,8 @@ func openBelow(parent *node, name string, want key) (int, error) {
 		return -1, err
 	}
 	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil && (key{st.Dev, st.Ino}) != want {
-		err = unix.ESTALE
+	if err = unix.Fstat(fd, &st); err == nil && ((key{st.Dev, st.Ino}) != want.key || st.Mode&unix.S_IFMT != want.kind) {
+		err = unix.ESTALE // numbers of files are used again
 	}
 	if err == nil && st.Dev != parent.key.dev {
 		err = checkFileSystem(fd)

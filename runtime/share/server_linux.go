@@ -31,6 +31,15 @@ type Server struct {
 	conn    io.Writer
 }
 
+// Check says whether a directory can be served.
+func Check(dir string) error {
+	s, err := Open(dir, Options{})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
 // Open opens a directory to serve.
 func Open(dir string, o Options) (*Server, error) {
 	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -70,7 +79,7 @@ func newServer(dir *os.File, o Options) (*Server, error) {
 		s.free <- new(request)
 	}
 	// Root's server is the directory's owner, or root without capabilities.
-	s.policy = confine.Policy{User: int(st.Uid), Group: int(st.Gid), OwnMask: true}
+	s.policy = confine.Policy{User: int(st.Uid), Group: int(st.Gid), Thread: true}
 	if o.ReadOnly {
 		s.policy.Read = []string{confine.Opened(dir)}
 	} else {

@@ -7,6 +7,9 @@ import "io"
 // Server serves a directory.
 type Server struct{}
 
+// Check says nothing: drivers here serve directories by themselves.
+func Check(string) error { return nil }
+
 // Open is not possible here.
 func Open(string, Options) (*Server, error) { return nil, ErrUnsupported }
 

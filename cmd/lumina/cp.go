@@ -158,6 +158,12 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 	if err != nil {
 		return report.fail(err)
 	}
+	if call.in {
+		// What the guest has taken may be lost on its way to the disk.
+		if trouble := hostError(ctx, s); trouble != "" {
+			env.note("%s", trouble)
+		}
+	}
 	if report.format == formatText || toStdout {
 		return nil
 	}

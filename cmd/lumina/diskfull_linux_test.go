@@ -39,9 +39,10 @@ func TestFullHostDisk(t *testing.T) {
 	}
 	finish(t, command("volume", "create", "data", "--size", "1GB")).succeeded(t)
 	neighbour, hog := start("--volume", "data:/data"), start()
-	const fill = "dd if=/dev/zero of=/fill bs=1M count=200 conv=fsync 2>&1; echo code $?; exit 3"
+	// Who does not look at the error is told all the same.
+	const fill = "dd if=/dev/zero of=/fill bs=1M count=200 conv=fsync 2>&1; exit 0"
 	r := finish(t, command("exec", hog, fill))
-	if r.code != 3 || !strings.Contains(r.Stdout, "Input/output error") || !strings.Contains(r.stdout, `"host_error":"the host's disk is full: writing to the VM's own disk failed`) {
+	if r.code != 0 || !strings.Contains(r.Stdout, "Input/output error") || !strings.Contains(r.stdout, `"host_error":"the host's disk is full: writing to the VM's own disk failed`) {
 		t.Errorf("the guest that fills the disk: exit code %d, %s", r.code, r.stdout)
 	}
 	if r := finish(t, command("ps")); !strings.Contains(r.stdout, "the host's disk is full") {

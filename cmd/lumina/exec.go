@@ -99,12 +99,9 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 	stdout, stderr := report.writers()
 	command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
 	command.Signals = env.signals
-	guest := s.Guest
-	traffic := func(context.Context) (*runtime.NetworkReport, error) { return nil, nil }
-	if report.format == formatJSON && s.Info.Network {
-		if guest, traffic, err = s.Counted(); err != nil {
-			return report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
-		}
+	guest, meanwhile, err := s.Counted()
+	if err != nil {
+		return report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
 	}
 	exit, err := guest.Exec(ctx, command)
 	// A session that has ended knows nothing, and one that does not answer is not asked.
@@ -113,11 +110,11 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 	if errors.Is(err, session.ErrSilent) {
 		cancel()
 	}
-	if network, trafficErr := traffic(ctx); trafficErr == nil {
-		report.network = network
+	if m, meanwhileErr := meanwhile(ctx); meanwhileErr == nil {
+		report.network, report.hostError = m.Network, m.HostError
 	}
-	if exit.Code != 0 {
-		// It may have failed for what went wrong on the host.
+	if exit.Code != 0 && report.hostError == "" {
+		// It may have failed for what went wrong on the host before.
 		report.hostError = hostError(ctx, s)
 	}
 	return report.finish(exit.Code, err)

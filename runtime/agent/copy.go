@@ -66,6 +66,10 @@ func CopyIn(ctx context.Context, conn net.Conn, local string, to *protocol.CopyI
 	default:
 		err = sendErr // which names the file
 	}
+	if err == nil && sent.Failed == 0 && (reply.Files != sent.Files || reply.Bytes != sent.Bytes) {
+		err = fmt.Errorf("%w: the guest says that %d files of %d bytes have come, and %d of %d bytes were sent",
+			protocol.ErrMalformed, reply.Files, reply.Bytes, sent.Files, sent.Bytes)
+	}
 	// What could not be read is this host's to tell.
 	copied = reply
 	copied.Skipped, copied.SkippedNames, copied.Failed, copied.FailedNames = sent.Skipped, sent.SkippedNames, sent.Failed, sent.FailedNames

@@ -377,6 +377,31 @@ func TestGuestThatGivesUp(t *testing.T) {
 	}
 }
 
+// That all has come is not believed of one that counts otherwise.
+func TestGuestThatCountsOtherwise(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(source, []byte("four"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for says, ok := range map[string]bool{`{"files":1,"bytes":4}`: true, `{}`: false, `{"files":1,"bytes":3}`: false, `{"files":-1,"bytes":4}`: false} {
+		here, there := net.Pipe()
+		go func() {
+			in := protocol.NewReader(there)
+			for {
+				frame, _, err := in.Next()
+				if err != nil || frame == protocol.FrameEnd {
+					break
+				}
+			}
+			_, _ = there.Write([]byte(frame(protocol.FrameReply, says)))
+		}()
+		if copied, err := CopyIn(t.Context(), here, source, &protocol.CopyIn{Path: "/x"}, CopyOptions{}); ok != (err == nil) || !ok && !errors.Is(err, protocol.ErrMalformed) {
+			t.Errorf("%s: %+v, %v", says, copied, err)
+		}
+		there.Close()
+	}
+}
+
 func guestThatGivesUp(t *testing.T, takes int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -23,6 +23,7 @@ type notes struct {
 	mu       sync.Mutex
 	disks    map[string]string // names for people, by QEMU's
 	disk     string            // the first error of one
+	errors   int               // of all of them
 	stop     string            // why the machine was ended, if it could not go on
 	end      string            // how it ended by itself
 	halting  bool
@@ -42,6 +43,7 @@ func (p *process) event(e message) {
 		p.fail("the guest's kernel panicked")
 	case "BLOCK_IO_ERROR":
 		n.mu.Lock()
+		n.errors++
 		if n.disk == "" {
 			n.disk = diskError(cmp.Or(n.disks[cmp.Or(e.Data.Node, e.Data.Device)], "a disk of the VM"), e.Data)
 		}
@@ -124,7 +126,11 @@ func (p *process) over(err error) error {
 func (p *process) Report() string {
 	p.notes.mu.Lock()
 	defer p.notes.mu.Unlock()
-	return strings.Trim(p.notes.disk+"; "+p.notes.end, "; ")
+	disk := p.notes.disk
+	if p.notes.errors > 1 {
+		disk += fmt.Sprintf(" (the first of %d errors)", p.notes.errors)
+	}
+	return strings.Trim(disk+"; "+p.notes.end, "; ")
 }
 
 var _ vm.Reporter = (*process)(nil)

@@ -23,7 +23,7 @@ import (
 //
 // kindCounted: the same, and one end of a stream socket comes with the byte. When
 // its other end is shut down, the supervisor writes a JSON controlReply to it, with
-// what the network has done since the connection began.
+// what the network has done since the connection began, and what went wrong on the host.
 //
 // kindControl: one JSON controlRequest, one JSON controlReply.
 const (
@@ -73,6 +73,8 @@ type controlReply struct {
 	Crash    *Crash                 `json:"crash,omitempty"`
 	Network  *runtime.NetworkReport `json:"network,omitempty"`
 	Forwards []forward.Rule         `json:"forwards,omitempty"`
+	// HostError is that of a kindCounted, beside its Network.
+	HostError string `json:"host_error,omitempty"`
 }
 
 func dialSocket(ctx context.Context, dir string, kind byte, files ...*os.File) (net.Conn, error) {

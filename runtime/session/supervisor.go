@@ -163,7 +163,7 @@ func (s *supervisor) serve(ctx context.Context, conn *net.UnixConn, scarce bool)
 	if passed != nil && (kind != kindCounted || scarce) {
 		passed.Close()
 	} else if passed != nil {
-		go s.tellTraffic(passed, s.vm.Network())
+		go s.tellMeanwhile(passed, s.vm.Network(), s.vm.Report())
 	}
 	switch {
 	case kind == kindControl:

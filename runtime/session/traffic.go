@@ -13,33 +13,42 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/socketpair"
 )
 
+// Meanwhile is what happened to a session while a command ran in it.
+type Meanwhile struct {
+	// Network is what the guest has done with it, all of its commands together; nil
+	// when it has none.
+	Network *runtime.NetworkReport
+	// HostError is what went wrong on the host, whether the command has noticed it or
+	// not; "" for nothing.
+	HostError string
+}
+
 // Counted returns the guest to run one command in, and a function, which must be
-// called, that says what the guest has done with its network since that began, all
-// of its commands together; nil when it has none.
+// called, that says what happened since that began.
 //
 // Beside the command's connection this takes none: one end of a pair of sockets
 // goes along with the first byte, see kindCounted.
-func (s *Session) Counted() (runtime.Guest, func(context.Context) (*runtime.NetworkReport, error), error) {
+func (s *Session) Counted() (runtime.Guest, func(context.Context) (Meanwhile, error), error) {
 	ours, theirs, err := socketpair.New(syscall.SOCK_STREAM)
 	if err != nil {
 		return runtime.Guest{}, nil, fmt.Errorf("making a socket: %w", err)
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, kindCounted, theirs) }
-	traffic := func(ctx context.Context) (*runtime.NetworkReport, error) {
+	meanwhile := func(ctx context.Context) (Meanwhile, error) {
 		theirs.Close() // the supervisor has its own by now, or there is none
 		if err := ours.CloseWrite(); err != nil {
 			ours.Close()
-			return nil, asking(ctx, s.dir, err)
+			return Meanwhile{}, asking(ctx, s.dir, err)
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, controlTimeout, s.silent("supervisor", controlTimeout))
 		defer cancel()
 		reply, err := reply(ctx, s.dir, ours)
 		if err != nil {
-			return nil, err
+			return Meanwhile{}, err
 		}
-		return reply.Network, nil
+		return Meanwhile{reply.Network, reply.HostError}, nil
 	}
-	return runtime.NewGuest(s.Info.Config, dial, s.explain), traffic, nil
+	return runtime.NewGuest(s.Info.Config, dial, s.explain), meanwhile, nil
 }
 
 // receiveKind reads the first byte of a client's connection and what socket came
@@ -66,10 +75,14 @@ func receiveKind(conn *net.UnixConn) (kind byte, passed *net.UnixConn, err error
 	return b[0], passed, err
 }
 
-// tellTraffic tells a client, when it asks, what the network has done since.
-func (s *supervisor) tellTraffic(conn *net.UnixConn, before *runtime.NetworkReport) {
+// tellMeanwhile tells a client, when it asks, what happened since it connected.
+func (s *supervisor) tellMeanwhile(conn *net.UnixConn, network *runtime.NetworkReport, hostError string) {
 	defer conn.Close()
 	_, _ = io.Copy(io.Discard, conn)
+	reply := controlReply{Network: s.vm.Network().Since(network)}
+	if report := s.vm.Report(); report != hostError {
+		reply.HostError = report
+	}
 	// A client that has gone needs no answer.
-	_ = json.NewEncoder(conn).Encode(controlReply{Network: s.vm.Network().Since(before)})
+	_ = json.NewEncoder(conn).Encode(reply)
 }

@@ -101,7 +101,7 @@ func (b *bench) list(t testing.TB, name string) (lines []string) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	first := map[uint64]string{}
+	first := map[files.ID]string{}
 	if err := files.Walk(root, ".", func(name string, i files.Info) error {
 		if name == "." {
 			return nil
@@ -123,7 +123,7 @@ func (b *bench) list(t testing.TB, name string) (lines []string) {
 				return err
 			}
 			line += fmt.Sprintf(" %q", content)
-			if f := first[i.ID]; i.ID != 0 && f != "" {
+			if f := first[i.ID]; i.ID != (files.ID{}) && f != "" {
 				line += " = " + f
 			} else {
 				first[i.ID] = name

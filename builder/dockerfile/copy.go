@@ -254,10 +254,10 @@ func (c *copying) digest() (string, error) {
 	err := e.Encode([]any{"copy 1", c.dest, c.owner, c.mode, c.link, c.parents})
 	for _, p := range c.picks {
 		err = errors.Join(err, e.Encode([]any{p.base, p.isDir, p.archive}))
-		links := map[uint64]int{}
+		links := map[files.ID]int{}
 		for n, f := range p.files {
 			same := -1
-			if id := f.info.ID; id != 0 {
+			if id := f.info.ID; id != (files.ID{}) {
 				if first, ok := links[id]; ok {
 					same = first
 				} else {
@@ -296,7 +296,7 @@ type placer struct {
 // linkKey tells files of several names apart. Each source is copied by itself.
 type linkKey struct {
 	pick *pick
-	id   uint64
+	id   files.ID
 }
 
 // place says which entries the layer of a COPY has.
@@ -392,7 +392,7 @@ func (p *placer) put(name string, k *pick, f *picked) error {
 	}
 	if f.info.Type() == files.TypeRegular {
 		e.from = f
-		if id := f.info.ID; id != 0 {
+		if id := f.info.ID; id != (files.ID{}) {
 			key := linkKey{k, id}
 			if first, ok := p.links[key]; ok {
 				e.link = first

@@ -327,7 +327,7 @@ func everyFile(t testing.TB, name string) (lines []string) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	first := map[uint64]string{}
+	first := map[files.ID]string{}
 	if err := files.Walk(root, ".", func(name string, i files.Info) error {
 		line := fmt.Sprintf("%s %o %d:%d %s %v", name, i.Mode, i.UID, i.GID, i.Target, i.Xattrs)
 		if i.Type() == files.TypeRegular {
@@ -342,7 +342,7 @@ func everyFile(t testing.TB, name string) (lines []string) {
 			}
 			line += fmt.Sprintf(" %d %.20q", len(content), content)
 		}
-		if i.ID != 0 {
+		if i.ID != (files.ID{}) {
 			if first[i.ID] == "" {
 				first[i.ID] = name
 			}

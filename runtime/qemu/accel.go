@@ -113,7 +113,7 @@ func guestOf(spec vm.Spec) any {
 func (d *Driver) probe(ctx context.Context, arch string, guest any, try func(context.Context, Accelerator) error) (Verdict, error) {
 	path := d.verdictPath(arch, guest)
 	var v Verdict
-	if b, err := statefile.Read(path, maxVerdict); err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" && (v.Until.IsZero() || time.Now().Before(v.Until)) {
+	if b, err := statefile.Read(path, maxVerdict); d.cacheDir != "" && err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" && (v.Until.IsZero() || time.Now().Before(v.Until)) {
 		return v, nil
 	}
 	v, err := d.judge(ctx, arch, probeTimeout, try)
@@ -121,6 +121,9 @@ func (d *Driver) probe(ctx context.Context, arch string, guest any, try func(con
 		return Verdict{}, err
 	}
 	v.TSC = measureTSC()
+	if d.cacheDir == "" {
+		return v, nil
+	}
 	b, err := json.Marshal(v)
 	if err == nil {
 		err = os.MkdirAll(d.cacheDir, 0o700)

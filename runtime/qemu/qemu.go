@@ -45,11 +45,7 @@ type Driver struct {
 // New makes a driver. It remembers what it finds out about the host in the
 // user's cache directory.
 func New(o Options) *Driver {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = os.TempDir()
-	}
-	return &Driver{cacheDir: filepath.Join(dir, "lumina"), options: o}
+	return &Driver{cacheDir: vm.CacheDir(), options: o}
 }
 
 var _ vm.Driver = (*Driver)(nil)

@@ -78,20 +78,21 @@ func Start(ctx context.Context, program string, args []string, policy confine.Po
 // Policy is what every supervisor may do: read the system, and change the state
 // directory. It starts the hypervisor of driver, which may do less.
 func Policy(program, home string, driver vm.Driver) (confine.Policy, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	cache = filepath.Join(cache, "lumina") // what drivers know of this host
-	if err := errors.Join(os.MkdirAll(home, 0o700), os.MkdirAll(cache, 0o700)); err != nil {
+	if err := os.MkdirAll(home, 0o700); err != nil {
 		return confine.Policy{}, err
 	}
 	p := confine.Policy{
 		Read: []string{program, "/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew",
 			"/etc", "/proc", "/sys", "/run", "/dev/urandom"},
-		Write:          []string{home, cache, "/dev/null", "/dev/kvm", "/dev/vhost-vsock"},
+		Write:          []string{home, "/dev/null", "/dev/kvm", "/dev/vhost-vsock"},
 		KeepPrivileges: true,
 		Network:        true,
+	}
+	if cache := vm.CacheDir(); cache != "" { // what drivers know of this host
+		if err := os.MkdirAll(cache, 0o700); err != nil {
+			return confine.Policy{}, err
+		}
+		p.Write = append(p.Write, cache)
 	}
 	if d, ok := driver.(vm.Installed); ok {
 		reads, writes := d.Installation()

@@ -21,11 +21,7 @@ import (
 // New makes a driver. It remembers what it finds out about the host in the user's
 // cache directory.
 func New() (vm.Driver, error) {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = os.TempDir()
-	}
-	return &Driver{framework: appleFramework{}, cacheDir: filepath.Join(dir, "lumina")}, nil
+	return &Driver{framework: appleFramework{}, cacheDir: vm.CacheDir()}, nil
 }
 
 // appleFramework is Virtualization.framework itself. Each method is a translation

@@ -25,6 +25,10 @@ const (
 	TypeFIFO    = 0o010000
 )
 
+// ID tells files apart: numbers of inodes are those of one file system, and more than
+// one can be mounted in a context.
+type ID struct{ Device, Inode uint64 }
+
 // Info describes a file.
 type Info struct {
 	Mode         uint32 // type and permissions, as st_mode
@@ -34,8 +38,9 @@ type Info struct {
 	Target       string // of a symbolic link
 	Major, Minor int64  // of a device
 	Xattrs       map[string]string
-	// ID is the same for the names of one file; 0 for a file of one name.
-	ID uint64
+	// ID is the same for the names of one file, and its zero value for a file of one
+	// name.
+	ID ID
 }
 
 // Type is the type part of Mode.

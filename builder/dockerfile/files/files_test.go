@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -156,7 +158,7 @@ func TestStatOfTheHost(t *testing.T) {
 	h := open(t, dir, "hidden")
 	file, err := h.Stat("file")
 	same, sameErr := h.Stat("same")
-	if err != nil || sameErr != nil || file.Mode != TypeRegular|0o4640 || file.UID != 0 || file.ID == 0 || file.ID != same.ID {
+	if err != nil || sameErr != nil || file.Mode != TypeRegular|0o4640 || file.UID != 0 || file.ID == (ID{}) || file.ID != same.ID {
 		t.Errorf("Stat() = %+v, %+v, %v", file, same, err)
 	}
 	if fifo, err := h.Stat("fifo"); err != nil || fifo.Type() != TypeFIFO {
@@ -212,5 +214,30 @@ func TestOddIgnoreFiles(t *testing.T) {
 		if lines, err := ReadIgnore(dir, ""); err == nil {
 			t.Errorf("%s: %d lines", name, len(lines))
 		}
+	}
+}
+
+// Files of two file systems are two, though they have the same number.
+func TestSameNumbersOnTwoFileSystems(t *testing.T) {
+	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
+		t.Skip("mounting takes root, and Linux")
+	}
+	dir := layOut(t, "a/", "b/")
+	for _, part := range []string{"a", "b"} {
+		at := filepath.Join(dir, part)
+		if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=64k", "lumina", at).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		t.Cleanup(func() { _ = exec.Command("umount", at).Run() })
+		if err := errors.Join(os.WriteFile(at+"/f", []byte(part), 0o600), os.Link(at+"/f", at+"/g")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := open(t, dir, "")
+	a, err := h.Stat("a/f")
+	b, errB := h.Stat("b/f")
+	same, errSame := h.Stat("b/g")
+	if err := errors.Join(err, errB, errSame); err != nil || a.ID.Inode != b.ID.Inode || a.ID == b.ID || b.ID != same.ID {
+		t.Errorf("%+v, %+v, %+v, %v", a, b, same, err)
 	}
 }

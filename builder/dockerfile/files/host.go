@@ -195,7 +195,7 @@ func (h *Host) describe(name string, info fs.FileInfo) (Info, error) {
 	case 0:
 		i.Mode |= TypeRegular
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
-			i.ID = uint64(st.Ino)
+			i.ID = ID{uint64(st.Dev), uint64(st.Ino)}
 		}
 	case fs.ModeDir:
 		i.Mode |= TypeDir

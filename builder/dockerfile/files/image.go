@@ -56,7 +56,7 @@ func (i *Image) Stat(name string) (Info, error) {
 	case t == 0:
 		d.Mode |= TypeRegular
 		if st.Nlink > 1 {
-			d.ID = uint64(st.Ino)
+			d.ID = ID{Inode: uint64(st.Ino)}
 		}
 	case t&fs.ModeDir != 0:
 		d.Mode |= TypeDir

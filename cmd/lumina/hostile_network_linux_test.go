@@ -84,7 +84,7 @@ func TestHostileNetwork(t *testing.T) {
 			go func() { usage <- watch(over, sessionPID(t, sid)) }()
 			reached := w.destinations(t)
 			begun := time.Now()
-			w.lumina(t, append([]string{"exec", sid, "nic"}, targets...)...).succeeded(t)
+			w.lumina(t, append([]string{"exec", sid, "--", "nic"}, targets...)...).succeeded(t)
 			t.Logf("%v", time.Since(begun).Round(time.Millisecond))
 			w.lumina(t, "exec", sid, "true").succeeded(t)
 			got := reached()

@@ -17,7 +17,7 @@ func newDesktopCommand(env *environment) *cobra.Command {
 		newDesktopRestartCommand(env), newDesktopResetCommand(env), newDesktopSetCommand(env), newDesktopRenameCommand(env), newDesktopCloneCommand(env),
 		newDesktopRmCommand(env), newDesktopRestoreCommand(env), newDesktopExecCommand(env),
 		newDesktopScreenshotCommand(env), newDesktopTypeCommand(env), newDesktopKeyCommand(env),
-		newDesktopClickCommand(env), newDesktopOpenCommand(env), newDesktopCatalogCommand(env), newDesktopInstallMacOSCommand(env))
+		newDesktopClickCommand(env), newDesktopOpenCommand(env), newDesktopCatalogCommand(env), newDesktopInstallMacOSCommand(env), newAppCommand(env))
 }
 
 func desktopStore(env *environment) (*desktop.Store, error) {

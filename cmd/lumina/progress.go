@@ -15,17 +15,21 @@ type progress struct {
 	mu   sync.Mutex
 	bars *mpb.Progress // nil: nothing is drawn
 	step map[string]*mpb.Bar
+	tell func(builder.Progress) // in their place; nil for nobody
 }
 
 func newProgress(env *environment) *progress {
-	p := &progress{step: map[string]*mpb.Bar{}}
-	if term.IsTerminal(int(env.stderr.Fd())) {
+	p := &progress{step: map[string]*mpb.Bar{}, tell: env.progress}
+	if p.tell == nil && term.IsTerminal(int(env.stderr.Fd())) {
 		p.bars = mpb.New(mpb.WithOutput(env.stderr), mpb.WithWidth(40))
 	}
 	return p
 }
 
 func (p *progress) update(u builder.Progress) {
+	if p.tell != nil {
+		p.tell(u)
+	}
 	if p.bars == nil {
 		return
 	}

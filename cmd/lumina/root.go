@@ -11,9 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/app"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
 	"github.com/abdul-abdi/lumina/runtime/desktop/viewer"
 	"github.com/abdul-abdi/lumina/runtime/printable"
@@ -47,6 +49,9 @@ type environment struct {
 	// that outlive this one.
 	session  func(context.Context, session.Options) (*session.Session, error)
 	template func(runtime.VMOptions) error
+	// progress is told how far the steps of a build are, in the place of bars; nil for
+	// those.
+	progress func(builder.Progress)
 }
 
 // openRuntime opens the state directory, with the driver.
@@ -115,7 +120,7 @@ const wholeBuild = "git clone https://github.com/abdul-abdi/lumina && cd lumina 
 // not: the guest, a kernel, or noVNC.
 func isNotBuilt(err error) bool {
 	var kernel *kernelconfig.ErrNotBuilt
-	return errors.Is(err, initramfs.ErrNotBuilt) || errors.Is(err, viewer.ErrNotBuilt) || errors.As(err, &kernel)
+	return errors.Is(err, initramfs.ErrNotBuilt) || errors.Is(err, viewer.ErrNotBuilt) || errors.Is(err, app.ErrNotBuilt) || errors.As(err, &kernel)
 }
 
 func codeOf(err error) int {
@@ -160,6 +165,7 @@ func subcommands() []subcommand {
 		{"volume", newVolumeCommand},
 		{"network", newNetworkCommand},
 		{"desktop", newDesktopCommand},
+		{"app", newAppCommand},
 		{superviseCommand, newSuperviseCommand},
 		{superviseDesktopCommand, newSuperviseDesktopCommand},
 		{templateCommand, newTemplateCommand},

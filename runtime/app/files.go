@@ -1,0 +1,172 @@
+package app
+
+import (
+	"archive/zip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/session"
+)
+
+// guestPath is the path in the guest that a request is about.
+func guestPath(r *http.Request) (string, error) {
+	p := r.URL.Query().Get("path")
+	if !path.IsAbs(p) || strings.ContainsRune(p, 0) {
+		return "", bad{fmt.Errorf("path %q in the guest: want a whole one, which begins with a slash", p)}
+	}
+	return p, nil
+}
+
+// spool makes a directory for a file on its way, below the state directory: its disk
+// has the room.
+func (s *server) spool() (dir string, remove func(), err error) {
+	parent := filepath.Join(s.Home, "cache", "app")
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return "", nil, err
+	}
+	if dir, err = os.MkdirTemp(parent, "copy-"); err != nil {
+		return "", nil, err
+	}
+	return dir, func() { os.RemoveAll(dir) }, nil
+}
+
+// upload writes the body of a request to a file of a session.
+func (s *server) upload(w http.ResponseWriter, r *http.Request) {
+	if err := s.copyIn(r); err != nil {
+		fail(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *server) copyIn(r *http.Request) error {
+	to, err := guestPath(r)
+	if err != nil {
+		return err
+	}
+	if strings.HasSuffix(to, "/") {
+		return bad{errors.New("want the path of a file, with its name")}
+	}
+	open, err := session.Open(s.Home, r.PathValue("sid"))
+	if err != nil {
+		return err
+	}
+	if err := runtime.CheckSpace(s.Home, max(s.DiskReserve, 0)+max(r.ContentLength, 1)); err != nil {
+		return err
+	}
+	dir, remove, err := s.spool()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	f, err := os.OpenFile(filepath.Join(dir, "file"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(f, r.Body)
+	if err == nil && r.ContentLength >= 0 && n != r.ContentLength {
+		err = io.ErrUnexpectedEOF
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("receiving %q: %w", path.Base(to), err)
+	}
+	_, err = open.CopyIn(r.Context(), f.Name(), to, runtime.CopyOptions{})
+	return err
+}
+
+// download sends a file of a session, or a directory as a zip archive.
+func (s *server) download(w http.ResponseWriter, r *http.Request) {
+	if err := s.copyOut(w, r); err != nil {
+		fail(w, err)
+	}
+}
+
+func (s *server) copyOut(w http.ResponseWriter, r *http.Request) error {
+	from, err := guestPath(r)
+	if err != nil {
+		return err
+	}
+	open, err := session.Open(s.Home, r.PathValue("sid"))
+	if err != nil {
+		return err
+	}
+	dir, remove, err := s.spool()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	local := filepath.Join(dir, "copy")
+	if _, err := open.CopyOut(r.Context(), from, local, runtime.CopyOptions{}); err != nil {
+		return err
+	}
+	// A link of the guest's leads nowhere on this host.
+	info, err := os.Lstat(local)
+	if err != nil {
+		return err
+	}
+	base := path.Base(from)
+	if base == "/" {
+		base = "root"
+	}
+	head := w.Header()
+	head.Set("Content-Type", "application/octet-stream")
+	switch {
+	case info.Mode().IsRegular():
+		f, err := os.Open(local)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": base}))
+		http.ServeContent(w, r, "", info.ModTime(), f)
+		return nil
+	case info.IsDir():
+		head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": base + ".zip"}))
+		_ = pack(r.Context(), w, local) // it has begun: a browser notices that it breaks off
+		return nil
+	}
+	return bad{fmt.Errorf("%q is neither a file nor a directory", from)}
+}
+
+// pack writes the files below a directory as a zip archive. Links and devices are left
+// out.
+func pack(ctx context.Context, w io.Writer, dir string) error {
+	z := zip.NewWriter(w)
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		rel, err := filepath.Rel(dir, name)
+		if err != nil {
+			return err
+		}
+		to, err := z.Create(filepath.ToSlash(rel))
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(to, f)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return z.Close()
+}

@@ -1,0 +1,33 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+)
+
+func (s *server) imageRoutes() {
+	s.mux.HandleFunc("GET /api/releases", answer(func(r *http.Request, _ none) (any, error) {
+		all, err := s.Releases(r.Context())
+		if all == nil {
+			all = []Release{}
+		}
+		return all, err
+	}))
+	s.mux.HandleFunc("POST /api/images/pull", answer(func(_ *http.Request, in struct {
+		Reference string `json:"reference"`
+		Release   bool   `json:"release"`
+	}) (any, error) {
+		ref := strings.TrimSpace(in.Reference)
+		if ref == "" || strings.ContainsAny(ref, " \t\n") {
+			return nil, bad{errors.New("want the reference of an image, such as debian:12")}
+		}
+		return s.jobs.start(s.ctx, &s.streams, "pull", ref, func(ctx context.Context, progress Progress) (string, error) {
+			return s.Pull(ctx, ref, in.Release, progress)
+		}), nil
+	}))
+	s.mux.HandleFunc("DELETE /api/images/{name}", answer(func(r *http.Request, _ none) (any, error) {
+		return nil, s.images.Remove(r.PathValue("name"))
+	}))
+}

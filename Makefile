@@ -9,6 +9,8 @@ ACTIONLINT  = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
 VIEWER      = runtime/desktop/viewer
 NOVNC       = $(VIEWER)/out/novnc/core/rfb.js
+PAGE        = runtime/app/page
+APP         = $(PAGE)/out/index.html
 NOTICES     = release/licences/out/THIRD_PARTY_NOTICES.md
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
@@ -65,6 +67,13 @@ $(NOVNC): $(wildcard $(VIEWER)/novnc/*)
 	$(VIEWER)/novnc/fetch.sh
 	touch $@
 
+# The page of lumina app: TypeScript, bundled with noVNC and xterm.js.
+app: $(APP) ## build the page of lumina app
+
+$(APP): $(wildcard $(PAGE)/src/* $(PAGE)/*.json $(PAGE)/build.sh $(PAGE)/index.html)
+	$(PAGE)/build.sh
+	touch $@
+
 build: bin/lumina ## build bin/lumina, with guests, kernels and noVNC in it
 
 # On a Mac the driver needs cgo, and the program to be signed with what
@@ -78,7 +87,7 @@ CGO      = 0
 CODESIGN = @:
 endif
 
-bin/lumina: $(GUEST) $(NOVNC) $(NOTICES) $(VIEWER)/page.html $(VIEWER)/page.js $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
+bin/lumina: $(GUEST) $(NOVNC) $(APP) $(NOTICES) $(VIEWER)/page.html $(VIEWER)/page.js $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
 	CGO_ENABLED=$(CGO) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/lumina
 	$(CODESIGN) $@
 
@@ -124,7 +133,8 @@ lint: ## gofmt, vet, staticcheck, errcheck, shellcheck, actionlint
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run $(ERRCHECK) -ignoretests -ignore '$(UNCHECKED)' ./...
-	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(VIEWER)/novnc/fetch.sh recipes/build.sh builder/compare.sh release/install.sh release/mac-check.sh release/deb.sh release/formula.sh .ci/run
+	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(VIEWER)/novnc/fetch.sh $(PAGE)/build.sh recipes/build.sh builder/compare.sh release/install.sh release/mac-check.sh release/deb.sh release/formula.sh .ci/run
+	$(PAGE)/build.sh --check
 	go run $(ACTIONLINT) .github/workflows/*.yml
 
 # The sources that only a Mac compiles, those with cgo against the real vz.
@@ -153,4 +163,4 @@ bench: build ## measure the figures of README.md on this machine
 	builder/compare.sh
 
 clean: ## remove what was built, but not the kernels
-	rm -rf bin initramfs/out/*.zst $(VIEWER)/out/novnc
+	rm -rf bin initramfs/out/*.zst $(VIEWER)/out/novnc $(PAGE)/node_modules $(PAGE)/out/*.* $(PAGE)/out/licences

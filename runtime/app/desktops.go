@@ -42,15 +42,16 @@ type Wish struct {
 	DiskSize int64               `json:"disk_bytes"`
 	Network  runtime.NetworkMode `json:"network"`
 	Drivers  string              `json:"drivers,omitempty"` // an ISO
-	Secure   bool                `json:"secure_boot,omitempty"`
-	TPM      bool                `json:"tpm,omitempty"`
-	Force    bool                `json:"force,omitempty"`
+	// Secure and TPM are for Secure Boot and a TPM 2.0; without them, as the system asks.
+	Secure *bool `json:"secure_boot,omitempty"`
+	TPM    *bool `json:"tpm,omitempty"`
+	Force  bool  `json:"force,omitempty"`
 }
 
 // request is what a wish asks for, as far as that is known before anything is fetched.
 func (w *Wish) request(host Host) (*desktop.Request, error) {
 	r := &desktop.Request{Manifest: desktop.Manifest{Name: w.Name, Architecture: w.Arch, CPUs: w.CPUs, Memory: w.Memory, DiskSize: w.DiskSize, Network: w.Network,
-		Drivers: w.Drivers, SecureBoot: w.Secure, TPM: w.TPM}, SHA256: w.SHA256, Force: w.Force}
+		Drivers: w.Drivers}, WithTPM: w.TPM, WithSecureBoot: w.Secure, SHA256: w.SHA256, Force: w.Force}
 	if err := desktop.CheckName(w.Name); err != nil {
 		return nil, bad{err}
 	}
@@ -128,6 +129,9 @@ func (s *server) create(ctx context.Context, r *desktop.Request, progress Progre
 		return "", err
 	}
 	if err := runtime.CheckSpace(s.Home, s.DiskReserve); err != nil {
+		return "", err
+	}
+	if err := r.Secure(s.Driver); err != nil {
 		return "", err
 	}
 	progress("create", 0, 0)

@@ -1,0 +1,26 @@
+#!/bin/sh
+# build.sh: make the app's page in ./out: its TypeScript, with noVNC and xterm.js in the
+# versions and with the digests of package-lock.json. With --check it is only looked at.
+set -eu
+cd "$(dirname "$0")"
+
+if ! command -v npm >/dev/null; then
+	echo "app: npm is missing: run ./setup.sh, or install Node.js; only 'lumina app' and 'lumina desktop open' need it" >&2
+	exit 1
+fi
+if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+	npm ci --no-audit --no-fund --loglevel=error >&2
+	touch node_modules/.package-lock.json
+fi
+if [ "${1:-}" = --check ]; then
+	exec node_modules/.bin/tsc --noEmit -p .
+fi
+rm -f out/*.js
+# esbuild's program is in a package of its own: its installation runs no script.
+node_modules/.bin/esbuild src/main.ts --bundle --splitting --format=esm --target=es2022 --minify --legal-comments=none \
+	--outdir=out --chunk-names='[name]-[hash]' --log-level=warning
+cp index.html out/index.html
+mkdir -p out/licences
+for package in @novnc/novnc @xterm/xterm @xterm/addon-fit @xterm/addon-web-links; do
+	cat node_modules/$package/LICENSE* > "out/licences/$(echo "$package" | tr '/@' '-_').txt"
+done

@@ -1,0 +1,134 @@
+import { h, type Child } from './dom';
+import { base, post, socket, type Boot, type Desktop } from './api';
+import { state, redraw } from './store';
+import { ago, plain, size } from './format';
+import { icon } from './icons';
+import { act, dialog, failed, menu, toast } from './dialogs';
+import { crashed, desktopCommands, diagnostics } from './library';
+import type { Screen } from './screen';
+
+const view = { id: '', screen: null as Screen | null, connected: false, captured: false, fit: true, lit: 0, log: false, serial: '', began: 0 };
+
+const phaseNames: Record<string, string> = { parts: 'Disk, ISO, network', machine: 'Machine', firmware: 'Firmware', loader: 'Boot loader', kernel: 'Kernel', system: 'System', login: 'Login' };
+
+// waterfall draws the phases of a boot as bars over time.
+function waterfall(boot: Boot, running: boolean): Child {
+  const marks = [{ name: 'begin', at_ms: 0 }, ...boot.phases];
+  const end = boot.ended ? Date.parse(boot.ended) - Date.parse(boot.began) : running ? Math.max(Date.now() - Date.parse(boot.began), marks[marks.length - 1]!.at_ms + 1) : marks[marks.length - 1]!.at_ms + 1;
+  const rows = boot.phases.map((p, i) => ({ name: phaseNames[p.name] ?? p.name, from: p.name === 'parts' || p.name === 'machine' ? marks[i]!.at_ms : p.at_ms, to: p.name === 'parts' || p.name === 'machine' ? p.at_ms : boot.phases[i + 1]?.at_ms ?? end }));
+  const total = Math.max(1, end);
+  return h('div', { class: 'waterfall', role: 'table', 'aria-label': 'Phases of the boot' }, rows.map((r) => h('div', { role: 'row' }, h('span', { role: 'cell' }, r.name), h('span', { role: 'cell', class: 'track' }, h('i', { style: `left:${(100 * r.from) / total}%;width:${Math.max(0.6, (100 * (r.to - r.from)) / total)}%` })), h('span', { role: 'cell', class: 'num' }, r.to - r.from < 1000 ? Math.round(r.to - r.from) + ' ms' : ((r.to - r.from) / 1000).toFixed(1) + ' s'))));
+}
+
+// mountScreen shows the screen as long as the desktop runs, and again when the connection
+// breaks.
+function mountScreen(d: Desktop) {
+  return (el: HTMLElement) => {
+    let over = false, timer = 0;
+    view.lit = 0;
+    const connect = async () => {
+      const { show } = await import('./screen');
+      if (over) return;
+      el.replaceChildren();
+      view.screen = show(el, `ws://${location.host}${base}api/desktops/${d.id}/screen`, {
+        connected: (on) => {
+          view.connected = on;
+          if (on) { view.screen?.fit(view.fit); view.screen?.focus(); }
+          else if (!over) timer = window.setTimeout(() => { if (!over && state.desktops.find((x) => x.id === d.id)?.running) connect().catch(failed); }, 700);
+          redraw();
+        },
+        captured: (on) => { view.captured = on; redraw(); },
+        copied: (text) => { navigator.clipboard.writeText(text).catch(() => {}); },
+      });
+    };
+    connect().catch(failed);
+    const look = setInterval(() => {
+      if (!view.lit && view.screen?.lit()) { view.lit = Date.now(); redraw(); }
+      else if (!view.lit) redraw(); // the waterfall grows
+    }, 500);
+    return () => { over = true; clearTimeout(timer); clearInterval(look); view.screen?.close(); view.screen = null; view.connected = view.captured = false; };
+  };
+}
+
+const maxTail = 200_000;
+function mountSerial(id: string) {
+  return (el: HTMLElement) => {
+    let ws: WebSocket, over = false, raw = '';
+    const decode = new TextDecoder();
+    const connect = () => {
+      raw = '';
+      ws = socket(`desktops/${id}/serial`);
+      ws.onmessage = (e) => {
+        const end = el.scrollHeight - el.scrollTop - el.clientHeight < 40;
+        raw = (raw + decode.decode(e.data, { stream: true })).slice(-maxTail);
+        el.textContent = plain(raw);
+        if (end) el.scrollTop = el.scrollHeight;
+      };
+      ws.onclose = () => { if (!over) setTimeout(() => !over && connect(), 1000); };
+    };
+    connect();
+    return () => { over = true; ws.close(); };
+  };
+}
+const serialLog = (d: Desktop): Child => h('pre', { key: 'serial', class: 'serial', tabindex: '0', role: 'log', 'aria-label': 'Serial port', mount: mountSerial(d.id) });
+
+const chords = [['Ctrl+Alt+Del', 'ctrl+alt+delete'], ['Ctrl+Alt+F1', 'ctrl+alt+f1'], ['Ctrl+Alt+F2', 'ctrl+alt+f2'], ['Ctrl+Alt+F3', 'ctrl+alt+f3'], ['Alt+Tab', 'alt+tab'], ['Alt+F4', 'alt+f4'], ['Super', 'super'], ['Super+R', 'super+r'], ['Ctrl+Esc', 'ctrl+esc'], ['Print', 'print']] as const;
+
+function paste(d: Desktop) {
+  let text = '';
+  dialog('Type a text', (close) => h('form', { onsubmit: (e: Event) => { e.preventDefault(); close(); view.screen?.focus(); post(`desktops/${d.id}/type`, { text }).catch(failed); } },
+    h('label', null, 'It is typed key by key, as on an American keyboard.', h('textarea', { rows: 6, autofocus: true, oninput: (e: any) => (text = e.target.value), mount: (el) => { navigator.clipboard?.readText?.().then((t) => { if (!text) { text = t; (el as HTMLTextAreaElement).value = t; } }, () => {}); } })),
+    h('div', { class: 'row end' }, h('button', { type: 'button', onclick: close }, 'Cancel'), h('button', { class: 'primary' }, 'Type it'))));
+}
+
+function screenshot(d: Desktop) {
+  const a = document.createElement('a');
+  a.href = `${base}api/desktops/${d.id}/picture`;
+  a.download = `${d.name}-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.png`;
+  a.click();
+  toast('Screenshot saved');
+}
+
+function fullScreen() {
+  const el = document.querySelector('.desktop')!;
+  if (document.fullscreenElement) document.exitFullscreen();
+  else el.requestFullscreen().then(() => { (navigator as any).keyboard?.lock?.(); view.screen?.focus(); }, failed);
+}
+
+export function desktopView(id: string): Child {
+  const d = state.desktops.find((x) => x.id === id || x.name === id);
+  if (!d) return h('main', { class: 'wizard', key: 'gone' }, h('header', null, h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')), h('h1', null, 'No such desktop')), h('p', { class: 'muted' }, 'It was deleted, or has not been made yet.'));
+  if (view.id !== d.id) Object.assign(view, { id: d.id, lit: 0, log: false });
+  const tool = (name: string, label: string, run: (e: any) => void, text = '') => h('button', { class: 'ghost', title: label, 'aria-label': label, onclick: run }, icon(name), text ? h('span', { class: 'wide-only' }, text) : null);
+  const dark = d.running && !view.lit;
+  const status = d.running ? (view.connected ? (dark ? 'starting' : 'running') : 'connecting') : crashed(d) ? 'crashed' : 'off';
+  return h('main', { class: 'desktop', key: 'desktop' + d.id },
+    h('header', { class: 'bar' },
+      h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')),
+      h('h1', null, d.name), h('span', { class: 'state' }, h('span', { class: 'dot' + (d.running ? ' on' : crashed(d) ? ' bad' : ''), 'aria-hidden': 'true' }), status),
+      h('span', { class: 'grow' }),
+      d.running ? [
+        h('button', { class: 'ghost', onclick: () => { view.screen?.ctrlAltDel(); view.screen?.focus(); } }, h('span', { class: 'wide-only' }, 'Ctrl+Alt+Del'), h('span', { class: 'narrow-only', 'aria-hidden': 'true' }, 'C-A-D')),
+        tool('keys', 'Press keys', (e) => menu(e.currentTarget, chords.map(([name, keys]) => ({ name, run: act(async () => { await post(`desktops/${d.id}/keys`, { keys: [keys] }); view.screen?.focus(); }) })))),
+        tool('paste', 'Type a text', () => paste(d)), tool('camera', 'Save a screenshot', () => screenshot(d)),
+        tool('log', 'Boot and serial port', () => { view.log = !view.log; redraw(); }),
+        tool('fit', view.fit ? 'Show pixel by pixel' : 'Fit into the window', () => { view.fit = !view.fit; view.screen?.fit(view.fit); redraw(); }, view.fit ? '1:1' : 'Fit'),
+        tool('full', 'Full screen', fullScreen),
+        h('button', { class: 'ghost', title: 'Power', 'aria-label': 'Power', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d).slice(1)) }, icon('power')),
+      ] : h('button', { class: 'ghost', 'aria-label': 'More', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d).slice(1)) }, icon('more')),
+    ),
+    d.running ? h('div', { class: 'stage', key: 'stage' },
+      h('div', { id: 'screen', class: view.fit ? 'fit' : 'exact', key: 'screen' + d.id + (d.boot?.began ?? ''), mount: mountScreen(d) }),
+      view.captured ? h('div', { class: 'pill', role: 'status' }, 'Keys go to the desktop · ', h('kbd', null, 'Ctrl+Alt'), ' frees them') : null,
+      dark || view.log ? h('aside', { class: 'boot', key: 'boot', 'aria-label': 'Boot' }, h('div', { class: 'row' }, h('b', null, dark ? 'Its screen is dark yet' : 'Boot'), h('span', { class: 'grow' }), h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics')), d.boot ? waterfall(d.boot, d.running && dark) : null, serialLog(d)) : null,
+    ) : h('div', { class: 'off', key: 'off' },
+      h('div', { class: 'still' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?v=${d.picture}`, alt: 'Its last screen' }) : h('span', null, d.last_booted ? 'no picture was kept' : 'not started yet')),
+      h('div', { class: 'panel' },
+        crashed(d) ? h('div', { class: 'wrong box', role: 'alert' }, h('b', null, 'It has crashed '), ago(d.boot?.ended), h('p', null, d.boot?.error)) : null,
+        h('div', { class: 'row' }, h('button', { class: 'primary', id: 'start', onclick: act(() => post(`desktops/${d.id}/boot`)) }, icon('play'), crashed(d) ? 'Try again' : 'Start'), crashed(d) ? h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics') : null),
+        h('dl', { class: 'facts' }, fact('System', d.variant + ', ' + d.arch), fact('Size', `${d.cpus} CPUs, ${size(d.memory_bytes)} of memory`), fact('Disk', `${size(d.used_bytes)} of ${size(d.disk_bytes)}`), d.iso ? fact('ISO', d.iso) : null, fact('Network', d.network), d.tpm || d.secure_boot ? fact('Has', [d.secure_boot && 'Secure Boot', d.tpm && 'TPM 2.0'].filter(Boolean).join(', ')) : null, fact('Last used', ago(d.last_booted)), fact('Files', d.path)),
+        d.boot?.phases.length ? [h('h2', null, 'Its last boot'), waterfall(d.boot, false), h('h2', null, 'Serial port'), serialLog(d)] : null)),
+  );
+}
+const fact = (k: string, v: string): Child => [h('dt', null, k), h('dd', null, v)];
+

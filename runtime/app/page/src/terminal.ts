@@ -1,0 +1,55 @@
+// A terminal: xterm.js, loaded when one is shown.
+import { Terminal } from '@xterm/xterm';
+import { FitAddon } from '@xterm/addon-fit';
+import { WebLinksAddon } from '@xterm/addon-web-links';
+import { socket } from './api';
+
+export interface Shown { close(): void; focus(): void }
+
+// After how many bytes the app is told what was taken: it sends no more than 512 KB that
+// were not, so that a flood of output neither freezes the page nor is lost.
+const tellAfter = 64 << 10;
+
+export function show(el: HTMLElement, id: string, ended: (how: string) => void): Shown {
+  const css = getComputedStyle(document.documentElement);
+  const color = (name: string) => css.getPropertyValue(name).trim();
+  const term = new Terminal({ fontFamily: 'ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", Consolas, monospace', fontSize: 13, scrollback: 10000, cursorBlink: true, screenReaderMode: false, theme: { background: color('--term'), foreground: color('--term-ink'), cursor: color('--lamp') } });
+  const fit = new FitAddon();
+  term.loadAddon(fit);
+  term.loadAddon(new WebLinksAddon((_e, uri) => window.open(uri, '_blank', 'noopener,noreferrer')));
+  term.open(el);
+  let ws: WebSocket, over = false, taken = 0, told = 0;
+  const say = (v: unknown) => { if (ws.readyState === WebSocket.OPEN) ws.send(JSON.stringify(v)); };
+  const resize = () => { if (el.offsetWidth > 40) { fit.fit(); say({ rows: term.rows, columns: term.cols }); } };
+  const connect = () => {
+    ws = socket(`terminals/${id}?from=${taken}`);
+    ws.onopen = resize;
+    ws.onmessage = (e) => {
+      if (typeof e.data === 'string') {
+        const v = JSON.parse(e.data);
+        if (v.exit !== undefined) { over = true; ended(v.exit); }
+        if (v.from !== undefined) { if (v.from !== taken) term.reset(); taken = told = v.from; }
+        return;
+      }
+      const b = new Uint8Array(e.data), on = ws;
+      term.write(b, () => {
+        if (on !== ws) return;
+        taken += b.length;
+        if (taken - told >= tellAfter) { told = taken; say({ taken }); }
+      });
+    };
+    ws.onclose = () => { if (!over) setTimeout(() => !over && connect(), 500); };
+  };
+  connect();
+  const encode = new TextEncoder();
+  term.onData((s) => { if (ws.readyState === WebSocket.OPEN) ws.send(encode.encode(s)); });
+  term.onBinary((s) => { if (ws.readyState === WebSocket.OPEN) ws.send(Uint8Array.from(s, (c) => c.charCodeAt(0))); });
+  term.attachCustomKeyEventHandler((e) => {
+    if (e.type === 'keydown' && e.ctrlKey && e.shiftKey && e.code === 'KeyC' && term.hasSelection()) { navigator.clipboard.writeText(term.getSelection()).catch(() => {}); e.preventDefault(); return false; }
+    return !(e.ctrlKey && e.shiftKey && e.code === 'KeyV'); // the browser pastes
+  });
+  const watch = new ResizeObserver(resize);
+  watch.observe(el);
+  term.focus();
+  return { close: () => { over = true; watch.disconnect(); ws.close(); term.dispose(); }, focus: () => term.focus() };
+}

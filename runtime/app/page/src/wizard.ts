@@ -1,0 +1,153 @@
+import { h, type Child } from './dom';
+import { get, post, put, remove, type Job, type Listing, type Medium, type System } from './api';
+import { state, go, redraw, route } from './store';
+import { size } from './format';
+import { icon } from './icons';
+import { act, dialog, failed } from './dialogs';
+import { atHand, bar, jobText, lookForMedia, mediaTiles } from './library';
+
+let systems: System[] | null = null;
+const form = { of: '', name: '', touched: false, cpus: 2, memory: 4, disk: 64, network: 'nat', allow: '', checked: null as Medium | null, wrong: '', busy: false };
+const GB = 2 ** 30;
+
+export function load() {
+  lookForMedia();
+  get<System[]>('systems').then((all) => { systems = all; redraw(); }, failed);
+}
+
+// choose fills the form for what the address says: a file or a system.
+function choose(file: string | null, system: string | null) {
+  const of = file ? 'f' + file : 's' + (system ?? '');
+  if (form.of === of) return;
+  form.of = of;
+  form.wrong = '';
+  form.checked = file ? atHand()?.find((m) => m.file === file) ?? null : null;
+  const sys = systems?.find((s) => s.id === (system ?? form.checked?.system));
+  const most = Math.max(1, Math.floor(state.host.memory_bytes / GB / 2));
+  form.cpus = Math.max(1, Math.min(2, state.host.cpus));
+  form.memory = Math.min(sys?.memoryBytes ? sys.memoryBytes / GB : 4, Math.max(most, sys?.memoryBytes ? sys.memoryBytes / GB : 1));
+  form.disk = (sys?.diskBytes ?? 64 * GB) / GB;
+  if (!form.touched) form.name = free(form.checked?.suggested ?? sys?.osVariant ?? (file ? 'desktop' : ''));
+  if (file && !form.checked) check(file);
+}
+function check(file: string) {
+  post<Medium>('media/check', { file }).then((m) => {
+    if (form.of !== 'f' + file) return;
+    form.checked = m;
+    if (!form.touched) form.name = free(m.suggested);
+    redraw();
+  }, failed);
+}
+// free is a name that no desktop has.
+function free(name: string): string {
+  const taken = new Set(state.desktops.map((d) => d.name));
+  let n = name;
+  for (let i = 2; n && taken.has(n); i++) n = name + '-' + i;
+  return n;
+}
+
+async function create() {
+  const { query } = route();
+  form.busy = true;
+  form.wrong = '';
+  redraw();
+  try {
+    const job = await post<Job>('desktops', { name: form.name, file: query.get('file') ?? '', system: query.get('system') ?? '', cpus: form.cpus, memory_bytes: Math.round(form.memory * GB), disk_bytes: form.checked?.kind === 'disk' ? 0 : Math.round(form.disk * GB), network: form.network === 'allow' ? 'allow=' + form.allow : form.network });
+    form.of = '';
+    form.touched = false;
+    go('job/' + job.id);
+  } catch (e) { form.wrong = (e as Error).message; }
+  form.busy = false;
+  redraw();
+}
+
+export function wizard(): Child {
+  const { query } = route();
+  const file = query.get('file'), system = query.get('system');
+  const chosen = !!(file || system);
+  if (chosen && systems && atHand()) choose(file, system);
+  const m = form.checked, sys = systems?.find((s) => s.id === (system ?? m?.system));
+  const here = state.host.arch;
+  const reason = form.wrong || m?.reason || state.host.no_desktops || '';
+  const page = sys && system && !sys.url.endsWith('.iso');
+  return h('main', { class: 'wizard', key: 'wizard' },
+    h('header', null, h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')), h('h1', null, 'New desktop')),
+    h('div', { class: 'two' },
+      h('div', null,
+        h('h2', null, 'A file of mine'),
+        h('div', { class: 'tiles' }, mediaTiles(file), file && !(atHand() ?? []).some((x) => x.file === file) ? h('a', { class: 'tile', 'aria-current': 'true', href: location.hash, title: file }, h('span', { class: 'glyph' }, icon('disc')), h('span', { class: 'grow' }, h('b', null, file.split('/').pop()), h('small', null, m ? size(m.size_bytes) : ''))) : null,
+          h('button', { class: 'tile quiet', onclick: () => browse('') }, h('span', { class: 'glyph' }, icon('folder')), h('span', { class: 'grow' }, h('b', null, 'Choose a file…'), h('small', null, 'or drop one anywhere on this page')))),
+        h('h2', null, 'The catalogue'),
+        h('div', { class: 'tiles' }, (systems ?? []).map((s) => h('a', { key: s.id, class: 'tile' + (s.architecture !== here ? ' dim' : ''), href: '#/new?system=' + s.id, 'aria-current': system === s.id ? 'true' : null },
+          h('span', { class: 'glyph letter ' + s.osVariant.split('-')[0] }, s.name[0]), h('span', { class: 'grow' }, h('b', null, s.name), h('small', null, s.architecture, s.architecture !== here ? ' · emulated here, slow' : '', s.url.endsWith('.iso') ? ' · is downloaded' : ' · by its vendor’s page')))))),
+      h('form', { class: 'panel', 'aria-label': 'The new desktop', onsubmit: (e: Event) => { e.preventDefault(); create(); } },
+        chosen ? [
+          h('p', { class: 'what' }, icon('disc'), h('b', null, m?.name ?? sys?.name ?? ''), h('span', { class: 'muted' }, m?.arch ?? sys?.architecture ?? '')),
+          reason ? h('p', { class: 'wrong box', role: 'alert' }, reason) : null,
+          page ? h('p', { class: 'box' }, 'Its vendor has the ISO behind a page: ', h('a', { href: sys.url, target: '_blank', rel: 'noreferrer' }, sys.url), '. Download it there, then choose the file here.') : null,
+          h('label', null, 'Name', h('input', { type: 'text', value: form.name, required: true, autocomplete: 'off', spellcheck: 'false', oninput: (e: any) => { form.name = e.target.value; form.touched = true; redraw(); } })),
+          slider('CPUs', 'cpus', 1, Math.max(state.host.cpus, 1), 1, (v) => `${v} of ${state.host.cpus}`),
+          slider('Memory', 'memory', 0.5, Math.max(1, Math.floor(state.host.memory_bytes / GB)), 0.5, (v) => `${v} GB of ${Math.round(state.host.memory_bytes / GB)} GB`, sys?.memoryBytes ? sys.memoryBytes / GB : 0),
+          m?.kind === 'disk' ? h('p', { class: 'muted' }, 'Its disk is a copy of this one.') : slider('Disk', 'disk', 8, 512, 8, (v) => `up to ${v} GB; ${size(state.host.free_bytes)} are free`, sys?.diskBytes ? sys.diskBytes / GB : 0),
+          h('fieldset', null, h('legend', null, 'Network'), [['nat', 'the internet'], ['none', 'nothing'], ['allow', 'only …']].map(([v, t]) => h('label', { class: 'radio' }, h('input', { type: 'radio', name: 'network', value: v, checked: form.network === v, onchange: () => { form.network = v!; redraw(); } }), t)),
+            form.network === 'allow' ? h('input', { type: 'text', 'aria-label': 'What it may reach', placeholder: 'example.org:443,*.debian.org', value: form.allow, oninput: (e: any) => (form.allow = e.target.value) }) : null),
+          h('div', { class: 'row end' }, h('button', { id: 'create', key: form.of, class: 'primary', disabled: form.busy || !!m?.reason || !!page || !!state.host.no_desktops || !form.name}, form.busy ? 'Looking at it …' : system ? 'Download and start' : 'Create and start')),
+        ] : h('p', { class: 'muted' }, 'Choose what it is made of.'))));
+}
+
+function slider(label: string, key: 'cpus' | 'memory' | 'disk', min: number, max: number, step: number, text: (v: number) => string, least = 0): Child {
+  const v = form[key];
+  return h('label', { class: 'slider' }, h('span', null, label, h('output', null, text(v))), h('input', { type: 'range', min, max: Math.max(max, v), step, value: v, oninput: (e: any) => { form[key] = Number(e.target.value); redraw(); } }),
+    least && v < least ? h('small', { class: 'wrong' }, `less than the ${least} GB that it wants`) : null);
+}
+
+function browse(dir: string) {
+  dialog('Choose a file', (close) => h('div', { class: 'browse', mount: (el) => {
+    const show = async (at: string) => {
+      let l: Listing;
+      try { l = await get<Listing>('files?dir=' + encodeURIComponent(at)); } catch (e) { failed(e); return; }
+      el.replaceChildren();
+      const path = Object.assign(document.createElement('input'), { type: 'text', value: l.dir + (l.dir === '/' ? '' : '/') });
+      path.setAttribute('aria-label', 'Path');
+      const take = (file: string) => { close(); go('new?file=' + encodeURIComponent(file)); };
+      path.onkeydown = (e) => { if (e.key === 'Enter') { if (/\.(iso|qcow2|raw|img)$/i.test(path.value)) take(path.value); else show(path.value); } };
+      el.append(path);
+      const row = (name: string, note: string, run: () => void) => {
+        const b = document.createElement('button');
+        b.className = 'option';
+        b.append(Object.assign(document.createElement('span'), { textContent: name }), Object.assign(document.createElement('span'), { className: 'muted', textContent: note }));
+        b.onclick = run;
+        el.append(b);
+      };
+      if (l.parent) row('..', '', () => show(l.parent!));
+      for (const f of l.files) row(f.name + (f.dir ? '/' : ''), f.dir ? '' : size(f.size_bytes ?? 0), () => (f.dir ? show : take)(l.dir.replace(/\/$/, '') + '/' + f.name));
+      if (!l.files.length) el.append(Object.assign(document.createElement('p'), { className: 'muted', textContent: 'No ISO or disk image here.' }));
+      path.focus();
+    };
+    show(dir);
+  } }));
+}
+
+// dropped takes a file that was dropped on the page: one that is at hand by its path,
+// another one is copied.
+export async function dropped(file: File) {
+  try {
+    if (!/\.(iso|qcow2|raw|img)$/i.test(file.name)) throw new Error(`${file.name} is no ISO or disk image (.iso, .qcow2, .raw, .img).`);
+    const head = await crypto.subtle.digest('SHA-256', await file.slice(0, 1 << 20).arrayBuffer());
+    const hex = [...new Uint8Array(head)].map((b) => b.toString(16).padStart(2, '0')).join('');
+    let m = await post<Medium>('media/find', { name: file.name, size_bytes: file.size, head_sha256: hex });
+    if (!m.file) m = await put<Medium>('media/' + encodeURIComponent(file.name), file);
+    await lookForMedia();
+    go('new?file=' + encodeURIComponent(m.file));
+  } catch (e) { failed(e); }
+}
+
+export function jobView(id: string): Child {
+  const j = state.jobs.find((x) => x.id === id);
+  if (j?.state === 'done' && j.result) {
+    location.replace('#/desktop/' + j.result);
+    return null;
+  }
+  return h('main', { class: 'wizard', key: 'job' }, h('header', null, h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')), h('h1', null, j?.subject ?? 'Nothing under way')),
+    j ? h('div', { class: 'panel wide' }, j.state === 'running' ? bar(j) : null, h('p', { class: j.state === 'failed' ? 'wrong box' : '', role: 'status' }, jobText(j)), h('div', { class: 'row end' }, j.state === 'running' ? h('button', { onclick: act(async () => { await remove('jobs/' + j.id); go('library'); }) }, 'Cancel') : null, j.state === 'failed' ? h('a', { class: 'button primary', href: '#/new' }, 'Try again') : null)) : h('p', { class: 'muted' }, 'It was finished, or the app that did it has ended.'));
+}

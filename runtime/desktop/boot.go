@@ -56,7 +56,7 @@ var marks = []struct {
 }{
 	{PhaseLoader, []string{"BdsDxe: starting Boot", "GNU GRUB", "Booting `", "Loading Linux", "ISOLINUX"}},
 	{PhaseKernel, []string{"Linux version ", "EFI stub: ", "Decompressing Linux"}},
-	{PhaseSystem, []string{"Run /init as init process", "Run /sbin/init as init process", "systemd[1]:", "Welcome to "}},
+	{PhaseSystem, []string{"Run /init as init process", "Run /sbin/init as init process", "systemd[1]:"}},
 	{PhaseLogin, []string{" login: "}},
 }
 

@@ -23,5 +23,5 @@ export const quote = (s: string) => (/^[\w%+,\-./:=@]+$/.test(s) ? s : "'" + s.r
 // plain is a guest's text without what is no text: escape sequences, controls, and what
 // turns the direction of writing.
 export const plain = (s: string) =>
-  s.replace(/\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b./g, '').replace(/\r\n?/g, '\n')
+  s.replace(/\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b./g, '').replace(/\r\n?/g, '\n')
     .replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '').replace(/\n{3,}/g, '\n\n');

@@ -195,9 +195,9 @@ func (m *inMemory) started(args ...string) string {
 // await fails when something does not come true.
 func await(t *testing.T, what string, true func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !true(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !true(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not so after 10 s", what)
+			t.Fatalf("%s: not so after a minute", what)
 		}
 	}
 }

@@ -226,6 +226,7 @@ func TestInMemorySessionLosesItsVM(t *testing.T) {
 		if r := m.lumina("exec", sid, "true"); r.code != exitFailure || r.Error != "connection_failed" {
 			t.Errorf("exec afterwards: %d, %s%s", r.code, r.stdout, r.stderr)
 		}
+		m.supervisors.Wait()
 	})
 }
 

@@ -376,8 +376,8 @@ func (s *Session) explain(err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*explainTimeout)
 	defer cancel()
 	reply, askErr := control(ctx, s.dir, controlRequest{Op: opWhy})
-	if askErr != nil && !alive(s.dir) {
-		// It has ended between the two.
+	if askErr != nil {
+		// It has ended between the two, or is about to.
 		if c := new(Crash); readJSON(s.dir, endFile, c) == nil {
 			reply, askErr = &controlReply{Crash: c}, nil
 		}

@@ -21,9 +21,6 @@ func (host) limits() (cpus int, memory int64) { return 10, 32 << 30 }
 func (h host) signature() (string, error)     { return h.signed, h.signErr }
 func (h host) rosetta() error                 { return h.ros }
 
-const signedText = "Executable=/usr/local/bin/lumina\nSignature=adhoc\n<dict><key>com.apple.security.network.server</key><false/>" +
-	"<key>com.apple.security.virtualization</key><true/></dict>"
-
 func TestCheck(t *testing.T) {
 	good := host{version: "15.5", signed: signedText}
 	for _, tt := range []struct {

@@ -45,7 +45,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	store := image.NewStore(filepath.Join(t.TempDir(), "images"))
-	b := &bench{sim: &simulation{t: t, hold: 300 * time.Millisecond}}
+	b := &bench{sim: &simulation{log: t.Logf, hold: 300 * time.Millisecond}}
 	b.driver = &Driver{framework: b.sim, cacheDir: t.TempDir()}
 	if _, err := builder.Create(t.Context(), builder.Options{
 		Name: "debian", Reference: "oci:" + layout + ":latest", Store: store, CacheDir: t.TempDir(), Kernel: macKernel, Initramfs: initramfs.Read,

@@ -234,9 +234,33 @@ func (m *machine) greet(conn net.Conn) error {
 		return err
 	}
 	_ = conn.SetDeadline(time.Time{})
-	m.agent = mux.Client(conn)
-	m.once.Do(func() { close(m.ready) })
+	m.attach(mux.Client(conn))
 	return nil
+}
+
+// agentGrace is how long a machine whose agent has gone gets to end by itself: one that
+// powers off does.
+const agentGrace = 500 * time.Millisecond
+
+// attach makes a conversation that of the machine. Its end is the agent's, and so that
+// of the guest: a kernel that crashed may take long to reset, or never do.
+func (m *machine) attach(agent *mux.Session) {
+	m.agent = agent
+	m.once.Do(func() { close(m.ready) })
+	go func() {
+		select {
+		case <-agent.Done():
+		case <-m.done:
+			return
+		}
+		grace := time.NewTimer(agentGrace)
+		defer grace.Stop()
+		select {
+		case <-grace.C:
+			m.fail(errors.New("the guest's agent has gone: its kernel crashed, or it reset"))
+		case <-m.done:
+		}
+	}()
 }
 
 // greetPatience is how long an agent that is connected may take to say hello.

@@ -18,7 +18,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,11 +25,17 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
+// Simulated is the driver over a simulation of the framework, for tests on Linux:
+// there is no other. log is told what goes wrong below it; cacheDir is the driver's.
+func Simulated(log func(format string, args ...any), cacheDir string) *Driver {
+	return &Driver{framework: &simulation{log: log}, cacheDir: cacheDir}
+}
+
 // simulation is a framework that runs a real guest, by QEMU, as the real one
 // would, and fights back where the real one does. Its vsock is carried by the
 // guest's serial port: this host may have none.
 type simulation struct {
-	t testing.TB
+	log func(format string, args ...any)
 	// hold is how long disks stay locked after a machine has stopped.
 	hold time.Duration
 	// noRestore: this host saves machines and restores none.
@@ -216,7 +221,7 @@ func (m *simulated) launch(more ...string) error {
 		monitor.Close()
 		close(m.stopped)
 		if err != nil && stderr.Len() > 0 {
-			m.s.t.Logf("simulation: %v: %s", err, stderr.String())
+			m.s.log("simulation: %v: %s", err, stderr.String())
 		}
 		m.changes <- stateStopped
 		time.Sleep(m.s.hold)
@@ -482,3 +487,7 @@ func (m *simulated) connect(uint32) (net.Conn, error) {
 	}
 	return m.connection(1 << 16), nil
 }
+
+// signedText is what codesign(1) says of a program that make build has signed.
+const signedText = "Executable=/usr/local/bin/lumina\nSignature=adhoc\n<dict><key>com.apple.security.network.server</key><false/>" +
+	"<key>com.apple.security.virtualization</key><true/></dict>"

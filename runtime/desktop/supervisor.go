@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/abdul-abdi/lumina/initramfs/relay"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/network"
@@ -398,15 +397,22 @@ func (s *supervisor) agent(ctx context.Context) (net.Conn, error) {
 	return d.Dial(ctx)
 }
 
-// join carries a stream to the agent and back.
+// join carries a stream to the agent and back. A client that goes drops the agent's
+// stream, which cancels the operation.
 func (s *supervisor) join(ctx context.Context, conn net.Conn) {
 	guest, err := s.agent(ctx)
 	if err != nil {
-		relay.Reset(conn)
 		return
 	}
 	defer guest.Close()
-	relay.Join(conn, guest)
+	go func() {
+		// An agent that drops the stream may have said why: that is still to be read.
+		var ours *net.OpError
+		if _, err := io.Copy(guest, conn); err == nil || errors.As(err, &ours) {
+			guest.Close()
+		}
+	}()
+	_, _ = io.Copy(conn, guest)
 }
 
 func (s *supervisor) answer(ctx context.Context, conn net.Conn) {

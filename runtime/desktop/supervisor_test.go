@@ -37,7 +37,7 @@ func (d *machines) CheckTPM(string) error { return nil }
 func (d *machines) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desktop, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m := &machine{spec: spec, done: make(chan struct{})}
+	m := &machine{spec: spec, done: make(chan struct{}), gone: make(chan struct{})}
 	context.AfterFunc(ctx, m.Kill)
 	d.all = append(d.all, m)
 	if d.none {
@@ -60,7 +60,7 @@ type machine struct {
 	mu     sync.Mutex
 	resets int
 	keys   []string
-	deaf   bool // its guest does not heed the button
+	gone   chan struct{} // closed when a stream to the agent has ended
 }
 
 func (m *machine) Kill()                 { m.once.Do(func() { close(m.done) }) }
@@ -68,9 +68,7 @@ func (m *machine) Done() <-chan struct{} { return m.done }
 func (m *machine) Err() error            { return vm.ErrEnded }
 
 func (m *machine) PowerButton() error {
-	if !m.deaf {
-		m.Kill()
-	}
+	m.Kill()
 	return nil
 }
 
@@ -101,16 +99,16 @@ func (m *machine) Key(k vm.Key, down bool) error {
 func (m *machine) Point(int, int, vm.Button, bool) error { return nil }
 
 // Dial reaches an agent that repeats what it is told.
-func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
-	if m.deaf {
-		<-ctx.Done()
-		return nil, context.Cause(ctx)
-	}
+func (m *machine) Dial(context.Context) (net.Conn, error) {
 	here, there := net.Pipe()
 	go func() {
 		defer there.Close()
-		line, _ := bufio.NewReader(there).ReadString('\n')
+		in := bufio.NewReader(there)
+		line, _ := in.ReadString('\n')
 		_, _ = io.WriteString(there, line)
+		if _, err := in.ReadByte(); err != nil && line != "" {
+			close(m.gone)
+		}
 	}()
 	return here, nil
 }
@@ -173,6 +171,11 @@ func TestSupervisor(t *testing.T) {
 		t.Errorf("the agent said %q, %v", line, err)
 	}
 	conn.Close()
+	select {
+	case <-d.last().gone: // what it runs ends with its client
+	case <-time.After(time.Minute):
+		t.Error("the agent is not told that its client has gone")
+	}
 	if err := s.Remove("a"); !errors.Is(err, ErrRunning) {
 		t.Errorf("removed while it runs: %v", err)
 	}

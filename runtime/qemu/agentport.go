@@ -25,10 +25,17 @@ func (c *command) addAgent() error {
 		return fmt.Errorf("making the agent's socket: %w", err)
 	}
 	c.agent, c.own = here, append(c.own, there)
-	c.add("-device", "virtio-serial-pci,max_ports=2",
+	c.add("-device", "virtio-serial-pci,max_ports=3",
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", agentPortID, c.inherit(there)),
 		"-device", fmt.Sprintf("virtserialport,id=%s,chardev=%s,name=%s", agentPortID, agentPortID, protocol.PortName))
 	return nil
+}
+
+// addClipboard gives a guest that runs spice-vdagent the clipboard of who views its
+// screen, and them the guest's: over VNC, which QEMU joins with that agent's port.
+func (c *command) addClipboard() {
+	c.add("-chardev", "qemu-vdagent,id=clipboard,name=vdagent,clipboard=on,mouse=off",
+		"-device", "virtserialport,chardev=clipboard,name=com.redhat.spice.0")
 }
 
 // agentPort is a desktop's port for an agent. Its guest may have none, and restarts as
@@ -164,12 +171,7 @@ func (a *agentPort) close() {
 }
 
 // Dial is part of [vm.Dialer].
-func (d *desktop) Dial(ctx context.Context) (net.Conn, error) {
-	if d.agent == nil {
-		return nil, fmt.Errorf("%w: its guest has no drivers for the port of an agent", vm.ErrUnsupported)
-	}
-	return d.agent.dial(ctx)
-}
+func (d *desktop) Dial(ctx context.Context) (net.Conn, error) { return d.agent.dial(ctx) }
 
 // changeAgent gives the port another other end.
 func (d *desktop) changeAgent(to *os.File) error {

@@ -131,10 +131,8 @@ func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmw
 		p.output = io.MultiWriter(p.console, spec.Serial)
 	}
 	m := &desktop{process: p}
-	if line.agent != nil {
-		m.agent = newAgentPort(line.agent, m.changeAgent)
-		p.ports = m.agent.opened
-	}
+	m.agent = newAgentPort(line.agent, m.changeAgent)
+	p.ports = m.agent.opened
 	if spec.TPM != nil {
 		if m.tpm, err = startTPM(spec.TPM, line.tpm); err != nil {
 			line.discard()
@@ -142,16 +140,12 @@ func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmw
 		}
 	}
 	if err := p.launch(ctx, spec.Arch, line, d.controlGroup()); err != nil {
-		if m.agent != nil {
-			m.agent.close()
-		}
+		m.agent.close()
 		return nil, m.tpm.explain(err)
 	}
 	go func() {
 		<-p.done
-		if m.agent != nil {
-			m.agent.close()
-		}
+		m.agent.close()
 		if m.tpm != nil {
 			m.tpm.kill()
 		}
@@ -210,10 +204,9 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	}
 	// After all that an older lumina gave a machine: a guest's devices are called by
 	// their slots, its NIC above all.
-	var err error
-	if !spec.Common { // which has no driver for it
-		err = c.addAgent()
-	}
+	// Windows has a driver for it once it is given one.
+	err := c.addAgent()
+	c.addClipboard()
 	if err == nil && spec.TPM != nil {
 		err = c.addTPM(m)
 	}

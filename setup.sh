@@ -11,7 +11,7 @@ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static binfmt-support arch
 docker-registry buildah busybox-static bzip2 erofs-utils e2fsprogs dosfstools mtools fdisk cpio tmux hyperfine shellcheck curl wget wrk openssh-client minisign
 chromium debian-installer-12-netboot-amd64 grub-efi-amd64-bin grub-common xorriso shim-signed grub-efi-amd64-signed
 qemu-system-gui xvfb xdotool
-nginx-light apache2-bin haproxy bind9"
+nginx-light apache2-bin haproxy bind9 sqlite3 python3"
 
 # npm gets noVNC for make build. One that is there need not be Debian's.
 command -v npm >/dev/null || packages="$packages nodejs npm"

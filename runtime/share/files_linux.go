@@ -62,7 +62,7 @@ func (s *Server) opened(fd int, n *node, err error, a *answer) error {
 }
 
 // create makes a file, or with a name that has one opens that, unless O_EXCL is given.
-// A TMPFILE has no name.
+// A TMPFILE's name, a slash, means nothing.
 func (s *Server) create(r *request, f *fields, a *answer) error {
 	flags, mode := int(f.u32()), f.u32()
 	f.skip(8) // umask, which the mode is without; flags of FUSE's
@@ -70,18 +70,23 @@ func (s *Server) create(r *request, f *fields, a *answer) error {
 		return unix.EPERM
 	}
 	mode &= 0o1777
-	dir, name, err := s.parent(r, f)
-	if err != nil {
-		return err
-	}
-	defer s.nodes.release(dir)
 	if r.op == opTmpfile {
+		dir, err := s.directory(r.node)
+		if err != nil {
+			return err
+		}
+		defer s.nodes.release(dir)
 		fd, err := unix.Openat(int(s.proc.Fd()), again(dir.fd), flags&openFlags|unix.O_TMPFILE|unix.O_CLOEXEC, mode)
 		if err != nil {
 			return err
 		}
 		return s.created(fd, nil, "", a)
 	}
+	dir, name, err := s.parent(r, f)
+	if err != nil {
+		return err
+	}
+	defer s.nodes.release(dir)
 	fd, err := unix.Openat(dir.fd, name, flags&openFlags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 	if err == unix.EEXIST && flags&unix.O_EXCL == 0 {
 		n, err := s.entry(dir, name, a)

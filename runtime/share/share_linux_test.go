@@ -139,7 +139,7 @@ func TestUnlinked(t *testing.T) {
 	c.ok(opRelease, id, longs(h, 0, 0))
 	c.fails(unix.EBADF, opRead, 0, message(longs(h, 0), words(1, 0), longs(0), words(0, 0)))
 	// A file without a name gets one.
-	b := c.ok(opTmpfile, rootID, message(words(unix.O_RDWR, unix.S_IFREG|0o640, 0, 0), "ignored"))
+	b := c.ok(opTmpfile, rootID, message(words(unix.O_RDWR, unix.S_IFREG|0o640, 0, 0), "/"))
 	tmp, th := number(b), number(b[entrySize:])
 	c.write(th, 0, 0, 0, "named")
 	c.ok(opLink, rootID, message(longs(tmp), "name"))
@@ -423,7 +423,7 @@ func TestNames(t *testing.T) {
 		for op, body := range map[opcode][]byte{
 			opLookup: message(name), opUnlink: message(name), opRmdir: message(name), opMkdir: message(words(0o755, 0), name),
 			opMknod: message(words(unix.S_IFREG|0o600, 0, 0, 0), name), opSymlink: message(name, "x"),
-			opCreate: message(words(unix.O_RDWR|unix.O_CREAT, unix.S_IFREG|0o600, 0, 0), name), opTmpfile: message(words(unix.O_RDWR, unix.S_IFREG|0o600, 0, 0), name),
+			opCreate: message(words(unix.O_RDWR|unix.O_CREAT, unix.S_IFREG|0o600, 0, 0), name),
 			opRename: message(longs(rootID), name, "b"), opRename2: message(longs(rootID), words(0, 0), "up", name), opLink: message(longs(rootID), name),
 		} {
 			c.fails(unix.EINVAL, op, rootID, body)

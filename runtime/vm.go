@@ -137,7 +137,9 @@ func (v *VM) Shutdown(ctx context.Context) error {
 	if err == nil {
 		err = agent.Shutdown(ctx, conn)
 	}
-	if err == nil {
+	if err == nil && v.options.Init == image.InitSystemd {
+		// Its services are still to be stopped. Without it nothing runs any more, and
+		// the machine need not find its own end.
 		select {
 		case <-v.machine.Done():
 		case <-ctx.Done():

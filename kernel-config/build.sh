@@ -10,7 +10,7 @@
 # LUMINA_KERNEL_UNPINNED  1: accept a tarball whose digest is not the pinned one
 # LUMINA_KERNEL_FRAGMENT  one more file of options, which win over those beside this script
 # LUMINA_KERNEL_OUT       folder to leave the kernel in, instead of out/
-# LUMINA_JOBS             parallel compilers (default: one a CPU)
+# LUMINA_JOBS             parallel compilers (default: one a processor)
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 umask 022

@@ -128,6 +128,7 @@ func (b *build) use(arg string) {
 
 // run builds the target, and the stages that it needs beside each other.
 func (b *build) run() (err error) {
+	defer b.o.Log.Close()
 	target, err := b.plan(b.place.Image.Architecture)
 	if err != nil {
 		return err
@@ -191,7 +192,7 @@ func (b *build) warnUnused() {
 	}
 	if len(unused) > 0 {
 		slices.Sort(unused)
-		b.o.Log.begin("[warning] no ARG of the Dockerfile takes --build-arg %s", strings.Join(unused, ", "))
+		b.o.Log.note("[warning] no ARG of the Dockerfile takes --build-arg %s", strings.Join(unused, ", "))
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -539,4 +540,41 @@ func FuzzParse(f *testing.F) {
 		}
 		_ = Check(Options{File: file, Log: NewLog(io.Discard)}, "amd64")
 	})
+}
+
+// countingVM counts the commands that were run; none changes anything.
+type countingVM struct{ ran *int }
+
+func (countingVM) Unpack(context.Context, *protocol.Unpack, io.Reader) error { return nil }
+func (countingVM) NextLayer(context.Context, *protocol.Layer) error          { return nil }
+func (v countingVM) Run(context.Context, Command) (int, error)               { *v.ran++; return 0, nil }
+func (countingVM) Changes(_ context.Context, w io.Writer) error              { return tar.NewWriter(w).Close() }
+func (countingVM) Finish(context.Context) error                              { return nil }
+
+// What RUN made is taken again, but not from a VM of another kernel or agent, which
+// may have given something else.
+func TestRunCacheKnowsItsVM(t *testing.T) {
+	b := newBench(t)
+	ran := 0
+	build := func(initramfs string) {
+		t.Helper()
+		file, err := Parse(strings.NewReader("FROM scratch\nRUN [\"/x\"]\n"), "Dockerfile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := b.options("made", Maker(Options{File: file, Log: NewLog(io.Discard),
+			Start: func(context.Context, Start) (VM, error) { return countingVM{&ran}, nil }}))
+		o.Initramfs = func(string) ([]byte, error) { return []byte(initramfs), nil }
+		if _, err := builder.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, step := range []struct {
+		initramfs string
+		want      int
+	}{{"070701", 1}, {"070701", 1}, {"070701 of another agent", 2}, {"070701", 2}} {
+		if build(step.initramfs); ran != step.want {
+			t.Fatalf("build %d: %d commands were run, want %d", n+1, ran, step.want)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,8 @@ type Log struct {
 	w    io.Writer
 	last *vertex // whose line was printed last
 	next int
+	// screen is where it is drawn instead of printed; nil: it is printed.
+	screen *screen
 }
 
 // NewLog makes a log that prints to w.
@@ -32,7 +35,14 @@ type vertex struct {
 	rest   []byte
 	tail   []string             // its last lines
 	told   map[string]time.Time // when the progress of something was printed last
+	// What a screen shows of it.
+	state string // "" while it runs, else DONE, CACHED or ERROR
+	ended time.Time
+	blobs []*blob
 }
+
+// blob is how much of one is fetched.
+type blob struct{ item, text string }
 
 const (
 	tailLines = 30
@@ -45,8 +55,20 @@ func (l *Log) begin(format string, args ...any) *vertex {
 	defer l.mu.Unlock()
 	l.next++
 	v := &vertex{log: l, number: l.next, name: printable.Line(fmt.Sprintf(format, args...)), start: time.Now()}
-	l.print(v, v.name)
+	if l.screen != nil {
+		l.screen.add(l, v)
+	} else {
+		l.print(v, v.name)
+	}
 	return v
+}
+
+// note prints a step that is over as it begins.
+func (l *Log) note(format string, args ...any) {
+	v := l.begin(format, args...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v.state, v.ended = "DONE", v.start
 }
 
 // print prints a line of a step; l is locked.
@@ -88,18 +110,27 @@ func (v *vertex) line(b []byte) {
 		b = b[i+1:]
 	}
 	line := fmt.Sprintf("%.3f %s", time.Since(v.start).Seconds(), printable.Line(string(b)))
+	if v.log.screen != nil {
+		v.tail = append(v.tail, line)
+		v.tail = v.tail[max(0, len(v.tail)-tailLines):]
+		return
+	}
 	if v.tail = append(v.tail, line); len(v.tail) > tailLines {
 		v.tail = v.tail[1:]
 	}
 	v.log.print(v, line)
 }
 
-func (v *vertex) end(format string, args ...any) {
+func (v *vertex) end(state, format string, args ...any) {
 	v.log.mu.Lock()
 	defer v.log.mu.Unlock()
 	if len(v.rest) > 0 {
 		v.line(v.rest)
 		v.rest = nil
+	}
+	v.state, v.ended = state, time.Now()
+	if v.log.screen != nil {
+		return
 	}
 	v.log.print(v, fmt.Sprintf(format, args...))
 }
@@ -111,6 +142,10 @@ func (v *vertex) fetching(p builder.Progress) {
 	}
 	v.log.mu.Lock()
 	defer v.log.mu.Unlock()
+	if v.log.screen != nil {
+		v.fetchingOnScreen(p)
+		return
+	}
 	last, begun := v.told[p.Item]
 	if begun && p.Done < p.Total && time.Since(last) < progressPause || last.Equal(complete) {
 		return
@@ -125,19 +160,30 @@ func (v *vertex) fetching(p builder.Progress) {
 	v.log.print(v, fmt.Sprintf("%s %.1fMB / %.1fMB %.1fs", printable.Line(p.Item), float64(p.Done)/(1<<20), float64(p.Total)/(1<<20), time.Since(v.start).Seconds()))
 }
 
+// fetchingOnScreen remembers how much of a blob is fetched; the log is locked.
+func (v *vertex) fetchingOnScreen(p builder.Progress) {
+	i := slices.IndexFunc(v.blobs, func(b *blob) bool { return b.item == p.Item })
+	if i < 0 {
+		i = len(v.blobs)
+		v.blobs = append(v.blobs, &blob{item: p.Item})
+	}
+	v.blobs[i].text = fmt.Sprintf("%s %.1fMB / %.1fMB", printable.Line(p.Item), float64(p.Done)/(1<<20), float64(p.Total)/(1<<20))
+}
+
 // progressPause is the least time between two lines about one blob.
 const progressPause = 2 * time.Second
 
 // complete stands for a blob of which there is no more to say.
 var complete = time.Unix(0, 0)
 
-func (v *vertex) done()            { v.end("DONE %.1fs", time.Since(v.start).Seconds()) }
-func (v *vertex) cached()          { v.end("CACHED") }
-func (v *vertex) failed(err error) { v.end("ERROR: %s", printable.Line(err.Error())) }
+func (v *vertex) done()            { v.end("DONE", "DONE %.1fs", time.Since(v.start).Seconds()) }
+func (v *vertex) cached()          { v.end("CACHED", "CACHED") }
+func (v *vertex) failed(err error) { v.end("ERROR", "ERROR: %s", printable.Line(err.Error())) }
 
 // failure prints once more what a step said last, and its lines of the
 // Dockerfile.
 func (l *Log) failure(v *vertex, excerpt string) {
+	l.Close() // it is not drawn over
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	fmt.Fprintf(l.w, "------\n > %s:\n", v.name)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 // running is a RUN, with everything expanded.
@@ -49,7 +50,9 @@ func (s *stage) run(c *instructions.RunCommand, v *vertex) (cached bool, err err
 		}
 	}
 	config := s.config.Config
-	key, err := keyOf("run 1", s.arch, s.below(), r.args, s.env, config.User, config.WorkingDir, r.keys, r.network)
+	// Another agent, or another kernel, may give another result.
+	vm := s.b.place.Image.Files
+	key, err := keyOf("run 2", vm[image.Kernel].SHA256, vm[image.Initramfs].SHA256, s.arch, s.below(), r.args, s.env, config.User, config.WorkingDir, r.keys, r.network)
 	if err != nil {
 		return false, err
 	}
@@ -361,7 +364,9 @@ func (s *stage) runInVM(r *running, c Command, layer io.Writer) error {
 	if err == nil && code != 0 {
 		err = fmt.Errorf("process %q did not complete successfully: exit code: %d", strings.Join(c.Args, " "), code)
 		if s.b.o.Debug != nil {
+			release := s.b.o.Log.hold()
 			err = errors.Join(err, s.b.o.Debug(ctx, vm.VM, c))
+			release()
 		}
 	}
 	if err != nil {

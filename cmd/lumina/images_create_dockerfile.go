@@ -25,12 +25,13 @@ type dockerfileFlags struct {
 	file, context, target   string
 	args, secrets, contexts []string
 	debug                   bool
+	progress                string
 	memory, disk            byteSize
 	cpus                    cpuCount
 }
 
 // dockerfileOnly are flags that mean nothing without --file.
-var dockerfileOnly = []string{"target", "build-arg", "secret", "build-context", "debug"}
+var dockerfileOnly = []string{"target", "build-arg", "secret", "build-context", "debug", "progress"}
 
 func (f *dockerfileFlags) register(c *cobra.Command) {
 	flags := c.Flags()
@@ -40,6 +41,7 @@ func (f *dockerfileFlags) register(c *cobra.Command) {
 	flags.StringArrayVar(&f.secrets, "secret", nil, "id=ID,src=FILE or id=ID,env=NAME for RUN --mount=type=secret (repeatable)")
 	flags.StringArrayVar(&f.contexts, "build-context", nil, "NAME=DIR or NAME=REF: what FROM and --from mean by NAME (repeatable)")
 	flags.BoolVar(&f.debug, "debug", false, "open a shell in the VM of a RUN that fails")
+	flags.StringVar(&f.progress, "progress", "auto", "how a Dockerfile's steps are shown: plain, tty, or auto, which is tty on a terminal")
 	flags.Var(&f.memory, "memory", "memory of the VMs that run a Dockerfile's RUN (default $LUMINA_MEMORY or 1GB)")
 	flags.Var(&f.cpus, "cpus", "CPUs of those VMs (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of those VMs' own disks (default $LUMINA_DISK_SIZE or 16GB)")
@@ -59,6 +61,8 @@ func (f *dockerfileFlags) check(c *cobra.Command, args []string, from, recipe st
 		return nil
 	}
 	switch {
+	case f.progress != "auto" && f.progress != "plain" && f.progress != "tty":
+		return usageError{fmt.Errorf("--progress %q: want auto, plain or tty", f.progress)}
 	case from != "":
 		return usageError{errors.New("--from and --file exclude each other: a Dockerfile says FROM")}
 	case recipe != "":
@@ -90,7 +94,7 @@ func (f *dockerfileFlags) maker(env *environment, rt *runtime.Runtime, network r
 	if err != nil {
 		return nil, err
 	}
-	o := dockerfile.Options{File: file, Target: f.target, Log: dockerfile.NewLog(env.stderr)}
+	o := dockerfile.Options{File: file, Target: f.target, Log: f.log(env)}
 	if f.context != "" {
 		if err := checkContext(f.context); err != nil {
 			return nil, err
@@ -324,4 +328,19 @@ func (w workshop) debug(ctx context.Context, vm dockerfile.VM, c dockerfile.Comm
 		return nil // of the shell's last command
 	}
 	return err
+}
+
+// log shows how far a build is: drawn on a terminal, line by line elsewhere.
+func (f *dockerfileFlags) log(env *environment) *dockerfile.Log {
+	fd := int(env.stderr.Fd())
+	if f.progress == "plain" || f.progress != "tty" && !term.IsTerminal(fd) {
+		return dockerfile.NewLog(env.stderr)
+	}
+	return dockerfile.NewTerminalLog(env.stderr, func() (width, height int) {
+		width, height, err := term.GetSize(fd)
+		if err != nil {
+			return 80, 24
+		}
+		return width, height
+	})
 }

@@ -132,6 +132,9 @@ func newDesktopRmCommand(env *environment) *cobra.Command {
 			"after that, the next desktop that is made or removed makes the room free, or lumina clean does. With --now it is free at once.", desktop.UndoTime),
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if now && undo {
+				return usageError{errors.New("--now and --undo exclude each other")}
+			}
 			store, err := desktopStore(env)
 			if err != nil {
 				return err
@@ -161,7 +164,6 @@ func newDesktopRmCommand(env *environment) *cobra.Command {
 	}
 	c.Flags().BoolVar(&now, "now", false, "for good, and at once")
 	c.Flags().BoolVar(&undo, "undo", false, "bring back those that were removed, as lumina desktop restore does")
-	c.MarkFlagsMutuallyExclusive("now", "undo")
 	return c
 }
 

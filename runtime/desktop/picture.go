@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"image"
 	"image/color"
+	"image/draw"
 	"image/png"
 	"os"
 	"path/filepath"
@@ -139,27 +140,33 @@ func shrink(shot []byte) ([]byte, error) {
 
 // scaleDown gives an image at most a size: each pixel is the mean of those it stands for.
 func scaleDown(img image.Image, width, height int) image.Image {
-	from := img.Bounds()
-	w, h := from.Dx(), from.Dy()
+	from := image.NewRGBA(image.Rectangle{Max: img.Bounds().Size()})
+	draw.Draw(from, from.Rect, img, img.Bounds().Min, draw.Src)
+	w, h := from.Rect.Dx(), from.Rect.Dy()
 	if w > width {
 		h, w = max(1, h*width/w), width
 	}
 	if h > height {
 		w, h = max(1, w*height/h), height
 	}
+	// from the first to before the last of those that one stands for
+	part := func(i, of, size int) (first, last int) {
+		first = i * size / of
+		return first, max((i+1)*size/of, first+1)
+	}
 	to := image.NewRGBA(image.Rect(0, 0, w, h))
 	for y := range h {
-		top, bottom := from.Min.Y+y*from.Dy()/h, from.Min.Y+max((y+1)*from.Dy()/h, y*from.Dy()/h+1)
+		top, bottom := part(y, h, from.Rect.Dy())
 		for x := range w {
-			left, right := from.Min.X+x*from.Dx()/w, from.Min.X+max((x+1)*from.Dx()/w, x*from.Dx()/w+1)
-			var r, g, b, n uint64
+			left, right := part(x, w, from.Rect.Dx())
+			var sum [3]int
 			for v := top; v < bottom; v++ {
-				for u := left; u < right; u++ {
-					pr, pg, pb, _ := img.At(u, v).RGBA()
-					r, g, b, n = r+uint64(pr), g+uint64(pg), b+uint64(pb), n+1
+				for p := from.Pix[v*from.Stride+4*left : v*from.Stride+4*right]; len(p) > 0; p = p[4:] {
+					sum[0], sum[1], sum[2] = sum[0]+int(p[0]), sum[1]+int(p[1]), sum[2]+int(p[2])
 				}
 			}
-			to.SetRGBA(x, y, color.RGBA{uint8(r / n >> 8), uint8(g / n >> 8), uint8(b / n >> 8), 0xFF})
+			n := (bottom - top) * (right - left)
+			to.SetRGBA(x, y, color.RGBA{byte(sum[0] / n), byte(sum[1] / n), byte(sum[2] / n), 0xFF})
 		}
 	}
 	return to

@@ -55,6 +55,7 @@ const programs = `set -e; cd /share; fail() { echo "$*"; exit 1; }
 	mkdir -p tree/a/b; echo x > tree/a/b/f; ln tree/a/b/f tree/hard; ln -s a/b/f tree/link; chmod 640 tree/a/b/f
 	cp -a tree copy; tar cf tree.tar tree; mkdir out; tar xf tree.tar -C out; diff -r tree copy && diff -r tree out/tree || fail trees
 	[ "$(stat -c '%h %a' copy/hard out/tree/hard | sort -u)" = "2 640" ] || fail links
+	touch tree/given; chown -h 33:44 tree/given tree/link; cp -a tree again; [ "$(stat -c %u:%g again/given again/link | sort -u)" = 33:44 ] || fail chown
 	printf 'a: b\n\tcp b a\n' > Makefile; echo > b; touch -d '1 hour ago' b; cp b a; touch b; echo right`
 
 // Programs work in a shared directory, what they leave is whole on the host, and what the
@@ -93,7 +94,7 @@ func TestProgramsInSharedDirectory(t *testing.T) {
 		}
 	}
 	write("file", "before\n")
-	lumina(t, "exec", "--detach", sid, "cd /share; exec 3< file; cat <&3 > seen; while [ ! -e next ]; do sleep .05; done; read l <&3; echo \"$l $(cat file)\" >> seen; mv seen done").succeeded(t)
+	lumina(t, "exec", "--detach", sid, "cd /share; exec 3< file; cat <&3 > reading; mv reading seen; while [ ! -e next ]; do sleep .05; done; read l <&3; echo \"$l $(cat file)\" >> seen; mv seen done").succeeded(t)
 	waitFor := func(name string) {
 		for range 600 {
 			if _, err := os.Stat(at(name)); err == nil {
@@ -114,9 +115,18 @@ func TestProgramsInSharedDirectory(t *testing.T) {
 	if b, _ := os.ReadFile(at("done")); string(b) != "before\nafter replaced\n" {
 		t.Errorf("the guest saw %q", b)
 	}
-	var st syscall.Stat_t
-	if err := syscall.Stat(at("done"), &st); err != nil || int(st.Uid) != os.Geteuid() {
-		t.Errorf("what the guest made is %d's, %v", st.Uid, err)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	// Another user of the guest's has files of its own, and none of root's.
+	if r := lumina(t, "exec", "--user", "33", sid, "cd /share; umask 077; echo x > mine; echo y >> mine; mkdir d; stat -c %u mine d; chmod 700 repo || echo x > db || echo fine").succeeded(t); r.Stdout != "33\n33\nfine\n" {
+		t.Errorf("another user: %s", r.stdout)
+	}
+	for _, name := range []string{"done", "again/given"} {
+		var st syscall.Stat_t
+		if err := syscall.Stat(at(name), &st); err != nil || int(st.Uid) != os.Geteuid() {
+			t.Errorf("%s, which the guest made, is %d's, %v", name, st.Uid, err)
+		}
 	}
 	if r := lumina(t, "exec", sid, "echo x > /host/bin/x"); r.code == 0 || !strings.Contains(r.Stderr, "Read-only") {
 		t.Errorf("read-only: %s", r.stdout)

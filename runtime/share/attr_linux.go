@@ -38,12 +38,14 @@ func (s *Server) putAttr(a *answer, st *unix.Statx_t) {
 	a.u32(0)
 }
 
-// tellAttr is the answer that has a file's attributes.
-func (s *Server) tellAttr(fd int, a *answer) error {
+// tellAttr is the answer that has a node's attributes; fd is its own, or an open file's.
+func (s *Server) tellAttr(n *node, fd int, a *answer) error {
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_SYNC_AS_STAT, unix.STATX_BASIC_STATS, &st); err != nil {
 		return err
 	}
+	s.present(&st, procPath(fd), unix.Getxattr)
+	s.presentNode(n, &st)
 	a.u64(validSeconds)
 	a.u32(validNanoseconds)
 	a.u32(0)
@@ -60,14 +62,14 @@ func (s *Server) getattr(r *request, f *fields, a *answer) error {
 			return err
 		}
 		defer s.handles.put(h)
-		return s.tellAttr(h.fd, a)
+		return s.tellAttr(h.node, h.fd, a)
 	}
 	n, err := s.nodes.acquire(r.node)
 	if err != nil {
 		return err
 	}
 	defer s.nodes.release(n)
-	return s.tellAttr(n.fd, a)
+	return s.tellAttr(n, n.fd, a)
 }
 
 // attributes are the fields of SETATTR.
@@ -114,7 +116,7 @@ func (s *Server) setattr(r *request, f *fields, a *answer) error {
 		}
 	}
 	if v.valid&(setUID|setGID) != 0 {
-		if err := chown(n, &v); err != nil {
+		if err := s.chown(n, &v); err != nil {
 			return err
 		}
 	}
@@ -129,7 +131,7 @@ func (s *Server) setattr(r *request, f *fields, a *answer) error {
 			return err
 		}
 	}
-	return s.tellAttr(n.fd, a)
+	return s.tellAttr(n, n.fd, a)
 }
 
 func (s *Server) chmod(n *node, mode uint32) error {
@@ -137,19 +139,6 @@ func (s *Server) chmod(n *node, mode uint32) error {
 		return unix.EOPNOTSUPP
 	}
 	return unix.Fchmodat(int(s.proc.Fd()), again(n.fd), mode, 0)
-}
-
-// chown changes an owner to what the server's user may give files to: mostly, to what
-// it is.
-func chown(n *node, v *attributes) error {
-	uid, gid := -1, -1
-	if v.valid&setUID != 0 {
-		uid = int(v.uid)
-	}
-	if v.valid&setGID != 0 {
-		gid = int(v.gid)
-	}
-	return unix.Fchownat(n.fd, "", uid, gid, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (s *Server) truncate(n *node, v *attributes) error {
@@ -206,6 +195,11 @@ func (s *Server) statfs(r *request, a *answer) error {
 // others of a share's.
 const userPrefix = "user."
 
+// isUsers says whether an attribute is the guest's.
+func isUsers(name string) bool {
+	return strings.HasPrefix(name, userPrefix) && !strings.HasPrefix(name, ownPrefix)
+}
+
 // attributed acquires a file that can have extended attributes, and names it.
 func (s *Server) attributed(r *request) (*node, string, error) {
 	n, err := s.nodes.acquire(r.node)
@@ -216,7 +210,7 @@ func (s *Server) attributed(r *request) (*node, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return n, "/proc/self/fd/" + again(n.fd), nil
+	return n, procPath(n.fd), nil
 }
 
 func (s *Server) getxattr(r *request, f *fields, a *answer) error {
@@ -224,7 +218,7 @@ func (s *Server) getxattr(r *request, f *fields, a *answer) error {
 	f.skip(4)
 	name := ""
 	if r.op == opGetxattr {
-		if name = f.text(); !f.bad && !strings.HasPrefix(name, userPrefix) {
+		if name = f.text(); !f.bad && !isUsers(name) {
 			return unix.EOPNOTSUPP
 		}
 	}
@@ -271,7 +265,7 @@ func keepUsers(list []byte) int {
 		if n == 0 {
 			n = len(rest)
 		}
-		if bytes.HasPrefix(rest, []byte(userPrefix)) {
+		if isUsers(string(rest[:n])) {
 			kept += copy(list[kept:], rest[:n])
 		}
 		rest = rest[n:]
@@ -288,7 +282,7 @@ func (s *Server) setxattr(r *request, f *fields) error {
 	if f.bad || size > maxXattr || int(size) > len(f.rest) {
 		return unix.EINVAL
 	}
-	if !strings.HasPrefix(name, userPrefix) {
+	if !isUsers(name) {
 		return unix.EOPNOTSUPP
 	}
 	n, path, err := s.attributed(r)

@@ -19,6 +19,7 @@ type client struct {
 	t      testing.TB
 	conn   net.Conn
 	unique uint64
+	user   uint32 // who asks
 	served chan error
 }
 
@@ -99,7 +100,7 @@ func (c *client) send(op opcode, node uint64, body []byte) uint64 {
 	c.unique += 2
 	b := words(uint32(requestSize+len(body)), uint32(op))
 	b = append(b, longs(c.unique, node)...)
-	b = append(b, words(0, 0, 1, 0)...)
+	b = append(b, words(c.user, c.user, 1, 0)...)
 	if _, err := c.conn.Write(append(b, body...)); err != nil {
 		c.t.Fatal(err)
 	}

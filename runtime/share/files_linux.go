@@ -80,7 +80,7 @@ func (s *Server) create(r *request, f *fields, a *answer) error {
 		if err != nil {
 			return err
 		}
-		return s.created(fd, nil, "", a)
+		return s.created(r, fd, nil, "", a)
 	}
 	dir, name, err := s.parent(r, f)
 	if err != nil {
@@ -105,7 +105,7 @@ func (s *Server) create(r *request, f *fields, a *answer) error {
 	if err != nil {
 		return err
 	}
-	return s.created(fd, dir, name, a)
+	return s.created(r, fd, dir, name, a)
 }
 
 func (s *Server) openNode(id uint64, flags int, a *answer) error {
@@ -118,7 +118,7 @@ func (s *Server) openNode(id uint64, flags int, a *answer) error {
 }
 
 // created tells the guest of a new file, which it has open.
-func (s *Server) created(fd int, dir *node, name string, a *answer) error {
+func (s *Server) created(r *request, fd int, dir *node, name string, a *answer) error {
 	// Not fd itself again: as long as a program is open to write nobody can run it.
 	path, err := unix.Openat(int(s.proc.Fd()), again(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
 	var st unix.Statx_t
@@ -127,6 +127,7 @@ func (s *Server) created(fd int, dir *node, name string, a *answer) error {
 	}
 	var n *node
 	if err == nil {
+		s.own(r, fd, &st)
 		n, err = s.nodes.addOpen(path, dir, name, &st)
 	} else if path >= 0 {
 		unix.Close(path)

@@ -53,8 +53,30 @@ func (s *Server) entry(dir *node, name string, a *answer) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.present(&st, procPath(dir.fd, name), unix.Lgetxattr)
+	s.presentNode(n, &st)
 	s.putEntry(a, n.id, &st)
 	return n, nil
+}
+
+// made tells the guest of the file with a name, which it has just made.
+func (s *Server) made(r *request, dir *node, name string, a *answer) error {
+	if r.uid != 0 {
+		if fd, err := unix.Openat(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
+			var st unix.Statx_t
+			if unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st) == nil {
+				s.own(r, fd, &st)
+			}
+			unix.Close(fd)
+		}
+	}
+	n, err := s.entry(dir, name, a)
+	if err == nil && r.uid != 0 && !keeps(n.kind) {
+		s.nodes.mu.Lock()
+		n.owner = &owner{r.uid, r.gid}
+		s.nodes.mu.Unlock()
+	}
+	return err
 }
 
 func (s *Server) putEntry(a *answer, id uint64, st *unix.Statx_t) {
@@ -104,8 +126,7 @@ func (s *Server) make(r *request, f *fields, a *answer) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.entry(dir, name, a)
-	return err
+	return s.made(r, dir, name, a)
 }
 
 func (s *Server) remove(r *request, f *fields, flags int) error {

@@ -25,6 +25,7 @@ type node struct {
 	children int    // nodes whose parent it is
 	parent   *node  // nil for the root
 	name     string // in parent, when it was last looked up
+	owner    *owner // of what cannot keep its own; nil for the host's
 	idle     *list.Element
 }
 

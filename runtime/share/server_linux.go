@@ -18,6 +18,7 @@ type Server struct {
 	dir      *os.File // O_PATH
 	proc     *os.File // /proc/self/fd, by which what is open is opened again
 	dev      uint64   // of dir's file system
+	user     uint32   // whose files are made
 	nodes    *nodes
 	handles  *handles
 	policy   confine.Policy
@@ -79,6 +80,10 @@ func newServer(dir *os.File, o Options) (*Server, error) {
 		s.free <- new(request)
 	}
 	// Root's server is the directory's owner, or root without capabilities.
+	s.user = uint32(os.Geteuid())
+	if s.user == 0 {
+		s.user = st.Uid
+	}
 	s.policy = confine.Policy{User: int(st.Uid), Group: int(st.Gid), Thread: true}
 	if o.ReadOnly {
 		s.policy.Read = []string{confine.Opened(dir)}

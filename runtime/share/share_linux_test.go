@@ -461,10 +461,83 @@ func TestOwner(t *testing.T) {
 	if err := unix.Stat(dir+"/file", &st); err != nil || st.Uid != 12345 || st.Gid != 23456 {
 		t.Errorf("a new file is %d:%d's, %v", st.Uid, st.Gid, err)
 	}
-	id := c.lookup(rootID, "file")
-	c.fails(unix.EPERM, opSetattr, id, setattr(setUID, 0, 0, 0, 0, 0, 0, 0))
-	c.ok(opSetattr, id, setattr(setUID|setGID, 0, 0, 0, 12345, 23456, 0, 0))
 	c.fails(unix.EACCES, opOpen, c.lookup(rootID, "roots"), words(0, 0))
+	c.fails(unix.EPERM, opSetattr, c.lookup(rootID, "roots"), setattr(setUID, 0, 0, 0, 7, 0, 0, 0))
+}
+
+func ownersOf(attr []byte) string {
+	return fmt.Sprintf("%d:%d", binary.LittleEndian.Uint32(attr[68:]), binary.LittleEndian.Uint32(attr[72:]))
+}
+
+// The guest gives files to its users, and its users make some; on the host all are one
+// user's.
+func TestOwners(t *testing.T) {
+	dir := t.TempDir()
+	user := 12345
+	if os.Geteuid() != 0 {
+		user = os.Geteuid()
+	} else if err := os.Chown(dir, user, user); err != nil {
+		t.Fatal(err)
+	}
+	c := mount(t, dir, Options{})
+	is := func(name, want string) {
+		t.Helper()
+		b := c.ok(opLookup, rootID, message(name))
+		if got := ownersOf(attrOf(b)); got != want {
+			t.Errorf("%s is %s's when it is looked up, want %s", name, got, want)
+		}
+		if got := ownersOf(c.attr(number(b))); got != want {
+			t.Errorf("%s is %s's, want %s", name, got, want)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(dir+"/"+name, &st); err != nil || int(st.Uid) != user {
+			t.Errorf("on the host %s is %d's: %v", name, st.Uid, err)
+		}
+	}
+	own := fmt.Sprintf("%d:%d", user, user)
+	plain, h := c.create(rootID, "plain", unix.O_RDWR|unix.O_CREAT, unix.S_IFREG|0o444)
+	is("plain", own)
+	chown := func(valid, uid, gid uint32) string {
+		return ownersOf(c.ok(opSetattr, plain, setattr(valid, 0, 0, 0, uid, gid, 0, 0))[16:])
+	}
+	if got := chown(setUID, 7, 0); got != fmt.Sprintf("7:%d", user) {
+		t.Errorf("given away it is %s's", got)
+	}
+	chown(setUID|setGID, 0, 0)
+	is("plain", "0:0")
+	if info, err := os.Stat(dir + "/plain"); err != nil || info.Mode() != 0o444 {
+		t.Errorf("its mode is %v, %v", info.Mode(), err)
+	}
+	if got := ownersOf(c.ok(opGetattr, plain, message(words(attrOfHandle, 0), longs(h)))[16:]); got != "0:0" {
+		t.Errorf("open it is %s's", got)
+	}
+	// The guest's programs have no other way to it.
+	c.fails(unix.EOPNOTSUPP, opGetxattr, plain, message(words(100, 0), ownerName))
+	c.fails(unix.EOPNOTSUPP, opSetxattr, plain, message(words(3, 0), ownerName, []byte("1:1")))
+	c.fails(unix.EOPNOTSUPP, opRemovexattr, plain, message(ownerName))
+	if b := c.ok(opListxattr, plain, words(100, 0)); len(b) != 0 {
+		t.Errorf("attributes %q", b)
+	}
+	chown(setUID|setGID, uint32(user), uint32(user))
+	is("plain", own)
+	if n, err := unix.Listxattr(dir+"/plain", make([]byte, 100)); n != 0 || err != nil {
+		t.Errorf("given back it has attributes of %d bytes, %v", n, err)
+	}
+	c.user = 33
+	c.create(rootID, "file", unix.O_RDWR|unix.O_CREAT, unix.S_IFREG|0o400)
+	c.ok(opMkdir, rootID, message(words(0o755, 0), "dir"))
+	c.ok(opMknod, rootID, message(words(unix.S_IFIFO|0o600, 0, 0, 0), "fifo"))
+	c.ok(opSymlink, rootID, message("link", "x"))
+	for _, name := range []string{"file", "dir", "fifo", "link"} {
+		is(name, "33:33")
+	}
+	// What is damaged is as if it was not there.
+	for _, value := range []string{"1", "1:2:3", "-1:2", "99999999999:1", "1:2\n", strings.Repeat("1", 100)} {
+		if err := unix.Setxattr(dir+"/dir", ownerName, []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+		is("dir", own)
+	}
 }
 
 // A guest that asks without end, and takes no answers, holds a bounded number of

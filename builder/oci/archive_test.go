@@ -6,12 +6,14 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -152,6 +154,52 @@ func TestArchives(t *testing.T) {
 }
 
 // One manifest each, of what the specification calls artifacts and attestations.
+// A layout in which something is in the place of a file is refused, and not waited for.
+func TestLayoutOfOddFiles(t *testing.T) {
+	config := `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:` + sha("layer") + `"]}}`
+	manifest := `{"schemaVersion":2,"config":{"digest":"sha256:` + sha(config) + `"},"layers":[{"digest":"sha256:` + sha("layer") + `","size":5}]}`
+	content := map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`, "index.json": `{"manifests":[{"digest":"sha256:` + sha(manifest) + `"}]}`,
+		"blobs/sha256/" + sha(config): config, "blobs/sha256/" + sha(manifest): manifest, "blobs/sha256/" + sha("layer"): "layer"}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("layer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name := range content {
+		for kind, make := range map[string]func(path string) error{
+			"FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+			"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+			"link out":  func(path string) error { return os.Symlink(secret, path) },
+		} {
+			if name == "oci-layout" {
+				continue // it is not read
+			}
+			t.Run(kind+" "+name, func(t *testing.T) {
+				dir := t.TempDir()
+				if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				for file, text := range content {
+					err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600)
+					if file == name {
+						err = errors.Join(err, os.Remove(filepath.Join(dir, file)), make(filepath.Join(dir, file)))
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				img, err := Open(t.Context(), "oci:"+dir, Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}, CacheDir: t.TempDir()})
+				if err == nil {
+					defer img.Close()
+					_, err = img.Layers[0].Open(t.Context())
+				}
+				if err == nil {
+					t.Error("it was opened")
+				}
+			})
+		}
+	}
+}
+
 func TestPick(t *testing.T) {
 	arm := v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}
 	of := func(arch, variant string) *v1.Platform {

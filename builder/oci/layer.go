@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // AddLayer makes a layer of the tar archive that write writes, and keeps it in
@@ -59,7 +60,7 @@ func sum(h hash.Hash) v1.Hash {
 
 func (c *cache) opener(h v1.Hash) func(context.Context) (io.ReadCloser, error) {
 	path := c.path(h)
-	return func(context.Context) (io.ReadCloser, error) { return os.Open(path) }
+	return func(context.Context) (io.ReadCloser, error) { return statefile.Open(path) }
 }
 
 // CachedLayer is a layer that the cache has whole. It wraps ErrNotFound.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -26,8 +27,24 @@ type files interface {
 // dirFiles is a directory; names cannot leave it.
 type dirFiles struct{ root *os.Root }
 
-func (d dirFiles) open(name string) (io.ReadCloser, error) { return d.root.Open(name) }
-func (d dirFiles) Close() error                            { return d.root.Close() }
+// open opens a file, or one within that a link leads to. A FIFO would be waited for.
+func (d dirFiles) open(name string) (io.ReadCloser, error) {
+	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w: %s is not a file", ErrInvalid, name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (d dirFiles) Close() error { return d.root.Close() }
 
 func openLayout(ctx context.Context, s string, o Options) (*Image, error) {
 	path, tag := reference.SplitTag(s)

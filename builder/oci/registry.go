@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime/printable"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // parallelFetches is how many layers are fetched at once.
@@ -161,7 +161,7 @@ func (f *fetcher) layer(d v1.Descriptor) Layer {
 		if fetchErr != nil {
 			return nil, fetchErr
 		}
-		return os.Open(f.cache.path(d.Digest))
+		return statefile.Open(f.cache.path(d.Digest))
 	}}
 }
 

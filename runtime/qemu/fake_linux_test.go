@@ -430,7 +430,7 @@ type fake struct {
 	qmp, port *net.UnixConn
 	ended     chan int
 	talks     chan struct{} // closed when QMP is negotiated: no event is sent before
-	state     *os.File // of getfd
+	state     *os.File      // of getfd
 }
 
 func (q *fake) say(format string, args ...any) { _, _ = fmt.Fprintf(q.qmp, format+"\n", args...) }

@@ -20,8 +20,8 @@ const (
 )
 
 // startTPM starts the TPM of a machine, confined as QEMU is: as a user of its own, with
-// no environment, and with no file but its state. It ends with QEMU's end of the socket,
-// and with this process.
+// no environment, and with no file but its state. It ends when QEMU has had it and ends,
+// when it is killed, and with this process.
 func startTPM(state, socket *os.File) (*tpm, error) {
 	path, err := findTPM()
 	if err != nil {

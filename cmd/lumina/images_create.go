@@ -21,6 +21,7 @@ import (
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -128,7 +129,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	}
 	o.Progress = bars.update
 	o.RunStep = func(ctx context.Context, s builder.Step, changes io.Writer) error {
-		fmt.Fprintf(env.stderr, "step %d of %d: %s\n", s.Number, s.Total, s.Command)
+		fmt.Fprintf(env.stderr, "step %d of %d: %s\n", s.Number, s.Total, printable.Lines(s.Command))
 		last := vm.NewTail(2 << 10)
 		err := rt.RunStep(ctx, s.Dir, runtime.VMOptions{Network: network}, s.Command, io.MultiWriter(env.stderr, last), changes)
 		if said := strings.TrimSpace(last.String()); err != nil && said != "" {

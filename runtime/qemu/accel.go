@@ -109,11 +109,18 @@ func guestOf(spec vm.Spec) any {
 	return int64(0)
 }
 
+// stands says whether a verdict that was kept is to be believed. One that ends later
+// than it can comes of a clock that has been set back since.
+func (v *Verdict) stands(now time.Time) bool {
+	left := v.Until.Sub(now)
+	return v.Accelerator != "" && (v.Until.IsZero() || left > 0 && left <= doubt)
+}
+
 // probe finds out which accelerator to use for a guest, which try boots.
 func (d *Driver) probe(ctx context.Context, arch string, guest any, try func(context.Context, Accelerator) error) (Verdict, error) {
 	path := d.verdictPath(arch, guest)
 	var v Verdict
-	if b, err := statefile.Read(path, maxVerdict); d.cacheDir != "" && err == nil && json.Unmarshal(b, &v) == nil && v.Accelerator != "" && (v.Until.IsZero() || time.Now().Before(v.Until)) {
+	if b, err := statefile.Read(path, maxVerdict); d.cacheDir != "" && err == nil && json.Unmarshal(b, &v) == nil && v.stands(time.Now()) {
 		return v, nil
 	}
 	v, err := d.judge(ctx, arch, probeTimeout, try)

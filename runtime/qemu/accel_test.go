@@ -69,6 +69,22 @@ func TestVerdictsThatMayBeWrong(t *testing.T) {
 	}
 }
 
+// A verdict that may be wrong is not kept for longer because the clock was.
+func TestVerdictsAndTheClock(t *testing.T) {
+	now := time.Now()
+	for _, tt := range []struct {
+		v    Verdict
+		want bool
+	}{
+		{Verdict{}, false}, {Verdict{Accelerator: KVM}, true}, {Verdict{Accelerator: TCG, Until: now.Add(doubt)}, true},
+		{Verdict{Accelerator: TCG, Until: now.Add(-1)}, false}, {Verdict{Accelerator: TCG, Until: now.Add(100 * doubt)}, false},
+	} {
+		if got := tt.v.stands(now); got != tt.want {
+			t.Errorf("%+v stands: %v", tt.v, got)
+		}
+	}
+}
+
 // Guests do not virtualize in their turn unless it is asked for.
 func TestNested(t *testing.T) {
 	for _, tt := range []struct {

@@ -125,6 +125,12 @@ func TestColdReasons(t *testing.T) {
 			}
 			o.CPUs = 3
 		}, runtime.ColdNoTemplate, "no template yet"},
+		{"none with a directory, which takes no device", func(t *testing.T, r *runtime.Runtime, _ *vmtest.Fake, o *runtime.VMOptions) {
+			o.Volumes = []runtime.Volume{{Dir: t.TempDir(), Path: "/host"}}
+			if err := r.MakeTemplate(t.Context(), *o); err != nil {
+				t.Fatal(err)
+			}
+		}, "", ""},
 		{"one that could not be made", func(t *testing.T, r *runtime.Runtime, f *vmtest.Fake, o *runtime.VMOptions) {
 			f.SaveError = errors.New("no can do")
 			if err := r.MakeTemplate(t.Context(), *o); !errors.Is(err, f.SaveError) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/share"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -31,7 +32,7 @@ func closeShares(servers []*share.Server) {
 
 // serveShares serves directories to a machine's guest until the machine ends: whoever
 // uses one of them there may wait for it from the mounting on, which is a part of the
-// guest's configuration. A directory whose server fails is gone from the guest.
+// guest's configuration. A directory whose server gives up is gone from the guest.
 func (v *VM) serveShares(ctx context.Context, list []vm.Share) error {
 	servers, err := openShares(list)
 	if err != nil {
@@ -50,7 +51,10 @@ func (v *VM) serveShares(ctx context.Context, list []vm.Share) error {
 				return // the guest ends, or says why it cannot be configured
 			}
 			defer conn.Close()
-			_ = server.Serve(conn)
+			if err := server.Serve(conn); err != nil {
+				report := fmt.Sprintf("the directory %s is not shared any more: %v", printable.Line(list[i].Dir), err)
+				v.unshared.Store(&report)
+			}
 		}()
 	}
 	return nil

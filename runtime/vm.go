@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -28,6 +29,8 @@ type VM struct {
 	options VMOptions
 	trace   Trace
 	ready   chan struct{} // closed when the agent has answered
+	// unshared says which shared directory is not served any more; nil for none.
+	unshared atomic.Pointer[string]
 }
 
 func newVM(img *image.Handle, options VMOptions, machine vm.Machine) *VM {
@@ -173,6 +176,9 @@ func (v *VM) EndMessage() string {
 // Report says in one line what the host noticed that the guest does not tell, as
 // that a disk of the host's is full; "" when there is nothing to say.
 func (v *VM) Report() string {
+	if report := v.unshared.Load(); report != nil {
+		return *report
+	}
 	if r, ok := v.machine.(vm.Reporter); ok {
 		return r.Report()
 	}

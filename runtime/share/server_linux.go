@@ -52,6 +52,9 @@ func Open(dir string, o Options) (*Server, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
+	if err := s.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), s.Close())
+	}
 	return s, nil
 }
 
@@ -103,23 +106,25 @@ func maxFiles() int {
 	return int(min(max(limit.Cur/4, least), most))
 }
 
-// Close closes what a server has open, after Serve has returned.
+// Close ends the workers and closes what a server has open, after Serve has returned.
 func (s *Server) Close() error {
+	close(s.work)
+	s.running.Wait()
 	s.handles.close()
 	s.nodes.close()
 	return errors.Join(s.dir.Close(), s.proc.Close())
 }
 
-// Serve answers the guest's messages until conn ends, or a message is none. It is
-// called once.
+// Serve answers the guest's messages until conn ends. It returns an error when it gives
+// up before. It is called once.
 func (s *Server) Serve(conn io.ReadWriter) error {
 	s.conn = conn
-	defer s.running.Wait()
-	defer close(s.work)
 	for {
 		r := <-s.free
-		if err := r.read(conn); err != nil {
+		if err := r.read(conn); errors.Is(err, errNoMessage) {
 			return err
+		} else if err != nil {
+			return nil
 		}
 		if s.noted(r) {
 			s.free <- r

@@ -581,7 +581,7 @@ func TestNoMessage(t *testing.T) {
 		if _, err := c.conn.Write(append(words(length), make([]byte, 100)...)); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-c.served; err == nil || !strings.Contains(err.Error(), "a message of") {
+		if err := <-c.served; err == nil || !strings.Contains(err.Error(), "no message of FUSE") {
 			t.Errorf("%d bytes: %v", length, err)
 		}
 	}

@@ -3,6 +3,7 @@ package share
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -104,6 +105,9 @@ const (
 	writeFromCache = 1 << 0 // WRITE: of mapped memory, at its offset
 )
 
+// errNoMessage is wrapped by the error of what is no message.
+var errNoMessage = errors.New("what the guest has sent is no message of FUSE")
+
 // request is a message of the guest's.
 type request struct {
 	op           opcode
@@ -123,7 +127,7 @@ func (r *request) read(from io.Reader) error {
 	size := f.u32()
 	*r = request{op: opcode(f.u32()), unique: f.u64(), node: f.u64(), uid: f.u32(), gid: f.u32(), buffer: r.buffer}
 	if size < requestSize || size > maxMessage {
-		return fmt.Errorf("a message of %d bytes from the guest: want %d to %d", size, requestSize, maxMessage)
+		return fmt.Errorf("%w: it has %d bytes, want %d to %d", errNoMessage, size, requestSize, maxMessage)
 	}
 	n := int(size - requestSize)
 	if n > cap(r.buffer) {

@@ -155,6 +155,7 @@ func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmw
 	}
 	m.qmp.patience = commandPatience
 	p.follow(m.qmp)
+	p.checkState(m.qmp)
 	return m, nil
 }
 

@@ -1,13 +1,17 @@
 package qemu
 
 import (
+	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/abdul-abdi/lumina/runtime/socketpair"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -43,6 +47,36 @@ func TestStoppedMachineEnds(t *testing.T) {
 	<-m.Done()
 	if err := m.Err(); err == nil || err.Error() != "QEMU stopped the machine: KVM internal error. Suberror: 1" {
 		t.Errorf("Err() = %v", err)
+	}
+}
+
+// A machine that has stopped before QEMU could tell it to anybody is ended, too: a
+// guest on KVM needs no time to get lost. One that runs is not.
+func TestMachineThatHasStopped(t *testing.T) {
+	for status, want := range map[string]string{"internal-error": "QEMU stopped the machine", "running": "", "inmigrate": ""} {
+		here, there, err := socketpair.New(syscall.SOCK_STREAM)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		p := newProcess(&command{control: here}, 0)
+		p.ctx, p.cancel = ctx, cancel
+		go func() {
+			defer there.Close()
+			commands := json.NewDecoder(there)
+			for _, answer := range []string{`{"QMP": {}}`, `{"return": {}, "id": 1}`, `{"return": {"status": "` + status + `", "running": false}, "id": 2}`} {
+				if !strings.Contains(answer, "QMP") && commands.Decode(&struct{}{}) != nil {
+					return
+				}
+				_, _ = there.WriteString(answer + "\n")
+			}
+		}()
+		p.listen()
+		if p.notes.stop != want || (ctx.Err() != nil) != (want != "") {
+			t.Errorf("%s: %q, ended: %v; want %q", status, p.notes.stop, ctx.Err(), want)
+		}
+		cancel()
+		here.Close()
 	}
 }
 

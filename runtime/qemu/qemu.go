@@ -178,6 +178,14 @@ func (p *process) listen() {
 		return
 	}
 	p.follow(m)
+	p.checkState(m)
+}
+
+// checkState ends a machine that has stopped already.
+func (p *process) checkState(m *monitor) {
+	if goesOn, err := m.goesOn(); err == nil && !goesOn {
+		p.fail("QEMU stopped the machine")
+	}
 }
 
 func (p *process) follow(m *monitor) {

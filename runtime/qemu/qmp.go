@@ -72,6 +72,12 @@ func (m *monitor) read() (reply message, err error) {
 
 // command runs a command and waits for its return; file, if any, goes along.
 func (m *monitor) command(file *os.File, name string, arguments any) error {
+	_, err := m.call(file, name, arguments)
+	return err
+}
+
+// call runs a command and waits for what it returns.
+func (m *monitor) call(file *os.File, name string, arguments any) (json.RawMessage, error) {
 	m.sent++
 	line, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
@@ -79,14 +85,14 @@ func (m *monitor) command(file *os.File, name string, arguments any) error {
 		ID        int    `json:"id"`
 	}{name, arguments, m.sent})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var rights []byte
 	if file != nil {
 		rights = syscall.UnixRights(int(file.Fd()))
 	}
 	if _, _, err := m.conn.WriteMsgUnix(line, rights, nil); err != nil {
-		return fmt.Errorf("telling QEMU to %s: %w", name, err)
+		return nil, fmt.Errorf("telling QEMU to %s: %w", name, err)
 	}
 	var late <-chan time.Time
 	if m.patience > 0 {
@@ -97,14 +103,14 @@ func (m *monitor) command(file *os.File, name string, arguments any) error {
 	for {
 		reply, err := m.receive(late)
 		if err != nil {
-			return fmt.Errorf("telling QEMU to %s: %w", name, err)
+			return nil, fmt.Errorf("telling QEMU to %s: %w", name, err)
 		}
 		switch {
 		case reply.ID != m.sent: // to a command that was given up
 		case reply.Error != nil:
-			return fmt.Errorf("telling QEMU to %s: %s", name, reply.Error.Description)
+			return nil, fmt.Errorf("telling QEMU to %s: %s", name, reply.Error.Description)
 		case reply.Return != nil:
-			return nil
+			return reply.Return, nil
 		}
 	}
 }
@@ -150,6 +156,21 @@ func (m *monitor) follow(event func(message), over func()) {
 			}
 		}
 	}()
+}
+
+// goesOn says whether the machine runs, or will. A machine may have stopped before
+// there was anybody to tell an event to.
+func (m *monitor) goesOn() (bool, error) {
+	reply, err := m.call(nil, "query-status", nil)
+	var state struct{ Status string }
+	if err == nil {
+		err = json.Unmarshal(reply, &state)
+	}
+	switch state.Status {
+	case "internal-error", "io-error", "guest-panicked", "paused":
+		return false, err
+	}
+	return true, err
 }
 
 type capability struct {

@@ -81,6 +81,7 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 		return p.silent(err)
 	}
 	p.follow(m)
+	p.checkState(m)
 	if err := p.greet(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,6 +69,9 @@ func Start() (*System, error) {
 	if err := s.readCommandLine(); err != nil {
 		return nil, err
 	}
+	if err := setLogLevel(s.cmdline["loglevel"]); err != nil {
+		return nil, err
+	}
 	s.mounted = sync.OnceValues(func() (marks, error) { return mountRoot(s.cmdline) })
 	go func() { _, _ = s.mounted() }() // Configure gets the error
 	return s, nil
@@ -87,6 +91,23 @@ func (s *System) readCommandLine() error {
 // giving them the limit of before.
 func raiseFileLimit() error {
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 65536, Max: 524288})
+}
+
+// setLogLevel has the console show what is worse than a level from now on: the host
+// may have had it show less while the kernel started. "" leaves it.
+func setLogLevel(level string) error {
+	if level == "" {
+		return nil
+	}
+	n, err := strconv.ParseUint(level, 10, 3)
+	if err == nil {
+		const setConsoleLevel = 8 // of syslog(2), which takes it as a length
+		_, err = unix.Klogctl(setConsoleLevel, make([]byte, n))
+	}
+	if err != nil {
+		return fmt.Errorf("lumina.loglevel=%q: %w", level, err)
+	}
+	return nil
 }
 
 // findDisk finds a virtio-blk device by its serial number.

@@ -20,6 +20,7 @@ type sample struct {
 	Count  int     `json:"count"`
 	P50    float64 `json:"p50_ms"`
 	P95    float64 `json:"p95_ms"`
+	P99    float64 `json:"p99_ms"`
 	Min    float64 `json:"min_ms"`
 	StdDev float64 `json:"stddev_ms"`
 	// PeakMemory is the most that one of the processes held, in bytes.
@@ -47,7 +48,7 @@ func measure(ctx context.Context, name string, count int, do func() error) (samp
 func summarize(name string, times []float64) sample {
 	slices.Sort(times)
 	count := len(times)
-	s := sample{Name: name, Count: count, Min: times[0], P50: times[count/2], P95: times[count*95/100]}
+	s := sample{Name: name, Count: count, Min: times[0], P50: times[count/2], P95: times[count*95/100], P99: times[count*99/100]}
 	mean, square := 0.0, 0.0
 	for _, t := range times {
 		mean += t / float64(count)
@@ -78,7 +79,7 @@ func (s *self) run(ctx context.Context, args ...string) error {
 }
 
 func newBenchCommand(env *environment) *cobra.Command {
-	return newGroup("bench", "Measure this machine", newBenchBootCommand(env), newBenchRunCommand(env), newBenchSessionCommand(env), newBenchCreateCommand(env))
+	return newGroup("bench", "Measure this machine", newBenchBootCommand(env), newBenchRunCommand(env), newBenchSessionCommand(env), newBenchExitsCommand(env), newBenchHistoryCommand(env), newBenchCreateCommand(env))
 }
 
 func printSamples(env *environment, samples ...sample) error {
@@ -90,7 +91,7 @@ func printSamples(env *environment, samples ...sample) error {
 		return printJSON(env.stdout, samples)
 	}
 	for _, s := range samples {
-		fmt.Fprintf(env.stdout, "%-28s %4d ×  P50 %8.2f ms  P95 %8.2f ms  min %8.2f ms  σ %6.2f", s.Name, s.Count, s.P50, s.P95, s.Min, s.StdDev)
+		fmt.Fprintf(env.stdout, "%-28s %4d ×  P50 %8.2f ms  P95 %8.2f ms  P99 %8.2f ms  min %8.2f ms  σ %6.2f", s.Name, s.Count, s.P50, s.P95, s.P99, s.Min, s.StdDev)
 		if s.PeakMemory > 0 {
 			fmt.Fprintf(env.stdout, "  peak memory %s", formatSize(s.PeakMemory))
 		}

@@ -77,7 +77,7 @@ func newBenchBootCommand(env *environment) *cobra.Command {
 }
 
 func measureBoots(ctx context.Context, r *runtime.Runtime, image string, count int) (*bootReport, error) {
-	options := runtime.VMOptions{Image: image}
+	options := runtime.VMOptions{Image: image, Network: runtime.NetworkNAT}
 	report := &bootReport{Version: version, Image: image}
 	report.Host = fmt.Sprintf("%d CPUs, %s/%s", goruntime.NumCPU(), goruntime.GOOS, goruntime.GOARCH)
 	me, err := thisProgram()

@@ -1,11 +1,12 @@
 #!/bin/sh
 # build.sh [NAME…]: make the image of each recipe, run its tests, and print how
 # long that took and how large it is. The default image, which a first run fetches,
-# must stay small.
+# must stay small. kvm-host has a kernel of its own, which takes long to build: it
+# is made if it is named, and by make test-kvm.
 set -eu
 cd "$(dirname "$0")/.."
 names=$*
-[ -n "$names" ] || for f in recipes/*.yaml; do names="$names $(basename "$f" .yaml)"; done
+[ -n "$names" ] || for f in recipes/*.yaml; do [ "$f" = recipes/kvm-host.yaml ] || names="$names $(basename "$f" .yaml)"; done
 printf '%-10s %8s %10s %12s\n' RECIPE SECONDS ROOT COMPRESSED
 for name in $names; do
 	begin=$(date +%s)

@@ -77,6 +77,9 @@ type Kernel struct {
 	// Fragment are options in the form of the kernel's .config. They win over
 	// Lumina's; the kernel is built with them on this host.
 	Fragment string `yaml:"fragment"`
+	// Full asks for the kernel of kernel-config/full.config, which has every driver,
+	// KVM and tracing, in place of the fast one.
+	Full bool `yaml:"full"`
 }
 
 // File is a file of the image: it has Content, or is a symbolic link to Link.

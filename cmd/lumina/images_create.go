@@ -99,7 +99,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	}
 	verify := func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
 	if r != nil {
-		if r.Kernel.Fragment != "" {
+		if r.Kernel.Fragment != "" || r.Kernel.Full {
 			if f.kernel != "" {
 				return usageError{errors.New("--kernel and the recipe's kernel exclude each other")}
 			}
@@ -271,10 +271,17 @@ func kernelOf(path string) func(arch string) (builder.Kernel, error) {
 // ownKernel is the kernel of a recipe that has one.
 func ownKernel(ctx context.Context, env *environment, r *recipe.Recipe) func(arch string) (builder.Kernel, error) {
 	return func(arch string) (builder.Kernel, error) {
-		built, err := kernelconfig.Build(ctx, arch, r.Kernel.Fragment, env.stderr)
+		fragment, err := r.Kernel.Fragment, error(nil)
+		if r.Kernel.Full {
+			fragment, err = kernelconfig.Full(arch, fragment)
+		}
+		var built *kernelconfig.Built
+		if err == nil {
+			built, err = kernelconfig.Build(ctx, arch, fragment, env.stderr)
+		}
 		if err != nil {
 			return builder.Kernel{}, fmt.Errorf("%s: %w", r.Name, err)
 		}
-		return builder.Kernel{Version: built.Kernel.Version, CommandLine: kernelconfig.CommandLine(arch), Fragment: r.Kernel.Fragment, Open: built.Kernel.Open}, nil
+		return builder.Kernel{Version: built.Kernel.Version, CommandLine: kernelconfig.CommandLine(arch), Fragment: fragment, Open: built.Kernel.Open}, nil
 	}
 }

@@ -15,7 +15,7 @@ NOTICES     = release/licences/out/THIRD_PARTY_NOTICES.md
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
-.PHONY: all help quickstart setup kernel kernels kernel-full guest viewer build man notices deb install check test lint typecheck-darwin fuzz recipes bench clean
+.PHONY: all help quickstart setup kernel kernels kernel-full guest viewer build man notices deb install check test test-kvm lint typecheck-darwin fuzz recipes bench clean
 all: build
 
 help: ## this list
@@ -122,6 +122,12 @@ check: lint ## lint and the short tests, in under two minutes, without root
 # Everything CI checks: lint, the macOS sources, unit and end-to-end tests.
 test: setup kernels kernel-full build lint typecheck-darwin ## what CI runs, packages, kernels, lint, unit and end-to-end tests
 	go test -race -timeout 60m ./...
+	LUMINA_KVMLAB=short go test -count=1 -timeout 20m ./cmd/lumina/kvmlab
+
+# KVM, on any amd64 host: lumina's own tests in a VM with an emulated SVM. make test
+# has a short form of it, if the kernel is there.
+test-kvm: setup kernels kernel-full build ## end-to-end tests on KVM, in a VM that is a host
+	LUMINA_KVMLAB=whole go test -count=1 -v -timeout 2h ./cmd/lumina/kvmlab
 
 # What may fail without a word: closing what was read or is given up (what was written
 # is closed with its error), removing what is left over, printing to a terminal, and
@@ -133,7 +139,7 @@ lint: ## gofmt, vet, staticcheck, errcheck, shellcheck, actionlint
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run $(ERRCHECK) -ignoretests -ignore '$(UNCHECKED)' ./...
-	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(VIEWER)/novnc/fetch.sh $(PAGE)/build.sh recipes/build.sh builder/compare.sh release/install.sh release/mac-check.sh release/deb.sh release/formula.sh .ci/run
+	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(VIEWER)/novnc/fetch.sh $(PAGE)/build.sh recipes/build.sh builder/compare.sh runtime/compare.sh runtime/density.sh release/install.sh release/mac-check.sh release/deb.sh release/formula.sh .ci/run
 	$(PAGE)/build.sh --check
 	go run $(ACTIONLINT) .github/workflows/*.yml
 

@@ -1,0 +1,231 @@
+package kvmlab
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+const root = "../../.."
+
+// labEnv asks for the tests: "short" for some of them, if the kernel of their host is
+// built, "whole" for all of them, and the kernel is built. make test and make test-kvm
+// set it.
+const labEnv = "LUMINA_KVMLAB"
+
+// The tests that run in the lab: of the program's own, the ones that need nothing
+// but it, an image and the programs of kvm-host.
+const (
+	short = "^TestKVM$"
+	whole = "^(TestKVM|TestWhoMayUseKVM|TestRun|TestRunErrors|TestOutputIsByteExact|TestCopyInAndDownload|TestSession|TestForward|" +
+		"TestNamedVolume|TestSharedDirectory|TestPool|TestRestoredVMHasItsOwnDisk|TestDamagedTemplatesAreNotUsed|TestTemplateThatCannotBeMade|" +
+		"TestTemplateIsMadeOnce|TestSignalsLeaveNothing|TestDeathsAtRest|TestDeathsDuringExec|TestEscapes|TestNetworkRun)$"
+)
+
+// Limits of a whole lab, with its making.
+const (
+	shortLimit = 6 * time.Minute
+	wholeLimit = 90 * time.Minute
+)
+
+// TestLab has lumina's tests run on KVM.
+func TestLab(t *testing.T) {
+	mode := os.Getenv(labEnv)
+	if mode != "short" && mode != "whole" {
+		t.Skip("it boots VMs in a VM, for minutes: make test-kvm")
+	}
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the lab is for amd64")
+	}
+	pattern, limit := short, shortLimit
+	if mode == "whole" {
+		pattern, limit = whole, wholeLimit
+		if own := os.Getenv("LUMINA_KVMLAB_RUN"); own != "" {
+			pattern = own
+		}
+	} else if !kernelIsBuilt(t) {
+		t.Skip("there is no kernel with KVM: make kernel-full, which takes long; make test-kvm makes it, too")
+	}
+	l := newLab(t)
+	// Only now: what is made once is not counted.
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the lab took longer than %v", limit))
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		err := l.test(ctx, t, pattern)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, errHost) || attempt == 2 || ctx.Err() != nil {
+			t.Fatalf("attempt %d: %v", attempt, errors.Join(err, context.Cause(ctx)))
+		}
+		t.Logf("the host of the tests failed, once more: %v", err)
+	}
+}
+
+// lab is a directory for the host of the tests, and what it is booted with.
+type lab struct {
+	program string // lumina
+	home    string // has the image of the host; kept
+	image   string
+	dir     string // what the host gets
+}
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	dir := t.TempDir()
+	l := &lab{program: filepath.Join(dir, "lumina"), home: filepath.Join(buildertest.Cache(), "kvm-host"), dir: filepath.Join(dir, "lab")}
+	command(t, nil, "make", "-s", "-C", root, "guest")
+	static := []string{"CGO_ENABLED=0"}
+	command(t, static, "go", "build", "-o", l.program, root+"/cmd/lumina")
+	command(t, static, "go", "test", "-c", "-o", filepath.Join(l.dir, "lumina.test"), root+"/cmd/lumina")
+	command(t, nil, "cp", l.program, l.dir)
+	layout, err := buildertest.Debian("amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(dir, "home")
+	command(t, []string{"LUMINA_HOME=" + own}, l.program, "images", "create", "debian", "--from", "oci:"+layout+":latest", "--no-verify")
+	command(t, nil, "cp", "-r", filepath.Join(own, "images", "debian"), l.dir)
+	l.image = "kvm-host-" + digest(t)
+	if _, err := os.Stat(filepath.Join(l.home, "images", l.image)); err != nil {
+		t.Logf("making the image of the host")
+		command(t, []string{"LUMINA_HOME=" + l.home}, l.program, "images", "create", l.image, "--recipe", filepath.Join(root, "recipes", "kvm-host.yaml"), "--timeout", "90m")
+	}
+	return l
+}
+
+// digest names what the host's image is made of. Its agent may be older than the
+// program, as long as they speak the same protocol.
+func digest(t *testing.T) string {
+	t.Helper()
+	h := sha256.New()
+	fmt.Fprintln(h, protocol.Version)
+	for _, pattern := range []string{"recipes/kvm-host.yaml", "kernel-config/*.config", "kernel-config/version", "kernel-config/build.sh"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, files, err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Write(b)
+		}
+	}
+	return fmt.Sprintf("%.6x", h.Sum(nil))
+}
+
+// kernelIsBuilt says whether build.sh has the host's kernel in its cache. It is asked
+// for the name it would have there, and then told to do nothing more.
+func kernelIsBuilt(t *testing.T) bool {
+	t.Helper()
+	config := filepath.Join(root, "kernel-config")
+	script, err := os.ReadFile(filepath.Join(config, "build.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks, _, found := strings.Cut(string(script), "\nif published;")
+	if !found {
+		t.Fatal("build.sh has changed: this test knows no more where its cache is")
+	}
+	dir := t.TempDir()
+	command(t, nil, "sh", "-c", `cp -r "$0"/*.config "$0"/version "$0"/patches "$1"`, config, dir)
+	// What makes the digest reads the whole script.
+	command(t, nil, "cp", filepath.Join(config, "build.sh"), dir)
+	asks = strings.Replace(asks, `here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)`, "here="+dir, 1)
+	out := command(t, []string{"LUMINA_KERNEL_FRAGMENT=" + filepath.Join(dir, "full.config")}, "bash", "-c", asks+"\n"+`echo "$cache/$digest"`, "build.sh", "amd64")
+	_, err = os.Stat(strings.TrimSpace(out))
+	return err == nil
+}
+
+// command runs a program that has to succeed, and returns its output.
+func command(t *testing.T, env []string, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Env = append(os.Environ(), env...)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, &stdout, &stderr)
+	}
+	return stdout.String()
+}
+
+// errHost is wrapped when it was not the tests that failed, but their host.
+var errHost = errors.New("the host of the tests failed")
+
+// lumina is a call of the program for the host of the tests. That is emulated also
+// where this host has KVM: what it has of virtualization is known then.
+func (l *lab) lumina(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, l.program, args...)
+	cmd.Env = append(os.Environ(), "LUMINA_HOME="+l.home, "LUMINA_ACCEL=tcg", "LUMINA_TEMPLATE=0", "LUMINA_FORMAT=json")
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// test boots a host and has it run the tests that pattern names.
+func (l *lab) test(ctx context.Context, t *testing.T, pattern string) error {
+	out, err := l.lumina(ctx, "session", "start", "--image", l.image, "--nested", "--cpus", "2", "--memory", "3GB", "--disk-size", "8GB", "--network", "none",
+		"--volume", l.dir+":/lab:ro").Output()
+	var session struct{ SID string }
+	if err == nil {
+		err = json.Unmarshal(out, &session)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: it did not start: %w: %s", errHost, err, out)
+	}
+	// Also when ctx has ended.
+	defer func() {
+		if err := l.lumina(context.WithoutCancel(ctx), "session", "stop", "--force", session.SID).Run(); err != nil {
+			t.Errorf("stopping the host: %v", err)
+		}
+	}()
+	deadline, _ := ctx.Deadline()
+	limit := time.Until(deadline).Round(time.Second)
+	// The root's own overlay cannot have another on it, nor are the tests' files to go over 9P.
+	const script = `mkdir -p /dev/shm /tmp/lab && mount -t tmpfs tmpfs /dev/shm && cp -r /lab/. /tmp/lab && mount -t tracefs tracefs /sys/kernel/tracing
+touch /etc/hosts /etc/resolv.conf; chgrp kvm /dev/kvm && chmod 660 /dev/kvm && cd /tmp/lab && exec "$@"`
+	run := l.lumina(ctx, "exec", session.SID, "-e", "LUMINA_TEST_LAB=/tmp/lab", "-e", "LUMINA_TEST_KVM=1", "-e", "HOME=/root", "--timeout", limit.String(),
+		"--", "sh", "-c", script, "sh", "./lumina.test", "-test.v", "-test.run", pattern, "-test.timeout", limit.String())
+	run.Env = append(run.Env, "LUMINA_FORMAT=text")
+	var text bytes.Buffer
+	run.Stdout = io.MultiWriter(&text, progress{t})
+	run.Stderr = run.Stdout
+	err = run.Run()
+	passed := regexp.MustCompile(`(?m)^--- PASS: `).FindAllString(text.String(), -1)
+	switch code := run.ProcessState.ExitCode(); {
+	case err == nil && len(passed) > 0:
+		t.Logf("%d tests passed on KVM", len(passed))
+		return nil
+	case code == 1:
+		return errors.New("tests failed on KVM")
+	default:
+		return fmt.Errorf("%w: %w (%d tests had passed)", errHost, err, len(passed))
+	}
+}
+
+// progress logs what comes by lines.
+type progress struct{ t *testing.T }
+
+func (p progress) Write(b []byte) (int, error) {
+	for line := range strings.Lines(string(b)) {
+		p.t.Log(strings.TrimRight(line, "\n"))
+	}
+	return len(b), nil
+}

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	guest "github.com/abdul-abdi/lumina/initramfs/agent"
 	"github.com/abdul-abdi/lumina/initramfs/mux"
@@ -470,7 +469,7 @@ func (q *fake) boot(restored bool) {
 			return
 		}
 	}
-	_ = guest.NewServer(fakeInit{q}, guest.NewOwnReaper()).Serve(mux.Server(q.port))
+	_ = guest.NewServer(vmtest.Init{Off: q.powerOff}, guest.NewOwnReaper()).Serve(mux.Server(q.port))
 }
 
 // monitor serves QMP.
@@ -535,20 +534,8 @@ func (q *fake) do(command string, id int) {
 	}
 }
 
-// fakeInit is the guest's init.
-type fakeInit struct{ q *fake }
-
-func (fakeInit) Configure(_ *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error) {
-	_, err := clock()
-	return &protocol.Configured{}, err
+// powerOff ends it as its guest would.
+func (q *fake) powerOff() {
+	q.say(`{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}}`)
+	q.ended <- 0
 }
-func (fakeInit) Changes(io.Writer) error                  { return nil }
-func (fakeInit) Unpack(*protocol.Unpack, io.Reader) error { return nil }
-func (fakeInit) NextLayer(*protocol.Layer) error          { return nil }
-func (fakeInit) Sync() error                              { return nil }
-func (f fakeInit) PowerOff() {
-	f.q.say(`{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}}`)
-	f.q.ended <- 0
-}
-
-func (fakeInit) Share(string) (io.ReadWriteCloser, error) { return nil, errors.ErrUnsupported }

@@ -118,7 +118,7 @@ func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) (*Machine
 		go func() { _, _ = io.Copy(io.Discard, there) }()
 	default:
 		server := mux.Server(&hearing{there, m})
-		go func() { _ = agent.NewServer(system{m}, agent.NewOwnReaper()).Serve(server) }()
+		go func() { _ = agent.NewServer(system{Init{m.PowerOff}, m}, agent.NewOwnReaper()).Serve(server) }()
 	}
 	return m, nil
 }
@@ -305,10 +305,12 @@ func (m *Machine) Configured() []protocol.Configure {
 }
 
 // system is the init that the agent is a part of.
-type system struct{ m *Machine }
+type system struct {
+	Init
+	m *Machine
+}
 
-var _ agent.System = system{}
-
+// Configure is part of [agent.System].
 func (s system) Configure(c *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error) {
 	if _, err := clock(); err != nil {
 		return nil, err
@@ -321,17 +323,6 @@ func (s system) Configure(c *protocol.Configure, clock func() (time.Time, error)
 	s.m.configured = append(s.m.configured, *c)
 	return &protocol.Configured{}, nil
 }
-
-func (system) Changes(io.Writer) error { return nil }
-func (system) Unpack(_ *protocol.Unpack, archive io.Reader) error {
-	_, err := io.Copy(io.Discard, archive)
-	return err
-}
-func (system) NextLayer(*protocol.Layer) error { return nil }
-func (system) Sync() error                     { return nil }
-func (s system) PowerOff()                     { s.m.PowerOff() }
-
-func (system) Share(string) (io.ReadWriteCloser, error) { return nil, errors.ErrUnsupported }
 
 // Spec is the least that [vm.Spec.Check] lets through, for machines of a [Fake].
 // Its files are closed by the caller.

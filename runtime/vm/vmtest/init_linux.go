@@ -1,0 +1,42 @@
+package vmtest
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/abdul-abdi/lumina/initramfs/agent"
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+)
+
+// Init is the init of a guest that is none: the agent's commands run on this host.
+type Init struct{ Off func() } // powers it off
+
+var _ agent.System = Init{}
+
+// Configure is part of [agent.System]: it waits for the clock.
+func (Init) Configure(_ *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error) {
+	_, err := clock()
+	return &protocol.Configured{}, err
+}
+
+// Changes is part of [agent.System].
+func (Init) Changes(io.Writer) error { return nil }
+
+// Unpack is part of [agent.System].
+func (Init) Unpack(_ *protocol.Unpack, archive io.Reader) error {
+	_, err := io.Copy(io.Discard, archive)
+	return err
+}
+
+// NextLayer is part of [agent.System].
+func (Init) NextLayer(*protocol.Layer) error { return nil }
+
+// Share is part of [agent.System].
+func (Init) Share(string) (io.ReadWriteCloser, error) { return nil, errors.ErrUnsupported }
+
+// Sync is part of [agent.System].
+func (Init) Sync() error { return nil }
+
+// PowerOff is part of [agent.System].
+func (i Init) PowerOff() { i.Off() }

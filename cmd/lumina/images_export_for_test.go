@@ -32,7 +32,7 @@ func TestExportFor(t *testing.T) {
 		devices             string // how the disk, "d", is attached, and a network adapter to "n"
 		drivers             string // of both
 	}{
-		{"azure", "d.vhd", "vpc", 0, "-device piix3-ide,id=ide -device ide-hd,drive=d,bus=ide.0 -device rtl8139,netdev=n,romfile=", "sd ata_piix 8139cp"},
+		{"azure", "d.vhd", "vpc", 0, "-M pc -device ide-hd,drive=d,bus=ide.0 -device e1000-82545em,netdev=n,romfile=", "sd ata_piix e1000"},
 		{"hyperv", "d.vhdx", "vhdx", 0, "-device virtio-scsi-pci -device scsi-hd,drive=d -device e1000,netdev=n,romfile=", "sd virtio_scsi virtio-pci e1000"},
 		{"aws", "d.raw", "raw", 0, "-device nvme,drive=d,serial=1 -device e1000e,netdev=n,romfile=", "nvme e1000e"},
 		{"gcp", "d.tar.gz", "raw", 0, "-device virtio-scsi-pci -device scsi-hd,drive=d -device virtio-net-pci,netdev=n,romfile=", "sd virtio_scsi virtio-pci virtio_net virtio-pci"},

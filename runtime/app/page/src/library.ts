@@ -30,7 +30,7 @@ export function library(): Child {
       h('label', { class: 'sort' }, h('span', null, 'Sort'), h('select', { value: ui.sort, onchange: (e: any) => { ui.sort = e.target.value; localStorage.setItem('sort', ui.sort); redraw(); } }, [['used', 'last used'], ['name', 'name'], ['size', 'size']].map(([v, t]) => h('option', { value: v }, t)))),
     ),
     jobs.length ? h('section', { 'aria-label': 'Under way' }, jobs.map(jobRow)) : null,
-    show('desktops') ? section('Desktops', state.desktops.length, h('a', { class: 'button', href: '#/new' }, icon('plus'), 'New desktop'),
+    show('desktops') ? section('Desktops', state.desktops.length, null,
       state.desktops.length ? none(desktops.length, h('div', { class: 'cards' }, desktops.map(card))) : emptyDesktops()) : null,
     show('sessions') ? section('Sessions', state.sessions.length, null,
       state.sessions.length ? none(sessions.length, table(['Session', 'Image', 'State', 'Uses', 'Forwards', ''], sessions.map(sessionRow))) : empty('No session runs.', 'A session is a VM that stays, for commands and terminals.', state.images.length ? 'Start one by “Terminal” beside an image below.' : 'Pull an image first.')) : null,

@@ -83,10 +83,13 @@ export function sessionView(id: string): Child {
       view.panel && running ? inside(s) : null));
 }
 
+// isShell tells the shell of a terminal, which is found by a loop, from what is run in it.
+const isShell = (args: string[]) => args.some((a) => a.startsWith('for s in bash ash;'));
+
 function inside(s: Session): Child {
   const i = view.inside, denied = i?.network?.denied ?? [], forwards = i?.forwards ?? s.forwards;
   return h('aside', { class: 'inside', 'aria-label': 'Inside' },
-    h('h2', null, 'Processes'), i?.processes.length ? h('ul', { class: 'plain' }, i.processes.map((p) => h('li', { key: p.id }, h('code', { title: p.args.join(' ') }, p.args.join(' ').slice(0, 60)), h('span', { class: 'muted' }, p.exit ? `exit ${p.exit.code}` : span(p.age / 1e9)), p.exit ? null : h('button', { class: 'ghost', 'aria-label': 'End process ' + p.pid, onclick: act(async () => { await post(`sessions/${s.sid}/kill`, { id: p.id, signal: 15 }); await look(s.sid); }) }, icon('close'))))) : h('p', { class: 'muted' }, 'Nothing of yours runs.'),
+    h('h2', null, 'Processes'), i?.processes.length ? h('ul', { class: 'plain' }, i.processes.map((p) => h('li', { key: p.id }, h('code', { title: p.args.join(' ') }, isShell(p.args) ? 'terminal' : p.args.join(' ').slice(0, 60)), h('span', { class: 'muted' }, p.exit ? `exit ${p.exit.code}` : span(p.age / 1e9)), p.exit ? null : h('button', { class: 'ghost', 'aria-label': 'End process ' + p.pid, onclick: act(async () => { await post(`sessions/${s.sid}/kill`, { id: p.id, signal: 15 }); await look(s.sid); }) }, icon('close'))))) : h('p', { class: 'muted' }, 'Nothing of yours runs.'),
     h('h2', null, 'Forwards'), forwards.length ? h('ul', { class: 'plain' }, forwards.map((f) => h('li', { key: f.host + f.protocol }, h('a', { href: 'http://127.0.0.1:' + f.host, target: '_blank', rel: 'noreferrer' }, `127.0.0.1:${f.host}`), h('span', { class: 'muted' }, `→ ${f.guest}${f.protocol === 'udp' ? '/udp' : ''}`), h('button', { class: 'ghost', 'aria-label': 'Close the forward of port ' + f.host, onclick: act(async () => { await post(`sessions/${s.sid}/forwards`, { remove: [f] }); await look(s.sid); }) }, icon('close'))))) : null,
     h('form', { class: 'row', onsubmit: (e: Event) => { e.preventDefault(); post(`sessions/${s.sid}/forwards`, { add: [view.forward] }).then(() => { view.forward = ''; return look(s.sid); }).catch(failed); } }, h('input', { type: 'text', 'aria-label': 'Port to forward', placeholder: i?.ports?.[0] ?? '8080 or 3000:80', value: view.forward, required: true, oninput: (e: any) => (view.forward = e.target.value) }), h('button', null, 'Forward')),
     h('h2', null, 'Files'), h('label', null, 'Path in the guest', h('input', { type: 'text', value: view.path, spellcheck: 'false', oninput: (e: any) => (view.path = e.target.value) })),

@@ -54,8 +54,8 @@ func testMain(m *testing.M) (int, error) {
 		return m.Run(), nil
 	}
 	// What is tested is what the sources say, the guest's among them.
-	if out, err := exec.Command("make", "-C", "../..", "guest").CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("building the guest: %w\n%s", err, out)
+	if out, err := exec.Command("make", "-C", "../..", "guest", "app").CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("building the guest and the page: %w\n%s", err, out)
 	}
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("building the program: %w\n%s", err, out)

@@ -267,7 +267,9 @@ func TestCreateDesktop(t *testing.T) {
 	next := events(t, a)
 	next("state")
 	disk := filepath.Join(o.Dirs[0], "disk.raw")
-	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+	mbr := make([]byte, 1<<20)
+	mbr[510], mbr[511] = 0x55, 0xAA
+	if err := os.WriteFile(disk, mbr, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r := request(t, "POST", a.Page+"api/desktops", `{"name":"a","file":"`+disk+`","force":true}`, nil)

@@ -112,7 +112,7 @@ export function desktopView(id: string): Child {
         tool('keys', 'Press keys', (e) => menu(e.currentTarget, chords.map(([name, keys]) => ({ name, run: act(async () => { await post(`desktops/${d.id}/keys`, { keys: [keys] }); view.screen?.focus(); }) })))),
         tool('paste', 'Type a text', () => paste(d)), tool('camera', 'Save a screenshot', () => screenshot(d)),
         tool('log', 'Boot and serial port', () => { view.log = !view.log; redraw(); }),
-        tool('fit', view.fit ? 'Show pixel by pixel' : 'Fit into the window', () => { view.fit = !view.fit; view.screen?.fit(view.fit); redraw(); }, view.fit ? '1:1' : 'Fit'),
+        tool('fit', view.fit ? '1:1, pixel by pixel' : 'Fit into the window', () => { view.fit = !view.fit; view.screen?.fit(view.fit); redraw(); }, view.fit ? '1:1' : 'Fit'),
         tool('full', 'Full screen', fullScreen),
         h('button', { class: 'ghost', title: 'Power', 'aria-label': 'Power', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d).slice(1)) }, icon('power')),
       ] : h('button', { class: 'ghost', 'aria-label': 'More', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d).slice(1)) }, icon('more')),

@@ -24,6 +24,7 @@ export function library(): Child {
   const jobs = state.jobs.filter((j) => j.state !== 'done');
   const show = (what: string) => !only || only === what;
   return h('main', { class: 'library', key: 'library' },
+    h('h1', { class: 'hidden' }, 'Library'),
     h('div', { class: 'tools' },
       h('nav', { class: 'filters', 'aria-label': 'What is shown' }, filters.map(([id, label]) => h('a', { href: '#/library/' + id, 'aria-current': only === id ? 'page' : null }, label, id ? h('span', { class: 'count' }, state[id].length) : null))),
       h('label', { class: 'search' }, h('span', { class: 'hidden' }, 'Search'), h('input', { id: 'search', type: 'search', placeholder: 'Search', value: ui.search, oninput: (e: any) => { ui.search = e.target.value; redraw(); }, onkeydown: (e: any) => { if (e.key === 'Escape') { ui.search = ''; e.target.blur(); redraw(); } } }), h('kbd', null, '/')),
@@ -48,7 +49,7 @@ function empty(title: string, text: string, next: string): Child {
   return h('div', { class: 'empty' }, h('strong', null, title), h('p', null, text, ' ', next));
 }
 function table(heads: string[], rows: Child): Child {
-  return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': heads[0] + 's' }, h('table', null, h('thead', null, h('tr', null, heads.map((t) => (t ? h('th', { scope: 'col' }, t) : h('td', null))))), h('tbody', null, rows)));
+  return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Table of ' + heads[0]!.toLowerCase() + 's' }, h('table', null, h('thead', null, h('tr', null, heads.map((t) => (t ? h('th', { scope: 'col' }, t) : h('td', null))))), h('tbody', null, rows)));
 }
 
 function emptyDesktops(): Child {

@@ -18,8 +18,8 @@ function top(): Child {
     h('span', { class: 'muted wide-only' }, state.host.cpus, ' CPUs · ', size(state.host.memory_bytes), ' · ', size(state.host.free_bytes), ' free'),
     h('span', { class: 'grow' }),
     ui.connected ? null : h('span', { class: 'wrong', role: 'status' }, 'not connected'),
-    h('button', { class: 'ghost', onclick: () => palette(commands()), 'aria-label': 'Do anything by its name' }, h('span', { class: 'wide-only' }, 'Do …'), h('kbd', null, 'Ctrl K')),
-    h('button', { class: 'ghost', onclick: help, 'aria-label': 'Keys' }, h('kbd', null, '?')),
+    h('button', { class: 'ghost', title: 'Do anything by its name', onclick: () => palette(commands()) }, 'Do …', h('kbd', null, 'Ctrl K')),
+    h('button', { class: 'ghost', title: 'Keys', onclick: help }, h('span', { class: 'hidden' }, 'Keys: '), h('kbd', null, '?')),
     h('a', { class: 'button primary', href: '#/new' }, icon('plus'), 'New', h('span', { class: 'wide-only' }, 'desktop')));
 }
 

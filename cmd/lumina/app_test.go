@@ -1,0 +1,297 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// appPage is the app in Chromium, with a state directory of its own in which there is
+// nothing but an image.
+type appPage struct {
+	*browser
+	url, home string
+}
+
+func newAppPage(t *testing.T, files map[string]string) *appPage {
+	t.Helper()
+	a := &appPage{home: filepath.Join(t.TempDir(), "home")}
+	if err := os.Mkdir(a.home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// A part of a state directory may be a link to another disk.
+	if err := os.Symlink(filepath.Join(home, "images"), filepath.Join(a.home, "images")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "app", "--no-browser")
+	cmd.Env = append(os.Environ(), "LUMINA_HOME="+a.home, "LUMINA_TEMPLATE=0", "HOME="+t.TempDir())
+	cmd.Dir = t.TempDir()
+	for name, from := range files {
+		if err := os.Symlink(from, filepath.Join(cmd.Dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, kind := range []string{"desktop", "session"} {
+			var rows []struct{ ID, SID string }
+			_ = json.Unmarshal([]byte(a.lumina(t, kind, "list", "--json").stdout), &rows)
+			for _, r := range rows {
+				a.lumina(t, kind, "stop", "--force", r.ID+r.SID)
+			}
+		}
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		if code := waitCode(t, cmd); code != 128+int(syscall.SIGINT) {
+			t.Errorf("the app ended with %d", code)
+		}
+	})
+	var page struct {
+		URL string `json:"url"`
+	}
+	if err := json.NewDecoder(out).Decode(&page); err != nil {
+		t.Fatal(err)
+	}
+	a.url = page.URL
+	a.browser = newBrowser(t, a.url)
+	return a
+}
+
+// lumina calls the program for the app's state directory.
+func (a *appPage) lumina(t *testing.T, args ...string) result {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), "LUMINA_HOME="+a.home)
+	return finish(t, cmd)
+}
+
+// eval is what an expression is in the page; nil while there is no page.
+func (a *appPage) eval(t *testing.T, expression string) any {
+	t.Helper()
+	var r struct {
+		Result struct {
+			Value any `json:"value"`
+		} `json:"result"`
+		Exception json.RawMessage `json:"exceptionDetails"`
+	}
+	if err := a.call(t, "Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true}, &r); err != nil {
+		return nil
+	}
+	if r.Exception != nil {
+		return nil // the page is not as far yet
+	}
+	return r.Result.Value
+}
+
+// wait waits until an expression holds in the page.
+func (a *appPage) wait(t *testing.T, what, expression string) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); a.eval(t, expression) != true; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within two minutes; the page is at %v and says %.2000v", what, a.eval(t, "location.hash"), a.eval(t, "document.body.innerText"))
+		}
+	}
+}
+
+// click clicks at the middle of the element that an expression is, once it can be
+// clicked.
+func (a *appPage) click(t *testing.T, what, element string) {
+	t.Helper()
+	a.wait(t, what, "(() => { const e = "+element+"; return !!e && !e.disabled && e.getClientRects().length > 0 })()")
+	at, ok := a.eval(t, "(() => { const e = "+element+"; e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()").([]any)
+	if !ok {
+		t.Fatalf("%s: it is nowhere", what)
+	}
+	for _, kind := range []string{"mousePressed", "mouseReleased"} {
+		if err := a.call(t, "Input.dispatchMouseEvent", map[string]any{"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func named(selector, text string) string {
+	return fmt.Sprintf("[...document.querySelectorAll(%q)].find((e) => (e.getAttribute('aria-label') ?? e.textContent).includes(%q))", selector, text)
+}
+
+// typed types a text into what has the focus.
+func (a *appPage) typed(t *testing.T, text string) {
+	t.Helper()
+	if err := a.call(t, "Input.insertText", map[string]any{"text": text}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shows waits until the screen in the page is as wished.
+func (a *appPage) shows(t *testing.T, what string, ok func(*screen) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		if shot := a.canvas(t); shot != nil && ok(newScreen(decode(t, string(shot)))) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the page does not show %s", what)
+		}
+	}
+}
+
+// axe says what is wrong with the page for who cannot see it, or has no pointer.
+func (a *appPage) axe(t *testing.T, where string) {
+	t.Helper()
+	script := readFile(t, "../../runtime/app/page/node_modules/axe-core/axe.min.js")
+	if err := a.call(t, "Runtime.evaluate", map[string]any{"expression": string(script)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		if err := a.call(t, "Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{"name": "prefers-color-scheme", "value": scheme}}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		found := a.eval(t, `axe.run().then((r) => r.violations.map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).join("; ")).join("\n"))`)
+		if found != "" {
+			t.Errorf("%s, %s: %v", where, scheme, found)
+		}
+	}
+}
+
+// From nothing to an installer by two clicks, and what a person does then.
+func TestApp(t *testing.T) {
+	needsProgram(t)
+	a := newAppPage(t, map[string]string{
+		"debian.iso": installer(t),
+		"arm.iso":    efiISO(t, map[string][]byte{"BOOTAA64.EFI": noProgram(0xAA64)}),
+	})
+	var f font
+	t.Run("two clicks", func(t *testing.T) {
+		a.wait(t, "the files at hand", "document.querySelectorAll('.tile').length === 3")
+		a.axe(t, "the empty library")
+		a.click(t, "the installer", named(".tile", "debian.iso"))
+		a.click(t, "the button that makes it", "document.querySelector('#create')")
+		a.wait(t, "the desktop's page", "location.hash.startsWith('#/desktop/') && !!document.querySelector('.boot .waterfall')")
+		a.axe(t, "a desktop that boots")
+		a.shows(t, "the installer's first page", func(s *screen) (ok bool) {
+			f, ok = s.learn("Choose the language to be used for the installation process. The selected language will also be the default language for the installed system.")
+			return ok
+		})
+		a.shows(t, "English selected", func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
+	})
+	if t.Failed() {
+		return
+	}
+	t.Run("keys", func(t *testing.T) {
+		a.press(t, "ArrowDown", 40)
+		a.shows(t, "a key from the browser", func(s *screen) bool { return !strings.Contains(s.selected(f), "nglish") })
+	})
+	t.Run("loaded again", func(t *testing.T) {
+		if err := a.call(t, "Page.reload", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		a.shows(t, "the same page", func(s *screen) bool { return f.shows(s, "Choose the language") })
+		a.press(t, "ArrowUp", 38)
+		a.shows(t, "another key", func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
+	})
+	t.Run("a killed tab", func(t *testing.T) {
+		_ = a.call(t, "Page.crash", nil, nil)
+		if err := a.call(t, "Page.navigate", map[string]any{"url": a.url + "#/library"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		a.click(t, "its card", "document.querySelector('.card .open')")
+		a.shows(t, "the same page", func(s *screen) bool { return f.shows(s, "Choose the language") })
+	})
+	t.Run("a crash", func(t *testing.T) {
+		for _, p := range processesOf(t, a.home, "qemu-system-") {
+			if err := syscall.Kill(p, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.wait(t, "that it crashed", "!!document.querySelector('.off .wrong') && document.querySelector('#start').textContent === 'Try again'")
+		a.wait(t, "what its serial port wrote", "document.querySelector('.serial').textContent.includes('BdsDxe: starting')")
+		a.axe(t, "a desktop that crashed")
+		said, _ := a.eval(t, "fetch(location.pathname + 'api/desktops/' + location.hash.split('/')[2] + '/diagnostics').then((r) => r.text())").(string)
+		for _, want := range []string{"ms  machine", "ended: ", "BdsDxe: starting", "debian.iso"} {
+			if !strings.Contains(said, want) {
+				t.Errorf("the diagnostics have no %q: %.3000s", want, said)
+			}
+		}
+	})
+	t.Run("deleted and restored", func(t *testing.T) {
+		a.click(t, "what else there is", named(".bar button", "More"))
+		a.click(t, "Delete", named(".menu button", "Delete"))
+		a.click(t, "Undo", named(".toast button", "Undo"))
+		a.wait(t, "the desktop", "location.hash === '#/library' && document.querySelectorAll('.card').length === 1")
+		if r := a.lumina(t, "desktop", "ls", "--json"); !strings.Contains(r.stdout, `"debian"`) {
+			t.Errorf("the command line has %s", r.stdout)
+		}
+	})
+	t.Run("a wrong ISO", func(t *testing.T) {
+		a.click(t, "New", named(".top .button", "New"))
+		a.click(t, "the ISO", named(".tile", "arm.iso"))
+		a.wait(t, "why it is refused", "document.querySelector('.wrong.box').textContent.includes('it is for arm64 (BOOTAA64.EFI), the guest is amd64') && document.querySelector('#create').disabled")
+		a.axe(t, "the wizard")
+	})
+	t.Run("a terminal", func(t *testing.T) { testAppTerminal(t, a) })
+}
+
+func testAppTerminal(t *testing.T, a *appPage) {
+	rows := "document.querySelector('.xterm-rows').innerText.replaceAll('\\u00a0', ' ')"
+	if err := a.call(t, "Page.navigate", map[string]any{"url": a.url + "#/library/images"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	a.click(t, "the terminal of an image", named("button", "Terminal in a new session of debian"))
+	a.wait(t, "the prompt", rows+".includes('#')")
+	run := func(line string) {
+		t.Helper()
+		a.typed(t, line)
+		a.press(t, "Enter", 13)
+	}
+	// What is typed is not what is printed.
+	run("seq -f '%0200.0f' 50000; echo lines-$((50000 + 7))")
+	a.wait(t, "the end of 10 MB", rows+".includes('lines-50007') && "+rows+".includes('0050000')")
+	run("tput() { printf '\\033['\"$1\"; }; tput '?1049h'; tput '5;10H'; printf 'full-%s' $((6 * 7)); read -r answer; tput '?1049l'; echo was-$answer")
+	a.wait(t, "a program on the whole screen", rows+".includes('full-42') && !"+rows+".includes('lines-50007')")
+	if err := a.call(t, "Page.reload", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	a.wait(t, "the same program", rows+".includes('full-42')")
+	a.click(t, "the terminal", "document.querySelector('.term')")
+	run("back")
+	a.wait(t, "its end", rows+".includes('was-back') && "+rows+".includes('lines-50007')")
+	a.wait(t, "its process", "document.querySelector('.inside code').textContent.includes('terminal')")
+	a.axe(t, "a session")
+	a.click(t, "Stop", named(".bar button", "Stop"))
+	a.wait(t, "the library", "location.hash === '#/library'")
+}
+
+// processesOf lists the processes of a program that have files of a state directory
+// open.
+func processesOf(t *testing.T, home, name string) (pids []int) {
+	t.Helper()
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range all {
+		line, err := os.ReadFile(p + "/cmdline")
+		if err != nil || !strings.Contains(string(line), name) {
+			continue
+		}
+		files, _ := filepath.Glob(p + "/fd/*")
+		for _, f := range files {
+			if to, err := os.Readlink(f); err == nil && strings.HasPrefix(to, home+"/") {
+				if pid, err := strconv.Atoi(filepath.Base(p)); err == nil {
+					pids = append(pids, pid)
+				}
+				break
+			}
+		}
+	}
+	return pids
+}

@@ -99,7 +99,7 @@ man: ## make man pages and completion scripts in bin/manual
 # The licences of others' software in the program, from the modules themselves.
 notices: $(NOTICES) ## make the third-party notices that the program carries
 
-$(NOTICES): go.mod $(NOVNC) kernel-config/version release/notices/main.go
+$(NOTICES): go.mod $(NOVNC) $(APP) kernel-config/version release/notices/main.go
 	go run ./release/notices > $@.new
 	mv $@.new $@
 

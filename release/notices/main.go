@@ -71,7 +71,11 @@ here, under the licences below. Made by `+"`make notices`"+`; do not edit.
 | what | version | licence files |
 | --- | --- | --- |
 `, kernel)
-	parts := append(modules, viewer)
+	app, err := app(filepath.Join(dir, "runtime/app/page"))
+	if err != nil {
+		return err
+	}
+	parts := append(append(modules, viewer), app...)
 	for _, p := range parts {
 		names := make([]string, len(p.licences))
 		for i, l := range p.licences {
@@ -188,6 +192,26 @@ func clean(b []byte) string {
 		lines[i] = strings.TrimRight(lines[i], " \t\f")
 	}
 	return strings.Trim(strings.Join(lines, "\n"), "\n")
+}
+
+// app are the packages of npm in the app's page, beside noVNC.
+func app(dir string) (parts []part, err error) {
+	lock, err := os.ReadFile(filepath.Join(dir, "package-lock.json"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"@xterm/xterm", "@xterm/addon-fit", "@xterm/addon-web-links"} {
+		version := regexp.MustCompile(`"node_modules/` + name + `": \{\s*"version": "([^"]+)"`).FindSubmatch(lock)
+		if version == nil {
+			return nil, fmt.Errorf("package-lock.json does not pin %s", name)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "out/licences", strings.NewReplacer("@", "_", "/", "-").Replace(name)+".txt"))
+		if err != nil {
+			return nil, fmt.Errorf("%s, which make app fetches: %w", name, err)
+		}
+		parts = append(parts, part{name, string(version[1]), []licence{{"LICENSE", clean(text)}}})
+	}
+	return parts, nil
 }
 
 // novnc is the client of lumina desktop open, with the libraries in it.

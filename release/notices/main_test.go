@@ -18,6 +18,9 @@ func TestNoticesAreCurrent(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root, "runtime/desktop/viewer/out/novnc")); err != nil && testing.Short() {
 		t.Skip("make viewer has not run: ", err)
 	}
+	if _, err := os.Stat(filepath.Join(root, "runtime/app/page/out/licences")); err != nil && testing.Short() {
+		t.Skip("make app has not run: ", err)
+	}
 	have, err := embedded.Notices()
 	if err != nil {
 		t.Skip(err) // of a program that was built so

@@ -7,15 +7,13 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK    = github.com/kisielk/errcheck@v1.9.0
 ACTIONLINT  = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GUEST       = $(foreach a,amd64 arm64,initramfs/out/initramfs-$(a).cpio.zst)
-VIEWER      = runtime/desktop/viewer
-NOVNC       = $(VIEWER)/out/novnc/core/rfb.js
 PAGE        = runtime/app/page
 APP         = $(PAGE)/out/index.html
 NOTICES     = release/licences/out/THIRD_PARTY_NOTICES.md
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
-.PHONY: all help quickstart setup kernel kernels kernel-full guest viewer build man notices deb install check test test-kvm lint typecheck-darwin fuzz recipes bench clean
+.PHONY: all help quickstart setup kernel kernels kernel-full guest app build man notices deb install check test test-kvm lint typecheck-darwin fuzz recipes bench clean
 all: build
 
 help: ## this list
@@ -60,13 +58,6 @@ initramfs/out/initramfs-%.cpio.zst: $(GUEST_GO) go.mod
 	go run ./initramfs/cmd/mkinitramfs initramfs/out/init-$* $@
 	rm -f initramfs/out/init-$*
 
-# noVNC, the page of lumina desktop open, for embedding.
-viewer: $(NOVNC) ## fetch noVNC, by the digest of its lock file
-
-$(NOVNC): $(wildcard $(VIEWER)/novnc/*)
-	$(VIEWER)/novnc/fetch.sh
-	touch $@
-
 # The page of lumina app: TypeScript, bundled with noVNC and xterm.js.
 app: $(APP) ## build the page of lumina app
 
@@ -74,7 +65,7 @@ $(APP): $(wildcard $(PAGE)/src/* $(PAGE)/*.json $(PAGE)/build.sh $(PAGE)/index.h
 	$(PAGE)/build.sh
 	touch $@
 
-build: bin/lumina ## build bin/lumina, with guests, kernels and noVNC in it
+build: bin/lumina ## build bin/lumina, with guests, kernels and the app's page in it
 
 # On a Mac the driver needs cgo, and the program to be signed with what
 # Virtualization.framework asks for; SIGN is the identity, "-" for none.
@@ -87,7 +78,7 @@ CGO      = 0
 CODESIGN = @:
 endif
 
-bin/lumina: $(GUEST) $(NOVNC) $(APP) $(NOTICES) $(VIEWER)/page.html $(VIEWER)/page.js $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
+bin/lumina: $(GUEST) $(APP) $(NOTICES) $(ALL_GO) go.mod $(wildcard kernel-config/out/*)
 	CGO_ENABLED=$(CGO) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/lumina
 	$(CODESIGN) $@
 
@@ -99,7 +90,7 @@ man: ## make man pages and completion scripts in bin/manual
 # The licences of others' software in the program, from the modules themselves.
 notices: $(NOTICES) ## make the third-party notices that the program carries
 
-$(NOTICES): go.mod $(NOVNC) $(APP) kernel-config/version release/notices/main.go
+$(NOTICES): go.mod $(APP) kernel-config/version release/notices/main.go
 	go run ./release/notices > $@.new
 	mv $@.new $@
 
@@ -139,7 +130,7 @@ lint: ## gofmt, vet, staticcheck, errcheck, shellcheck, actionlint
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run $(ERRCHECK) -ignoretests -ignore '$(UNCHECKED)' ./...
-	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(VIEWER)/novnc/fetch.sh $(PAGE)/build.sh recipes/build.sh builder/compare.sh runtime/compare.sh runtime/density.sh release/install.sh release/mac-check.sh release/deb.sh release/formula.sh .ci/run
+	shellcheck kernel-config/build.sh kernel-config/loader/build.sh setup.sh quickstart.sh $(PAGE)/build.sh recipes/build.sh builder/compare.sh runtime/compare.sh runtime/density.sh release/install.sh release/mac-check.sh release/deb.sh release/formula.sh .ci/run
 	$(PAGE)/build.sh --check
 	go run $(ACTIONLINT) .github/workflows/*.yml
 
@@ -169,4 +160,4 @@ bench: build ## measure the figures of README.md on this machine
 	builder/compare.sh
 
 clean: ## remove what was built, but not the kernels
-	rm -rf bin initramfs/out/*.zst $(VIEWER)/out/novnc $(PAGE)/node_modules $(PAGE)/out/*.* $(PAGE)/out/licences
+	rm -rf bin initramfs/out/*.zst $(PAGE)/node_modules $(PAGE)/out/*.* $(PAGE)/out/licences

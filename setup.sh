@@ -13,7 +13,7 @@ chromium debian-installer-12-netboot-amd64 grub-efi-amd64-bin grub-common xorris
 qemu-system-gui xvfb xdotool
 nginx-light apache2-bin haproxy bind9 sqlite3 python3"
 
-# npm gets noVNC for make build. One that is there need not be Debian's.
+# npm gets what the page of lumina app is made of, for make build. One that is there need not be Debian's.
 command -v npm >/dev/null || packages="$packages nodejs npm"
 
 missing=

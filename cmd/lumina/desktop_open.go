@@ -1,17 +1,13 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
-
-	"github.com/abdul-abdi/lumina/runtime/desktop/viewer"
 )
 
 func newDesktopOpenCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "open NAME",
-		Short: "Show a desktop's screen on a page for a browser of this host, until Ctrl-C",
+		Short: "Show a desktop's screen in the app, whose address is printed, until Ctrl-C",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := openDesktop(env, args[0])
@@ -21,17 +17,7 @@ func newDesktopOpenCommand(env *environment) *cobra.Command {
 			if err := d.CheckViewer(c.Context()); err != nil {
 				return err
 			}
-			f, err := outputFormat(env)
-			if err != nil {
-				return err
-			}
-			return viewer.Serve(c.Context(), d.Manifest.Name, d.Viewer, func(url string) error {
-				if f == formatText {
-					_, err := fmt.Fprintln(env.stdout, url)
-					return err
-				}
-				return printJSON(env.stdout, map[string]string{"url": url})
-			})
+			return serveApp(c.Context(), env, 0, true, "#/desktop/"+d.Manifest.ID)
 		},
 		ValidArgsFunction: completeDesktops(env),
 	}

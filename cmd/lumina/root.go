@@ -17,7 +17,6 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/app"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
-	"github.com/abdul-abdi/lumina/runtime/desktop/viewer"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -117,10 +116,10 @@ func execute(ctx context.Context, env *environment) int {
 const wholeBuild = "git clone https://github.com/abdul-abdi/lumina && cd lumina && ./setup.sh && make kernel install"
 
 // isNotBuilt reports whether a part is missing that make embeds and go install does
-// not: the guest, a kernel, or noVNC.
+// not: the guest, a kernel, or the app's page.
 func isNotBuilt(err error) bool {
 	var kernel *kernelconfig.ErrNotBuilt
-	return errors.Is(err, initramfs.ErrNotBuilt) || errors.Is(err, viewer.ErrNotBuilt) || errors.Is(err, app.ErrNotBuilt) || errors.As(err, &kernel)
+	return errors.Is(err, initramfs.ErrNotBuilt) || errors.Is(err, app.ErrNotBuilt) || errors.As(err, &kernel)
 }
 
 func codeOf(err error) int {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
-	"github.com/abdul-abdi/lumina/runtime/desktop/viewer"
+	"github.com/abdul-abdi/lumina/runtime/app"
 )
 
 // A command that is called is found by the name that it is listed with.
@@ -35,7 +35,7 @@ func TestIsNotBuilt(t *testing.T) {
 	for err, want := range map[error]bool{
 		fmt.Errorf("starting: %w", initramfs.ErrNotBuilt):                            true,
 		fmt.Errorf("starting: %w", &kernelconfig.ErrNotBuilt{Architecture: "arm64"}): true,
-		viewer.ErrNotBuilt:      true,
+		app.ErrNotBuilt:         true,
 		errors.New("disk full"): false,
 	} {
 		if got := isNotBuilt(err); got != want {

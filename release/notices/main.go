@@ -1,7 +1,7 @@
 // Notices prints THIRD_PARTY_NOTICES.md: what else than Lumina is in its program,
 // with the licences of all of it. Go modules come from "go list", for every
 // platform that releases are made for, and their licences from the module cache;
-// noVNC from the folder that make viewer fills; the kernel from its version file.
+// those of the app's page from the folder that make app fills; the kernel from its version file.
 //
 //	go run ./release/notices > release/licences/out/THIRD_PARTY_NOTICES.md
 package main
@@ -9,7 +9,6 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,10 +48,6 @@ func run(dir string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	viewer, err := novnc(filepath.Join(dir, "runtime/desktop/viewer"))
-	if err != nil {
-		return err
-	}
 	kernel, err := kernel(filepath.Join(dir, "kernel-config/version"))
 	if err != nil {
 		return err
@@ -75,7 +70,7 @@ here, under the licences below. Made by `+"`make notices`"+`; do not edit.
 	if err != nil {
 		return err
 	}
-	parts := append(append(modules, viewer), app...)
+	parts := append(modules, app...)
 	for _, p := range parts {
 		names := make([]string, len(p.licences))
 		for i, l := range p.licences {
@@ -194,54 +189,39 @@ func clean(b []byte) string {
 	return strings.Trim(strings.Join(lines, "\n"), "\n")
 }
 
-// app are the packages of npm in the app's page, beside noVNC.
+// app are the packages of npm that the app's page is bundled of.
 func app(dir string) (parts []part, err error) {
 	lock, err := os.ReadFile(filepath.Join(dir, "package-lock.json"))
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"@xterm/xterm", "@xterm/addon-fit", "@xterm/addon-web-links"} {
+	for _, name := range []string{"@novnc/novnc", "@xterm/addon-fit", "@xterm/addon-web-links", "@xterm/xterm"} {
 		version := regexp.MustCompile(`"node_modules/` + name + `": \{\s*"version": "([^"]+)"`).FindSubmatch(lock)
 		if version == nil {
 			return nil, fmt.Errorf("package-lock.json does not pin %s", name)
 		}
-		text, err := os.ReadFile(filepath.Join(dir, "out/licences", strings.NewReplacer("@", "_", "/", "-").Replace(name)+".txt"))
-		if err != nil {
-			return nil, fmt.Errorf("%s, which make app fetches: %w", name, err)
+		p, below := part{name: name, version: string(version[1])}, []string{"."}
+		kept := filepath.Join(dir, "out/licences", name)
+		if name == "@novnc/novnc" {
+			p.name, below = "@novnc/novnc, and pako in it", []string{".", "vendor/pako"}
 		}
-		parts = append(parts, part{name, string(version[1]), []licence{{"LICENSE", clean(text)}}})
+		for _, sub := range below {
+			found, err := licences(filepath.Join(kept, sub))
+			if err != nil {
+				return nil, fmt.Errorf("%s, which make app fetches: %w", name, err)
+			}
+			for _, l := range found {
+				l.name = filepath.Join(sub, l.name)
+				p.licences = append(p.licences, l)
+			}
+		}
+		// noVNC's licence names this file for the holders of the copyright.
+		if authors, err := os.ReadFile(filepath.Join(kept, "AUTHORS")); err == nil {
+			p.licences = append(p.licences, licence{"AUTHORS", clean(authors)})
+		}
+		parts = append(parts, p)
 	}
 	return parts, nil
-}
-
-// novnc is the client of lumina desktop open, with the libraries in it.
-func novnc(dir string) (part, error) {
-	lock, err := os.ReadFile(filepath.Join(dir, "novnc/package-lock.json"))
-	if err != nil {
-		return part{}, err
-	}
-	version := regexp.MustCompile(`"node_modules/@novnc/novnc": \{\s*"version": "([^"]+)"`).FindSubmatch(lock)
-	if version == nil {
-		return part{}, errors.New("package-lock.json does not pin @novnc/novnc")
-	}
-	p := part{name: "@novnc/novnc, and pako in it", version: string(version[1])}
-	for _, name := range []string{".", "vendor/pako"} {
-		found, err := licences(filepath.Join(dir, "out/novnc", name))
-		if err != nil {
-			return part{}, fmt.Errorf("noVNC, which make viewer fetches: %w", err)
-		}
-		for _, l := range found {
-			l.name = filepath.Join(name, l.name)
-			p.licences = append(p.licences, l)
-		}
-	}
-	// Its licence names this file for the holders of the copyright.
-	authors, err := os.ReadFile(filepath.Join(dir, "out/novnc/AUTHORS"))
-	if err != nil {
-		return part{}, err
-	}
-	p.licences = append(p.licences, licence{"AUTHORS", clean(authors)})
-	return p, nil
 }
 
 // kernel is the offer that goes with the kernel's licence.

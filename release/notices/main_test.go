@@ -15,9 +15,6 @@ const root = "../.."
 
 // What the program carries is what is in it now.
 func TestNoticesAreCurrent(t *testing.T) {
-	if _, err := os.Stat(filepath.Join(root, "runtime/desktop/viewer/out/novnc")); err != nil && testing.Short() {
-		t.Skip("make viewer has not run: ", err)
-	}
 	if _, err := os.Stat(filepath.Join(root, "runtime/app/page/out/licences")); err != nil && testing.Short() {
 		t.Skip("make app has not run: ", err)
 	}

@@ -15,12 +15,16 @@ fi
 if [ "${1:-}" = --check ]; then
 	exec node_modules/.bin/tsc --noEmit -p .
 fi
-rm -f out/*.js
+rm -rf out/*.js out/licences
 # esbuild's program is in a package of its own: its installation runs no script.
 node_modules/.bin/esbuild src/main.ts --bundle --splitting --format=esm --target=es2022 --minify --legal-comments=none \
 	--outdir=out --chunk-names='[name]-[hash]' --log-level=warning
 cp index.html out/index.html
-mkdir -p out/licences
+# What release/notices prints.
 for package in @novnc/novnc @xterm/xterm @xterm/addon-fit @xterm/addon-web-links; do
-	cat node_modules/$package/LICENSE* > "out/licences/$(echo "$package" | tr '/@' '-_').txt"
+	mkdir -p "out/licences/$package"
+	cp "node_modules/$package"/LICENSE* "out/licences/$package"
 done
+cp node_modules/@novnc/novnc/AUTHORS node_modules/@novnc/novnc/docs/LICENSE.MPL-2.0 out/licences/@novnc/novnc
+mkdir -p out/licences/@novnc/novnc/vendor/pako
+cp node_modules/@novnc/novnc/vendor/pako/LICENSE out/licences/@novnc/novnc/vendor/pako

@@ -222,6 +222,7 @@ func TestCopy(t *testing.T) {
 		{"a link to a directory is followed", "COPY dirlink/sub /n", `n 0755 0:0 dir|n/two 0644 0:0 "2"`},
 		{"several", "COPY a.txt b.sh /n/", `n 0755 0:0 dir|n/a.txt 0644 0:0 "a"|n/b.sh 0755 0:0 "b"`},
 		{"a pattern", "COPY d/s*/t?o [a]*.txt /n/", `n 0755 0:0 dir|n/a.txt 0644 0:0 "a"|n/two 0644 0:0 "2"`},
+		{"patterns that match nothing", "COPY a.txt none* d/no*/x /n/\nCOPY none* /m/\nCOPY --parents none* d/on? /p/", `n 0755 0:0 dir|n/a.txt 0644 0:0 "a"|p 0755 0:0 dir|p/d 0755 0:0 dir|p/d/one 0600 0:0 "1"`},
 		{"relative to WORKDIR", "WORKDIR /w\nWORKDIR v\nCOPY a.txt .", `w 0755 0:0 dir|w/v 0755 0:0 dir|w/v/a.txt 0644 0:0 "a"`},
 		{"WORKDIR of a user", "USER web\nWORKDIR /w", `w 0755 33:34 dir`},
 		{"owner by name", "COPY --chown=web a.txt /n/", `n 0755 33:34 dir|n/a.txt 0644 33:34 "a"`},
@@ -300,7 +301,6 @@ func TestRefused(t *testing.T) {
 		{"FROM --platform=linux/arm64 scratch", "Dockerfile:1: the stage is made for linux/arm64, and linux/amd64 was asked for"},
 		{"FROM scratch\nCOPY none /", `Dockerfile:2: "none" not found`},
 		{"FROM scratch\nCOPY node_modules/x /", `Dockerfile:2: "node_modules/x" not found: the ignore file excludes it`},
-		{"FROM scratch\nCOPY none* /", `Dockerfile:2: "none*" matches nothing`},
 		{"FROM scratch\n\nCOPY out /", `Dockerfile:3: "out" not found`},
 		{"FROM scratch\nCOPY ../../etc/passwd /", `Dockerfile:2: "../../etc/passwd" not found`},
 		{"FROM scratch\nCOPY a.txt b.sh /x", "Dockerfile:2: several sources go into a directory: end the destination \"/x\" with a slash"},
@@ -322,6 +322,10 @@ func TestRefused(t *testing.T) {
 		{"FROM scratch\nRUN --device=x y", "Dockerfile:2: RUN --device:"},
 		{"FROM scratch\nEXPOSE 99999", `Dockerfile:2: EXPOSE "99999": want PORT`},
 		{"FROM scratch\nHEALTHCHECK --start-interval=1s CMD x", "Dockerfile:2: HEALTHCHECK --start-interval"},
+		{"FROM scratch\nSTOPSIGNAL BLA", `Dockerfile:2: STOPSIGNAL "BLA": want a signal's name or number`},
+		{"FROM scratch\nSTOPSIGNAL SIGRTMIN+16", `STOPSIGNAL "SIGRTMIN+16"`},
+		{"FROM scratch\nSTOPSIGNAL 0", `STOPSIGNAL "0"`},
+		{"FROM scratch\nCOPY ['a.txt', '/x/']", `a list is JSON, with double quotes and commas: ["SRC", "DST"]`},
 		{"FROM scratch\nVOLUME \"$NONE\"", "Dockerfile:2: VOLUME: a path is empty"},
 	} {
 		t.Run(tt.text, func(t *testing.T) {

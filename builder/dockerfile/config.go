@@ -3,12 +3,15 @@ package dockerfile
 import (
 	"fmt"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"golang.org/x/sys/unix"
 )
 
 // defaultPath is the PATH of an image that is made from nothing.
@@ -89,6 +92,9 @@ func (s *stage) configure(c instructions.Command) (done bool, err error) {
 		}
 		created = fmt.Sprintf("VOLUME %v", c.Volumes)
 	case *instructions.StopSignalCommand:
+		if !isSignal(c.Signal) {
+			return true, fmt.Errorf("STOPSIGNAL %q: want a signal's name or number, such as SIGTERM or 15", c.Signal)
+		}
 		config.StopSignal = c.Signal
 		created = "STOPSIGNAL " + c.Signal
 	case *instructions.ShellCommand:
@@ -103,6 +109,24 @@ func (s *stage) configure(c instructions.Command) (done bool, err error) {
 	}
 	s.history(created, true)
 	return true, nil
+}
+
+// realTime are the signals that have no name of their own.
+var realTime = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^SIGRT(MIN(\+([1-9]|1[0-5]))?|MAX(-([1-9]|1[0-4]))?)$`)
+})
+
+// isSignal says whether Linux has a signal of that name or number.
+func isSignal(s string) bool {
+	if n, err := strconv.Atoi(s); err == nil {
+		return n >= 1 && n <= 64
+	}
+	name := "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	switch name {
+	case "SIGCLD", "SIGPOLL", "SIGPWR", "SIGSTKFLT": // which macOS has not
+		return true
+	}
+	return unix.SignalNum(name) != 0 || realTime().MatchString(name)
 }
 
 // declare is ARG: the variable has the value of the call, else the default, else

@@ -85,12 +85,13 @@ func (c *copying) pickSource(ctx context.Context, s copySource, exclude *pattern
 	names := []string{path.Clean(strings.TrimPrefix(path.Clean("/"+s.pattern), "/"))}
 	if !s.literal {
 		var err error
+		// One that matches nothing is no error: "COPY package.json yarn.lock* ./".
 		if names, err = files.Glob(s.tree, s.pattern); err != nil {
+			if strings.HasPrefix(s.pattern, "[") {
+				err = fmt.Errorf(`%w; a list is JSON, with double quotes and commas: ["SRC", "DST"]`, err)
+			}
 			return err
 		}
-	}
-	if len(names) == 0 {
-		return fmt.Errorf("%q matches nothing", s.pattern)
 	}
 	for _, name := range names {
 		at, info, err := files.Resolve(s.tree, name)
@@ -202,6 +203,9 @@ func (c *copying) pickParents(ctx context.Context, s copySource, exclude *patter
 		return err
 	}
 	if len(p.files) == 0 {
+		if files.HasPattern(s.pattern) {
+			return nil
+		}
 		return fmt.Errorf("%q not found", s.pattern)
 	}
 	c.picks = append(c.picks, p)

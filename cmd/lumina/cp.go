@@ -19,7 +19,7 @@ import (
 // copyRules are the help of everything that copies.
 const copyRules = `It copies files and directories by the rules of cp -r and rsync:
 
-  SRC/ and SRC/. are what the directory SRC holds, SRC is the directory itself.
+  SRC/, SRC/. and SRC/.. are what that directory holds, SRC is the directory itself.
   A link as SRC is followed; links below it are copied as links.
   DST/ is a directory; it is made when there is none, and so are missing parents.
   What is copied goes into a directory that is there (or DST/) under its base name,

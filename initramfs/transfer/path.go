@@ -13,10 +13,10 @@ import (
 	"unicode/utf8"
 )
 
-// IsContent says whether a source is written as what a directory holds: SRC/,
-// SRC/. and ".".
+// IsContent says whether a source is written as what a directory holds: SRC/, SRC/.,
+// "." and what ends in "..", which names no directory, either.
 func IsContent(source string) bool {
-	return strings.HasSuffix(source, "/") || source == "." || strings.HasSuffix(source, "/.")
+	return isDirPath(source)
 }
 
 // BaseName is the name under which a source, an absolute path, is copied into a

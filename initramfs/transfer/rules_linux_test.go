@@ -64,3 +64,30 @@ func asNobody(do func()) {
 	defer syscall.Setfsuid(os.Geteuid()) //nolint:errcheck // it has no error
 	do()
 }
+
+// A file of the kernel's is written itself: beside it nothing can be made.
+func TestKernelFiles(t *testing.T) {
+	const comm = "/proc/thread-self/comm"
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	old, err := os.ReadFile(comm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.WriteFile(comm, old, 0) //nolint:errcheck // it is this thread's name
+	source := t.TempDir() + "/name"
+	if err := os.WriteFile(source, []byte("written"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, trusted := range []bool{false, true} {
+		if err := os.WriteFile(comm, []byte("before"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := copyOver(t, source, comm, Options{Trusted: trusted}); err != nil {
+			t.Error(err)
+		}
+		if got, err := os.ReadFile(comm); string(got) != "written\n" {
+			t.Errorf("trusted %v: the name is %q, %v", trusted, got, err)
+		}
+	}
+}

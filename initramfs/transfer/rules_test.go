@@ -106,6 +106,7 @@ func TestRules(t *testing.T) {
 		{"content below what is made", "tree/.", "a/b/c/", nil, "a/b/c/sub/leaf=x a/b/c/top=y", ""},
 		{"content merges", "tree/", "a/", []string{"a/sub/other=o"}, "a/sub/leaf=x a/sub/other=o a/top=y", ""},
 		{"content merges without a slash", "tree/.", "a", []string{"a/old=o"}, "a/old=o a/sub/leaf=x a/top=y", ""},
+		{"content, written as the parent of what is below", "tree/sub/..", "a", []string{"a/old=o"}, "a/old=o a/sub/leaf=x a/top=y", ""},
 		{"content over a file", "tree/", "a", []string{"a=old"}, "a=old", "not a directory"},
 		{"link to a tree", "link", "a", []string{"a/"}, "a/link/sub/leaf=x a/link/top=y", ""},
 		{"content of a link to a tree", "link/", "a", nil, "a/sub/leaf=x a/top=y", ""},

@@ -59,8 +59,8 @@ func (rc *receiver) begin(e *entry, base string, in *level) (*newFile, error) {
 		return n, rc.openOld(n)
 	}
 	err := rc.temporary(n)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return n, rc.openOld(n) // the directory is not ours, the file may be
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrNotExist) {
+		return n, rc.openOld(n) // the directory is not ours, or the kernel's as /proc/sys; the file may be
 	}
 	return n, err
 }
@@ -241,7 +241,11 @@ func (rc *receiver) content(n *newFile, e *entry) error {
 			}
 			if n.regular {
 				_, err = n.f.WriteAt(payload, at)
-			} else {
+				if errors.Is(err, syscall.ESPIPE) && at == 0 {
+					n.regular = false // in name only, as files of /proc
+				}
+			}
+			if !n.regular {
 				_, err = n.f.Write(payload)
 			}
 			if err != nil {

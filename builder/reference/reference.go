@@ -194,7 +194,7 @@ func parseRegistry(s string) (string, error) {
 	switch lower := strings.ToLower(name); {
 	case nameForm().MatchString(name):
 	case nameForm().MatchString(lower):
-		return "", fmt.Errorf("names in a registry are lower-case: write %s", lower)
+		return "", fmt.Errorf("names in a registry are lower-case: write %s", strings.Replace(s, name, lower, 1))
 	default:
 		return "", fmt.Errorf("%q is no name in a registry: lower-case letters and digits, with single '.', '_', '-' or '/' between them; write %s", name, Forms)
 	}

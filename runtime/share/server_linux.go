@@ -153,11 +153,12 @@ func (s *Server) noted(r *request) bool {
 	case opBatchForget:
 		n := f.u32()
 		f.skip(4)
-		for ; n > 0 && len(f.rest) > 0; n-- {
+		for ; n > 0; n-- {
 			id, times := f.u64(), f.u64()
-			if !f.bad {
-				s.nodes.forget(id, times)
+			if f.bad {
+				break // it says more than it has
 			}
+			s.nodes.forget(id, times)
 		}
 	default:
 		return false

@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/runtime/confine"
 )
 
 // The fields of answers: of an entry and of attributes.
@@ -463,6 +466,47 @@ func TestOwner(t *testing.T) {
 	}
 	c.fails(unix.EACCES, opOpen, c.lookup(rootID, "roots"), words(0, 0))
 	c.fails(unix.EPERM, opSetattr, c.lookup(rootID, "roots"), setattr(setUID, 0, 0, 0, 7, 0, 0, 0))
+}
+
+// What the server's threads may do the kernel says, too: whatever a message made the
+// server try, it would be refused.
+func TestThreadsAreConfined(t *testing.T) {
+	if confine.Landlock() == 0 {
+		t.Fatal("this kernel has no Landlock, and the tests need one that has")
+	}
+	outside := t.TempDir()
+	dir := filepath.Join(outside, "shared")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(dir+"/file", nil, 0o644), os.WriteFile(outside+"/secret", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := serve(t, dir, Options{})
+	var got []string
+	try := func(what string, err error) { got = append(got, fmt.Sprint(what, ": ", err)) }
+	ended := make(chan struct{})
+	err := confine.Start(s.policy, func() error {
+		open := func(path string, flags int) error {
+			fd, err := unix.Open(path, flags, 0o600)
+			if err == nil {
+				unix.Close(fd)
+			}
+			return err
+		}
+		try("a file of the directory's", open(dir+"/file", unix.O_RDWR))
+		try("one outside", open(outside+"/secret", unix.O_RDONLY))
+		try("a new one outside", open(outside+"/new", unix.O_WRONLY|unix.O_CREAT))
+		try("removing one", unix.Unlink(outside+"/secret"))
+		try("setuid", unix.Chmod(dir+"/file", 0o4755))
+		try("a device", unix.Mknod(dir+"/null", unix.S_IFCHR|0o666, 0x103))
+		_, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		try("a network", err)
+		return nil
+	}, func() { close(ended) })
+	<-ended
+	want := []string{"a file of the directory's: <nil>", "one outside: permission denied", "a new one outside: permission denied", "removing one: permission denied",
+		"setuid: operation not permitted", "a device: operation not permitted", "a network: permission denied"}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
 }
 
 func ownersOf(attr []byte) string {

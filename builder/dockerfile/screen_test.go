@@ -16,7 +16,6 @@ import (
 type terminal struct {
 	lines []string
 	row   int
-	rest  []byte
 }
 
 var control = regexp.MustCompile(`^\x1b\[([0-9]*)([A-Z])`)

@@ -43,7 +43,7 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 	}
 	if options.Init == image.InitSystemd {
 		// The interface keeps the name by which it was configured.
-		p.spec.CommandLine += " lumina.init=systemd net.ifnames=0"
+		p.spec.CommandLine += " " + protocol.ParamInit.Is(image.InitSystemd) + " net.ifnames=0"
 	}
 	if p.configure, err = newConfigure(); err != nil {
 		p.close()

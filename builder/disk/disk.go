@@ -21,6 +21,7 @@ import (
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
 
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -239,9 +240,9 @@ func (e *export) commandLine() string {
 	if e.For != nil {
 		line = e.For.commandLine(e.Image.Kernel.CommandLine, e.Image.Architecture)
 	}
-	line += " lumina.host=none"
+	line += " " + protocol.ParamHost.Is(protocol.HostNone)
 	if e.Init == image.InitSystemd {
-		line += " lumina.init=" + e.Init
+		line += " " + protocol.ParamInit.Is(e.Init)
 	}
 	return line
 }
@@ -254,9 +255,9 @@ func (e *export) bootFiles() ([]file, error) {
 	}
 	line := e.commandLine() + ` initrd=\lumina\initrd`
 	if e.live {
-		line += " lumina.iso=" + e.volumeID()
+		line += " " + protocol.ParamISO.Is(e.volumeID())
 	} else {
-		line += " lumina.disk=" + e.shortID()
+		line += " " + protocol.ParamDisk.Is(e.shortID())
 	}
 	// 2047 is what the kernel of amd64 takes, and the loader.
 	if len(line) > 2047 || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' }) {

@@ -17,7 +17,7 @@ import (
 )
 
 // Alone says whether no host configures this guest: it is an exported disk.
-func (s *System) Alone() bool { return s.cmdline["host"] == "none" }
+func (s *System) Alone() bool { return s.cmdline[protocol.ParamHost] == protocol.HostNone }
 
 // ConfigureAlone does what Configure does, without a host: what has a name keeps
 // it from boot to boot.

@@ -69,7 +69,7 @@ func Start() (*System, error) {
 	if err := s.readCommandLine(); err != nil {
 		return nil, err
 	}
-	if err := setLogLevel(s.cmdline["loglevel"]); err != nil {
+	if err := setLogLevel(s.cmdline[protocol.ParamLogLevel]); err != nil {
 		return nil, err
 	}
 	s.mounted = sync.OnceValues(func() (marks, error) { return mountRoot(s.cmdline) })
@@ -105,7 +105,7 @@ func setLogLevel(level string) error {
 		_, err = unix.Klogctl(setConsoleLevel, make([]byte, n))
 	}
 	if err != nil {
-		return fmt.Errorf("lumina.loglevel=%q: %w", level, err)
+		return fmt.Errorf("%s: %w", protocol.ParamLogLevel.Is(level), err)
 	}
 	return nil
 }
@@ -125,24 +125,23 @@ func findDisk(serial string) (string, error) {
 	return "", fmt.Errorf("finding disk %q: none of %d disks has that serial number", serial, len(files))
 }
 
-// commandLine holds the lumina.NAME=VALUE parameters of the kernel.
-type commandLine map[string]string
+// commandLine holds the kernel's parameters that are NAME=VALUE.
+type commandLine map[protocol.Parameter]string
 
 func parseCommandLine(line string) commandLine {
 	c := commandLine{}
 	for _, word := range strings.Fields(line) {
-		if rest, ok := strings.CutPrefix(word, "lumina."); ok {
-			name, value, _ := strings.Cut(rest, "=")
-			c[name] = value
+		if name, value, ok := strings.Cut(word, "="); ok {
+			c[protocol.Parameter(name)] = value
 		}
 	}
 	return c
 }
 
-// Transport is how the driver reaches the agent: "vsock" or "serial".
+// Transport is how the driver reaches the agent: TransportVsock or TransportSerial of package protocol.
 func (s *System) Transport() string {
-	if t := s.cmdline["transport"]; t != "" {
+	if t := s.cmdline[protocol.ParamTransport]; t != "" {
 		return t
 	}
-	return "serial"
+	return protocol.TransportSerial
 }

@@ -43,32 +43,32 @@ func (d *disks) mountScratch() error {
 	return nil
 }
 
-// findDisks finds what the kernel's command line names: lumina.disk=ID, the
-// partitions of an exported disk; lumina.iso=ID, an exported ISO, on a CD or
+// findDisks finds what the kernel's command line names: the partitions
+// of an exported disk, by ParamDisk; an exported ISO, by ParamISO, on a CD or
 // written to a stick; nothing, the two disks that a host gives.
 func findDisks(c commandLine) (d disks, err error) {
 	switch {
-	case c["disk"] != "":
+	case c[protocol.ParamDisk] != "":
 		scratch := ""
 		err = uevent.Wait(time.Minute, func() (bool, error) {
-			if d.root, err = findPartition("root-" + c["disk"]); err != nil {
+			if d.root, err = findPartition("root-" + c[protocol.ParamDisk]); err != nil {
 				return false, err
 			}
-			scratch, err = findPartition("data-" + c["disk"])
+			scratch, err = findPartition("data-" + c[protocol.ParamDisk])
 			return d.root != "" && scratch != "", err
 		})
 		if err != nil {
-			return d, fmt.Errorf("finding the partitions of disk %q: %w", c["disk"], err)
+			return d, fmt.Errorf("finding the partitions of disk %q: %w", c[protocol.ParamDisk], err)
 		}
 		d.scratch, d.grow = mount{scratch, scratchDir, "ext4", unix.MS_NOATIME, ""}, true
-	case c["iso"] != "":
+	case c[protocol.ParamISO] != "":
 		device := ""
 		err = uevent.Wait(time.Minute, func() (bool, error) {
-			device, err = findISO(c["iso"])
+			device, err = findISO(c[protocol.ParamISO])
 			return device != "", err
 		})
 		if err != nil {
-			return d, fmt.Errorf("finding the ISO %q: %w", c["iso"], err)
+			return d, fmt.Errorf("finding the ISO %q: %w", c[protocol.ParamISO], err)
 		}
 		d.iso = []step{mount{device, isoDir, "iso9660", unix.MS_RDONLY, ""}}
 		d.root = isoDir + "/root.img"

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 // Sync kills every other process and brings all file systems to disk.
@@ -34,7 +36,7 @@ func (s *System) Sync() error {
 // PowerOff ends the VM in the way that its machine has: a machine without
 // power management resets, which its driver takes for the end.
 func (s *System) PowerOff() {
-	reset := s == nil || s.cmdline["off"] == "reset"
+	reset := s == nil || s.cmdline[protocol.ParamOff] == protocol.OffReset
 	if s != nil && s.beside() {
 		// systemd(1): SIGRTMIN+4 powers off, +5 reboots; 34 is the C library's
 		// SIGRTMIN.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 // besideName is the agent's name beside another init. systemd spares processes
@@ -21,7 +23,7 @@ import (
 const besideName = "@lumina-agent"
 
 // HasOwnInit says whether the image's init is PID 1, once the root is there.
-func (s *System) HasOwnInit() bool { return s.cmdline["init"] != "" }
+func (s *System) HasOwnInit() bool { return s.cmdline[protocol.ParamInit] != "" }
 
 // StartInit makes the image's init PID 1, with the agent beside it, once the
 // agent has configured the guest as the host wants. It returns only when that
@@ -78,7 +80,7 @@ func (s *System) prepareInit() error {
 // setPowerOff makes systemd end a machine that has no power management as
 // PowerOff does.
 func (s *System) setPowerOff() error {
-	if s.cmdline["off"] != "reset" {
+	if s.cmdline[protocol.ParamOff] != protocol.OffReset {
 		return nil
 	}
 	for _, unit := range []string{"systemd-poweroff.service", "systemd-halt.service"} {

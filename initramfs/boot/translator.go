@@ -21,7 +21,7 @@ const (
 // addTranslator has programs of the other architecture run by the host's
 // translator, if there is one: Rosetta on a Mac.
 func (s *System) addTranslator() error {
-	tag := s.cmdline["rosetta"]
+	tag := s.cmdline[protocol.ParamRosetta]
 	if tag == "" {
 		return nil
 	}

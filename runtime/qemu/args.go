@@ -50,12 +50,12 @@ var machines = map[string]machine{
 		// There is neither ACPI nor PCI nor a keyboard's controller to look for. Nor
 		// is a complaint of that worth 300 writes to the serial port: init has errors
 		// printed again. Panics are in any case.
-		kernel: "acpi=off pci=off loglevel=3 lumina.loglevel=4",
+		kernel: "acpi=off pci=off loglevel=3 " + protocol.ParamLogLevel.Is("4"),
 		// Without the features that make the kernel copy memory byte by byte: QEMU
 		// emulates rep movsb as a loop of bytes. Writing a file: 224 MB/s, not 148.
 		tcgCPU:    "max,erms=off,fsrm=off",
 		notNested: ",svm=off,vmx=off",
-		console:   "console=ttyS0 lumina.off=reset",
+		console:   "console=ttyS0 " + protocol.ParamOff.Is(protocol.OffReset),
 		// QEMU's translations are kept by virtual address: with programs at
 		// random ones, each exec translates its libraries anew. Measured,
 		// /bin/sh -c true: 33 ms with, 7 ms without.
@@ -190,7 +190,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 	}
 	c.add(accelerator...)
 	kernel := append(strings.Fields(spec.CommandLine), strings.Fields(m.console+" "+m.kernel)...)
-	kernel = append(kernel, "lumina.transport=serial")
+	kernel = append(kernel, protocol.ParamTransport.Is(protocol.TransportSerial))
 	switch v.Accelerator {
 	case KVM:
 		kernel = append(kernel, strings.Fields(m.kvmKernel)...)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -141,7 +142,7 @@ func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*config
 			return nil, fmt.Errorf("setting up Rosetta: %w", err)
 		}
 		c.rosetta = true
-		c.commandLine += " lumina.rosetta=" + rosettaTag
+		c.commandLine += " " + protocol.ParamRosetta.Is(rosettaTag)
 	}
 	for _, s := range spec.Shares {
 		c.shares = append(c.shares, share{tag: s.Tag, dir: s.Dir, readOnly: s.ReadOnly})
@@ -160,5 +161,5 @@ func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*config
 // commandLine is the kernel's: the console is a virtio one, the agent is reached
 // by vsock.
 func commandLine(spec vm.Spec) string {
-	return spec.CommandLine + " console=hvc0 lumina.transport=vsock"
+	return spec.CommandLine + " console=hvc0 " + protocol.ParamTransport.Is(protocol.TransportVsock)
 }

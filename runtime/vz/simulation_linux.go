@@ -139,7 +139,7 @@ func (m *simulated) unlock() {
 // arguments lay the machine out for QEMU: PCI devices, a virtio console, and no
 // -no-reboot, so that a guest which resets starts again.
 func (m *simulated) arguments() []string {
-	line := strings.Replace(m.c.commandLine, "lumina.transport=vsock", "lumina.transport=serial", 1) +
+	line := strings.Replace(m.c.commandLine, protocol.ParamTransport.Is(protocol.TransportVsock), protocol.ParamTransport.Is(protocol.TransportSerial), 1) +
 		" no_timer_check" // on a busy host the emulated timer is late, which the kernel takes for a broken one
 	args := []string{
 		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,erms=off,fsrm=off", "-smp", fmt.Sprint(m.c.cpus), "-m", fmt.Sprint(m.c.memory >> 20),

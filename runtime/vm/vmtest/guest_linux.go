@@ -47,7 +47,7 @@ func OfImage(driver vm.Driver, store *image.Store, name string) Target {
 		Spec:    func(t testing.TB) vm.Spec { return spec(t, "") },
 		NoAgent: func(t testing.TB) vm.Spec { return spec(t, " rdinit=/missing") },
 		// The init waits for the partitions of a disk that is not there.
-		Silent: func(t testing.TB) vm.Spec { return spec(t, " lumina.disk=missing") },
+		Silent: func(t testing.TB) vm.Spec { return spec(t, " "+protocol.ParamDisk.Is("missing")) },
 		PowerOff: func(t testing.TB, m vm.Machine) {
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()

@@ -79,6 +79,10 @@ type Options struct {
 	Packages []string
 	// Configure changes what the source says of the image; nil: nothing.
 	Configure func(*image.Image)
+	// CacheFrom are where the layers of Make's steps are looked for that this host
+	// has not; Used gets all that were used, unless it is nil.
+	CacheFrom []*LayerCache
+	Used      *UsedLayers
 	// Make makes the root in a way of its own, in place of Reference; nil: it is
 	// made from that.
 	Make Maker

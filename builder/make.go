@@ -126,11 +126,18 @@ func (p *Place) Cached(ctx context.Context, key string) (l oci.Layer, ok bool) {
 		return l, false
 	}
 	l, err := layerCache{p.o.CacheDir}.get(ctx, key)
-	return l, err == nil
+	if err == nil {
+		p.o.Used.add(key, l)
+		return l, true
+	}
+	return p.cachedElsewhere(ctx, key)
 }
 
 // Keep remembers what layer was made for a key.
-func (p *Place) Keep(key string, l oci.Layer) error { return layerCache{p.o.CacheDir}.put(key, l) }
+func (p *Place) Keep(key string, l oci.Layer) error {
+	p.o.Used.add(key, l)
+	return layerCache{p.o.CacheDir}.put(key, l)
+}
 
 // AddLayer makes a layer of a tar archive, and keeps it in the cache.
 func (p *Place) AddLayer(write func(io.Writer) error) (oci.Layer, error) {

@@ -223,6 +223,8 @@ func TestDockerfileUsage(t *testing.T) {
 		{[]string{"--file", file, dir, "--secret", "src=x"}, 2, "want id=ID,src=FILE or id=ID,env=NAME"},
 		{[]string{"--file", file, dir, "--secret", "id=x,env=LUMINA_NONE"}, 2, "the environment has no LUMINA_NONE"},
 		{[]string{"--file", file, dir, "--build-context", "x"}, 2, "want NAME=DIR or NAME=REF"},
+		{[]string{"--file", file, dir, "--cache-from", "type=registry,ref=x.test/y"}, 2, `--cache-from "type=registry,ref=x.test/y": want a reference of a registry`},
+		{[]string{"--file", file, dir, "--progress", "loud"}, 2, "want auto, plain or tty"},
 		{[]string{"--file", file, dir, "--target", "none"}, 125, `there is no stage "none" to make; its stages are: 0`},
 		{[]string{"--file", file, dir, "--debug"}, 2, "--debug needs a terminal"},
 		{[]string{"--file", file, dir, "--memory", "1"}, 2, "memory"},

@@ -137,10 +137,21 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		}
 		return err
 	}
+	caches, closeCaches, err := f.dockerfile.openCaches(ctx, env)
+	if err != nil {
+		return err
+	}
+	o.CacheFrom, o.Used = caches, &builder.UsedLayers{}
 	img, err := builder.Create(ctx, o)
+	closeCaches()
 	bars.close(err == nil)
 	if err != nil {
 		return f.explain(err)
+	}
+	if to := f.dockerfile.cacheTo; to != "" {
+		if _, err := builder.PushLayerCache(ctx, to, o.Used, nil); err != nil {
+			return fmt.Errorf("image %q was made, but its layers were not sent: %w", name, err)
+		}
 	}
 	return printImage(env, name, img)
 }

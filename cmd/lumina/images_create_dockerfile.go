@@ -15,6 +15,8 @@ import (
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/dockerfile"
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/volume"
@@ -25,13 +27,14 @@ type dockerfileFlags struct {
 	file, context, target   string
 	args, secrets, contexts []string
 	debug                   bool
-	progress                string
+	progress, cacheTo       string
+	cacheFrom               []string
 	memory, disk            byteSize
 	cpus                    cpuCount
 }
 
 // dockerfileOnly are flags that mean nothing without --file.
-var dockerfileOnly = []string{"target", "build-arg", "secret", "build-context", "debug", "progress"}
+var dockerfileOnly = []string{"target", "build-arg", "secret", "build-context", "debug", "progress", "cache-from", "cache-to"}
 
 func (f *dockerfileFlags) register(c *cobra.Command) {
 	flags := c.Flags()
@@ -41,6 +44,8 @@ func (f *dockerfileFlags) register(c *cobra.Command) {
 	flags.StringArrayVar(&f.secrets, "secret", nil, "id=ID,src=FILE or id=ID,env=NAME for RUN --mount=type=secret (repeatable)")
 	flags.StringArrayVar(&f.contexts, "build-context", nil, "NAME=DIR or NAME=REF: what FROM and --from mean by NAME (repeatable)")
 	flags.BoolVar(&f.debug, "debug", false, "open a shell in the VM of a RUN that fails")
+	flags.StringArrayVar(&f.cacheFrom, "cache-from", nil, "take layers of a Dockerfile's steps from this reference of a registry, too (repeatable)")
+	flags.StringVar(&f.cacheTo, "cache-to", "", "send the layers of a Dockerfile's steps to this reference of a registry")
 	flags.StringVar(&f.progress, "progress", "auto", "how a Dockerfile's steps are shown: plain, tty, or auto, which is tty on a terminal")
 	flags.Var(&f.memory, "memory", "memory of the VMs that run a Dockerfile's RUN (default $LUMINA_MEMORY or 1GB)")
 	flags.Var(&f.cpus, "cpus", "CPUs of those VMs (default $LUMINA_CPUS or 2)")
@@ -59,6 +64,13 @@ func (f *dockerfileFlags) check(c *cobra.Command, args []string, from, recipe st
 			}
 		}
 		return nil
+	}
+	for flag, list := range map[string][]string{"cache-from": f.cacheFrom, "cache-to": {f.cacheTo}} {
+		for _, text := range list {
+			if r, err := reference.Parse(text); c.Flags().Changed(flag) && (err != nil || r.Kind != reference.Registry) {
+				return usageError{fmt.Errorf("--%s %q: want a reference of a registry, HOST/NAME:TAG", flag, text)}
+			}
+		}
 	}
 	switch {
 	case f.progress != "auto" && f.progress != "plain" && f.progress != "tty":
@@ -343,4 +355,31 @@ func (f *dockerfileFlags) log(env *environment) *dockerfile.Log {
 		}
 		return width, height
 	})
+}
+
+// openCaches opens what --cache-from names. One that is not there yet is told.
+func (f *dockerfileFlags) openCaches(ctx context.Context, env *environment) (caches []*builder.LayerCache, done func(), err error) {
+	done = func() {
+		for n, c := range caches {
+			if err := c.Err(); err != nil {
+				env.note("%s: a layer was made anew: %v", f.cacheFrom[n], err)
+			}
+			c.Close()
+		}
+	}
+	var there []string
+	for _, ref := range f.cacheFrom {
+		c, err := builder.OpenLayerCache(ctx, ref)
+		if errors.Is(err, oci.ErrNotFound) {
+			env.note("%s has no layers yet", ref)
+			continue
+		}
+		if err != nil {
+			done()
+			return nil, func() {}, fmt.Errorf("--cache-from: %w", err)
+		}
+		caches, there = append(caches, c), append(there, ref)
+	}
+	f.cacheFrom = there
+	return caches, done, nil
 }

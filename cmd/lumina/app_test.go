@@ -202,10 +202,9 @@ func TestApp(t *testing.T) {
 		a.shows(t, "another key", func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
 	})
 	t.Run("a killed tab", func(t *testing.T) {
-		_ = a.call(t, "Page.crash", nil, nil)
-		if err := a.call(t, "Page.navigate", map[string]any{"url": a.url + "#/library"}, nil); err != nil {
-			t.Fatal(err)
-		}
+		killed := a.tab
+		a.open(t, a.url)
+		a.ask(t, "GET", "close/"+killed)
 		a.click(t, "its card", "document.querySelector('.card .open')")
 		a.shows(t, "the same page", func(s *screen) bool { return f.shows(s, "Choose the language") })
 	})

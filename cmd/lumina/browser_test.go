@@ -95,6 +95,8 @@ type browser struct {
 	ctx  context.Context
 	page *websocket.Conn
 	id   int
+	port string // of the protocol's HTTP
+	tab  string // the identifier of the page's tab
 }
 
 func newBrowser(t *testing.T, url string) *browser {
@@ -116,15 +118,21 @@ func newBrowser(t *testing.T, url string) *browser {
 		}
 		_ = cmd.Wait()
 	})
-	var port string
 	lines := bufio.NewScanner(stderr)
-	for port == "" && lines.Scan() {
+	for b.port == "" && lines.Scan() {
 		if _, rest, ok := strings.Cut(lines.Text(), "DevTools listening on ws://127.0.0.1:"); ok {
-			port, _, _ = strings.Cut(rest, "/")
+			b.port, _, _ = strings.Cut(rest, "/")
 		}
 	}
 	go func() { _, _ = io.Copy(io.Discard, stderr) }()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, fmt.Sprintf("http://127.0.0.1:%s/json/new?%s", port, url), nil)
+	b.open(t, url)
+	return b
+}
+
+// ask asks the browser itself.
+func (b *browser) ask(t *testing.T, method, what string) *http.Response {
+	t.Helper()
+	request, err := http.NewRequestWithContext(b.ctx, method, fmt.Sprintf("http://127.0.0.1:%s/json/%s", b.port, what), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,18 +140,26 @@ func newBrowser(t *testing.T, url string) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
+	t.Cleanup(func() { response.Body.Close() })
+	return response
+}
+
+// open shows a page in a tab of its own.
+func (b *browser) open(t *testing.T, url string) {
+	t.Helper()
 	var target struct {
+		ID  string `json:"id"`
 		URL string `json:"webSocketDebuggerUrl"`
 	}
-	if err := json.NewDecoder(response.Body).Decode(&target); err != nil {
+	if err := json.NewDecoder(b.ask(t, http.MethodPut, "new?"+strings.ReplaceAll(url, "#", "%23")).Body).Decode(&target); err != nil {
 		t.Fatal(err)
 	}
+	var err error
 	if b.page, _, err = websocket.Dial(b.ctx, target.URL, nil); err != nil {
 		t.Fatal(err)
 	}
+	b.tab = target.ID
 	b.page.SetReadLimit(64 << 20)
-	return b
 }
 
 // call calls a method of the DevTools protocol.

@@ -84,7 +84,7 @@ func Policy(program, home string, driver vm.Driver) (confine.Policy, error) {
 	p := confine.Policy{
 		Read: []string{program, "/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew",
 			"/etc", "/proc", "/sys", "/run", "/dev/urandom"},
-		Write:          []string{home, "/dev/null", "/dev/kvm", "/dev/vhost-vsock"},
+		Write:          []string{home, "/dev/null", "/dev/kvm"},
 		KeepPrivileges: true,
 		Network:        true,
 	}

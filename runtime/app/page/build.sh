@@ -8,9 +8,9 @@ if ! command -v npm >/dev/null; then
 	echo "app: npm is missing: run ./setup.sh, or install Node.js; only 'lumina app' and 'lumina desktop open' need it" >&2
 	exit 1
 fi
-if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+if ! cmp -s package-lock.json node_modules/.installed; then
 	npm ci --no-audit --no-fund --loglevel=error >&2
-	touch node_modules/.package-lock.json
+	cp package-lock.json node_modules/.installed
 fi
 if [ "${1:-}" = --check ]; then
 	exec node_modules/.bin/tsc --noEmit -p .

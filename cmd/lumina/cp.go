@@ -156,6 +156,9 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 		env.note("%s was not copied: it is a socket, FIFO or device, or the kernel's own as /proc", name)
 	}
 	if err != nil {
+		if ctx.Err() == nil && !toStdout {
+			err = failedCopy(err)
+		}
 		return report.fail(err)
 	}
 	if call.in {
@@ -168,6 +171,15 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 		return nil
 	}
 	return printJSON(env.stdout, copied)
+}
+
+// failedCopy gives what failed on this host the kind that the guest's failures have.
+func failedCopy(err error) error {
+	var e *runtime.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
 }
 
 // copy copies every source, and returns the sum.

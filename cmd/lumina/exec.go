@@ -313,12 +313,15 @@ func newKillCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.Kill(c.Context(), args[1], number); err != nil {
+			report, err := newReport(env)
+			if err != nil {
 				return err
 			}
-			f, err := outputFormat(env)
-			if err != nil || f == formatText {
-				return err
+			if err := s.Kill(c.Context(), args[1], number); err != nil {
+				return report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
+			}
+			if report.format == formatText {
+				return nil
 			}
 			return printJSON(env.stdout, map[string]any{"id": args[1], "signal": int(number)})
 		},

@@ -41,6 +41,10 @@ func TestInMemorySession(t *testing.T) {
 	if got := string(readFile(t, filepath.Join(dir, "out"))); got != "content" {
 		t.Errorf("copied in and out: %q", got)
 	}
+	// What fails on this host is in the JSON, too.
+	if r := m.lumina("cp", "web:"+filepath.Join(dir, "guest", "file"), "/dev/full"); r.code != exitFailure || r.Error != "connection_failed" || !strings.Contains(r.Message, "no space left") {
+		t.Errorf("cp to a full disk: exit code %d, %s%s", r.code, r.stdout, r.stderr)
+	}
 	if r := m.lumina("cp", "web:"+filepath.Join(dir, "none"), dir); r.code != exitFailure || !strings.Contains(r.stderr+r.Message, "none") {
 		t.Errorf("cp of a file that is not there: %d, %s%s", r.code, r.stdout, r.stderr)
 	}

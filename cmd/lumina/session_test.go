@@ -139,8 +139,8 @@ func TestSession(t *testing.T) {
 		if p := processByID(t, sid, server); p["state"] != "exited" || p["exit_code"] != 5.0 {
 			t.Errorf("ps after kill = %v", p)
 		}
-		if r := lumina(t, "kill", sid, server); r.code != 125 || !strings.Contains(r.stderr, "has ended") {
-			t.Errorf("kill of what has ended: exit code %d, %q", r.code, r.stderr)
+		if r := lumina(t, "kill", sid, server); r.code != 125 || !strings.Contains(r.Message, "has ended") {
+			t.Errorf("kill of what has ended: exit code %d, %s, %q", r.code, r.stdout, r.stderr)
 		}
 	})
 	t.Run("many at once", func(t *testing.T) {

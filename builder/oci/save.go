@@ -64,7 +64,7 @@ func Save(ctx context.Context, d Destination, config []byte, annotations map[str
 		}
 		return hash.String(), nil
 	}
-	dir, base := filepath.Split(d.Path)
+	dir, base := filepath.Dir(d.Path), filepath.Base(d.Path)
 	f, err := os.CreateTemp(dir, "."+base+"-*")
 	if err != nil {
 		return "", fmt.Errorf("saving to %s: %w", d.Path, err)

@@ -391,6 +391,11 @@ cmd: [/bin/main.py]
 	if r := lumina(t, "recipe", "check", recipe).succeeded(t); r.stdout+r.stderr != "" {
 		t.Errorf("recipe check: %s%s", r.stdout, r.stderr)
 	}
+	// A recipe, and a file beside it, in the directory that one is in.
+	write(t, dir+"/beside.yaml", "base: mmdebstrap:bookworm\ncopy:\n  - {from: r.yaml, to: /r.yaml}\n")
+	here := command("recipe", "check", "beside.yaml")
+	here.Dir = dir
+	finish(t, here).succeeded(t)
 	lumina(t, "images", "create", "copied", "--recipe", recipe, "--no-verify").succeeded(t)
 	want := []string{". 40755 0:0  map[]", "a 40755 0:0  map[]", `a/x 100644 0:0  map[] 9 "app/sub/x"`, "bin 40755 0:0  map[]", `bin/main.py 100644 0:0  map[] 11 "app/main.py"`,
 		`f 100644 0:0  map[] 1 "f"`, "srv 40755 33:70000  map[]", `srv/main.py 100644 33:70000  map[] 11 "app/main.py"`, "srv/sub 40755 33:70000  map[]", `srv/sub/x 100644 33:70000  map[] 9 "app/sub/x"`, `text 100644 0:0  map[] 6 "given\n"`}

@@ -87,7 +87,7 @@ func recipeCopies(r *recipe.Recipe) (copies []builder.Copied, err error) {
 		}
 		dir, name := from, "."
 		if !info.IsDir() {
-			dir, name = filepath.Split(from)
+			dir, name = filepath.Dir(from), filepath.Base(from)
 		}
 		tree, err := files.OpenHost(dir, c.Ignore)
 		if err != nil {

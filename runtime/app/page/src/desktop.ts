@@ -3,7 +3,7 @@ import { base, post, socket, type Boot, type Desktop } from './api';
 import { state, redraw } from './store';
 import { ago, plain, size } from './format';
 import { icon } from './icons';
-import { act, dialog, failed, menu, toast } from './dialogs';
+import { act, copy, dialog, failed, menu, toast } from './dialogs';
 import { crashed, desktopCommands, diagnostics } from './library';
 import type { Screen } from './screen';
 
@@ -38,7 +38,8 @@ function mountScreen(d: Desktop) {
           redraw();
         },
         captured: (on) => { view.captured = on; redraw(); },
-        copied: (text) => { navigator.clipboard.writeText(text).catch(() => {}); },
+        // A guest does not change this host's clipboard by itself.
+        copied: (text) => { if (text) toast(`${d.name} has copied a text`, { label: 'Copy it here', run: () => { copy(text, 'Text'); } }); },
       });
     };
     connect().catch(failed);
@@ -76,9 +77,9 @@ const chords = [['Ctrl+Alt+Del', 'ctrl+alt+delete'], ['Ctrl+Alt+F1', 'ctrl+alt+f
 
 function paste(d: Desktop) {
   let text = '';
-  dialog('Type a text', (close) => h('form', { onsubmit: (e: Event) => { e.preventDefault(); close(); view.screen?.focus(); post(`desktops/${d.id}/type`, { text }).catch(failed); } },
+  dialog('Paste or type a text', (close) => h('form', { onsubmit: (e: Event) => { e.preventDefault(); close(); view.screen?.focus(); post(`desktops/${d.id}/type`, { text }).catch(failed); } },
     h('label', null, 'It is typed key by key, as on an American keyboard.', h('textarea', { rows: 6, autofocus: true, oninput: (e: any) => (text = e.target.value), mount: (el) => { navigator.clipboard?.readText?.().then((t) => { if (!text) { text = t; (el as HTMLTextAreaElement).value = t; } }, () => {}); } })),
-    h('div', { class: 'row end' }, h('button', { type: 'button', onclick: close }, 'Cancel'), h('button', { class: 'primary' }, 'Type it'))));
+    h('div', { class: 'row end' }, h('button', { type: 'button', onclick: close }, 'Cancel'), h('button', { type: 'button', title: 'For guests that run spice-vdagent', onclick: () => { view.screen?.clipboard(text); close(); view.screen?.focus(); toast('On its clipboard, if its guest runs spice-vdagent'); } }, 'Put on its clipboard'), h('button', { class: 'primary' }, 'Type it'))));
 }
 
 function screenshot(d: Desktop) {
@@ -110,7 +111,7 @@ export function desktopView(id: string): Child {
       d.running ? [
         h('button', { class: 'ghost', onclick: () => { view.screen?.ctrlAltDel(); view.screen?.focus(); } }, h('span', { class: 'wide-only' }, 'Ctrl+Alt+Del'), h('span', { class: 'narrow-only', 'aria-hidden': 'true' }, 'C-A-D')),
         tool('keys', 'Press keys', (e) => menu(e.currentTarget, chords.map(([name, keys]) => ({ name, run: act(async () => { await post(`desktops/${d.id}/keys`, { keys: [keys] }); view.screen?.focus(); }) })))),
-        tool('paste', 'Type a text', () => paste(d)), tool('camera', 'Save a screenshot', () => screenshot(d)),
+        tool('paste', 'Paste or type a text', () => paste(d)), tool('camera', 'Save a screenshot', () => screenshot(d)),
         tool('log', 'Boot and serial port', () => { view.log = !view.log; redraw(); }),
         tool('fit', view.fit ? '1:1, pixel by pixel' : 'Fit into the window', () => { view.fit = !view.fit; view.screen?.fit(view.fit); redraw(); }, view.fit ? '1:1' : 'Fit'),
         tool('full', 'Full screen', fullScreen),

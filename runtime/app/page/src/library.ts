@@ -94,7 +94,7 @@ function card(d: Desktop): Child {
       h('span', { class: 'shot' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?small&v=${d.picture}`, alt: '', loading: 'lazy' }) : h('span', { class: 'dark' }, d.running ? 'starting' : d.last_booted ? '' : 'not started yet')),
       h('span', { class: 'name' }, dot(d.running, crashed(d)), h('b', null, d.name)),
       h('span', { class: 'meta' }, h('span', null, system, d.arch !== state.host.arch ? ' · ' + d.arch : ''), h('span', null, size(u?.disk ?? d.used_bytes), ' on disk')),
-      h('span', { class: 'meta' }, d.running ? [h('span', null, u ? percent(u.cpu) + ' CPU' : 'running'), h('span', null, u ? size(u.memory) : '', ' of ', size(d.memory_bytes))] : [h('span', null, crashed(d) ? 'crashed ' : '', ago(d.boot?.ended ?? d.last_booted ?? d.created)), h('span', null, d.cpus, ' CPU', d.cpus > 1 ? 's' : '', ' · ', size(d.memory_bytes))])),
+      h('span', { class: 'meta' }, d.running ? [h('span', null, u ? percent(u.cpu) + ' CPU' : 'running'), h('span', null, u ? size(u.memory) : '', ' of ', size(d.memory_bytes))] : [h('span', null, crashed(d) ? 'crashed ' : d.last_booted ? '' : 'made ', ago(d.boot?.ended ?? d.last_booted ?? d.created)), h('span', null, d.cpus, ' CPU', d.cpus > 1 ? 's' : '', ' · ', size(d.memory_bytes))])),
     h('button', { class: 'ghost more', 'aria-label': 'More for ' + d.name, 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d)) }, icon('more')));
 }
 

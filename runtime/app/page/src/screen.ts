@@ -1,7 +1,7 @@
 // The screen of a desktop: noVNC, loaded when one is shown.
 import RFB from '@novnc/novnc';
 
-export interface Screen { ctrlAltDel(): void; fit(on: boolean): void; picture(): string; lit(): boolean; close(): void; focus(): void; free(): void }
+export interface Screen { ctrlAltDel(): void; fit(on: boolean): void; picture(): string; lit(): boolean; close(): void; focus(): void; free(): void; clipboard(text: string): void }
 
 // Of a dark screen, at least this part of the pixels is of one colour. The firmware and
 // QEMU write some words on it before anything is to be seen.
@@ -41,5 +41,6 @@ export function show(el: HTMLElement, url: string, told: { connected(on: boolean
     close: () => { try { rfb.disconnect(); } catch { /* it was not connected yet */ } },
     focus: () => rfb.focus(),
     free: () => rfb.blur(),
+    clipboard: (text) => rfb.clipboardPasteFrom(text),
   };
 }

@@ -130,8 +130,8 @@ func TestInMemoryVolumes(t *testing.T) {
 	dir := t.TempDir()
 	sid := m.started("-v", "data:/data", "-v", "new:/new", "-v", dir+":/host:ro")
 	spec := fake.Machines()[0].Spec()
-	if len(spec.Disks) != 4 || len(spec.Shares) != 1 || spec.Shares[0].Dir != dir || !spec.Shares[0].ReadOnly || spec.Disks[2].Ephemeral || spec.Disks[2].ReadOnly {
-		t.Errorf("the VM has disks %+v, shares %+v", spec.Disks, spec.Shares)
+	if len(spec.Disks) != 4 || spec.Disks[2].Ephemeral || spec.Disks[2].ReadOnly {
+		t.Errorf("the VM has disks %+v", spec.Disks)
 	}
 	if mounts := fake.Machines()[0].Configured()[0].Mounts; len(mounts) != 3 || mounts[0].Path != "/data" || mounts[1].Path != "/new" || mounts[2].Path != "/host" || !mounts[2].ReadOnly {
 		t.Errorf("the guest is told to mount %+v", mounts)

@@ -295,7 +295,7 @@ func TestCreateDesktop(t *testing.T) {
 // A page that was closed ends the app after a while, and one that comes back in time
 // does not.
 func TestLinger(t *testing.T) {
-	o := Options{Home: t.TempDir(), Driver: firmware{}, Linger: 300 * time.Millisecond}
+	o := Options{Home: t.TempDir(), Driver: firmware{}, Linger: time.Second}
 	ready, served := make(chan Addresses, 1), make(chan error, 1)
 	go func() {
 		served <- serve(context.Background(), o, page, func(a Addresses) error {

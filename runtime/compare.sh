@@ -9,7 +9,7 @@
 # needs root. bwrap and unshare would compare nothing: they share the host's kernel
 # as it is. What each isolates by:
 #
-#   lumina      a VM: the guest's own kernel on KVM; QEMU confined by seccomp, Landlock and a user
+#   lumina        a VM: the guest's own kernel on KVM; QEMU confined by seccomp, Landlock and a user
 #   microsandbox  a VM: the guest's own kernel on KVM; its VMM is the caller's ordinary process
 #   runsc kvm     a kernel in Go, which makes 70 of the host's system calls; programs in KVM's guest mode
 #   runsc ptrace  the same kernel; programs as traced processes of the host's

@@ -124,7 +124,7 @@ func (f *terminalFlags) register(c *cobra.Command) {
 // check says whether there is a terminal to give.
 func (f *terminalFlags) check(env *environment) error {
 	if f.pty && !term.IsTerminal(int(env.stdin.Fd())) {
-		return usageError{errors.New("--pty needs a terminal as standard input")}
+		return usageError{errors.New("--pty (-t) needs a terminal as standard input; leave it out in scripts")}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -179,9 +180,9 @@ func diskReserve(env *environment) (int64, error) {
 // parseVolume reads NAME:PATH or DIR:PATH, each with :ro or without; a directory is
 // written with a slash.
 func parseVolume(s string) (runtime.Volume, error) {
-	rest, readOnly := strings.CutSuffix(s, ":ro")
-	if !readOnly {
-		rest = strings.TrimSuffix(rest, ":rw")
+	rest, readOnly, err := volumeOptions(s)
+	if err != nil {
+		return runtime.Volume{}, err
 	}
 	i := strings.LastIndexByte(rest, ':')
 	if i <= 0 || !strings.HasPrefix(rest[i+1:], "/") {
@@ -193,21 +194,41 @@ func parseVolume(s string) (runtime.Volume, error) {
 		v.Name = from
 		return v, volume.CheckName(from)
 	}
-	var err error
 	if v.Dir, err = filepath.Abs(from); err != nil {
 		return v, err
 	}
 	info, err := os.Stat(v.Dir)
-	if err == nil && !info.IsDir() {
-		err = errors.New("it is not a directory")
-	}
-	if err == nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%s: no such file or directory; make it first, or name a volume: NAME:%s", v.Dir, v.Path)
+	case err == nil && !info.IsDir():
+		err = fmt.Errorf("%s is not a directory; copy a file with --copy %s:%s", v.Dir, v.Dir, v.Path)
+	case err == nil:
 		err = share.Check(v.Dir)
 	}
 	if err != nil {
 		return v, fmt.Errorf("--volume %q: %w", s, err)
 	}
 	return v, nil
+}
+
+// volumeOptions cuts docker's options off a volume: ro and rw, and those that change
+// nothing here, as there are no SELinux labels and no caches to choose.
+func volumeOptions(s string) (rest string, readOnly bool, err error) {
+	i := strings.LastIndexByte(s, ':')
+	if i <= 0 || !strings.Contains(s[:i], ":") || strings.HasPrefix(s[i+1:], "/") {
+		return s, false, nil
+	}
+	for o := range strings.SplitSeq(s[i+1:], ",") {
+		switch o {
+		case "ro":
+			readOnly = true
+		case "rw", "z", "Z", "cached", "consistent", "delegated":
+		default:
+			return "", false, fmt.Errorf("--volume %q: no option %q; there are ro and rw", s, o)
+		}
+	}
+	return s[:i], readOnly, nil
 }
 
 // obtain makes the image of o one that is here.

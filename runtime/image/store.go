@@ -186,6 +186,9 @@ func (s *Store) Remove(name string) error {
 	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound) && exists(filepath.Join(s.dir, name)) {
 		return os.RemoveAll(filepath.Join(s.dir, name)) // what is broken is not in use
 	}
+	if errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("removing image %q: %w; lumina images lists those that are here", name, ErrNotFound)
+	}
 	if err != nil {
 		return err
 	}

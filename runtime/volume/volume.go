@@ -280,6 +280,9 @@ func (s *Store) List() ([]string, error) {
 // Remove removes a volume that no VM uses, and all it holds.
 func (s *Store) Remove(name string) error {
 	f, err := s.Open(name)
+	if errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("removing volume %q: %w; lumina volume list has those that are here", name, ErrNotFound)
+	}
 	if err != nil {
 		return err
 	}

@@ -175,6 +175,9 @@ func TestSetAside(t *testing.T) {
 	if _, err := s.Find("a"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("it is still there: %v", err)
 	}
+	for time.Now().UnixMilli() == r.At.UnixMilli() { // what orders them
+		time.Sleep(time.Millisecond)
+	}
 	if _, err := s.SetAside("b"); err != nil {
 		t.Fatal(err)
 	}

@@ -55,9 +55,11 @@ func TestStoresAfterPowerCuts(t *testing.T) {
 
 	dice := rand.New(rand.NewPCG(16, 17))
 	replay := log.Replay(before)
-	name, dir := filepath.Join(t.TempDir(), "cut"), t.TempDir()
+	cuts, dir := t.TempDir(), t.TempDir()
 	for n := range moments {
 		moment := (n + 1) * log.Len() / moments
+		// A file of its own: the last one may still be a loop device's.
+		name := filepath.Join(cuts, strconv.Itoa(n))
 		cut, err := os.Create(name)
 		if err != nil {
 			t.Fatal(err)
@@ -82,6 +84,9 @@ func TestStoresAfterPowerCuts(t *testing.T) {
 				fail(what, check(home))
 			}
 		}))
+		if err := os.Remove(name); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
 			return
 		}

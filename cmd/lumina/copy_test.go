@@ -84,8 +84,8 @@ func TestCopies(t *testing.T) {
 		}
 		guest("mkdir /many; head -c 3M /dev/urandom > /many/0; for i in 1 2 3 4 5 6 7 8 9; do ln /many/0 /many/$i; done; truncate -s 12T /many/sparse")
 		r := cp(t, "SID:/many/", dir+"/many")
-		if r.code != 125 || !strings.Contains(r.stderr, "--max-size") && !strings.Contains(r.stderr, "too large") {
-			t.Errorf("twelve terabytes of hole: exit code %d, %s", r.code, r.stderr)
+		if r.code != 125 || !strings.Contains(r.Message, "--max-size") && !strings.Contains(r.Message, "too large") {
+			t.Errorf("twelve terabytes of hole: exit code %d, %s %s", r.code, r.stdout, r.stderr)
 		}
 		_ = os.RemoveAll(dir + "/many")
 		guest("rm /many/sparse")

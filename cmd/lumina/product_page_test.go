@@ -126,7 +126,7 @@ func TestProductPage(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A file that says it is Ubuntu's is compared with Ubuntu's digest.
-		if r := p.sh(t, `lumina desktop create --os-variant ubuntu-24.04 --iso ./*.iso`); r.code != exitFailure || !strings.Contains(r.stderr, "which the catalogue has for Ubuntu Desktop 24.04") {
+		if r := p.sh(t, `lumina desktop create --os-variant ubuntu-24.04 --iso ./*.iso`); r.code != exitUsage || !strings.Contains(r.stderr, "which the catalogue has for Ubuntu Desktop 24.04") {
 			t.Errorf("an ISO that is another: %d %s", r.code, r.stderr)
 		}
 		r := p.sh(t, `lumina desktop create --os-variant ubuntu-24.04 --iso ./x.iso --sha256 "$(sha256sum x.iso | cut -d' ' -f1)" --disk-size 64MB --memory 256MB >&2

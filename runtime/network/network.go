@@ -118,7 +118,12 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 // New makes a network for the guest with this MAC address.
 func New(policy Policy, mac net.HardwareAddr) (*Network, error) {
 	silence()
-	n := &Network{policy: policy, resolver: resolver.New(), dial: dial, guestMAC: tcpip.LinkAddress(mac)}
+	return start(&Network{policy: policy, resolver: resolver.New(), dial: dial}, mac)
+}
+
+// start makes n the network for the guest with this MAC address.
+func start(n *Network, mac net.HardwareAddr) (*Network, error) {
+	n.guestMAC = tcpip.LinkAddress(mac)
 	n.flows.most, n.flows.mostOfHost, n.lookups = limits(descriptors())
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error

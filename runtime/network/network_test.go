@@ -150,13 +150,13 @@ func newGuest(t *testing.T, policy Policy) *guest {
 func newGuestOf(t testing.TB, policy Policy, dial func(ctx context.Context, network, address string) (net.Conn, error)) *guest {
 	t.Helper()
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	n, err := New(policy, mac)
+	silence()
+	n, err := start(&Network{policy: policy, resolver: testZone, dial: dial, toItself: true}, mac)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.Close() })
 	g := &guest{t: t, net: n}
-	n.resolver, n.dial, n.toItself = testZone, dial, true
 	g.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},

@@ -252,6 +252,8 @@ func TestFlood(t *testing.T) {
 			t.Fatal("64 MiB of requests were taken and no answer was")
 		}
 	}
+	c.conn.Close()
+	<-c.served
 	if s.workers > maxWorkers {
 		t.Errorf("%d workers", s.workers)
 	}

@@ -369,6 +369,8 @@ func TestFewDescriptors(t *testing.T) {
 	}
 	c.send(opBatchForget, 0, list)
 	c.attr(rootID)
+	s.nodes.mu.Lock()
+	defer s.nodes.mu.Unlock()
 	if len(s.nodes.byID) != 1 || len(s.nodes.byKey) != 1 || s.nodes.fds != 0 || s.nodes.idle.Len() != 0 || s.nodes.root.children != 0 {
 		t.Errorf("left are %d nodes, %d descriptors, %d children", len(s.nodes.byID), s.nodes.fds, s.nodes.root.children)
 	}

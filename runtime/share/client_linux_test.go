@@ -30,22 +30,29 @@ func mount(t testing.TB, dir string, o Options) *client {
 	return c
 }
 
-// serve is mount with the server.
-func serve(t testing.TB, dir string, o Options) (*Server, *client) {
+// open opens a server, and the two ends of its connection.
+func open(t testing.TB, dir string, o Options) (s *Server, here *net.UnixConn, theirs net.Conn) {
 	t.Helper()
 	s, err := Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	here, theirs, err := socketpair.New(unix.SOCK_STREAM)
+	here, f, err := socketpair.New(unix.SOCK_STREAM)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.FileConn(theirs)
-	theirs.Close()
+	theirs, err = net.FileConn(f)
+	f.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, here, theirs
+}
+
+// serve is mount with the server.
+func serve(t testing.TB, dir string, o Options) (*Server, *client) {
+	t.Helper()
+	s, here, conn := open(t, dir, o)
 	c := &client{t: t, conn: here, served: make(chan error, 1)}
 	go func() {
 		c.served <- s.Serve(conn)

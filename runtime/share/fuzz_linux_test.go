@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -15,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/abdul-abdi/lumina/runtime/socketpair"
 )
 
 // FuzzServe has a guest send any bytes: a list of operations with any bodies. Nothing
@@ -82,19 +79,7 @@ func FuzzServe(f *testing.F) {
 
 // play sends the operations of a script, and yields the answers.
 func play(t *testing.T, dir string, script []byte) func(func([]byte) bool) {
-	s, err := Open(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, theirs, err := socketpair.New(unix.SOCK_STREAM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.FileConn(theirs)
-	theirs.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, here, conn := open(t, dir, Options{})
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

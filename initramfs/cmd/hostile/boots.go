@@ -4,12 +4,12 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
@@ -64,26 +64,13 @@ var boots = map[string]func(*guest) error{
 // configured says hello and answers the host's first request by answer, and all
 // others by silence.
 func (g *guest) configured(answer func(*stream)) error {
-	if err := protocol.ReceiveHello(g.wire); err != nil {
-		return err
-	}
-	if err := protocol.SendHello(g.wire); err != nil {
-		return err
-	}
-	streams := mux.Server(g.wire)
-	for {
-		conn, err := streams.Accept()
-		if err != nil {
-			return err
+	return g.accept(func(conn net.Conn) {
+		s := &stream{Conn: conn, Writer: protocol.NewWriter(conn), in: protocol.NewReader(conn)}
+		if s.in.Expect(protocol.FrameRequest, &s.req) == nil && s.req.Op == protocol.OpConfigure {
+			answer(s)
 		}
-		go func() {
-			s := &stream{Conn: conn, Writer: protocol.NewWriter(conn), in: protocol.NewReader(conn)}
-			if s.in.Expect(protocol.FrameRequest, &s.req) == nil && s.req.Op == protocol.OpConfigure {
-				answer(s)
-			}
-			hang()
-		}()
-	}
+		hang()
+	})
 }
 
 // say says something in place of a hello, and waits.

@@ -72,6 +72,11 @@ func run() error {
 	if boot, ok := boots[attack]; ok {
 		return boot(g)
 	}
+	return g.accept(g.serve)
+}
+
+// accept greets the host as an agent does, and gives each stream to serve.
+func (g *guest) accept(serve func(net.Conn)) error {
 	if err := protocol.ReceiveHello(g.wire); err != nil {
 		return err
 	}
@@ -84,7 +89,7 @@ func run() error {
 		if err != nil {
 			return err
 		}
-		go g.serve(conn)
+		go serve(conn)
 	}
 }
 

@@ -70,6 +70,9 @@ func TestCreate(t *testing.T) {
 	if m, err := s.Find(a.ID[:8]); err != nil || m.Name != "a" {
 		t.Errorf("by its identifier: %v, %v", m, err)
 	}
+	if _, err := s.Find(a.ID[:3]); !errors.Is(err, ErrNotFound) {
+		t.Errorf("by three characters of it: %v", err)
+	}
 	if _, err := s.Find("nobody"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)
 	}

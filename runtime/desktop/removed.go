@@ -103,9 +103,10 @@ func (s *Store) Restore(id, newName string) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(all, func(r *Removed) bool {
-		return r.Name != "" && id != "" && (r.Name == id || strings.HasPrefix(r.ID, id))
-	})
+	i := slices.IndexFunc(all, func(r *Removed) bool { return r.Name != "" && r.Name == id })
+	if i < 0 {
+		i = slices.IndexFunc(all, func(r *Removed) bool { return r.Name != "" && isBeginning(id, r.ID) })
+	}
 	if i < 0 {
 		return nil, fmt.Errorf("desktop %q: %w that was removed and can be restored", id, ErrNotFound)
 	}

@@ -278,8 +278,8 @@ func (s *Store) List() ([]*Manifest, error) {
 	return all, nil
 }
 
-// Find returns the desktop of a name, of an identifier or a unique beginning of one,
-// or whose directory is at a path, which has a slash.
+// Find returns the desktop of a name, of an identifier or a unique beginning of one
+// of at least four characters, or whose directory is at a path, which has a slash.
 func (s *Store) Find(id string) (*Manifest, error) {
 	if strings.Contains(id, "/") {
 		return s.at(id)
@@ -293,7 +293,7 @@ func (s *Store) Find(id string) (*Manifest, error) {
 		if m.Name == id {
 			return m, nil
 		}
-		if id != "" && strings.HasPrefix(m.ID, id) {
+		if isBeginning(id, m.ID) {
 			found = append(found, m)
 		}
 	}
@@ -304,6 +304,13 @@ func (s *Store) Find(id string) (*Manifest, error) {
 		return nil, fmt.Errorf("desktop %q: %w; lumina desktop ls shows those that there are", id, ErrNotFound)
 	}
 	return nil, fmt.Errorf("desktop %q: %d identifiers begin so; give more of it", id, len(found))
+}
+
+// isBeginning reports whether what a user typed is the beginning of an identifier. Less
+// than four characters are none: a desktop that has another name must not be removed
+// because its identifier begins with an 'a'.
+func isBeginning(typed, id string) bool {
+	return len(typed) >= 4 && strings.HasPrefix(id, typed)
 }
 
 // at returns the desktop whose directory is at a path.

@@ -17,7 +17,7 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 		Aliases: []string{"remove", "rm"},
 		Short:   "End sessions and their VMs",
 		Long: "End sessions and their VMs: what runs in it is killed, and volumes are brought to disk first. Of a session that has crashed, what is left is removed.\n" +
-			"SID is the identifier, a unique beginning of it, the session's name, or the JSON object that session start printed.",
+			"SID is the identifier, a unique beginning of it (at least four characters), the session's name, or the JSON object that session start printed.",
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			for _, id := range args {

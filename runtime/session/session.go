@@ -64,8 +64,8 @@ type Session struct {
 // ErrNotFound is wrapped when no session has an identifier or a name.
 var ErrNotFound = errors.New("no such session")
 
-// Open opens a running session. id is its SID, its name, a unique beginning of the
-// SID, or the JSON object that the command line prints of it.
+// Open opens a running session. id is its SID, its name, a unique beginning of the SID
+// of at least four characters, or the JSON object that the command line prints of it.
 func Open(home, id string) (*Session, error) {
 	dir, err := find(home, id)
 	if err != nil {
@@ -121,6 +121,9 @@ func find(home, id string) (string, error) {
 	}
 	if dir := named(home, sids, id); dir != "" {
 		return dir, nil
+	}
+	if len(id) < 4 { // too little to mean one by
+		return "", none
 	}
 	sids = slices.DeleteFunc(sids, func(sid string) bool { return !strings.HasPrefix(sid, id) })
 	switch len(sids) {

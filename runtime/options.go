@@ -40,6 +40,8 @@ type VMOptions struct {
 	Init string
 	// NoTemplate boots even if there is a template to restore.
 	NoTemplate bool
+	// NoRehearsal has the guests of templates wait idly until they are configured.
+	NoRehearsal bool
 	// Nested lets the guest run virtual machines in its turn.
 	Nested bool
 	// DiskReserve is what has to be free on the disk of the state directory, in

@@ -125,6 +125,12 @@ func TestColdReasons(t *testing.T) {
 			}
 			o.CPUs = 3
 		}, runtime.ColdNoTemplate, "no template yet"},
+		{"no rehearsals", func(t *testing.T, r *runtime.Runtime, _ *vmtest.Fake, o *runtime.VMOptions) {
+			if err := r.MakeTemplate(t.Context(), *o); err != nil {
+				t.Fatal(err)
+			}
+			o.NoRehearsal = true
+		}, runtime.ColdNoTemplate, "no template yet"},
 		{"none with a directory, which takes no device", func(t *testing.T, r *runtime.Runtime, _ *vmtest.Fake, o *runtime.VMOptions) {
 			o.Volumes = []runtime.Volume{{Dir: t.TempDir(), Path: "/host"}}
 			if err := r.MakeTemplate(t.Context(), *o); err != nil {

@@ -39,6 +39,10 @@ type System interface {
 
 // Server answers operations.
 type Server struct {
+	// Rehearses: from when a snapshot may be taken until the restored guest is
+	// configured, commands that do nothing are run.
+	Rehearses bool
+
 	system    System
 	reaper    *Reaper
 	processes processes
@@ -240,11 +244,14 @@ func (s *Server) freeze(w *protocol.Writer) error {
 		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest was not configured as a template"}
 	}
 	s.gate.shut()
-	rehearsal := make(chan struct{})
+	var rehearsal chan struct{}
+	if s.Rehearses {
+		rehearsal = make(chan struct{})
+	}
 	s.rehearsal = rehearsal
 	s.configure <- struct{}{}
 	err := w.Message(protocol.FrameReply, nil)
-	if err == nil {
+	if err == nil && rehearsal != nil {
 		go rehearse(rehearsal, s.runNothing)
 	}
 	return err

@@ -4,7 +4,10 @@ package agent
 
 import (
 	"errors"
+	"io"
 	"testing"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 func TestRehearse(t *testing.T) {
@@ -37,5 +40,23 @@ func TestRunNothing(t *testing.T) {
 	}
 	if list := s.processes.list(); len(list.Processes) != 0 {
 		t.Errorf("it is listed: %v", list)
+	}
+}
+
+// Only a guest that was booted to rehearse does.
+func TestRehearsesAsItWasBooted(t *testing.T) {
+	for _, want := range []bool{false, true} {
+		s := NewServer(fakeSystem{}, reaper())
+		s.Rehearses, s.template = want, true
+		<-s.configure // as one that was configured
+		if err := s.freeze(protocol.NewWriter(io.Discard)); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.rehearsal != nil; got != want {
+			t.Errorf("rehearses: %v, want %v", got, want)
+		}
+		if s.rehearsal != nil {
+			close(s.rehearsal)
+		}
 	}
 }

@@ -145,3 +145,7 @@ func (s *System) Transport() string {
 	}
 	return protocol.TransportSerial
 }
+
+// Rehearses says whether a guest that a snapshot is taken of rehearses its first
+// command, see [agent.Server].
+func (s *System) Rehearses() bool { return s.cmdline[protocol.ParamRehearse] != protocol.RehearseOff }

@@ -18,6 +18,8 @@ const (
 	ParamRosetta Parameter = "lumina.rosetta"
 	// ParamHost is HostNone in a guest that no host configures: an exported disk.
 	ParamHost Parameter = "lumina.host"
+	// ParamRehearse is RehearseOff in a template's guest that does not rehearse.
+	ParamRehearse Parameter = "lumina.rehearse"
 	// ParamDisk names the partitions of an exported disk, ParamISO an exported ISO.
 	ParamDisk Parameter = "lumina.disk"
 	ParamISO  Parameter = "lumina.iso"
@@ -29,6 +31,7 @@ const (
 	TransportVsock  = "vsock"
 	OffReset        = "reset"
 	HostNone        = "none"
+	RehearseOff     = "0"
 )
 
 // Is is the parameter with a value, a word of the kernel's command line.

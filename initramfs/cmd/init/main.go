@@ -57,6 +57,7 @@ func serve(system *boot.System) error {
 		return serveAlone(system)
 	}
 	server := agent.NewServer(system, agent.NewReaper())
+	server.Rehearses = system.Rehearses()
 	if system.Transport() == "vsock" {
 		return transport.ServeVsock(server.Serve)
 	}

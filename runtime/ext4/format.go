@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
 	"time"
 )
 
@@ -44,7 +45,8 @@ const (
 	compatSparseSuper2 = 0x200 // backups in at most two groups, which the superblock names
 	incompatFiletype   = 0x2
 	incompatExtents    = 0x40
-	roSparseSuper      = 0x1 // backups in groups 1 and powers of 3, 5, 7
+	incompatFlexGroups = 0x200 // a group's tables may be in another group
+	roSparseSuper      = 0x1   // backups in groups 1 and powers of 3, 5, 7
 	roLargeFile        = 0x2
 	roHugeFile         = 0x8
 	roGroupChecksum    = 0x10
@@ -102,6 +104,11 @@ func Format(f File, size int64, o Options) error {
 // layout says where everything is. A group is: the superblock and the
 // descriptors where it has them, the block bitmap, the inode bitmap, the inode
 // table, and the blocks of files.
+//
+// In one that does not grow, bitmaps and tables of the first groups are all in
+// group 0, and all groups are one "flexible" group: the kernel then makes new files
+// in the first groups, not all over the disk. So what a file system needs first is
+// near its beginning, where Reserve takes the room for it.
 type layout struct {
 	blockCount     uint32
 	groups         uint32
@@ -110,7 +117,15 @@ type layout struct {
 	descBlocks     uint32
 	journalBlocks  uint32
 	grows          bool
+	bitmaps        uint32 // how many groups have their bitmaps in group 0
+	tables         uint32 // and how many their inode table
 }
+
+// What group 0 holds of other groups at most, in blocks.
+const (
+	maxBitmaps = 1024
+	maxTables  = 2048
+)
 
 func layOut(size int64, grows bool) layout {
 	l := layout{blockCount: uint32(size / blockSize), grows: grows}
@@ -128,6 +143,11 @@ func layOut(size int64, grows bool) layout {
 	}
 	l.groups = (l.blockCount + blocksPerGroup - 1) / blocksPerGroup
 	l.descBlocks = (l.groups*descSize + blockSize - 1) / blockSize
+	l.bitmaps, l.tables = 1, 1
+	if !grows {
+		l.bitmaps = min(l.groups, maxBitmaps)
+		l.tables = min(l.groups, max(1, maxTables/l.tableBlocks))
+	}
 	return l
 }
 
@@ -166,9 +186,8 @@ func (l *layout) size(group uint32) uint32 {
 // nothing.
 func (l *layout) lastGroup(group uint32) bool { return group > 0 && group == l.groups-1 }
 
-// tables is the block of a group's block bitmap; the inode bitmap and table
-// follow it.
-func (l *layout) tables(group uint32) uint32 {
+// own is the first block of a group behind its superblock and descriptors.
+func (l *layout) own(group uint32) uint32 {
 	start := group * blocksPerGroup
 	if l.hasSuper(group) {
 		start += 1 + l.descBlocks
@@ -176,9 +195,43 @@ func (l *layout) tables(group uint32) uint32 {
 	return start
 }
 
+func (l *layout) blockBitmapAt(group uint32) uint32 {
+	if group < l.bitmaps {
+		return l.own(0) + group
+	}
+	return l.own(group)
+}
+
+func (l *layout) inodeBitmapAt(group uint32) uint32 {
+	if group < l.bitmaps {
+		return l.own(0) + l.bitmaps + group
+	}
+	return l.own(group) + 1
+}
+
+func (l *layout) inodeTableAt(group uint32) uint32 {
+	switch {
+	case group < l.tables:
+		return l.own(0) + 2*l.bitmaps + group*l.tableBlocks
+	case group < l.bitmaps:
+		return l.own(group)
+	}
+	return l.own(group) + 2
+}
+
 // overhead is how many blocks of a group hold none of a file.
 func (l *layout) overhead(group uint32) uint32 {
-	return l.tables(group) - group*blocksPerGroup + 2 + l.tableBlocks
+	n := l.own(group) - group*blocksPerGroup
+	if group == 0 {
+		return n + 2*l.bitmaps + l.tables*l.tableBlocks
+	}
+	if group >= l.bitmaps {
+		n += 2
+	}
+	if group >= l.tables {
+		n += l.tableBlocks
+	}
+	return n
 }
 
 // The files of group 0, right behind its tables.
@@ -193,6 +246,24 @@ func (l *layout) used(group uint32) uint32 {
 	return l.overhead(group)
 }
 
+// extra is how much of group 0 behind the journal, for directories, and at the
+// beginning of group 1, where the kernel puts small files first, is reserved.
+const extra = 8 << 20
+
+// span is a part of the disk, in bytes.
+type span struct{ start, length int64 }
+
+// reserved is what Reserve takes. It never is more than a quarter of the disk beyond the
+// journal.
+func (l *layout) reserved() []span {
+	more := min(extra, int64(l.blockCount)*blockSize/8)
+	spans := []span{{0, int64(l.journalBlock()+l.journalBlocks)*blockSize + more}}
+	if l.groups > 1 {
+		spans = append(spans, span{int64(l.own(1)) * blockSize, more})
+	}
+	return spans
+}
+
 type block struct {
 	number uint32
 	data   []byte
@@ -205,15 +276,15 @@ func (l *layout) blocks(o Options) []block {
 	blocks := []block{
 		{0, first},
 		{1, descriptors},
-		{l.tables(0), l.blockBitmap(0)},
-		{l.tables(0) + 1, l.inodeBitmap()},
-		{l.tables(0) + 2, l.inodeTable(o)},
+		{l.blockBitmapAt(0), l.blockBitmap(0)},
+		{l.inodeBitmapAt(0), l.inodeBitmap()},
+		{l.inodeTableAt(0), l.inodeTable(o)},
 		{l.rootBlock(), directory(entry{rootInode, "."}, entry{rootInode, ".."}, entry{firstInode, "lost+found"})},
 		{l.lostBlock(), directory(entry{firstInode, "."}, entry{rootInode, ".."})},
 		{l.journalBlock(), l.journalSuperblock(o)},
 	}
 	if g := l.groups - 1; l.lastGroup(g) {
-		blocks = append(blocks, block{l.tables(g), l.blockBitmap(g)})
+		blocks = append(blocks, block{l.blockBitmapAt(g), l.blockBitmap(g)})
 	}
 	for g := uint32(1); g < l.groups; g++ {
 		if l.hasSuper(g) {
@@ -253,12 +324,14 @@ func (l *layout) superblock(o Options, group uint16) []byte {
 	put32(0x54, firstInode)
 	put16(0x58, inodeSize)
 	put16(0x5a, group)
-	compat, ro := uint32(compatSparseSuper2), uint32(0)
+	compat, incompat, ro := uint32(compatSparseSuper2), uint32(incompatFlexGroups), uint32(0)
 	if l.grows { // the kernel grows none of the other kind
-		compat, ro = 0, roSparseSuper
+		compat, incompat, ro = 0, 0, roSparseSuper
+	} else {
+		b[0x174] = byte(max(2, bits.Len32(l.groups-1))) // log2 of the groups in a flexible one
 	}
 	put32(0x5c, compat|compatJournal|compatXattr|compatDirIndex)
-	put32(0x60, incompatFiletype|incompatExtents)
+	put32(0x60, incompat|incompatFiletype|incompatExtents)
 	put32(0x64, ro|roLargeFile|roHugeFile|roGroupChecksum|roDirNlink|roExtraInodeSize)
 	copy(b[0x68:0x78], o.UUID[:])
 	copy(b[0x78:0x88], o.Label)
@@ -288,10 +361,9 @@ func (l *layout) descriptors(o Options) []byte {
 	b := make([]byte, l.descBlocks*blockSize)
 	for g := range l.groups {
 		d := b[g*descSize:][:descSize]
-		at := l.tables(g)
-		le.PutUint32(d[0x00:], at)
-		le.PutUint32(d[0x04:], at+1)
-		le.PutUint32(d[0x08:], at+2)
+		le.PutUint32(d[0x00:], l.blockBitmapAt(g))
+		le.PutUint32(d[0x04:], l.inodeBitmapAt(g))
+		le.PutUint32(d[0x08:], l.inodeTableAt(g))
 		le.PutUint16(d[0x0c:], uint16(l.size(g)-l.used(g)))
 		inodes, flags := l.inodesPerGroup, uint16(inodesUninit|blocksUninit|inodesZeroed)
 		if g == 0 {

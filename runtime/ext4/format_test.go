@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,6 +72,45 @@ func TestFormatIsCleanAndSparse(t *testing.T) {
 				t.Errorf("an empty file system takes %d bytes on the host", used)
 			}
 		})
+	}
+}
+
+// What the kernel needs to go on when the host's disk is full is in what Reserve takes:
+// journal, bitmaps, the first inodes, and room for directories and for small files.
+func TestReserve(t *testing.T) {
+	for _, size := range []int64{MinSize, 256 << 20, 1 << 30, 16 << 30, 1 << 40} {
+		path := format(t, size)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := Reserve(f, size); err != nil {
+			t.Fatal(err)
+		}
+		var st syscall.Stat_t
+		if err := syscall.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		if used, most := st.Blocks*512, min(size, 64<<20); runtime.GOOS == "linux" && used > most {
+			t.Errorf("%d bytes: takes %d bytes of the host", size, used)
+		}
+		l := layOut(size, false)
+		held := func(block uint32) bool {
+			return slices.ContainsFunc(l.reserved(), func(s span) bool {
+				return int64(block)*blockSize >= s.start && int64(block+1)*blockSize <= s.start+s.length
+			})
+		}
+		last := min(l.groups, maxBitmaps) - 1
+		for what, block := range map[string]uint32{"the journal's end": l.journalBlock() + l.journalBlocks - 1, "the last bitmap": l.inodeBitmapAt(last),
+			"the inodes of group 0": l.inodeTableAt(0) + l.tableBlocks - 1, "a directory": l.journalBlock() + l.journalBlocks + 400} {
+			if !held(block) {
+				t.Errorf("%d bytes: %s, block %d, is not reserved", size, what, block)
+			}
+		}
+		if l.groups > 1 && !held(l.own(1)+400) {
+			t.Errorf("%d bytes: the beginning of group 1 is not reserved", size)
+		}
 	}
 }
 

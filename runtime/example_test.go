@@ -15,6 +15,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 // stateDir is that of the examples; without one it is ~/.lumina.
@@ -94,7 +95,7 @@ func ExampleRuntime_Run() {
 		return
 	}
 	result, err := r.Run(context.Background(), runtime.RunOptions{
-		VM:      runtime.VMOptions{Image: "debian", Network: runtime.NetworkNone},
+		VM:      runtime.VMOptions{Image: "debian", Network: network.ModeNone},
 		Command: runtime.Command{Shell: "echo $((6*7)); exit 3"},
 	})
 	if err != nil {
@@ -115,7 +116,7 @@ func ExampleRuntime_Start() {
 		fmt.Println(err)
 		return
 	}
-	v, err := r.Start(ctx, runtime.VMOptions{Image: "debian", Network: runtime.NetworkNone})
+	v, err := r.Start(ctx, runtime.VMOptions{Image: "debian", Network: network.ModeNone})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -8,6 +8,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 // ImageTest is a command with what it should do.
@@ -26,7 +27,7 @@ func (r *Runtime) TestImage(ctx context.Context, dir string, tests ...ImageTest)
 	if err != nil {
 		return err
 	}
-	v, _, err := r.start(ctx, img, VMOptions{CPUs: 1, Network: NetworkNone, NoTemplate: true}, nil)
+	v, _, err := r.start(ctx, img, VMOptions{CPUs: 1, Network: network.ModeNone, NoTemplate: true}, nil)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
@@ -29,7 +30,7 @@ type VMOptions struct {
 	CPUs     int
 	Memory   int64 // bytes
 	DiskSize int64 // bytes of the scratch disk
-	Network  NetworkMode
+	Network  network.Mode
 	// AllowLAN lets the network reach private addresses, too.
 	AllowLAN bool
 	// Member, if set, makes the VM one of a network of VMs in place of Network.
@@ -89,7 +90,7 @@ func (o VMOptions) withDefaults(img *image.Image) VMOptions {
 	o.Memory = vm.RoundUp(o.Memory)
 	o.DiskSize = vm.RoundUp(o.DiskSize)
 	if o.Network == "" {
-		o.Network = NetworkNAT
+		o.Network = network.ModeNAT
 	}
 	return o
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/forward"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 // RunOptions is one command in one VM of its own.
@@ -38,7 +39,7 @@ type Result struct {
 	Stdout, Stderr []byte
 	Trace          Trace
 	// Network is what the guest did with its network; nil when it has none.
-	Network *NetworkReport
+	Network *network.Report
 	// HostError is what went wrong on the host while the VM ran, as that its disk
 	// is full; "" for nothing.
 	HostError string

@@ -14,6 +14,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/template"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
 )
@@ -50,7 +51,7 @@ func nothingLeft(t *testing.T, fake *vmtest.Fake, home string) {
 }
 
 func small() runtime.VMOptions {
-	return runtime.VMOptions{Image: "img", Network: runtime.NetworkNone, Memory: runtime.MinMemory, DiskSize: 16 << 20, DiskReserve: runtime.NoDiskReserve}
+	return runtime.VMOptions{Image: "img", Network: network.ModeNone, Memory: runtime.MinMemory, DiskSize: 16 << 20, DiskReserve: runtime.NoDiskReserve}
 }
 
 func shell(command string) runtime.RunOptions {

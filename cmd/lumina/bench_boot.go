@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/outfile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -77,7 +78,7 @@ func newBenchBootCommand(env *environment) *cobra.Command {
 }
 
 func measureBoots(ctx context.Context, r *runtime.Runtime, image string, count int) (*bootReport, error) {
-	options := runtime.VMOptions{Image: image, Network: runtime.NetworkNAT}
+	options := runtime.VMOptions{Image: image, Network: network.ModeNAT}
 	report := &bootReport{Version: version, Image: image}
 	report.Host = fmt.Sprintf("%d CPUs, %s/%s", goruntime.NumCPU(), goruntime.GOOS, goruntime.GOARCH)
 	me, err := thisProgram()

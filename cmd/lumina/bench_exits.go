@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/tracepoint"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -86,7 +87,7 @@ func countExits(ctx context.Context, r *runtime.Runtime, image string, count int
 		return nil, err
 	}
 	// Before the counting: an image that there is not is said at once.
-	if err := r.MakeTemplate(ctx, runtime.VMOptions{Image: image, Network: runtime.NetworkNAT}); err != nil && !errors.Is(err, vm.ErrUnsupported) {
+	if err := r.MakeTemplate(ctx, runtime.VMOptions{Image: image, Network: network.ModeNAT}); err != nil && !errors.Is(err, vm.ErrUnsupported) {
 		return nil, err
 	}
 	c, err := openCounters()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 func newDesktopCommand(env *environment) *cobra.Command {
@@ -77,23 +78,23 @@ func newDesktopLsCommand(env *environment) *cobra.Command {
 
 // desktopRow is a desktop with what it takes of the host.
 type desktopRow struct {
-	ID           string              `json:"id"`
-	Name         string              `json:"name"`
-	Family       desktop.Family      `json:"osFamily"`
-	Variant      string              `json:"osVariant"`
-	Architecture string              `json:"architecture"`
-	Memory       int64               `json:"memoryBytes"`
-	CPUs         int                 `json:"cpuCount"`
-	DiskSize     int64               `json:"diskBytes"`
-	DiskUsed     int64               `json:"diskUsedBytes"` // of the host's disk
-	MAC          string              `json:"macAddress"`
-	Network      runtime.NetworkMode `json:"networkMode"`
-	ISO          string              `json:"installMedium,omitempty"`
-	Drivers      string              `json:"driversISO,omitempty"`
-	SecureBoot   bool                `json:"secureBoot"`
-	TPM          bool                `json:"tpm"`
-	LastBooted   *time.Time          `json:"lastBootedAt,omitempty"`
-	Running      bool                `json:"running"`
+	ID           string         `json:"id"`
+	Name         string         `json:"name"`
+	Family       desktop.Family `json:"osFamily"`
+	Variant      string         `json:"osVariant"`
+	Architecture string         `json:"architecture"`
+	Memory       int64          `json:"memoryBytes"`
+	CPUs         int            `json:"cpuCount"`
+	DiskSize     int64          `json:"diskBytes"`
+	DiskUsed     int64          `json:"diskUsedBytes"` // of the host's disk
+	MAC          string         `json:"macAddress"`
+	Network      network.Mode   `json:"networkMode"`
+	ISO          string         `json:"installMedium,omitempty"`
+	Drivers      string         `json:"driversISO,omitempty"`
+	SecureBoot   bool           `json:"secureBoot"`
+	TPM          bool           `json:"tpm"`
+	LastBooted   *time.Time     `json:"lastBootedAt,omitempty"`
+	Running      bool           `json:"running"`
 	// Silent: its process does not answer.
 	Silent bool `json:"silent,omitempty"`
 	// What it takes while it runs.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 // desktopUsage marks what of a change or a name is bad usage.
@@ -23,7 +24,7 @@ func desktopUsage(err error) error {
 func newDesktopSetCommand(env *environment) *cobra.Command {
 	var memory, disk byteSize
 	var cpus cpuCount
-	var iso, drivers, network string
+	var iso, drivers, reach string
 	var force bool
 	c := &cobra.Command{
 		Use:   "set NAME",
@@ -35,7 +36,7 @@ func newDesktopSetCommand(env *environment) *cobra.Command {
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			change := desktop.Change{Force: force}
-			n, m, d, mode := int(cpus), int64(memory), int64(disk), runtime.NetworkMode(network)
+			n, m, d, mode := int(cpus), int64(memory), int64(disk), network.Mode(reach)
 			given := 0
 			for flag, take := range map[string]func(){
 				"cpus":      func() { change.CPUs = &n },
@@ -63,7 +64,7 @@ func newDesktopSetCommand(env *environment) *cobra.Command {
 	c.Flags().Var(&disk, "disk-size", "how much its disk may hold: as much as now, or more")
 	c.Flags().StringVar(&iso, "iso", "", "the ISO that is in it, or none")
 	c.Flags().StringVar(&drivers, "drivers", "", "a second ISO, such as one of drivers, or none")
-	c.Flags().StringVar(&network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
+	c.Flags().StringVar(&reach, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	c.Flags().BoolVar(&force, "force", false, "take an ISO that does not fit")
 	return c
 }

@@ -11,12 +11,13 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 func newDesktopCreateCommand(env *environment) *cobra.Command {
 	var r desktop.Request
 	var memory, disk byteSize
-	var os, variant, name, network string
+	var os, variant, name, reach string
 	var isos []string
 	var tpm, secureBoot bool
 	c := &cobra.Command{
@@ -48,7 +49,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 			if r.Name, err = desktopName(args, name, variant, os); err != nil {
 				return usageError{err}
 			}
-			r.Memory, r.DiskSize, r.Network = int64(memory), int64(disk), runtime.NetworkMode(network)
+			r.Memory, r.DiskSize, r.Network = int64(memory), int64(disk), network.Mode(reach)
 			if id := cmp.Or(os, variant); id != "" {
 				r.OS, err = desktop.FindOS(id, r.Architecture)
 				// A variant may be any; then nothing is known of it.
@@ -100,7 +101,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB)")
 	c.Flags().IntVar(&r.CPUs, "cpus", desktop.DefaultCPUs, "CPUs of the VM")
 	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB, or what --disk has)")
-	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
+	c.Flags().StringVar(&reach, "network", string(network.ModeNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	c.Flags().BoolVar(&tpm, "tpm", false, "give it a TPM 2.0, which swtpm is (default for Windows 11)")
 	c.Flags().BoolVar(&secureBoot, "secure-boot", false, "have its firmware start only what Microsoft's keys have signed, as PCs do (default for Windows 11)")
 	c.Flags().BoolVar(&r.Force, "force", false, "take an ISO that does not fit, or is not verified")
@@ -136,7 +137,7 @@ func desktopName(args []string, flag, variant, os string) (string, error) {
 	return name, desktop.CheckName(name)
 }
 
-func checkDesktop(arch string, cpus int, memory int64, network runtime.NetworkMode) error {
+func checkDesktop(arch string, cpus int, memory int64, mode network.Mode) error {
 	if arch != "amd64" && arch != "arm64" {
 		return fmt.Errorf("--arch %q: want amd64 or arm64", arch)
 	}
@@ -146,5 +147,5 @@ func checkDesktop(arch string, cpus int, memory int64, network runtime.NetworkMo
 	if err := (runtime.VMOptions{CPUs: cpus, Memory: memory}).CheckSize(); err != nil {
 		return err
 	}
-	return network.Check()
+	return mode.Check()
 }

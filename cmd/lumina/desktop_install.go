@@ -8,14 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
-	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 	var r desktop.MacRequest
 	var memory, disk byteSize
-	var network string
+	var reach string
 	c := &cobra.Command{
 		Use:   "install-macos NAME",
 		Short: "Create a macOS desktop, on a Mac with Apple silicon",
@@ -30,7 +30,7 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r.Name, r.Memory, r.DiskSize, r.Network = args[0], int64(memory), int64(disk), runtime.NetworkMode(network)
+			r.Name, r.Memory, r.DiskSize, r.Network = args[0], int64(memory), int64(disk), network.Mode(reach)
 			if err := checkDesktop("arm64", cmp.Or(r.CPUs, desktop.DefaultCPUs), r.Memory, r.Network); err != nil {
 				return usageError{err}
 			}
@@ -64,6 +64,6 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB, or what macOS needs)")
 	c.Flags().IntVar(&r.CPUs, "cpus", 0, "CPUs of the VM (default 2, or what macOS needs)")
 	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB)")
-	c.Flags().StringVar(&network, "network", string(runtime.NetworkNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
+	c.Flags().StringVar(&reach, "network", string(network.ModeNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	return c
 }

@@ -11,12 +11,12 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 func TestEnvelope(t *testing.T) {
 	r := &report{format: formatJSON, start: time.Now().Add(-1500 * time.Millisecond), boot: 400 * time.Millisecond}
-	r.network = &runtime.NetworkReport{}
+	r.network = &network.Report{}
 	r.stdout.buf, r.stderr.buf = []byte("a\xff\xfe\xc3("), []byte("\u2028<&>\x00\"\\\n")
 	var out bytes.Buffer
 	if err := append(r.output(""), r.success(3)...).print(&out); err != nil {

@@ -211,7 +211,7 @@ func printDenied(ctx context.Context, env *environment, s *session.Session) erro
 		return report.fail(err)
 	}
 	if traffic == nil {
-		traffic = &runtime.NetworkReport{}
+		traffic = &network.Report{}
 	}
 	if report.format != formatText {
 		if traffic.Denied == nil {

@@ -21,6 +21,7 @@ import (
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -57,11 +58,11 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	if err != nil {
 		return err
 	}
-	network := runtime.NetworkMode(f.network)
-	if network == "" {
-		network = runtime.NetworkNAT
+	mode := network.Mode(f.network)
+	if mode == "" {
+		mode = network.ModeNAT
 	}
-	if err := network.Check(); err != nil {
+	if err := mode.Check(); err != nil {
 		return usageError{err}
 	}
 	if err := image.CheckName(name); err != nil {
@@ -111,12 +112,12 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		if o.Copies, err = recipeCopies(r); err != nil {
 			return err
 		}
-		if o.Make, err = recipeMaker(env, rt, r, f.dockerfile, network, arch); err != nil {
+		if o.Make, err = recipeMaker(env, rt, r, f.dockerfile, mode, arch); err != nil {
 			return err
 		}
 	}
 	if f.dockerfile.file != "" {
-		if o.Make, err = f.dockerfile.maker(env, rt, network, arch); err != nil {
+		if o.Make, err = f.dockerfile.maker(env, rt, mode, arch); err != nil {
 			return err
 		}
 	}
@@ -131,7 +132,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	o.RunStep = func(ctx context.Context, s builder.Step, changes io.Writer) error {
 		fmt.Fprintf(env.stderr, "step %d of %d: %s\n", s.Number, s.Total, printable.Lines(s.Command))
 		last := vm.NewTail(2 << 10)
-		err := rt.RunStep(ctx, s.Dir, runtime.VMOptions{Network: network}, s.Command, io.MultiWriter(env.stderr, last), changes)
+		err := rt.RunStep(ctx, s.Dir, runtime.VMOptions{Network: mode}, s.Command, io.MultiWriter(env.stderr, last), changes)
 		if said := strings.TrimSpace(last.String()); err != nil && said != "" {
 			err = fmt.Errorf("%w; it said last:\n%s", err, said)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
@@ -96,8 +97,8 @@ func (f *dockerfileFlags) check(c *cobra.Command, args []string, from, recipe st
 
 // maker reads the Dockerfile and all that it needs, and finds what is wrong with
 // that before anything is built.
-func (f *dockerfileFlags) maker(env *environment, rt *runtime.Runtime, network runtime.NetworkMode, arch string) (builder.Maker, error) {
-	vm := vmFlags{image: "default", pull: "missing", memory: f.memory, disk: f.disk, cpus: f.cpus, network: string(network)}
+func (f *dockerfileFlags) maker(env *environment, rt *runtime.Runtime, mode network.Mode, arch string) (builder.Maker, error) {
+	vm := vmFlags{image: "default", pull: "missing", memory: f.memory, disk: f.disk, cpus: f.cpus, network: string(mode)}
 	options, err := vm.options(env)
 	if err != nil {
 		return nil, err
@@ -309,7 +310,7 @@ type workshop struct {
 func (w workshop) start(ctx context.Context, s dockerfile.Start) (dockerfile.VM, error) {
 	options := w.options
 	if s.NoNetwork {
-		options.Network = runtime.NetworkNone
+		options.Network = network.ModeNone
 	}
 	vm, err := w.rt.StartBuild(ctx, s.Dir, options, s.Disks)
 	if err != nil {

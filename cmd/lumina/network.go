@@ -17,7 +17,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/abdul-abdi/lumina/builder"
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/network"
@@ -133,7 +132,7 @@ func (f *networkFile) options(env *environment) ([]member, error) {
 		return nil, err
 	}
 	var all []member
-	var hosts []protocol.Host
+	var hosts []runtime.Host
 	seen := map[string]bool{}
 	for i, m := range f.Sessions {
 		o, err := m.options(env)
@@ -145,13 +144,13 @@ func (f *networkFile) options(env *environment) ([]member, error) {
 		}
 		seen[m.Name] = true
 		address := fmt.Sprintf("10.0.3.%d", i+1)
-		hosts = append(hosts, protocol.Host{Name: m.Name, Address: address})
+		hosts = append(hosts, runtime.Host{Name: m.Name, Address: address})
 		o.Home = home
 		o.VM.Member = &runtime.Member{Name: m.Name, MAC: vm.NewMAC().String(), Address: address + "/24"}
 		all = append(all, o)
 	}
 	for i := range all {
-		all[i].VM.Member.Hosts = append(append([]protocol.Host{}, hosts[:i]...), hosts[i+1:]...)
+		all[i].VM.Member.Hosts = append(append([]runtime.Host{}, hosts[:i]...), hosts[i+1:]...)
 	}
 	return all, nil
 }
@@ -161,7 +160,7 @@ func (m *networkMember) options(env *environment) (member, error) {
 	if !hostName().MatchString(m.Name) {
 		return o, errors.New("the name is no host name: lower-case letters, digits and '-'")
 	}
-	flags := vmFlags{image: m.Image, pull: m.Pull, cpus: cpuCount(m.CPUs), volumes: m.Volumes, network: string(runtime.NetworkNone)}
+	flags := vmFlags{image: m.Image, pull: m.Pull, cpus: cpuCount(m.CPUs), volumes: m.Volumes, network: string(network.ModeNone)}
 	if flags.image == "" {
 		flags.image = defaultImage
 	}

@@ -82,7 +82,7 @@ type report struct {
 	start          time.Time
 	boot           time.Duration // until the command began; 0 when it did not, or nothing was booted
 	stdout, stderr capture       // formatJSON
-	network        *runtime.NetworkReport
+	network        *network.Report
 	hostError      string // what went wrong on the host
 	transfer       error  // why downloads are not all there
 	lines          lineWriter
@@ -215,7 +215,7 @@ func (r *report) failure(err error) envelope {
 
 // networkFields are what the command did with the VM's network; none when it sent
 // nothing.
-func networkFields(r *runtime.NetworkReport) envelope {
+func networkFields(r *network.Report) envelope {
 	if r == nil {
 		return nil
 	}

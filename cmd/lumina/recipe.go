@@ -18,6 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 // applyRecipe adds what a recipe says to o and returns its tests.
@@ -60,7 +61,7 @@ func beside(r *recipe.Recipe, name string) string {
 
 // recipeMaker is the maker of the recipe's Dockerfile; nil: it has none. f says
 // which VMs that has.
-func recipeMaker(env *environment, rt *runtime.Runtime, r *recipe.Recipe, f dockerfileFlags, network runtime.NetworkMode, arch string) (builder.Maker, error) {
+func recipeMaker(env *environment, rt *runtime.Runtime, r *recipe.Recipe, f dockerfileFlags, mode network.Mode, arch string) (builder.Maker, error) {
 	d := r.Dockerfile
 	if d == nil {
 		return nil, nil
@@ -69,7 +70,7 @@ func recipeMaker(env *environment, rt *runtime.Runtime, r *recipe.Recipe, f dock
 	for name, value := range d.Args {
 		f.args = append(f.args, name+"="+value)
 	}
-	m, err := f.maker(env, rt, network, arch)
+	m, err := f.maker(env, rt, mode, arch)
 	var failed *dockerfile.Error
 	if err != nil && !errors.As(err, &failed) {
 		return nil, r.At(err, "dockerfile") // else it says its own line
@@ -138,6 +139,6 @@ func checkRecipe(env *environment, name string) error {
 	if _, err := recipeCopies(r); err != nil {
 		return err
 	}
-	_, err = recipeMaker(env, rt, r, dockerfileFlags{}, runtime.NetworkNAT, goruntime.GOARCH)
+	_, err = recipeMaker(env, rt, r, dockerfileFlags{}, network.ModeNAT, goruntime.GOARCH)
 	return err
 }

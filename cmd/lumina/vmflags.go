@@ -19,6 +19,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/share"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
@@ -64,7 +65,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 		"pull":    cobra.FixedCompletions([]string{"missing", "always", "never"}, cobra.ShellCompDirectiveNoFileComp),
 		"volume":  completeNames(env, volumeStore),
 		"init":    cobra.FixedCompletions([]string{image.InitLumina, image.InitSystemd}, cobra.ShellCompDirectiveNoFileComp),
-		"network": cobra.FixedCompletions([]string{string(runtime.NetworkNAT), string(runtime.NetworkNone), "allow="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace),
+		"network": cobra.FixedCompletions([]string{string(network.ModeNAT), string(network.ModeNone), "allow="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace),
 	} {
 		// It fails for flags that do not exist only.
 		_ = c.RegisterFlagCompletionFunc(name, complete)
@@ -95,7 +96,7 @@ func (p *cpuCount) Type() string { return "int" }
 // options joins flags and environment; flags win.
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: int(f.cpus), Memory: int64(f.memory), DiskSize: int64(f.disk),
-		Network: runtime.NetworkMode(f.network), AllowLAN: f.lan, Init: f.init, Nested: f.nested, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0",
+		Network: network.Mode(f.network), AllowLAN: f.lan, Init: f.init, Nested: f.nested, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0",
 		NoRehearsal: env.getenv("LUMINA_REHEARSE") == "0"}
 	if err := checkImage(f.image); err != nil {
 		return o, usageError{fmt.Errorf("--image: %w", err)}
@@ -116,10 +117,10 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 		return o, usageError{err}
 	}
 	if o.Network == "" {
-		o.Network = runtime.NetworkMode(env.getenv("LUMINA_NETWORK"))
+		o.Network = network.Mode(env.getenv("LUMINA_NETWORK"))
 	}
 	if o.Network == "" {
-		o.Network = runtime.NetworkNAT
+		o.Network = network.ModeNAT
 	}
 	if err := o.Network.Check(); err != nil {
 		return o, usageError{err}

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"net/http"
 
-	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 func (s *server) changeRoutes() {
@@ -35,13 +35,13 @@ func (s *server) changeRoutes() {
 
 // Difference is what is to be different about a desktop; what is missing stays.
 type Difference struct {
-	Name     *string              `json:"name,omitempty"`
-	CPUs     *int                 `json:"cpus,omitempty"`
-	Memory   *int64               `json:"memory_bytes,omitempty"`
-	DiskSize *int64               `json:"disk_bytes,omitempty"`
-	ISO      *string              `json:"iso,omitempty"` // "none" takes it out
-	Drivers  *string              `json:"drivers,omitempty"`
-	Network  *runtime.NetworkMode `json:"network,omitempty"`
+	Name     *string       `json:"name,omitempty"`
+	CPUs     *int          `json:"cpus,omitempty"`
+	Memory   *int64        `json:"memory_bytes,omitempty"`
+	DiskSize *int64        `json:"disk_bytes,omitempty"`
+	ISO      *string       `json:"iso,omitempty"` // "none" takes it out
+	Drivers  *string       `json:"drivers,omitempty"`
+	Network  *network.Mode `json:"network,omitempty"`
 }
 
 // changeDesktop changes a desktop that is not running.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -32,16 +33,16 @@ func (s *server) desktopRoutes() {
 
 // Wish is a desktop that is to be made.
 type Wish struct {
-	Name     string              `json:"name"`
-	System   string              `json:"system,omitempty"` // of the catalogue
-	File     string              `json:"file,omitempty"`   // an ISO or a disk of this host
-	Arch     string              `json:"arch,omitempty"`
-	SHA256   string              `json:"sha256,omitempty"`
-	CPUs     int                 `json:"cpus"`
-	Memory   int64               `json:"memory_bytes"`
-	DiskSize int64               `json:"disk_bytes"`
-	Network  runtime.NetworkMode `json:"network"`
-	Drivers  string              `json:"drivers,omitempty"` // an ISO
+	Name     string       `json:"name"`
+	System   string       `json:"system,omitempty"` // of the catalogue
+	File     string       `json:"file,omitempty"`   // an ISO or a disk of this host
+	Arch     string       `json:"arch,omitempty"`
+	SHA256   string       `json:"sha256,omitempty"`
+	CPUs     int          `json:"cpus"`
+	Memory   int64        `json:"memory_bytes"`
+	DiskSize int64        `json:"disk_bytes"`
+	Network  network.Mode `json:"network"`
+	Drivers  string       `json:"drivers,omitempty"` // an ISO
 	// Secure and TPM are for Secure Boot and a TPM 2.0; without them, as the system asks.
 	Secure *bool `json:"secure_boot,omitempty"`
 	TPM    *bool `json:"tpm,omitempty"`
@@ -72,7 +73,7 @@ func (w *Wish) request(host Host) (*desktop.Request, error) {
 		r.CPUs = desktop.DefaultCPUs
 	}
 	if r.Network == "" {
-		r.Network = runtime.NetworkNAT
+		r.Network = network.ModeNAT
 	}
 	if err := errors.Join((runtime.VMOptions{CPUs: r.CPUs, Memory: r.Memory}).CheckSize(), r.Network.Check()); err != nil {
 		return nil, bad{err}

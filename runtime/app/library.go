@@ -16,6 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/desktop"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/watch"
@@ -51,25 +52,25 @@ type Host struct {
 
 // Desktop is a desktop with what is known of it.
 type Desktop struct {
-	ID         string              `json:"id"`
-	Name       string              `json:"name"`
-	Family     desktop.Family      `json:"family"`
-	Variant    string              `json:"variant"`
-	Arch       string              `json:"arch"`
-	Memory     int64               `json:"memory_bytes"`
-	CPUs       int                 `json:"cpus"`
-	DiskSize   int64               `json:"disk_bytes"`
-	Used       int64               `json:"used_bytes"` // on the host's disk
-	Network    runtime.NetworkMode `json:"network"`
-	ISO        string              `json:"iso,omitempty"`
-	Drivers    string              `json:"drivers,omitempty"`
-	SecureBoot bool                `json:"secure_boot,omitempty"`
-	TPM        bool                `json:"tpm,omitempty"`
-	Created    time.Time           `json:"created"`
-	LastBooted *time.Time          `json:"last_booted,omitempty"`
-	Running    bool                `json:"running"`
-	Boot       *desktop.Boot       `json:"boot,omitempty"`
-	Path       string              `json:"path"`
+	ID         string         `json:"id"`
+	Name       string         `json:"name"`
+	Family     desktop.Family `json:"family"`
+	Variant    string         `json:"variant"`
+	Arch       string         `json:"arch"`
+	Memory     int64          `json:"memory_bytes"`
+	CPUs       int            `json:"cpus"`
+	DiskSize   int64          `json:"disk_bytes"`
+	Used       int64          `json:"used_bytes"` // on the host's disk
+	Network    network.Mode   `json:"network"`
+	ISO        string         `json:"iso,omitempty"`
+	Drivers    string         `json:"drivers,omitempty"`
+	SecureBoot bool           `json:"secure_boot,omitempty"`
+	TPM        bool           `json:"tpm,omitempty"`
+	Created    time.Time      `json:"created"`
+	LastBooted *time.Time     `json:"last_booted,omitempty"`
+	Running    bool           `json:"running"`
+	Boot       *desktop.Boot  `json:"boot,omitempty"`
+	Path       string         `json:"path"`
 	// Picture changes with the picture of the last screen; 0: there is none.
 	Picture int64 `json:"picture,omitempty"`
 }

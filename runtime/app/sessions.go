@@ -9,6 +9,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -27,16 +28,16 @@ func (s *server) sessionRoutes() {
 
 // startSession starts a session of an image that is here.
 func (s *server) startSession(_ *http.Request, in struct {
-	Image    string              `json:"image"`
-	Name     string              `json:"name,omitempty"`
-	CPUs     int                 `json:"cpus,omitempty"`
-	Memory   int64               `json:"memory_bytes,omitempty"`
-	Network  runtime.NetworkMode `json:"network,omitempty"`
-	Forwards []string            `json:"forwards,omitempty"`
+	Image    string       `json:"image"`
+	Name     string       `json:"name,omitempty"`
+	CPUs     int          `json:"cpus,omitempty"`
+	Memory   int64        `json:"memory_bytes,omitempty"`
+	Network  network.Mode `json:"network,omitempty"`
+	Forwards []string     `json:"forwards,omitempty"`
 }) (any, error) {
 	o := session.Options{Home: s.Home, Name: in.Name, VM: runtime.VMOptions{Image: in.Image, CPUs: in.CPUs, Memory: in.Memory, Network: in.Network, DiskReserve: s.DiskReserve}}
 	if o.VM.Network == "" {
-		o.VM.Network = runtime.NetworkNAT
+		o.VM.Network = network.ModeNAT
 	}
 	var err error
 	if o.Forwards, err = forward.ParseAll(in.Forwards); err != nil {
@@ -58,10 +59,10 @@ func (s *server) startSession(_ *http.Request, in struct {
 
 // Inside is what is only known by asking a session.
 type Inside struct {
-	Processes []protocol.Process     `json:"processes"`
-	Network   *runtime.NetworkReport `json:"network"` // null without a network
-	Forwards  []forward.Rule         `json:"forwards"`
-	Ports     []string               `json:"ports,omitempty"` // that the image says it serves
+	Processes []protocol.Process `json:"processes"`
+	Network   *network.Report    `json:"network"` // null without a network
+	Forwards  []forward.Rule     `json:"forwards"`
+	Ports     []string           `json:"ports,omitempty"` // that the image says it serves
 }
 
 func (s *server) inspectSession(r *http.Request, _ none) (any, error) {

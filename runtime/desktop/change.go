@@ -9,6 +9,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -21,7 +22,7 @@ type Change struct {
 	DiskSize *int64 // bytes; a disk only grows
 	// ISO and Drivers are paths of ISOs; NoISO takes one out.
 	ISO, Drivers *string
-	Network      *runtime.NetworkMode
+	Network      *network.Mode
 	// Force takes an ISO that does not fit.
 	Force bool
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 // run holds a desktop as the process that runs it does, until the test ends it.
@@ -32,8 +33,8 @@ func TestChange(t *testing.T) {
 	a := create(t, s, "a")
 	create(t, s, "b")
 	ptr := func(n int64) *int64 { return &n }
-	cpus, none, network := 4, NoISO, runtime.NetworkMode("none")
-	m, err := s.Change(ctx, "a", Change{CPUs: &cpus, Memory: ptr(1<<30 + 1), DiskSize: ptr(100 << 30), ISO: &none, Network: &network})
+	cpus, none, mode := 4, NoISO, network.Mode("none")
+	m, err := s.Change(ctx, "a", Change{CPUs: &cpus, Memory: ptr(1<<30 + 1), DiskSize: ptr(100 << 30), ISO: &none, Network: &mode})
 	if err != nil || m.CPUs != 4 || m.Memory != 1<<30+1<<20 || m.DiskSize != 100<<30 || m.Network != "none" || m.ISO != "" || m.ID != a.ID || m.MAC != a.MAC {
 		t.Fatalf("%+v, %v", m, err)
 	}
@@ -47,7 +48,7 @@ func TestChange(t *testing.T) {
 	if err := os.WriteFile(text, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	zero, many, other, bad, lan := 0, runtime.MaxCPUs+1, "b", "a/b", runtime.NetworkMode("everything")
+	zero, many, other, bad, lan := 0, runtime.MaxCPUs+1, "b", "a/b", network.Mode("everything")
 	for name, tt := range map[string]struct {
 		change Change
 		want   error

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -111,7 +111,7 @@ func TestOlderManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Memory != 1<<30 || m.CPUs != DefaultCPUs || m.DiskSize != 4096 || m.Network != runtime.NetworkNAT || m.Variant != "generic" ||
+	if m.Memory != 1<<30 || m.CPUs != DefaultCPUs || m.DiskSize != 4096 || m.Network != network.ModeNAT || m.Variant != "generic" ||
 		m.SchemaVersion != SchemaVersion || m.Created.IsZero() || m.MAC != macOf(id) {
 		t.Errorf("read as %+v", m)
 	}

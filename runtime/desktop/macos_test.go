@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/flock"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -60,7 +60,7 @@ func macRequest(t *testing.T) MacRequest {
 	if err := os.WriteFile(image, []byte("restore image"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return MacRequest{Manifest: Manifest{Name: "mac", DiskSize: 1 << 20, Network: runtime.NetworkNone}, Image: image}
+	return MacRequest{Manifest: Manifest{Name: "mac", DiskSize: 1 << 20, Network: network.ModeNone}, Image: image}
 }
 
 func TestInstallMacOS(t *testing.T) {
@@ -121,7 +121,7 @@ func TestInstallFetchedMacOS(t *testing.T) {
 	d := &mac{address: m.URL + "/UniversalMac_15.1_Restore.ipsw"}
 	fetched := int64(0)
 	for _, name := range []string{"first", "second"} {
-		r := MacRequest{Manifest: Manifest{Name: name, DiskSize: 1 << 20, Network: runtime.NetworkNone}}
+		r := MacRequest{Manifest: Manifest{Name: name, DiskSize: 1 << 20, Network: network.ModeNone}}
 		r.Progress = func(step string, done, _ int64) {
 			if step == StepFetch {
 				fetched = done

@@ -11,8 +11,8 @@ import (
 	goruntime "runtime"
 	"time"
 
-	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
@@ -25,20 +25,20 @@ const maxManifest = 1 << 20
 
 // Manifest is a desktop's manifest.json.
 type Manifest struct {
-	ID           string              `json:"id"`
-	Name         string              `json:"name"`
-	Family       Family              `json:"osFamily"`
-	Variant      string              `json:"osVariant"`
-	Architecture string              `json:"architecture"` // in Go's name; since version 2
-	Memory       int64               `json:"memoryBytes"`
-	CPUs         int                 `json:"cpuCount"`
-	DiskSize     int64               `json:"diskBytes"`
-	Created      time.Time           `json:"createdAt"`
-	LastBooted   *time.Time          `json:"lastBootedAt,omitempty"`
-	MAC          string              `json:"macAddress"`
-	Network      runtime.NetworkMode `json:"networkMode"`
-	ISO          string              `json:"installMedium,omitempty"` // path of an image; since version 2
-	Drivers      string              `json:"driversISO,omitempty"`    // path of a second one
+	ID           string       `json:"id"`
+	Name         string       `json:"name"`
+	Family       Family       `json:"osFamily"`
+	Variant      string       `json:"osVariant"`
+	Architecture string       `json:"architecture"` // in Go's name; since version 2
+	Memory       int64        `json:"memoryBytes"`
+	CPUs         int          `json:"cpuCount"`
+	DiskSize     int64        `json:"diskBytes"`
+	Created      time.Time    `json:"createdAt"`
+	LastBooted   *time.Time   `json:"lastBootedAt,omitempty"`
+	MAC          string       `json:"macAddress"`
+	Network      network.Mode `json:"networkMode"`
+	ISO          string       `json:"installMedium,omitempty"` // path of an image; since version 2
+	Drivers      string       `json:"driversISO,omitempty"`    // path of a second one
 	// SecureBoot: its firmware starts what is signed only. TPM: it has one, of
 	// version 2.0. Both stay as they are.
 	SecureBoot bool `json:"secureBoot,omitempty"`
@@ -152,7 +152,7 @@ func (m *Manifest) fill(dir string, written time.Time) {
 		m.Created = written.UTC()
 	}
 	set(&m.MAC, macOf(m.ID))
-	set(&m.Network, runtime.NetworkNAT)
+	set(&m.Network, network.ModeNAT)
 	m.SchemaVersion = SchemaVersion
 }
 

@@ -341,9 +341,9 @@ type reply struct {
 
 // Status is what a running desktop says of itself.
 type Status struct {
-	PID    int                    `json:"pid"` // of its supervisor
-	Uptime int64                  `json:"uptime_seconds"`
-	Net    *runtime.NetworkReport `json:"network,omitempty"`
+	PID    int             `json:"pid"` // of its supervisor
+	Uptime int64           `json:"uptime_seconds"`
+	Net    *network.Report `json:"network,omitempty"`
 	// CPU is the time that its processes have had since the boot; two of these, and
 	// their times, tell how busy it is. Memory is what it has of the host's, in bytes.
 	CPU    time.Duration `json:"cpu_ns,omitempty"`
@@ -470,8 +470,7 @@ func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
 			}
 		}
 		if n := s.network; n != nil {
-			r.Status.Net = &runtime.NetworkReport{Metrics: n.Metrics()}
-			r.Status.Net.Denied, r.Status.Net.More = n.Denied()
+			r.Status.Net = n.Report()
 		}
 	default:
 		err = errors.New("an unknown request")

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/forward"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
@@ -67,12 +67,12 @@ type controlRequest struct {
 }
 
 type controlReply struct {
-	Error    string                 `json:"error,omitempty"`
-	Info     *Info                  `json:"info,omitempty"`
-	Status   *Status                `json:"status,omitempty"`
-	Crash    *Crash                 `json:"crash,omitempty"`
-	Network  *runtime.NetworkReport `json:"network,omitempty"`
-	Forwards []forward.Rule         `json:"forwards,omitempty"`
+	Error    string          `json:"error,omitempty"`
+	Info     *Info           `json:"info,omitempty"`
+	Status   *Status         `json:"status,omitempty"`
+	Crash    *Crash          `json:"crash,omitempty"`
+	Network  *network.Report `json:"network,omitempty"`
+	Forwards []forward.Rule  `json:"forwards,omitempty"`
 	// HostError is that of a kindCounted, beside its Network.
 	HostError string `json:"host_error,omitempty"`
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 )
 
 // Info describes a session.
@@ -299,7 +300,7 @@ func (s *Session) Status(ctx context.Context) (*Status, error) {
 
 // Network reports what the guest has done with its network; nil when it has
 // none.
-func (s *Session) Network(ctx context.Context) (*runtime.NetworkReport, error) {
+func (s *Session) Network(ctx context.Context) (*network.Report, error) {
 	reply, err := s.ask(ctx, controlRequest{Op: opNetwork})
 	if err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/agent"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
 )
@@ -88,7 +89,7 @@ func newHome(t *testing.T) string {
 }
 
 func options(home string) session.Options {
-	return session.Options{Home: home, Driver: &vmtest.Fake{}, VM: runtime.VMOptions{Image: "img", Network: runtime.NetworkNone, DiskSize: 16 << 20,
+	return session.Options{Home: home, Driver: &vmtest.Fake{}, VM: runtime.VMOptions{Image: "img", Network: network.ModeNone, DiskSize: 16 << 20,
 		NoTemplate: true, DiskReserve: runtime.NoDiskReserve}}
 }
 

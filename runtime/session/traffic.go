@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/socketpair"
 )
 
@@ -17,7 +18,7 @@ import (
 type Meanwhile struct {
 	// Network is what the guest has done with it, all of its commands together; nil
 	// when it has none.
-	Network *runtime.NetworkReport
+	Network *network.Report
 	// HostError is what went wrong on the host, whether the command has noticed it or
 	// not; "" for nothing.
 	HostError string
@@ -76,7 +77,7 @@ func receiveKind(conn *net.UnixConn) (kind byte, passed *net.UnixConn, err error
 }
 
 // tellMeanwhile tells a client, when it asks, what happened since it connected.
-func (s *supervisor) tellMeanwhile(conn *net.UnixConn, network *runtime.NetworkReport, hostError string) {
+func (s *supervisor) tellMeanwhile(conn *net.UnixConn, network *network.Report, hostError string) {
 	defer conn.Close()
 	_, _ = io.Copy(io.Discard, conn)
 	reply := controlReply{Network: s.vm.Network().Since(network)}

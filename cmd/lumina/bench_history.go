@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	_ "embed"
 	"encoding/json"
@@ -15,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -85,7 +85,7 @@ is no error. With --html, the history is drawn on a page, too.`,
 	return c
 }
 
-// maxReport bounds a report and a history, in bytes.
+// maxReport bounds a report, in bytes.
 const maxReport = 64 << 20
 
 // readSamples reads reports of bench boot and bench session, and lists of samples,
@@ -110,32 +110,65 @@ func readSamples(r io.Reader) ([]sample, error) {
 		}
 		all = append(append(all, report.Boots...), report.Execs...)
 	}
+	if err := checkSamples(all); err != nil {
+		return nil, err
+	}
 	if len(all) == 0 {
 		return nil, errors.New("there is no sample; pipe the JSON of lumina bench boot or lumina bench session in")
 	}
 	return all, nil
 }
 
+// checkSamples refuses what is no measurement: a name is shown in a line of a
+// workflow's log, and a median is divided by.
+func checkSamples(samples []sample) error {
+	for i, s := range samples {
+		switch {
+		case s.Name == "" || len(s.Name) > maxSampleName || strings.ContainsFunc(s.Name, func(r rune) bool { return !unicode.IsPrint(r) }):
+			return fmt.Errorf("sample %d has the name %.100q: want 1 to %d printable characters", i+1, s.Name, maxSampleName)
+		case s.Count < 1:
+			return fmt.Errorf("sample %q was measured %d times", s.Name, s.Count)
+		case s.P50 <= 0 || s.P95 < 0 || s.P99 < 0:
+			return fmt.Errorf("sample %q has a median of %g ms, P95 of %g and P99 of %g", s.Name, s.P50, s.P95, s.P99)
+		}
+	}
+	return nil
+}
+
+// maxSampleName is how long the name of a sample may be, in bytes.
+const maxSampleName = 100
+
+// readHistory reads a file that may not be there yet. A line that is broken is told:
+// whoever mends it knows better than this program what was in it.
 func readHistory(path string) ([]benchRun, error) {
-	f, err := os.Open(path)
+	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	var history []benchRun
-	lines := bufio.NewScanner(io.LimitReader(f, maxReport))
-	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
+	n := 0
+	for line := range bytes.Lines(b) {
+		n++
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
 		var run benchRun
-		if err := json.Unmarshal(lines.Bytes(), &run); err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
+		err := json.Unmarshal(line, &run)
+		if err == nil {
+			err = checkSamples(run.Samples)
+		}
+		if err == nil && len(run.Samples) == 0 {
+			err = errors.New("it has no sample")
+		}
+		if err != nil {
+			return nil, usageError{fmt.Errorf("%s:%d: %w; remove the line", path, n, err)}
 		}
 		history = append(history, run)
 	}
-	return history, lines.Err()
+	return history, nil
 }
 
 func writeHistory(path string, history []benchRun) error {

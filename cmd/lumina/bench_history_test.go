@@ -56,9 +56,42 @@ func TestBenchHistory(t *testing.T) {
 	if b, err = os.ReadFile(page); err != nil || !strings.Contains(string(b), "boot &lt;b&gt;") || strings.Contains(string(b), "<b>") || strings.Count(string(b), "<polyline") != 4 {
 		t.Errorf("the page: %v, %s", err, b)
 	}
-	for _, bad := range []string{"", "{}", "x", `[{"name":1}]`} {
-		if code, told := add(bad); code != 2 || !strings.Contains(told, "standard input: ") {
+	kept, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"", "{}", "x", "null", `[{"name":1}]`, `[{}]`, report(100, 10)[:60], report(100, 10) + "{", `[{"name":"a","count":1}]`,
+		`[{"name":"a","count":0,"p50_ms":1}]`, `[{"name":"a","count":1,"p50_ms":-1}]`, `[{"name":"a","count":1,"p50_ms":1e999}]`,
+		`[{"name":"a\n::error::b","count":1,"p50_ms":1}]`, `[{"name":"` + strings.Repeat("a", 101) + `","count":1,"p50_ms":1}]`} {
+		if code, told := add(bad); code != 2 || !strings.Contains(told, "standard input: ") || strings.Count(told, "\n") != 1 {
 			t.Errorf("%q: exit code %d, %s", bad, code, told)
 		}
+	}
+	// What is in the file is told by its line, and left as it is.
+	good := `{"time":"2026-01-02T03:04:05Z","version":"v","samples":[{"name":"exec","count":9,"p50_ms":10}]}` + "\n"
+	for _, tt := range []struct{ history, want string }{
+		{good + good[:50], ":2: unexpected end of JSON input; remove the line"},
+		{good + "\n" + "x\n" + good, ":3: invalid character"},
+		{good + good[:len(good)-1] + good, ":2: invalid character"},
+		{"[]\n", ":1: json: cannot unmarshal"},
+		{"{}\n", ":1: it has no sample"},
+		{`{"samples":[{"name":"exec","p50_ms":10}]}`, `:1: sample "exec" was measured 0 times`},
+		{`{"time":"yesterday","samples":[{"name":"exec","count":9,"p50_ms":10}]}`, ":1: "},
+		{`{"samples":[{"name":"exec","count":9,"p50_ms":10,"p99_ms":"` + strings.Repeat("9", 2<<20) + `"}]}`, ":1: json: cannot unmarshal"},
+	} {
+		write(t, file, tt.history)
+		code, told := add(report(100, 10))
+		if b, err := os.ReadFile(file); code != 2 || !strings.Contains(told, file+tt.want) || strings.Count(told, "\n") != 1 || len(told) > 1000 || err != nil || string(b) != tt.history {
+			t.Errorf("%.200q: exit code %d, %.1000s; %v, the history is changed: %v", tt.history, code, told, err, string(b) != tt.history)
+		}
+	}
+	// Blank lines and a last one without an end are no fault.
+	write(t, file, "\n"+good+"\r\n"+strings.TrimSpace(good))
+	if code, told := add(report(100, 10)); code != 0 || told != "" {
+		t.Errorf("exit code %d, %s", code, told)
+	}
+	write(t, file, string(kept))
+	if code, _ := add(report(100, 10)); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }

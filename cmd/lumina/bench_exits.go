@@ -24,8 +24,19 @@ import (
 
 // counted are the events that bench exits counts: what a start costs that no clock
 // tells, whoever else uses the host.
-var counted = []struct{ name, event, filter string }{
+var counted = []counting{
 	{"exits", "kvm:kvm_exit", ""},
+	// By what AMD's processors call the reason, and Intel's.
+	why("halt", 0x78, 12),
+	why("memory not there", 0x400, 48),
+	why("MSR", 0x7c, 31, 32),
+	why("port", 0x7b, 30),
+	why("CPUID", 0x72, 10),
+	why("interrupt of the host", 0x60, 1),
+	why("interrupts are on again", 0x64, 7),
+	why("timer of the host", noReason, 52),
+	why("spinning", 0x77, 40),
+	why("hypercall", 0x81, 18),
 	{"exits to QEMU", "kvm:kvm_userspace_exit", ""},
 	{"exits to QEMU, port", "kvm:kvm_userspace_exit", "reason == 2"},
 	{"exits to QEMU, device memory", "kvm:kvm_userspace_exit", "reason == 6"},
@@ -41,6 +52,21 @@ var counted = []struct{ name, event, filter string }{
 	{"system calls", "raw_syscalls:sys_enter", ""},
 	{"page faults", tracepoint.PageFaults, ""},
 	{"context switches", tracepoint.ContextSwitches, ""},
+}
+
+type counting struct{ name, event, filter string }
+
+// noReason is none of a processor's.
+const noReason = 0xffff
+
+// why counts the exits for one reason: the number that it has on AMD's processors, and
+// those on Intel's.
+func why(name string, svm int, vmx ...int) counting {
+	filter := fmt.Sprintf("(isa == 2 && exit_reason == %d)", svm)
+	for _, n := range vmx {
+		filter += fmt.Sprintf(" || (isa == 1 && exit_reason == %d)", n)
+	}
+	return counting{"exits, " + name, "kvm:kvm_exit", filter}
 }
 
 // bytesRead is what programs read by system calls, not what they map.
@@ -141,6 +167,9 @@ func openCounters() (_ *counters, err error) {
 		}
 	}()
 	for _, e := range counted {
+		if goruntime.GOARCH != "amd64" && strings.Contains(e.filter, "isa ==") {
+			continue
+		}
 		one, err := tracepoint.Open(e.event, e.filter)
 		if errors.Is(err, tracepoint.ErrNone) && strings.HasPrefix(e.event, "kvm:") {
 			continue // of another architecture, or of a host without KVM

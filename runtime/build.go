@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
@@ -44,18 +44,18 @@ func (r *Runtime) StartBuild(ctx context.Context, dir string, options VMOptions,
 
 // Unpack writes a tar archive into the guest.
 func (b *BuildVM) Unpack(ctx context.Context, u *protocol.Unpack, archive io.Reader) error {
-	return b.call(ctx, func(conn net.Conn) error { return agent.Unpack(ctx, conn, u, archive) })
+	return b.call(ctx, func(conn net.Conn) error { return client.Unpack(ctx, conn, u, archive) })
 }
 
 // NextLayer ends every process of the guest and begins a layer.
 func (b *BuildVM) NextLayer(ctx context.Context, l *protocol.Layer) error {
-	return b.call(ctx, func(conn net.Conn) error { return agent.NextLayer(ctx, conn, l) })
+	return b.call(ctx, func(conn net.Conn) error { return client.NextLayer(ctx, conn, l) })
 }
 
 // Changes ends every process of the guest and writes what the layer has, as the
 // tar archive of a container image's layer.
 func (b *BuildVM) Changes(ctx context.Context, w io.Writer) error {
-	return b.call(ctx, func(conn net.Conn) error { return agent.Changes(ctx, conn, w) })
+	return b.call(ctx, func(conn net.Conn) error { return client.Changes(ctx, conn, w) })
 }
 
 // Finish ends the VM. What was written to its disks is kept.

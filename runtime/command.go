@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -30,12 +30,12 @@ type Command struct {
 	// Timeout ends the process; 0 for none.
 	Timeout time.Duration
 	// Terminal gives the process a terminal; its output goes to Stdout.
-	Terminal *agent.Terminal
+	Terminal *client.Terminal
 	// Signals, unless nil, are read from when the command runs, and go to its process
 	// group. After one that asks it to end (SIGINT, SIGTERM, SIGHUP, SIGQUIT) it is killed
 	// by the next such one, or when StopGrace is over.
 	Signals <-chan syscall.Signal
-	agent.Stdio
+	client.Stdio
 }
 
 // defaultPath is the PATH of a process whose image sets none, as with other

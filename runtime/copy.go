@@ -10,14 +10,14 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/initramfs/transfer"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 )
 
 // Copy is a file or directory to copy.
 type Copy struct{ From, To string }
 
 // CopyOptions are how to copy.
-type CopyOptions = agent.CopyOptions
+type CopyOptions = client.CopyOptions
 
 // CheckCopyIn says why a file or directory of the host cannot be copied, as far as
 // that can be seen without a guest.
@@ -39,7 +39,7 @@ func (g *Guest) CopyIn(ctx context.Context, local, remote string, o CopyOptions)
 	}
 	err = g.call(ctx, func(conn net.Conn) error {
 		to := &protocol.CopyIn{Path: g.absolute(remote), User: g.config.User}
-		copied, err = agent.CopyIn(ctx, conn, local, to, o)
+		copied, err = client.CopyIn(ctx, conn, local, to, o)
 		return err
 	})
 	return copied, errors.Join(err, unread(err, copied))
@@ -53,7 +53,7 @@ func (g *Guest) CopyOut(ctx context.Context, remote, local string, o CopyOptions
 		return copied, err
 	}
 	err = g.call(ctx, func(conn net.Conn) error {
-		copied, err = agent.CopyOut(ctx, conn, g.absolute(remote), local, o)
+		copied, err = client.CopyOut(ctx, conn, g.absolute(remote), local, o)
 		return err
 	})
 	return copied, errors.Join(err, unread(err, copied))

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -57,11 +57,11 @@ func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) 
 	}
 	w := &watched{Conn: conn, ctx: ctx}
 	defer conn.Close()
-	control := agent.Control{Terminal: c.Terminal}
+	control := client.Control{Terminal: c.Terminal}
 	if c.Signals != nil {
 		control.Signals = relay(ctx, c.Signals, begin, cancel)
 	}
-	exit, err := agent.Exec(ctx, w, req, c.Stdio, control)
+	exit, err := client.Exec(ctx, w, req, c.Stdio, control)
 	return exit, g.failure(ctx, w, err)
 }
 
@@ -90,7 +90,7 @@ func (g *Guest) Detach(ctx context.Context, c Command) (id string, err error) {
 		return "", &Error{Kind: ConnectionFailed, Err: err}
 	}
 	err = g.call(ctx, func(conn net.Conn) error {
-		id, err = agent.Detach(ctx, conn, req)
+		id, err = client.Detach(ctx, conn, req)
 		return err
 	})
 	return id, err
@@ -99,7 +99,7 @@ func (g *Guest) Detach(ctx context.Context, c Command) (id string, err error) {
 // Processes lists what Exec and Detach started, oldest first.
 func (g *Guest) Processes(ctx context.Context) (list []protocol.Process, err error) {
 	err = g.call(ctx, func(conn net.Conn) error {
-		list, err = agent.Processes(ctx, conn)
+		list, err = client.Processes(ctx, conn)
 		return err
 	})
 	return list, err
@@ -109,13 +109,13 @@ func (g *Guest) Processes(ctx context.Context) (list []protocol.Process, err err
 // is or, with follow, to its end.
 func (g *Guest) Logs(ctx context.Context, id string, follow bool, stdout, stderr io.Writer) error {
 	return g.call(ctx, func(conn net.Conn) error {
-		return agent.Logs(ctx, conn, id, follow, agent.Stdio{Stdout: stdout, Stderr: stderr})
+		return client.Logs(ctx, conn, id, follow, client.Stdio{Stdout: stdout, Stderr: stderr})
 	})
 }
 
 // Kill sends a signal to the process group of a command.
 func (g *Guest) Kill(ctx context.Context, id string, signal syscall.Signal) error {
-	return g.call(ctx, func(conn net.Conn) error { return agent.Kill(ctx, conn, id, int(signal)) })
+	return g.call(ctx, func(conn net.Conn) error { return client.Kill(ctx, conn, id, int(signal)) })
 }
 
 // call runs one operation on a stream of its own.
@@ -135,11 +135,11 @@ func (g *Guest) call(ctx context.Context, do func(net.Conn) error) error {
 func (g *Guest) failure(ctx context.Context, w *watched, err error) error {
 	var refused *protocol.Error
 	switch {
-	case err == nil || errors.Is(err, agent.ErrOutput):
+	case err == nil || errors.Is(err, client.ErrOutput):
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.As(err, &refused), errors.Is(err, agent.ErrSilent):
+	case errors.As(err, &refused), errors.Is(err, client.ErrSilent):
 		return &Error{Kind: ConnectionFailed, Err: err}
 	case !w.broken.Load() && !errors.Is(err, protocol.ErrMalformed):
 		return err

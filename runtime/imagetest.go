@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"regexp"
 
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
 )
@@ -46,7 +46,7 @@ func (v *VM) test(ctx context.Context, t ImageTest) error {
 		return err
 	}
 	var stdout, stderr bytes.Buffer
-	exit, err := v.Exec(ctx, Command{Shell: t.Command, User: t.User, Stdio: agent.Stdio{Stdout: &stdout, Stderr: &stderr}})
+	exit, err := v.Exec(ctx, Command{Shell: t.Command, User: t.User, Stdio: client.Stdio{Stdout: &stdout, Stderr: &stderr}})
 	switch {
 	case err != nil:
 		return err

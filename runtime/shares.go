@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/share"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -46,7 +46,7 @@ func (v *VM) serveShares(ctx context.Context, list []vm.Share) error {
 		}
 		go func() {
 			defer server.Close()
-			conn, err := agent.Share(stream, list[i].Tag)
+			conn, err := client.Share(stream, list[i].Tag)
 			if err != nil {
 				return // the guest ends, or says why it cannot be configured
 			}

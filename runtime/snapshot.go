@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -92,7 +92,7 @@ func (m *maker) warmUp(ctx context.Context, machine vm.Machine) error {
 	if err != nil {
 		return err
 	}
-	if _, err := agent.Configure(ctx, conn, m.plan.configure); err != nil {
+	if _, err := client.Configure(ctx, conn, m.plan.configure); err != nil {
 		return errors.Join(err, machine.Err())
 	}
 	if conn, err = machine.Dial(ctx); err != nil {
@@ -100,11 +100,11 @@ func (m *maker) warmUp(ctx context.Context, machine vm.Machine) error {
 	}
 	// Not every image has a shell.
 	var none *protocol.Error
-	if _, err := agent.Exec(ctx, conn, &protocol.Exec{Args: []string{":"}, Shell: true}, agent.Stdio{}, agent.Control{}); err != nil && !errors.As(err, &none) {
+	if _, err := client.Exec(ctx, conn, &protocol.Exec{Args: []string{":"}, Shell: true}, client.Stdio{}, client.Control{}); err != nil && !errors.As(err, &none) {
 		return err
 	}
 	if conn, err = machine.Dial(ctx); err != nil {
 		return err
 	}
-	return agent.Freeze(ctx, conn)
+	return client.Freeze(ctx, conn)
 }

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/template"
@@ -129,7 +129,7 @@ func (s *start) try(ctx context.Context, launch func(context.Context) (vm.Machin
 		return nil, nil, err
 	}
 	sent := v.send(ctx, command)
-	reply, err := agent.Configure(limited, conn, s.plan.configure)
+	reply, err := client.Configure(limited, conn, s.plan.configure)
 	if err != nil {
 		err = v.ended(ConnectionFailed, err)
 		v.end()

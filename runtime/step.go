@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -25,7 +25,7 @@ func (r *Runtime) RunStep(ctx context.Context, dir string, options VMOptions, co
 		return err
 	}
 	defer v.Close()
-	exit, err := v.Exec(ctx, Command{Shell: command, Stdio: agent.Stdio{Stdout: out, Stderr: out}})
+	exit, err := v.Exec(ctx, Command{Shell: command, Stdio: client.Stdio{Stdout: out, Stderr: out}})
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (r *Runtime) RunStep(ctx context.Context, dir string, options VMOptions, co
 	if err != nil {
 		return err
 	}
-	if err := agent.Changes(ctx, conn, changes); err != nil {
+	if err := client.Changes(ctx, conn, changes); err != nil {
 		return fmt.Errorf("reading what the command changed: %w", err)
 	}
 	return nil

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
@@ -94,9 +94,9 @@ func (v *VM) DialPort(ctx context.Context, protocol string, port uint16) (net.Co
 		return nil, err
 	}
 	if protocol == forward.UDP {
-		return agent.Datagrams(ctx, stream, port)
+		return client.Datagrams(ctx, stream, port)
 	}
-	return agent.Dial(ctx, stream, port)
+	return client.Dial(ctx, stream, port)
 }
 
 var _ forward.Guest = (*VM)(nil)
@@ -138,7 +138,7 @@ func (v *VM) Shutdown(ctx context.Context) error {
 	defer context.AfterFunc(ctx, v.machine.Kill)()
 	conn, err := v.machine.Dial(ctx)
 	if err == nil {
-		err = agent.Shutdown(ctx, conn)
+		err = client.Shutdown(ctx, conn)
 	}
 	if err == nil && v.options.Init == image.InitSystemd {
 		// Its services are still to be stopped. Without it nothing runs any more, and

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
@@ -97,7 +97,7 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 		return err
 	}
 	stdout, stderr := report.writers()
-	command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	command.Stdio = client.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
 	command.Signals = env.signals
 	guest, meanwhile, err := s.Counted()
 	if err != nil {

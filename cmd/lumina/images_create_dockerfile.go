@@ -18,7 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
@@ -328,7 +328,7 @@ type buildVM struct{ *runtime.BuildVM }
 
 func (b buildVM) Run(ctx context.Context, c dockerfile.Command) (int, error) {
 	exit, err := b.Exec(ctx, runtime.Command{Args: c.Args, Env: c.Env, Dir: c.Dir, User: c.User,
-		Stdio: agent.Stdio{Stdout: c.Output, Stderr: c.Output}})
+		Stdio: client.Stdio{Stdout: c.Output, Stderr: c.Output}})
 	return exit.Code, err
 }
 

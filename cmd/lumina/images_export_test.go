@@ -16,7 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/buildertest"
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 )
 
 // firmwareBoot is a machine with EFI firmware and nothing of Lumina's.
@@ -154,8 +154,8 @@ func (b *firmwareBoot) exec(t *testing.T, command string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	var out bytes.Buffer
-	exit, err := agent.Exec(ctx, conn, &protocol.Exec{Args: []string{command}, Shell: true, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}},
-		agent.Stdio{Stdout: &out, Stderr: &out}, agent.Control{})
+	exit, err := client.Exec(ctx, conn, &protocol.Exec{Args: []string{command}, Shell: true, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}},
+		client.Stdio{Stdout: &out, Stderr: &out}, client.Control{})
 	if err != nil || exit.Code != 0 {
 		t.Fatalf("%s: %+v, %v, %s", command, exit, err, out.String())
 	}
@@ -171,7 +171,7 @@ func (b *firmwareBoot) shutdown(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	if err := agent.Shutdown(ctx, conn); err != nil {
+	if err := client.Shutdown(ctx, conn); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
@@ -274,7 +274,7 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 		return report.fail(err)
 	}
 	stdout, stderr := report.writers()
-	options.Command.Stdio = agent.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	options.Command.Stdio = client.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
 	options.Command.Signals = env.signals
 	restore := func() error { return nil }
 	if pty {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 )
 
 // joinTerminal joins this process's terminal with one in the guest that it gives
@@ -50,8 +50,8 @@ func joinTerminal(ctx context.Context, env *environment, command *runtime.Comman
 		command.Env = append([]string{"TERM=" + t}, command.Env...)
 	}
 	raw := &rawTerminal{Reader: env.stdin, fd: fd}
-	command.Terminal = &agent.Terminal{Size: size(), Sizes: sizes}
-	command.Stdio = agent.Stdio{Stdin: raw, Stdout: env.stdout}
+	command.Terminal = &client.Terminal{Size: size(), Sizes: sizes}
+	command.Stdio = client.Stdio{Stdin: raw, Stdout: env.stdout}
 	return raw.restore
 }
 

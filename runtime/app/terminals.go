@@ -15,7 +15,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -118,8 +118,8 @@ func (t *terminals) open(ctx context.Context, wg *sync.WaitGroup, s *session.Ses
 		exit, err := s.Exec(ctx, runtime.Command{
 			Shell:    shell,
 			Env:      []string{"TERM=xterm-256color", "COLORTERM=truecolor"},
-			Terminal: &agent.Terminal{Size: size, Sizes: one.sizes},
-			Stdio:    agent.Stdio{Stdin: one, Stdout: one},
+			Terminal: &client.Terminal{Size: size, Sizes: one.sizes},
+			Stdio:    client.Stdio{Stdin: one, Stdout: one},
 		})
 		cancel()
 		one.end(exit, err)

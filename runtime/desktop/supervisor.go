@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -290,7 +290,7 @@ func shutDown(ctx context.Context, d vm.Dialer) {
 		return
 	}
 	defer conn.Close()
-	_ = agent.Shutdown(ctx, conn) // the machine ends under it
+	_ = client.Shutdown(ctx, conn) // the machine ends under it
 }
 
 // A connection to the socket begins with one byte, its kind.

@@ -20,7 +20,7 @@ import (
 	guest "github.com/abdul-abdi/lumina/initramfs/agent"
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/socketpair"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
@@ -106,7 +106,7 @@ func fakeConfigure(t *testing.T, m vm.Machine) {
 	t.Helper()
 	conn, err := m.Dial(t.Context())
 	if err == nil {
-		_, err = agent.Configure(t.Context(), conn, &protocol.Configure{Hostname: "x", MachineID: strings.Repeat("0a", 16), Seed: []byte{1}, Template: true})
+		_, err = client.Configure(t.Context(), conn, &protocol.Configure{Hostname: "x", MachineID: strings.Repeat("0a", 16), Seed: []byte{1}, Template: true})
 	}
 	if err != nil {
 		t.Fatalf("%v; console: %s", err, m.Console())
@@ -126,7 +126,7 @@ func TestFakeMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := agent.Shutdown(t.Context(), conn); err != nil {
+	if err := client.Shutdown(t.Context(), conn); err != nil {
 		t.Fatal(err)
 	}
 	<-m.Done()

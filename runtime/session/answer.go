@@ -8,7 +8,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 )
 
 // answer answers one request.
@@ -100,7 +100,7 @@ func (s *supervisor) pingAgent(ctx context.Context) error {
 	}
 	defer stream.Close()
 	defer context.AfterFunc(ctx, func() { stream.Close() })()
-	echo, err := agent.Echo(stream)
+	echo, err := client.Echo(stream)
 	if err == nil {
 		_, err = echo.Write([]byte{0})
 	}

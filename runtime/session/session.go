@@ -29,7 +29,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
@@ -346,7 +346,7 @@ func (s *Session) Echo(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	echo, err := agent.Echo(conn)
+	echo, err := client.Echo(conn)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("opening an echo: %w", err)

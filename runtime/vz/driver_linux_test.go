@@ -18,7 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
@@ -89,7 +89,7 @@ func TestFramework(t *testing.T) {
 		c.Hostname, c.MachineID, c.Seed = "mac", strings.Repeat("0a", 16), []byte("seed")
 		conn, err := m.Dial(t.Context())
 		if err == nil {
-			_, err = agent.Configure(t.Context(), conn, c)
+			_, err = client.Configure(t.Context(), conn, c)
 		}
 		if err != nil {
 			t.Fatalf("%v; console: %s", err, m.Console())
@@ -266,7 +266,7 @@ func TestHostsThatDoNotRestore(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_, err = agent.Configure(ctx, conn, &protocol.Configure{Template: true, Hostname: "x", MachineID: strings.Repeat("0a", 16), Seed: []byte{1}})
+			_, err = client.Configure(ctx, conn, &protocol.Configure{Template: true, Hostname: "x", MachineID: strings.Repeat("0a", 16), Seed: []byte{1}})
 			return err
 		})
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -53,7 +53,7 @@ func OfImage(driver vm.Driver, store *image.Store, name string) Target {
 			defer cancel()
 			conn, err := m.Dial(ctx)
 			if err == nil {
-				err = agent.Shutdown(ctx, conn)
+				err = client.Shutdown(ctx, conn)
 			}
 			if err != nil {
 				t.Error(err)

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
-	"github.com/abdul-abdi/lumina/runtime/agent"
+	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -122,7 +122,7 @@ func configure(t testing.TB, target Target, m vm.Machine, c *protocol.Configure)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := agent.Configure(ctx, conn, c); err != nil {
+	if _, err := client.Configure(ctx, conn, c); err != nil {
 		select {
 		case <-m.Done():
 			err = errors.Join(err, m.Err())
@@ -139,8 +139,8 @@ func Shell(ctx context.Context, m vm.Machine, command string) (string, error) {
 		return "", err
 	}
 	var out bytes.Buffer
-	exit, err := agent.Exec(ctx, conn, &protocol.Exec{Args: []string{command}, Shell: true, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}},
-		agent.Stdio{Stdout: &out, Stderr: &out}, agent.Control{})
+	exit, err := client.Exec(ctx, conn, &protocol.Exec{Args: []string{command}, Shell: true, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}},
+		client.Stdio{Stdout: &out, Stderr: &out}, client.Control{})
 	if err == nil && exit.Code != 0 {
 		err = fmt.Errorf("exit code %d: %s", exit.Code, out.String())
 	}
@@ -249,7 +249,7 @@ func streamBreaks(t *testing.T, target Target) {
 	}
 	result := make(chan error, 1)
 	go func() {
-		_, err := agent.Exec(context.Background(), conn, &protocol.Exec{Args: []string{"sleep 1000"}, Shell: true, Env: []string{"PATH=/usr/bin:/bin"}}, agent.Stdio{}, agent.Control{})
+		_, err := client.Exec(context.Background(), conn, &protocol.Exec{Args: []string{"sleep 1000"}, Shell: true, Env: []string{"PATH=/usr/bin:/bin"}}, client.Stdio{}, client.Control{})
 		result <- err
 	}()
 	shell(t, target, m, "echo up", "up\n")
@@ -285,7 +285,7 @@ func endBeforeAgent(t *testing.T, target Target) {
 	ctx := limited(t, target)
 	conn, err := m.Dial(ctx)
 	if err == nil {
-		_, err = agent.Configure(ctx, conn, &protocol.Configure{Hostname: "x", MachineID: strings.Repeat("0a", 16), Seed: []byte{1}})
+		_, err = client.Configure(ctx, conn, &protocol.Configure{Hostname: "x", MachineID: strings.Repeat("0a", 16), Seed: []byte{1}})
 	}
 	if err == nil || ctx.Err() != nil {
 		t.Errorf("configuring a machine that has ended: %v", err)
@@ -303,7 +303,7 @@ func silence(t *testing.T, target Target) {
 	defer cancel()
 	conn, err := m.Dial(ctx)
 	if err == nil {
-		_, err = agent.Configure(ctx, conn, &protocol.Configure{})
+		_, err = client.Configure(ctx, conn, &protocol.Configure{})
 	}
 	if !errors.Is(err, tired) {
 		t.Errorf("a silent agent: %v, want the cause of the context's end", err)
@@ -396,7 +396,7 @@ func snapshots(t *testing.T, target Target) {
 		if err != nil {
 			return err
 		}
-		return agent.Freeze(ctx, conn)
+		return client.Freeze(ctx, conn)
 	}
 	refused := errors.New("not ready")
 	if err := driver.Save(limited(t, target), spec, again(), func(context.Context, vm.Machine) error { return refused }); !errors.Is(err, refused) {

@@ -1,7 +1,7 @@
-// Package agent is the host's side of the guest's agent: it speaks package
+// Package client is the host's side of the guest's agent: it speaks package
 // protocol over one stream an operation. It does not know how the stream came
 // about.
-package agent
+package client
 
 import (
 	"bufio"

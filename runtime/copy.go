@@ -16,9 +16,6 @@ import (
 // Copy is a file or directory to copy.
 type Copy struct{ From, To string }
 
-// CopyOptions are how to copy.
-type CopyOptions = client.CopyOptions
-
 // CheckCopyIn says why a file or directory of the host cannot be copied, as far as
 // that can be seen without a guest.
 func CheckCopyIn(local string) error {
@@ -33,13 +30,14 @@ func CheckCopyOut(local string) error { return transfer.CheckDestination(local) 
 // is made, as missing parents are; what is there keeps its mode and owner, and the
 // image's user owns what is new. Files that cannot be read are left out, and the
 // error says so.
-func (g *Guest) CopyIn(ctx context.Context, local, remote string, o CopyOptions) (copied protocol.Copied, err error) {
+func (g *Guest) CopyIn(ctx context.Context, local, remote string, o CopyOptions) (copied Copied, err error) {
 	if err := CheckCopyIn(local); err != nil {
 		return copied, err
 	}
 	err = g.call(ctx, func(conn net.Conn) error {
 		to := &protocol.CopyIn{Path: g.absolute(remote), User: g.config.User}
-		copied, err = client.CopyIn(ctx, conn, local, to, o)
+		done, err := client.CopyIn(ctx, conn, local, to, o.client())
+		copied = Copied(done)
 		return err
 	})
 	return copied, errors.Join(err, unread(err, copied))
@@ -48,12 +46,13 @@ func (g *Guest) CopyIn(ctx context.Context, local, remote string, o CopyOptions)
 // CopyOut copies a file or directory of the guest to the host, by the same rules.
 // Whatever the guest sends, it lands under the base name of remote or at local
 // itself, within the bounds of o, and never with setuid or setgid bits.
-func (g *Guest) CopyOut(ctx context.Context, remote, local string, o CopyOptions) (copied protocol.Copied, err error) {
+func (g *Guest) CopyOut(ctx context.Context, remote, local string, o CopyOptions) (copied Copied, err error) {
 	if err := CheckCopyOut(local); err != nil {
 		return copied, err
 	}
 	err = g.call(ctx, func(conn net.Conn) error {
-		copied, err = client.CopyOut(ctx, conn, g.absolute(remote), local, o)
+		done, err := client.CopyOut(ctx, conn, g.absolute(remote), local, o.client())
+		copied = Copied(done)
 		return err
 	})
 	return copied, errors.Join(err, unread(err, copied))
@@ -61,7 +60,7 @@ func (g *Guest) CopyOut(ctx context.Context, remote, local string, o CopyOptions
 
 // unread is the error of a copy that is whole but for files that could not be
 // read.
-func unread(err error, copied protocol.Copied) error {
+func unread(err error, copied Copied) error {
 	if err != nil || copied.Failed == 0 {
 		return nil
 	}

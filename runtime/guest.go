@@ -33,15 +33,15 @@ func NewGuest(config image.Config, dial func(context.Context) (net.Conn, error),
 // Exec runs a command. Its error is an [*Error] when the command has no exit
 // code, ctx's cause when that ended, and another when an output could not be
 // written.
-func (g *Guest) Exec(ctx context.Context, c Command) (protocol.Exit, error) {
+func (g *Guest) Exec(ctx context.Context, c Command) (Exit, error) {
 	return g.execFrom(ctx, c, nil)
 }
 
 // execFrom is Exec whose time runs from when begin is closed; nil: from now.
-func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) (protocol.Exit, error) {
+func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) (Exit, error) {
 	req, err := c.request(g.config)
 	if err != nil {
-		return protocol.Exit{}, &Error{Kind: ConnectionFailed, Err: err}
+		return Exit{}, &Error{Kind: ConnectionFailed, Err: err}
 	}
 	var cancel context.CancelCauseFunc
 	if c.Timeout > 0 || c.Signals != nil {
@@ -53,7 +53,7 @@ func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) 
 	}
 	conn, err := g.dial(ctx)
 	if err != nil {
-		return protocol.Exit{}, kindOf(ConnectionFailed, err)
+		return Exit{}, kindOf(ConnectionFailed, err)
 	}
 	w := &watched{Conn: conn, ctx: ctx}
 	defer conn.Close()
@@ -62,7 +62,7 @@ func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) 
 		control.Signals = relay(ctx, c.Signals, begin, cancel)
 	}
 	exit, err := client.Exec(ctx, w, req, c.Stdio, control)
-	return exit, g.failure(ctx, w, err)
+	return Exit(exit), g.failure(ctx, w, err)
 }
 
 // expire cancels ctx when it has lasted for timeout since begin.
@@ -97,9 +97,12 @@ func (g *Guest) Detach(ctx context.Context, c Command) (id string, err error) {
 }
 
 // Processes lists what Exec and Detach started, oldest first.
-func (g *Guest) Processes(ctx context.Context) (list []protocol.Process, err error) {
+func (g *Guest) Processes(ctx context.Context) (list []Process, err error) {
 	err = g.call(ctx, func(conn net.Conn) error {
-		list, err = client.Processes(ctx, conn)
+		all, err := client.Processes(ctx, conn)
+		for _, p := range all {
+			list = append(list, processOf(p))
+		}
 		return err
 	})
 	return list, err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/network"
 )
@@ -87,7 +86,7 @@ func (r *Runtime) Run(ctx context.Context, options RunOptions) (result *Result, 
 		return result, err
 	}
 	result.Boot = time.Since(begun)
-	var exit protocol.Exit
+	var exit Exit
 	if along {
 		exit, err = sent.wait()
 	} else {

@@ -3,8 +3,6 @@ package runtime
 import (
 	"context"
 	"io"
-
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 // sentCommand is a command that was sent along with the guest's configuration. It
@@ -12,7 +10,7 @@ import (
 // round trip comes between the two.
 type sentCommand struct {
 	done chan struct{}
-	exit protocol.Exit
+	exit Exit
 	err  error
 }
 
@@ -34,9 +32,9 @@ func (v *VM) send(ctx context.Context, command *Command) *sentCommand {
 }
 
 // wait waits for the command's end. It also ends with its VM, begun or not.
-func (s *sentCommand) wait() (protocol.Exit, error) {
+func (s *sentCommand) wait() (Exit, error) {
 	if s == nil {
-		return protocol.Exit{}, nil
+		return Exit{}, nil
 	}
 	<-s.done
 	return s.exit, s.err

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/builder"
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/outfile"
 	"github.com/abdul-abdi/lumina/runtime/session"
@@ -183,9 +182,9 @@ func failedCopy(err error) error {
 }
 
 // copy copies every source, and returns the sum.
-func (call *copyCall) copy(ctx context.Context, s *session.Session, o runtime.CopyOptions, bars *progress) (sum protocol.Copied, err error) {
+func (call *copyCall) copy(ctx context.Context, s *session.Session, o runtime.CopyOptions, bars *progress) (sum runtime.Copied, err error) {
 	done := int64(0)
-	o.Progress = func(p protocol.Copied) { bars.update(builder.Progress{Step: "copy", Done: done + p.Bytes}) }
+	o.Progress = func(p runtime.Copied) { bars.update(builder.Progress{Step: "copy", Done: done + p.Bytes}) }
 	copyOne := s.CopyOut
 	if call.in {
 		copyOne = s.CopyIn

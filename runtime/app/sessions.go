@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"syscall"
 
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -59,10 +58,10 @@ func (s *server) startSession(_ *http.Request, in struct {
 
 // Inside is what is only known by asking a session.
 type Inside struct {
-	Processes []protocol.Process `json:"processes"`
-	Network   *network.Report    `json:"network"` // null without a network
-	Forwards  []forward.Rule     `json:"forwards"`
-	Ports     []string           `json:"ports,omitempty"` // that the image says it serves
+	Processes []runtime.Process `json:"processes"`
+	Network   *network.Report   `json:"network"` // null without a network
+	Forwards  []forward.Rule    `json:"forwards"`
+	Ports     []string          `json:"ports,omitempty"` // that the image says it serves
 }
 
 func (s *server) inspectSession(r *http.Request, _ none) (any, error) {
@@ -70,7 +69,7 @@ func (s *server) inspectSession(r *http.Request, _ none) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := Inside{Processes: []protocol.Process{}, Forwards: []forward.Rule{}, Ports: open.Info.Config.ExposedPorts}
+	in := Inside{Processes: []runtime.Process{}, Forwards: []forward.Rule{}, Ports: open.Info.Config.ExposedPorts}
 	all, err := open.Processes(r.Context())
 	if err != nil {
 		return nil, err

@@ -154,7 +154,7 @@ func (one *terminal) wake() {
 	one.news.Broadcast()
 }
 
-func (one *terminal) end(exit protocol.Exit, err error) {
+func (one *terminal) end(exit runtime.Exit, err error) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	one.ended = true

@@ -130,7 +130,7 @@ type PullOptions struct {
 	MaxSize  int64
 	Replace  bool
 	verified verified
-	Verify   func(ctx context.Context, dir string) error
+	Verify   func(context.Context, *image.Handle) error
 	Progress func(Progress)
 }
 
@@ -173,11 +173,7 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 		if err := o.verified.write(dir); err != nil || o.Verify == nil {
 			return err
 		}
-		o.Progress(Progress{Step: "verify"})
-		if err := o.Verify(ctx, dir); err != nil {
-			return fmt.Errorf("the image does not boot: %w", err)
-		}
-		return nil
+		return verifyImage(ctx, o.Verify, o.Progress, func() (*image.Handle, error) { return image.OpenDir(dir) })
 	})
 	if err != nil {
 		if ctx.Err() != nil {

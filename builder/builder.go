@@ -5,16 +5,16 @@
 package builder
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/binary"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -51,9 +51,9 @@ type Options struct {
 	CacheDir  string
 	Kernel    func(arch string) (Kernel, error)
 	Initramfs func(arch string) ([]byte, error)
-	// Verify tries the finished image before it is installed; nil: it is not
-	// tried.
-	Verify func(ctx context.Context, dir string) error
+	// Verify tries the finished image before it is installed, and takes it over;
+	// nil: it is not tried.
+	Verify func(context.Context, *image.Handle) error
 	// Progress is told how far each step is; it may be nil. It is called from
 	// several goroutines.
 	Progress func(Progress)
@@ -143,7 +143,9 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 	}
 	var made *image.Image
 	err = install(ctx, o.Name, func(dir string) error {
-		if made, err = build(ctx, dir, o, source, kernel, initramfs); err != nil {
+		written := initramfs
+		initramfs = nil // it is not needed for longer, and large
+		if made, err = build(ctx, dir, o, source, kernel, written); err != nil {
 			return err
 		}
 		return o.verified.write(dir)
@@ -158,9 +160,6 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 }
 
 func build(ctx context.Context, dir string, o Options, source source, kernel Kernel, initramfs []byte) (*image.Image, error) {
-	if err := writeKernel(filepath.Join(dir, image.Kernel), kernel, o.Architecture); err != nil {
-		return nil, err
-	}
 	if err := durable.WriteNew(filepath.Join(dir, image.Initramfs), initramfs, image.FileMode); err != nil {
 		return nil, fmt.Errorf("writing the initramfs: %w", err)
 	}
@@ -169,82 +168,88 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 		Architecture: o.Architecture,
 		Created:      time.Now().UTC().Truncate(time.Second),
 		Kernel:       image.KernelInfo{Version: kernel.Version, CommandLine: kernel.CommandLine, Fragment: kernel.Fragment},
-		Files:        map[string]image.File{},
+		Files:        map[string]image.File{image.Initramfs: {Size: int64(len(initramfs)), SHA256: fmt.Sprintf("%x", sha256.Sum256(initramfs))}},
 		Rosetta:      o.Rosetta,
 	}
-	for _, name := range []string{image.Kernel, image.Initramfs} {
-		file, err := image.Digest(ctx, filepath.Join(dir, name))
-		if err != nil {
+	// The kernel is written beside the root, unless that is made by VMs.
+	addKernel := background(func() (image.File, error) {
+		return writeKernel(filepath.Join(dir, image.Kernel), kernel, o.Architecture)
+	})
+	defer addKernel() // it writes to dir
+	var err error
+	if bootsVMs(source) {
+		if img.Files[image.Kernel], err = addKernel(); err != nil {
 			return nil, err
 		}
-		img.Files[name] = file
 	}
 	if err := source.writeRoot(ctx, filepath.Join(dir, image.Rootfs), img, o.Progress); err != nil {
 		return nil, err
 	}
-	root, err := image.Digest(ctx, filepath.Join(dir, image.Rootfs))
-	if err != nil {
+	if img.Files[image.Kernel], err = addKernel(); err != nil {
 		return nil, err
 	}
-	if want, known := img.Files[image.Rootfs]; known && root != want {
-		return nil, fmt.Errorf("%w: %s of image %q is not what it was made as", image.ErrInvalid, image.Rootfs, o.Reference)
-	}
-	img.Files[image.Rootfs] = root
-	if err := img.Write(dir); err != nil {
+	if img.Files[image.Rootfs], err = o.settle(ctx, dir, img); err != nil {
 		return nil, err
 	}
-	if o.Verify == nil {
-		return img, nil
-	}
-	o.Progress(Progress{Step: "verify"})
-	if err := o.Verify(ctx, dir); err != nil {
-		return nil, fmt.Errorf("the image does not boot: %w", err)
-	}
-	return img, nil
+	return img, img.Write(dir)
 }
 
-// writeKernel writes the kernel and checks that it is one.
-func writeKernel(path string, k Kernel, arch string) error {
-	r, err := k.Open()
-	if err != nil {
-		return fmt.Errorf("opening the kernel: %w", err)
-	}
-	defer r.Close()
-	f, err := durable.Create(path, image.FileMode)
-	if err != nil {
-		return fmt.Errorf("writing the kernel: %w", err)
-	}
-	defer f.Close()
-	if _, err := io.Copy(f, r); err != nil {
-		return fmt.Errorf("writing the kernel: %w", err)
-	}
-	return CheckKernel(f, arch)
-}
-
-// CheckKernel looks whether f begins like a kernel that an architecture boots:
-// an ELF file or a bzImage of amd64 (Documentation/arch/x86/boot.rst of the
-// kernel), or an uncompressed arm64 Image (Documentation/arch/arm64/booting.rst).
-func CheckKernel(f io.ReaderAt, arch string) error {
-	head := make([]byte, 0x206)
-	n, err := f.ReadAt(head, 0)
-	if n < 64 {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("reading the kernel: %w", err)
+// settle tries an image whose root is written. Meanwhile that gets its digest and
+// comes to the disk.
+func (o Options) settle(ctx context.Context, dir string, img *image.Image) (image.File, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	path := filepath.Join(dir, image.Rootfs)
+	synced := background(func() (struct{}, error) { return struct{}{}, durable.Sync(path) })
+	digested := background(func() (image.File, error) {
+		root, err := image.Digest(ctx, path)
+		if want, known := img.Files[image.Rootfs]; err == nil && known && root != want {
+			err = fmt.Errorf("%w: %s of image %q is not what it was made as", image.ErrInvalid, image.Rootfs, o.Reference)
 		}
-		return fmt.Errorf("the kernel has %d bytes: it is empty or cut off", n)
+		if err != nil {
+			cancel(err)
+		}
+		return root, err
+	})
+	var tried error
+	if o.Verify != nil {
+		tried = verifyImage(ctx, o.Verify, o.Progress, func() (*image.Handle, error) { return image.OpenUnfinished(dir, img) })
 	}
-	isELF := bytes.HasPrefix(head, []byte("\x7fELF")) && binary.LittleEndian.Uint16(head[18:]) == 62
-	isBzImage := string(head[0x202:]) == "HdrS"
-	isARM := string(head[56:60]) == "ARM\x64"
-	switch {
-	case arch == "amd64" && (isELF || isBzImage), arch == "arm64" && isARM:
-		return nil
-	case isELF, isBzImage, isARM:
-		return fmt.Errorf("the kernel is for another architecture than the image, %s", arch)
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return fmt.Errorf("the kernel is compressed; give the uncompressed one (arm64: Image, amd64: vmlinux or bzImage)")
+	if tried != nil {
+		cancel(tried)
 	}
-	return fmt.Errorf("the kernel is none that can be booted (arm64: Image, amd64: vmlinux or bzImage)")
+	root, err := digested()
+	_, syncErr := synced()
+	return root, cmp.Or(err, tried, syncErr)
+}
+
+// verifyImage tries an image before it is installed.
+func verifyImage(ctx context.Context, try func(context.Context, *image.Handle) error, progress func(Progress), open func() (*image.Handle, error)) error {
+	progress(Progress{Step: "verify"})
+	h, err := open()
+	if err == nil {
+		err = try(ctx, h)
+	}
+	if err != nil {
+		return fmt.Errorf("the image does not boot: %w", err)
+	}
+	return nil
+}
+
+// background runs do in a goroutine of its own; what it returns waits for it.
+func background[T any](do func() (T, error)) (wait func() (T, error)) {
+	wait = sync.OnceValues(do)
+	go wait() //nolint:errcheck // who waits has it
+	return wait
+}
+
+// bootsVMs says whether the root of a source is made by VMs.
+func bootsVMs(s source) bool {
+	switch s.(type) {
+	case stepped, *made:
+		return true
+	}
+	return false
 }
 
 // source is what a root file system comes from.
@@ -433,10 +438,8 @@ func writeLayers(ctx context.Context, path string, layers []oci.Layer, limit int
 		return err
 	}
 	defer root.Close()
-	for n, l := range layers {
-		if err := root.Apply(ctx, l, progress); err != nil {
-			return fmt.Errorf("layer %d of %d (%s): %w", n+1, len(layers), l.DiffID, err)
-		}
+	if err := root.Apply(ctx, progress, layers...); err != nil {
+		return err
 	}
 	return root.Finish()
 }
@@ -446,16 +449,4 @@ func hashString(h v1.Hash) string {
 		return ""
 	}
 	return h.String()
-}
-
-// KernelFile is a kernel that is not Lumina's own.
-func KernelFile(path, commandLine string) (Kernel, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return Kernel{}, fmt.Errorf("kernel: %w", err)
-	}
-	if info.Size() == 0 {
-		return Kernel{}, fmt.Errorf("kernel %q is empty", path)
-	}
-	return Kernel{Version: filepath.Base(path), CommandLine: commandLine, Open: func() (io.ReadCloser, error) { return os.Open(path) }}, nil
 }

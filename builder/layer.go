@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -18,45 +19,85 @@ import (
 
 var errDigest = errors.New("the layer is not what its digest says")
 
-// applyLayer streams a layer into the tree. Both digests, of what is stored
-// and of what it holds, are computed on the way and compared at its end.
-func applyLayer(ctx context.Context, tree *flatten.Tree, l oci.Layer, progress func(Progress)) (err error) {
-	r, err := l.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	reading, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// layerStream is a layer that is being read and uncompressed, in a goroutine of its
+// own, a little ahead of who applies it.
+type layerStream struct {
+	layer  oci.Layer
+	ctx    context.Context // of its reading
+	cancel context.CancelCauseFunc
+	ahead  *aheadReader
+	stored *digester // of what is stored; nil when it could not be opened
+	close  []func() error
+	err    error // of its opening
+}
 
+// beginLayer begins to read a layer; end ends that.
+func beginLayer(ctx context.Context, l oci.Layer, progress func(Progress)) *layerStream {
+	s := &layerStream{layer: l}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	s.ahead = readAhead(s.ctx, func() (io.Reader, error) {
+		var plain io.Reader
+		plain, s.err = s.open(progress)
+		return plain, s.err
+	})
+	return s
+}
+
+func (s *layerStream) open(progress func(Progress)) (io.Reader, error) {
+	r, err := s.layer.Open(s.ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.close = append(s.close, r.Close)
 	stored := &digester{r: r, hash: sha256.New()}
 	stored.report = func(done int64) {
-		progress(Progress{Step: "unpack", Item: l.DiffID.String(), Done: done, Total: max(l.Size, 0)})
+		progress(Progress{Step: "unpack", Item: s.layer.DiffID.String(), Done: done, Total: max(s.layer.Size, 0)})
 	}
 	plain, err := uncompress.Reader(stored)
 	if err != nil {
-		return unexpected(err)
+		return nil, unexpected(err)
 	}
-	defer plain.Close()
-	// One goroutine reads and uncompresses, this one hashes and writes.
-	ahead := readAhead(reading, plain)
-	content := &digester{r: ahead, hash: sha256.New()}
-	err = tree.Apply(ctx, content)
+	s.close = append(s.close, plain.Close)
+	s.stored = stored
+	return plain, nil
+}
+
+// end ends the reading, which may be far from done.
+func (s *layerStream) end(why error) {
+	s.cancel(why)
+	<-s.ahead.done
+	for _, close := range slices.Backward(s.close) {
+		_ = close() // it was read
+	}
+	s.close = nil
+}
+
+// apply puts the layer into the tree. Both digests, of what is stored and of what it
+// holds, are computed on the way and compared at its end.
+func (s *layerStream) apply(ctx context.Context, tree *flatten.Tree) error {
+	content := &digester{r: s.ahead, hash: sha256.New()}
+	err := tree.Apply(ctx, content)
 	if err == nil {
 		// An archive may end before its stream does.
 		_, err = io.Copy(io.Discard, content)
 	}
-	cancel(err)
-	<-ahead.done
+	if err != nil {
+		s.ahead.stop()
+	}
+	<-s.ahead.done
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // what is left to read may be gigabytes
 	}
-	if _, drainErr := io.Copy(io.Discard, stored); err == nil {
+	if s.err != nil {
+		return s.err
+	}
+	if _, drainErr := io.Copy(io.Discard, s.stored); err == nil {
 		err = drainErr
 	}
 	// Wrong bytes explain whatever else went wrong.
-	if l.Digest != (v1.Hash{}) && stored.sum() != l.Digest.Hex {
-		return errors.Join(fmt.Errorf("%w: stored as sha256:%s, it has sha256:%s", errDigest, l.Digest.Hex, stored.sum()), unexpected(err))
+	l := s.layer
+	if l.Digest != (v1.Hash{}) && s.stored.sum() != l.Digest.Hex {
+		return errors.Join(fmt.Errorf("%w: stored as sha256:%s, it has sha256:%s", errDigest, l.Digest.Hex, s.stored.sum()), unexpected(err))
 	}
 	if err == nil && content.sum() != l.DiffID.Hex {
 		return fmt.Errorf("%w: it should hold sha256:%s and holds sha256:%s", errDigest, l.DiffID.Hex, content.sum())
@@ -92,8 +133,10 @@ func (d *digester) Read(p []byte) (int, error) {
 
 func (d *digester) sum() string { return hex.EncodeToString(d.hash.Sum(nil)) }
 
+// What is uncompressed ahead of who writes it: of a layer that is being applied and
+// of the next one, which can be small and whole then.
 const (
-	aheadBuffers = 4
+	aheadBuffers = 8
 	aheadSize    = 512 << 10 // bytes
 )
 
@@ -101,21 +144,25 @@ const (
 type aheadReader struct {
 	full  chan []byte
 	empty chan []byte
+	stop  func()        // it reads no further
 	done  chan struct{} // closed when the goroutine has ended
 	err   error         // set before full is closed
 	rest  []byte
 	whole []byte
 }
 
-func readAhead(ctx context.Context, r io.Reader) *aheadReader {
-	a := &aheadReader{full: make(chan []byte, aheadBuffers), empty: make(chan []byte, aheadBuffers), done: make(chan struct{})}
+// readAhead reads what open opens until ctx ends.
+func readAhead(ctx context.Context, open func() (io.Reader, error)) *aheadReader {
+	ctx, stop := context.WithCancel(ctx)
+	a := &aheadReader{full: make(chan []byte, aheadBuffers), empty: make(chan []byte, aheadBuffers), stop: stop, done: make(chan struct{})}
 	for range aheadBuffers {
-		a.empty <- make([]byte, aheadSize)
+		a.empty <- nil // made when it is needed
 	}
 	go func() {
 		defer close(a.done)
 		defer close(a.full)
-		for {
+		r, err := open()
+		for err == nil {
 			var buf []byte
 			select {
 			case buf = <-a.empty:
@@ -123,7 +170,10 @@ func readAhead(ctx context.Context, r io.Reader) *aheadReader {
 				a.err = context.Cause(ctx)
 				return
 			}
-			n, err := 0, error(nil)
+			if buf == nil {
+				buf = make([]byte, aheadSize)
+			}
+			n := 0
 			for n < len(buf) && err == nil {
 				var m int
 				m, err = r.Read(buf[n:])
@@ -132,11 +182,8 @@ func readAhead(ctx context.Context, r io.Reader) *aheadReader {
 			if n > 0 {
 				a.full <- buf[:n] // never blocks: there are as many places as buffers
 			}
-			if err != nil {
-				a.err = err
-				return
-			}
 		}
+		a.err = err
 	}()
 	return a
 }

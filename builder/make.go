@@ -103,16 +103,14 @@ func (o *Options) writeBoot(ctx context.Context, dir, arch string, written map[s
 	if err != nil {
 		return info, err
 	}
-	if err := writeKernel(filepath.Join(dir, image.Kernel), kernel, arch); err != nil {
+	if written[image.Kernel], err = writeKernel(filepath.Join(dir, image.Kernel), kernel, arch); err != nil {
 		return info, err
 	}
 	if err := durable.WriteNew(filepath.Join(dir, image.Initramfs), initramfs, image.FileMode); err != nil {
 		return info, fmt.Errorf("writing the initramfs: %w", err)
 	}
-	for _, name := range []string{image.Kernel, image.Initramfs} {
-		if written[name], err = image.Digest(ctx, filepath.Join(dir, name)); err != nil {
-			return info, err
-		}
+	if written[image.Initramfs], err = image.Digest(ctx, filepath.Join(dir, image.Initramfs)); err != nil {
+		return info, err
 	}
 	return image.KernelInfo{Version: kernel.Version, CommandLine: kernel.CommandLine, Fragment: kernel.Fragment}, nil
 }

@@ -46,12 +46,28 @@ func newRoot(path string, limit int64) (*Root, error) {
 	return &Root{f: f, w: w, tree: flatten.New(w), names: sha256.New()}, nil
 }
 
-// Apply puts a layer on top. After an error the root is of no use.
-func (r *Root) Apply(ctx context.Context, l oci.Layer, progress func(Progress)) error {
-	if err := applyLayer(ctx, r.tree, l, progress); err != nil {
-		return err
+// Apply puts layers on top, the lowest first; each is read and uncompressed while
+// the one before it is written. After an error the root is of no use.
+func (r *Root) Apply(ctx context.Context, progress func(Progress), layers ...oci.Layer) error {
+	var next *layerStream
+	for n, l := range layers {
+		s := next
+		if s == nil {
+			s = beginLayer(ctx, l, progress)
+		}
+		if next = nil; n+1 < len(layers) {
+			next = beginLayer(ctx, layers[n+1], progress)
+		}
+		err := s.apply(ctx, r.tree)
+		s.end(err)
+		if err != nil {
+			if next != nil {
+				next.end(err)
+			}
+			return fmt.Errorf("layer %d of %d (%s): %w", n+1, len(layers), l.DiffID, err)
+		}
+		fmt.Fprintln(r.names, l.DiffID)
 	}
-	fmt.Fprintln(r.names, l.DiffID)
 	return nil
 }
 

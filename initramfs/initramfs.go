@@ -7,7 +7,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 
 	"github.com/klauspost/compress/zstd"
@@ -25,20 +24,19 @@ var ErrNotBuilt = errors.New("this build of lumina has no initramfs; run make bu
 
 // Read returns the uncompressed cpio archive for an architecture, in Go's name.
 func Read(arch string) ([]byte, error) {
-	f, err := out.Open("out/initramfs-" + arch + ".cpio.zst")
+	packed, err := out.ReadFile("out/initramfs-" + arch + ".cpio.zst")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("architecture %q: %w", arch, ErrNotBuilt)
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	d, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxSize))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxSize))
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	b, err := io.ReadAll(io.LimitReader(d, maxSize))
+	b, err := d.DecodeAll(packed, nil)
 	if err != nil {
 		return nil, fmt.Errorf("unpacking the initramfs for %q: %w", arch, err)
 	}

@@ -20,13 +20,9 @@ type ImageTest struct {
 	Stdout string
 }
 
-// TestImage boots the image of a directory until its agent answers, and runs
+// TestImage boots an image, which it takes over, until its agent answers, and runs
 // tests, if there are any, in that VM.
-func (r *Runtime) TestImage(ctx context.Context, dir string, tests ...ImageTest) error {
-	img, err := image.OpenDir(dir)
-	if err != nil {
-		return err
-	}
+func (r *Runtime) TestImage(ctx context.Context, img *image.Handle, tests ...ImageTest) error {
 	v, _, err := r.start(ctx, img, VMOptions{CPUs: 1, Network: network.ModeNone, NoTemplate: true}, nil)
 	if err != nil {
 		return err

@@ -2,11 +2,11 @@ package dockerfile
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/builder/oci"
 )
 
 // root is a stage's root file system, put together as far as it is needed.
@@ -37,14 +37,17 @@ func (r *root) advanceLocked(ctx context.Context, layers []layer) error {
 			return r.err
 		}
 	}
-	for ; r.applied < len(layers); r.applied++ {
-		l := layers[r.applied]
-		if r.err = r.root.Apply(ctx, l.Layer, func(builder.Progress) {}); r.err != nil {
-			r.err = fmt.Errorf("layer %d of %d (%s): %w", r.applied+1, len(layers), l.DiffID, r.err)
-			return r.err
-		}
+	if r.applied >= len(layers) {
+		return nil
 	}
-	return nil
+	var above []oci.Layer
+	for _, l := range layers[r.applied:] {
+		above = append(above, l.Layer)
+	}
+	if r.err = r.root.Apply(ctx, func(builder.Progress) {}, above...); r.err == nil {
+		r.applied = len(layers)
+	}
+	return r.err
 }
 
 // view is the root with these layers.

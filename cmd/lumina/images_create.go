@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -88,6 +89,8 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 	}
 	ctx, cancel := f.limit(ctx, "creating", name)
 	defer cancel()
+	// Little is kept of what is read: garbage would be half of the memory.
+	debug.SetGCPercent(50)
 	rt, err := env.openRuntime()
 	if err != nil {
 		return err
@@ -98,7 +101,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read,
 		Steps: f.steps, NoCache: f.noCache, Replace: f.replace,
 	}
-	verify := func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
+	verify := func(ctx context.Context, img *image.Handle) error { return rt.TestImage(ctx, img) }
 	if r != nil {
 		if r.Kernel.Fragment != "" || r.Kernel.Full {
 			if f.kernel != "" {

@@ -239,7 +239,7 @@ func (f *createFlags) pull(ctx context.Context, env *environment, name, from str
 		Replace: own || force || f.replace || sameSource(rt.Images, name, ref), Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read, Progress: bars.update, MaxSize: int64(f.maxSize), Trust: trust,
 	}
 	if !f.noVerify {
-		o.Verify = func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir) }
+		o.Verify = func(ctx context.Context, img *image.Handle) error { return rt.TestImage(ctx, img) }
 	}
 	img, err := builder.Pull(ctx, o)
 	bars.close(err == nil)

@@ -22,7 +22,7 @@ import (
 )
 
 // applyRecipe adds what a recipe says to o and returns its tests.
-func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (verify func(context.Context, string) error, err error) {
+func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (verify func(context.Context, *image.Handle) error, err error) {
 	o.Apply(r)
 	if r.DiskSize != "" {
 		size, err := parseSize(r.DiskSize)
@@ -39,7 +39,7 @@ func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (ver
 	for _, t := range r.Tests {
 		tests = append(tests, runtime.ImageTest{Command: t.Command, User: t.User, Exit: t.Exit, Stdout: t.Stdout})
 	}
-	return func(ctx context.Context, dir string) error { return rt.TestImage(ctx, dir, tests...) }, nil
+	return func(ctx context.Context, img *image.Handle) error { return rt.TestImage(ctx, img, tests...) }, nil
 }
 
 func readRecipe(name string) (*recipe.Recipe, error) {

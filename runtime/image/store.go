@@ -116,6 +116,20 @@ func OpenDir(dir string) (*Handle, error) {
 	}
 }
 
+// OpenUnfinished opens an image of a directory that has its other files and not yet
+// its description, which is img.
+func OpenUnfinished(dir string, img *Image) (*Handle, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := root.Open(".") // nobody else has the directory
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return &Handle{Image: img, dir: dir, root: root, lock: lock}, nil
+}
+
 // openDir returns a handle, to be closed, also when the image is none.
 func openDir(dir string) (*Handle, error) {
 	root, err := os.OpenRoot(dir)

@@ -20,6 +20,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/abdul-abdi/lumina/builder/cosign"
+	"github.com/abdul-abdi/lumina/builder/erofs"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/builder/uncompress"
@@ -91,7 +92,8 @@ type Options struct {
 // Copied is a layer that needs no VM to be made.
 type Copied struct {
 	CreatedBy string
-	Write     func(context.Context, io.Writer) error // a tar archive
+	// Write writes it as a tar archive. below is the root that it comes upon.
+	Write func(ctx context.Context, below *erofs.Inode, w io.Writer) error
 }
 
 // Progress is how far a step is.

@@ -46,6 +46,18 @@ func newRoot(path string, limit int64) (*Root, error) {
 	return &Root{f: f, w: w, tree: flatten.New(w), names: sha256.New()}, nil
 }
 
+// nowhere is a file whose content nobody reads.
+type nowhere struct{}
+
+func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (nowhere) Truncate(int64) error                   { return nil }
+
+// newTree begins a root file system of which only the tree is asked for.
+func newTree() *Root {
+	w := erofs.NewWriter(nowhere{})
+	return &Root{w: w, tree: flatten.New(w), names: sha256.New()}
+}
+
 // Apply puts layers on top, the lowest first; each is read and uncompressed while
 // the one before it is written. After an error the root is of no use.
 func (r *Root) Apply(ctx context.Context, progress func(Progress), layers ...oci.Layer) error {

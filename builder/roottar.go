@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
 	"time"
 
 	goerofs "github.com/erofs/go-erofs"
+
+	"github.com/abdul-abdi/lumina/builder/flatten"
 )
 
 // writeRootTar writes a root file system as a layer's tar archive.
@@ -64,15 +65,7 @@ func addToTar(t *tar.Writer, fsys fs.FS, name string, d fs.DirEntry, links map[i
 		// The encoding of the kernel's new_encode_dev.
 		h.Devmajor, h.Devminor = int64(st.Rdev>>8&0xfff), int64(st.Rdev&0xff|st.Rdev>>12&0xfff00)
 	}
-	for k, v := range st.Xattrs {
-		if h.PAXRecords == nil {
-			h.PAXRecords = map[string]string{}
-		}
-		if rest, nested := strings.CutPrefix(k, "trusted.overlay.overlay."); nested {
-			k = "trusted.overlay." + rest // as the layer had it that flatten read
-		}
-		h.PAXRecords["SCHILY.xattr."+k] = v
-	}
+	setXattrs(h, st.Xattrs)
 	if st.Nlink > 1 && h.Typeflag == tar.TypeReg {
 		if first, ok := links[st.Ino]; ok {
 			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
@@ -101,3 +94,13 @@ type fileInfo struct {
 }
 
 func (i fileInfo) Mode() fs.FileMode { return i.mode }
+
+// setXattrs gives a header an inode's extended attributes.
+func setXattrs(h *tar.Header, xattrs map[string]string) {
+	for name, value := range flatten.Xattrs(xattrs) {
+		if h.PAXRecords == nil {
+			h.PAXRecords = map[string]string{}
+		}
+		h.PAXRecords["SCHILY.xattr."+name] = value
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/abdul-abdi/lumina/builder/erofs"
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -55,23 +56,30 @@ func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, p
 		defer func() { img.Config.User, img.Config.WorkingDir = last.User, last.WorkingDir }()
 		img.Config.User, img.Config.WorkingDir = base.User, base.WorkingDir
 	}
+	copies := s.o.Copies
 	if len(s.o.Files) > 0 {
-		layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return writeFiles(s.o.Files, w) })
-		if err != nil {
+		files := Copied{CreatedBy: "files of the recipe", Write: func(_ context.Context, below *erofs.Inode, w io.Writer) error {
+			return writeFiles(s.o.Files, below, w)
+		}}
+		copies = append([]Copied{files}, copies...)
+	}
+	if len(copies) > 0 {
+		below := newTree()
+		if err := below.Apply(ctx, progress, layers...); err != nil {
 			return err
 		}
-		layers = append(layers, layer)
-		img.Layers = append(img.Layers, describeLayer(layer))
-		img.History = append(img.History, image.History{Created: img.Created, CreatedBy: "files of the recipe", Comment: "lumina"})
-	}
-	for _, c := range s.o.Copies {
-		layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return c.Write(ctx, w) })
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.CreatedBy, err)
+		for _, c := range copies {
+			layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return c.Write(ctx, below.Tree(), w) })
+			if err == nil {
+				err = below.Apply(ctx, progress, layer)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.CreatedBy, err)
+			}
+			layers = append(layers, layer)
+			img.Layers = append(img.Layers, describeLayer(layer))
+			img.History = append(img.History, image.History{Created: img.Created, CreatedBy: c.CreatedBy, Comment: "lumina"})
 		}
-		layers = append(layers, layer)
-		img.Layers = append(img.Layers, describeLayer(layer))
-		img.History = append(img.History, image.History{Created: img.Created, CreatedBy: c.CreatedBy, Comment: "lumina"})
 	}
 	for n, command := range s.o.Steps {
 		step := Step{Number: n + 1, Total: len(s.o.Steps), Command: command}

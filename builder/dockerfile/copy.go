@@ -16,6 +16,7 @@ import (
 	"github.com/moby/patternmatcher"
 
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/builder/erofs"
 )
 
 // copying is a COPY or an ADD, with everything expanded.
@@ -328,7 +329,7 @@ func (c *copying) place(v view, own *owner, mode chmod) ([]*entry, error) {
 			return nil, err
 		}
 	}
-	return p.entries, nil
+	return p.view.withParents(p.entries), nil
 }
 
 func (p *placer) pick(k *pick, dest string, intoDir bool) error {
@@ -410,9 +411,9 @@ func (p *placer) put(name string, k *pick, f *picked) error {
 	return nil
 }
 
-// Copy writes the layer of a COPY from tree that does not depend on what is below
-// it. mode is as for chmod(1), empty for what the files have.
-func Copy(ctx context.Context, tree files.Tree, from, to, mode string, uid, gid int, w io.Writer) error {
+// Copy writes the layer of a COPY from tree upon the root below. mode is as for chmod(1),
+// empty for what the files have.
+func Copy(ctx context.Context, tree files.Tree, from string, below *erofs.Inode, to, mode string, uid, gid int, w io.Writer) error {
 	change, err := parseMode(mode)
 	if err != nil {
 		return err
@@ -421,7 +422,7 @@ func Copy(ctx context.Context, tree files.Tree, from, to, mode string, uid, gid 
 	if err := c.pick(ctx); err != nil {
 		return err
 	}
-	entries, err := c.place(view{added: map[string]*entry{}}, &owner{uid, gid}, change)
+	entries, err := c.place(view{root: below, added: map[string]*entry{}}, &owner{uid, gid}, change)
 	if err != nil {
 		return err
 	}

@@ -210,7 +210,7 @@ func (s *stage) workdir(c *instructions.WorkdirCommand) (cached bool, err error)
 		if _, err := p.view.makeDirs(strings.TrimPrefix(dir, "/"), p.makeDir); err != nil {
 			return err
 		}
-		return writeLayer(s.b.ctx, p.entries, nil, nil, w)
+		return writeLayer(s.b.ctx, p.view.withParents(p.entries), nil, nil, w)
 	})
 	if err == nil {
 		s.history("WORKDIR "+dir, false)

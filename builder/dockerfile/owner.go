@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/erofs"
 )
 
 // maxAccounts bounds how much of /etc/passwd or /etc/group is read, in bytes.
@@ -93,7 +94,7 @@ func (s *stage) readFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name, err = v.resolve(name); err != nil {
+	if name, err = erofs.Resolve(name, v.at); err != nil {
 		return nil, err
 	}
 	if mode, _ := v.at(name); mode == 0 {

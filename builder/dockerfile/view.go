@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 	"github.com/abdul-abdi/lumina/builder/erofs"
+	"github.com/abdul-abdi/lumina/builder/flatten"
 )
 
 // view is a root file system that files are put into, with those that were.
@@ -28,52 +30,16 @@ func (v *view) at(name string) (mode uint32, target string) {
 	if v.root == nil {
 		return 0, ""
 	}
-	i := v.root
-	for part := range strings.SplitSeq(name, "/") {
-		if i = i.Entries[part]; i == nil {
-			return 0, ""
-		}
+	i := v.root.Lookup(name)
+	if i == nil {
+		return 0, ""
 	}
 	return i.Mode, i.Target
 }
 
-const maxLinks = 40
-
-// resolve follows the symbolic links of a name as far as it exists; the rest is
-// as it is.
-func (v *view) resolve(name string) (string, error) {
-	at := "."
-	rest := strings.Split(name, "/")
-	for links := 0; len(rest) > 0; {
-		part := rest[0]
-		rest = rest[1:]
-		switch part {
-		case "", ".":
-			continue
-		case "..":
-			at = path.Dir(at)
-			continue
-		}
-		next := path.Join(at, part)
-		mode, target := v.at(next)
-		if mode&files.TypeMask != files.TypeSymlink {
-			at = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return "", fmt.Errorf("/%s: too many symbolic links", name)
-		}
-		rest = append(strings.Split(target, "/"), rest...)
-		if strings.HasPrefix(target, "/") {
-			at = "."
-		}
-	}
-	return at, nil
-}
-
 // isDir says whether a name is a directory, or a symbolic link to one.
 func (v *view) isDir(name string) (bool, error) {
-	at, err := v.resolve(name)
+	at, err := erofs.Resolve(name, v.at)
 	if err != nil {
 		return false, err
 	}
@@ -83,9 +49,35 @@ func (v *view) isDir(name string) (bool, error) {
 
 var errNotDir = errors.New("there is something else than a directory")
 
+// withParents are entries, with the directories of the root that lead to each: tools that
+// unpack each layer by itself give one that is missing root as its owner and mode 0755, and
+// join the layers afterwards.
+func (v *view) withParents(entries []*entry) []*entry {
+	seen := map[string]bool{".": true}
+	var all []*entry
+	for _, e := range entries {
+		dir, at := v.root, ""
+		for part := range strings.SplitSeq(path.Dir(e.name), "/") {
+			if at = path.Join(at, part); dir == nil {
+				break // it is an entry
+			}
+			dir = dir.Entries[part]
+			if dir != nil && dir.IsDir() && !seen[at] {
+				seen[at] = true
+				all = append(all, &entry{name: at, info: files.Info{
+					Mode: dir.Mode, UID: int(dir.UID), GID: int(dir.GID), ModTime: time.Unix(dir.Seconds, int64(dir.Nanos)), Xattrs: flatten.Xattrs(dir.Xattrs),
+				}})
+			}
+		}
+		seen[e.name] = true
+		all = append(all, e)
+	}
+	return all
+}
+
 // makeDirs resolves a directory and adds what is missing of it.
 func (v *view) makeDirs(name string, add func(name string) *entry) (string, error) {
-	at, err := v.resolve(name)
+	at, err := erofs.Resolve(name, v.at)
 	if err != nil || at == "." {
 		return at, err
 	}

@@ -469,6 +469,23 @@ func xattr(records map[string]string, key, value string) (name, plain string, ok
 	return name, value, name != ""
 }
 
+// Xattrs are an inode's extended attributes as its layer had them.
+func Xattrs(of map[string]string) map[string]string {
+	for name := range of {
+		if strings.HasPrefix(name, nestedXattr) {
+			as := map[string]string{}
+			for name, value := range of {
+				if rest, nested := strings.CutPrefix(name, nestedXattr); nested {
+					name = overlayXattr + rest
+				}
+				as[name] = value
+			}
+			return as
+		}
+	}
+	return of
+}
+
 // whiteout removes what lower layers have under a name.
 func (t *Tree) whiteout(dir *erofs.Inode, base string) error {
 	if base == "" || base == "." || base == ".." {

@@ -147,7 +147,7 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, &runtime.Error{Kind: runtime.Timeout, Err: fmt.Errorf("the copy took longer than %v", timeout)})
 		defer cancel()
 	}
-	toStdout := !call.in && outfile.IsOutput(env.stdout, call.to)
+	env.raw = !call.in && outfile.IsOutput(env.stdout, call.to)
 	bars := newProgress(env)
 	copied, err := call.copy(ctx, s, o, bars)
 	bars.close(err == nil)
@@ -155,7 +155,7 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 		env.note("%s was not copied: it is a socket, FIFO or device, or the kernel's own as /proc", name)
 	}
 	if err != nil {
-		if ctx.Err() == nil && !toStdout {
+		if ctx.Err() == nil && !env.raw {
 			err = failedCopy(err)
 		}
 		return report.fail(err)
@@ -166,7 +166,7 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 			env.note("%s", trouble)
 		}
 	}
-	if report.format == formatText || toStdout {
+	if report.format == formatText || env.raw {
 		return nil
 	}
 	return printJSON(env.stdout, copied)

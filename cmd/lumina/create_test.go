@@ -18,7 +18,7 @@ func TestCreateWithSteps(t *testing.T) {
 	})
 	const first = `set -e
 		echo one > /made; mkdir -p /srv/deep/er; ln /made /srv/hard; ln -s ../made /srv/soft; mkfifo /srv/pipe; mknod /srv/null c 1 3
-		chown 65534:70000 /made; chmod 4755 /made; touch -d 2001-02-03T04:05:06Z /srv/old
+		chown 65534:70000 /made; chmod 4755 /made; touch -d 2001-02-03T04:05:06Z /srv/old /usr/local/lib
 		rm /etc/debian_version; rm -r /usr/share/doc/apt; mkdir /usr/share/doc/apt; touch /usr/share/doc/apt/new
 		sleep 1000 & hostname > /etc/hostname`
 	create := []string{"images", "create", "stepped", "--from", "debian", "--no-verify", "--replace", "--network", "none", "--run", first, "--run", "cat /made; chmod 700 /srv; rm /srv/old"}
@@ -29,8 +29,8 @@ func TestCreateWithSteps(t *testing.T) {
 	check := func(name string) {
 		t.Helper()
 		r := lumina(t, "run", "--image", name, `stat -c '%u %g %a %h %n' /made /srv; stat -c '%F %t %T' /srv/null /srv/pipe; readlink /srv/soft; ls /usr/share/doc/apt
-			ls /etc/debian_version /srv/old 2>&1 | grep -c 'No such'; ls /srv; cat /etc/machine-id | wc -c`).succeeded(t)
-		want := "65534 70000 4755 2 /made\n0 0 700 3 /srv\ncharacter special file 1 3\nfifo 0 0\n../made\nnew\n2\ndeep\nhard\nnull\npipe\nsoft\n33\n"
+			ls /etc/debian_version /srv/old 2>&1 | grep -c 'No such'; ls /srv; cat /etc/machine-id | wc -c; date -u -r /usr/local/lib +%s`).succeeded(t)
+		want := "65534 70000 4755 2 /made\n0 0 700 3 /srv\ncharacter special file 1 3\nfifo 0 0\n../made\nnew\n2\ndeep\nhard\nnull\npipe\nsoft\n33\n981173106\n"
 		if r.Stdout != want {
 			t.Errorf("%s has %q, want %q", name, r.Stdout, want)
 		}
@@ -80,6 +80,18 @@ func TestCreateWithSteps(t *testing.T) {
 		}
 		layout := filepath.Join(t.TempDir(), "layout")
 		buildertest.Run(t, "skopeo", "copy", "--src-tls-verify=false", "docker://"+ref, "oci:"+layout+":v1")
+		// A layer has the directories above what changed, and nothing that did not.
+		var manifest struct{ Layers []struct{ Digest string } }
+		if err := json.Unmarshal([]byte(buildertest.Run(t, "skopeo", "inspect", "--raw", "oci:"+layout+":v1")), &manifest); err != nil {
+			t.Fatal(err)
+		}
+		for n, want := range []string{"etc/ etc/.wh.debian_version made srv/ srv/deep/ srv/deep/er/ srv/hard srv/null srv/old srv/pipe srv/soft usr/ usr/local/ usr/local/lib/ " +
+			"usr/share/ usr/share/doc/ usr/share/doc/apt/ usr/share/doc/apt/.wh..wh..opq usr/share/doc/apt/new", "srv/ srv/.wh.old"} {
+			blob := filepath.Join(layout, "blobs", strings.Replace(manifest.Layers[len(manifest.Layers)-2+n].Digest, ":", "/", 1))
+			if got := strings.Join(strings.Fields(buildertest.Run(t, "tar", "-tf", blob)), " "); got != want {
+				t.Errorf("layer of step %d: %q, want %q", n+1, got, want)
+			}
+		}
 		bundle := filepath.Join(t.TempDir(), "bundle")
 		buildertest.Run(t, "umoci", "unpack", "--image", layout+":v1", bundle)
 		if b, err := os.ReadFile(filepath.Join(bundle, "rootfs/srv/hard")); string(b) != "one\n" {

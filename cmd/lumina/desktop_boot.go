@@ -71,7 +71,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 			case o.Capture && detach:
 				return usageError{errors.New("--capture-serial needs somebody who reads: not with --detach")}
 			case o.Capture:
-				o.Serial = env.stdout
+				o.Serial, env.raw = env.stdout, true
 				return desktop.Supervise(c.Context(), o, func(error) {})
 			case detach:
 				return detachDesktop(c.Context(), env, o)
@@ -107,6 +107,7 @@ func serialFile(env *environment, o *desktop.Options, detach bool) error {
 			return usageError{fmt.Errorf("--serial %s is this command's output, which ends before the desktop does; name another file", o.SerialFile)}
 		}
 		o.SerialFile, o.Serial = "", env.stdout
+		env.raw = true
 		return nil
 	}
 	to, err := outfile.Check(o.SerialFile)

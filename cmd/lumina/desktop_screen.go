@@ -20,8 +20,8 @@ func newDesktopScreenshotCommand(env *environment) *cobra.Command {
 		Short: "Write what is on a desktop's screen to a PNG file, or to the standard output for -",
 		Args:  usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			toStdout := args[1] == "-" || outfile.IsOutput(env.stdout, args[1])
-			if !toStdout {
+			env.raw = args[1] == "-" || outfile.IsOutput(env.stdout, args[1])
+			if !env.raw {
 				if _, err := outfile.Check(args[1]); err != nil {
 					return usageError{err}
 				}
@@ -34,7 +34,7 @@ func newDesktopScreenshotCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if toStdout {
+			if env.raw {
 				_, err = env.stdout.Write(shot)
 				return err
 			}

@@ -321,7 +321,7 @@ func TestDesktopRefusesDisks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := lumina(t, append([]string{"desktop", "create", "refused"}, tt.args...)...)
-			if r.code != tt.code || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 || r.stdout != "" {
+			if r.code != tt.code || !strings.Contains(r.stderr, tt.want) || strings.Count(r.stderr, "\n") != 1 || (r.stdout == "") != (tt.code == exitUsage) {
 				t.Errorf("exit code %d, %q, %q; want %d, %q", r.code, r.stdout, r.stderr, tt.code, tt.want)
 			}
 			if entries, _ := filepath.Glob(filepath.Join(home, "desktop-vms", "[^.]*")); len(entries) > 0 {

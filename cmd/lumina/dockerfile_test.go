@@ -367,7 +367,7 @@ func TestRecipeFromTheHost(t *testing.T) {
 		}
 		write(t, filepath.Join(dir, name), name)
 	}
-	write(t, dir+"/Dockerfile", "FROM scratch AS a\nARG TEXT\nCOPY app/sub /a\nCOPY <<EOF /text\n$TEXT\nEOF\nENV A=1\nFROM nowhere\n")
+	write(t, dir+"/Dockerfile", "FROM scratch AS a\nARG TEXT\nCOPY app/sub /a\nCOPY --chown=9 app/sub /private\nCOPY <<EOF /text\n$TEXT\nEOF\nENV A=1\nFROM nowhere\n")
 	recipe := dir + "/r.yaml"
 	const text = `dockerfile:
   file: Dockerfile
@@ -381,6 +381,7 @@ copy:
     uid: 33
     gid: 70000
   - {from: app/main.py, to: /bin/}
+  - {from: app/main.py, to: /private/}
 files:
   - {path: /f, content: f}
 env: {B: "2"}
@@ -398,7 +399,8 @@ cmd: [/bin/main.py]
 	finish(t, here).succeeded(t)
 	lumina(t, "images", "create", "copied", "--recipe", recipe, "--no-verify").succeeded(t)
 	want := []string{". 40755 0:0  map[]", "a 40755 0:0  map[]", `a/x 100644 0:0  map[] 9 "app/sub/x"`, "bin 40755 0:0  map[]", `bin/main.py 100644 0:0  map[] 11 "app/main.py"`,
-		`f 100644 0:0  map[] 1 "f"`, "srv 40755 33:70000  map[]", `srv/main.py 100644 33:70000  map[] 11 "app/main.py"`, "srv/sub 40755 33:70000  map[]", `srv/sub/x 100644 33:70000  map[] 9 "app/sub/x"`, `text 100644 0:0  map[] 6 "given\n"`}
+		`f 100644 0:0  map[] 1 "f"`, "private 40755 9:9  map[]", `private/main.py 100644 0:0  map[] 11 "app/main.py"`, `private/x 100644 9:9  map[] 9 "app/sub/x"`,
+		"srv 40755 33:70000  map[]", `srv/main.py 100644 33:70000  map[] 11 "app/main.py"`, "srv/sub 40755 33:70000  map[]", `srv/sub/x 100644 33:70000  map[] 9 "app/sub/x"`, `text 100644 0:0  map[] 6 "given\n"`}
 	if diff := cmp.Diff(want, everyFile(t, "copied")); diff != "" {
 		t.Errorf("the files (-want +got):\n%s", diff)
 	}
@@ -411,7 +413,7 @@ cmd: [/bin/main.py]
 		{"ignore: [cache]", "ignore: ['[']", "r.yaml:8: copy[0].ignore: "},
 		{"target: a", "target: c", `Dockerfile: there is no stage "c" to make; its stages are: a, 1`},
 		{"file: Dockerfile", "file: none", "r.yaml:1: dockerfile: opening the Dockerfile"},
-		{"env:", "disk_size: big\nenv:", "r.yaml:15: disk_size: "},
+		{"env:", "disk_size: big\nenv:", "r.yaml:16: disk_size: "},
 	} {
 		write(t, recipe, strings.Replace(text, tt.old, tt.new, 1))
 		for _, args := range [][]string{{"recipe", "check", recipe}, {"images", "create", "other", "--recipe", recipe}} {

@@ -15,6 +15,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/dockerfile"
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
+	"github.com/abdul-abdi/lumina/builder/erofs"
 	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -98,8 +99,8 @@ func recipeCopies(r *recipe.Recipe) (copies []builder.Copied, err error) {
 			tree.Close()
 			return nil, r.At(fmt.Errorf("%q: %w", c.Mode, err), "copy", i, "mode")
 		}
-		copies = append(copies, builder.Copied{CreatedBy: fmt.Sprintf("copy %s to %s", path.Base(from), c.To), Write: func(ctx context.Context, w io.Writer) error {
-			return dockerfile.Copy(ctx, tree, name, c.To, c.Mode, c.UID, c.GID, w)
+		copies = append(copies, builder.Copied{CreatedBy: fmt.Sprintf("copy %s to %s", path.Base(from), c.To), Write: func(ctx context.Context, below *erofs.Inode, w io.Writer) error {
+			return dockerfile.Copy(ctx, tree, name, below, c.To, c.Mode, c.UID, c.GID, w)
 		}})
 	}
 	return copies, nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +38,7 @@ type environment struct {
 	stdin          *os.File
 	stdout, stderr *os.File
 	json           bool // whatever the output is, see registerJSON
+	raw            bool // stdout gets what a guest or a file has, and no JSON
 	getenv         func(string) string
 	lookupEnv      func(string) (string, bool)
 	// signals are those that ask the program to end, for the command in a VM to take
@@ -89,6 +91,7 @@ func (u usageError) Unwrap() error { return u.err }
 
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, env *environment) int {
+	start := time.Now()
 	root := newRootCommand(env)
 	root.SetArgs(env.args)
 	root.SetIn(env.stdin)
@@ -108,6 +111,10 @@ func execute(ctx context.Context, env *environment) int {
 	fmt.Fprintf(env.stderr, "lumina: %s\n", printable.Lines(err.Error()))
 	if isNotBuilt(err) {
 		fmt.Fprintf(env.stderr, "lumina: \"go install\" cannot build these parts; on Debian this does: %s\n", wholeBuild)
+	}
+	// Who reads JSON finds the failure of any command there. Bad usage is its author's.
+	if f, formatErr := outputFormat(env); formatErr == nil && f != formatText && codeOf(err) != exitUsage && !env.raw {
+		_ = (&report{env: env, format: f, start: start}).failure(err).print(env.stdout)
 	}
 	return codeOf(err)
 }

@@ -57,7 +57,7 @@ func TestSession(t *testing.T) {
 			t.Errorf("stop of a SID that is gone: %s", r.stdout)
 		}
 		for _, id := range []string{"no-session", "{}", "../x"} {
-			if r := lumina(t, "session", "stop", id); r.code != 125 || r.stdout != "" || strings.Count(r.stderr, "\n") != 1 {
+			if r := lumina(t, "session", "stop", id); r.code != 125 || r.Error != "connection_failed" || strings.Count(r.stderr, "\n") != 1 {
 				t.Errorf("stop %q: exit code %d, %s %s", id, r.code, r.stdout, r.stderr)
 			}
 		}

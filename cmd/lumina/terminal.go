@@ -52,6 +52,7 @@ func joinTerminal(ctx context.Context, env *environment, command *runtime.Comman
 	raw := &rawTerminal{Reader: env.stdin, fd: fd}
 	command.Terminal = &client.Terminal{Size: size(), Sizes: sizes}
 	command.Stdio = client.Stdio{Stdin: raw, Stdout: env.stdout}
+	env.raw = true
 	return raw.restore
 }
 

@@ -57,6 +57,20 @@ type changes struct {
 	tar          *tar.Writer
 	links        map[uint64]string // the first name of each file with several
 	ours         map[string]bool
+	above        []*tar.Header // directories on the way that are not written yet
+}
+
+// write writes an entry, after the directories that lead to it: tools that unpack each
+// layer by itself give one that is missing root as its owner and mode 0755, and join the
+// layers afterwards.
+func (c *changes) write(h *tar.Header) error {
+	for _, dir := range c.above {
+		if err := c.tar.WriteHeader(dir); err != nil {
+			return err
+		}
+	}
+	c.above = c.above[:0]
+	return c.tar.WriteHeader(h)
 }
 
 func (c *changes) dir(name string) error {
@@ -92,7 +106,7 @@ func (c *changes) entry(name string) error {
 		return errors.New("its owner is not known")
 	}
 	if st.Mode&syscall.S_IFMT == syscall.S_IFCHR && st.Rdev == 0 {
-		return c.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path.Join(path.Dir(name), ".wh."+path.Base(name)), Format: tar.FormatPAX})
+		return c.write(&tar.Header{Typeflag: tar.TypeReg, Name: path.Join(path.Dir(name), ".wh."+path.Base(name)), Format: tar.FormatPAX})
 	}
 	h := &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
@@ -119,10 +133,10 @@ func (c *changes) entry(name string) error {
 	default:
 		return nil // a socket: nobody listens there any more
 	}
-	return c.tar.WriteHeader(h)
+	return c.write(h)
 }
 
-// directory writes a directory, unless it is as it was but for what it holds.
+// directory writes a directory if it, or something in it, is not as it was.
 func (c *changes) directory(h *tar.Header) error {
 	d, err := c.upper.Open(h.Name)
 	if err != nil {
@@ -133,22 +147,33 @@ func (c *changes) directory(h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	if opaque || !c.same(h, xattrs) {
-		if err := c.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: h.Name + "/", Mode: h.Mode, Uid: h.Uid, Gid: h.Gid,
-			ModTime: h.ModTime, PAXRecords: xattrs, Format: tar.FormatPAX}); err != nil {
+	same := !opaque && c.same(h, xattrs)
+	own := &tar.Header{Typeflag: tar.TypeDir, Name: h.Name + "/", Mode: h.Mode, Uid: h.Uid, Gid: h.Gid,
+		ModTime: h.ModTime, PAXRecords: xattrs, Format: tar.FormatPAX}
+	if !same {
+		if err := c.write(own); err != nil {
 			return err
 		}
+	} else if h.Name != "." { // the root is there, whatever unpacks a layer
+		c.above = append(c.above, own)
 	}
 	if opaque {
-		if err := c.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: h.Name + "/.wh..wh..opq", Format: tar.FormatPAX}); err != nil {
+		if err := c.write(&tar.Header{Typeflag: tar.TypeReg, Name: h.Name + "/.wh..wh..opq", Format: tar.FormatPAX}); err != nil {
 			return err
 		}
 	}
-	return c.dir(h.Name)
+	if err := c.dir(h.Name); err != nil {
+		return err
+	}
+	if n := len(c.above); n > 0 && c.above[n-1] == own {
+		c.above = c.above[:n-1]
+	}
+	return nil
 }
 
 // same says whether the image has a directory of that name with the same owner,
-// mode and attributes: it was copied up for what is in it.
+// mode, time and attributes: it was copied up for what is in it. The time of the root is
+// that of the guest's start.
 func (c *changes) same(h *tar.Header, xattrs map[string]string) bool {
 	d, err := c.lower.Open(h.Name)
 	if err != nil {
@@ -163,6 +188,9 @@ func (c *changes) same(h *tar.Header, xattrs map[string]string) bool {
 	if !ok || int64(st.Mode&0o7777) != h.Mode || int(st.Uid) != h.Uid || int(st.Gid) != h.Gid {
 		return false
 	}
+	if h.Name != "." && !time.Unix(st.Mtim.Unix()).Equal(h.ModTime) {
+		return false
+	}
 	old, _, err := readXattrs(d)
 	return err == nil && maps.Equal(old, xattrs)
 }
@@ -171,7 +199,7 @@ func (c *changes) file(h *tar.Header, st *syscall.Stat_t) error {
 	if st.Nlink > 1 {
 		if first, ok := c.links[st.Ino]; ok {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
-			return c.tar.WriteHeader(h)
+			return c.write(h)
 		}
 		c.links[st.Ino] = h.Name
 	}
@@ -184,7 +212,7 @@ func (c *changes) file(h *tar.Header, st *syscall.Stat_t) error {
 		return err
 	}
 	h.Typeflag, h.Size = tar.TypeReg, st.Size
-	if err := c.tar.WriteHeader(h); err != nil {
+	if err := c.write(h); err != nil {
 		return err
 	}
 	_, err = io.Copy(c.tar, f)

@@ -26,9 +26,27 @@ type layers struct {
 	image   *os.File // the image's root
 	lower   []string // of the overlay, the highest first; the image's root is not in it
 	mounts  []string // of the layer that is under way
-	made    []string // for them: files and directories, parents first
+	made    []made   // for them, parents first
 	memory  []string // staged trees that are in memory
 	disks   map[string]bool
+}
+
+// made is a file or directory that was made for a mount. What held it has the time that
+// it had before, unless the layer changed more of it.
+type made struct {
+	path          string
+	before, after unix.Timespec
+}
+
+// setTime sets when a directory was changed.
+func setTime(name string, to unix.Timespec) error {
+	return unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, to}, 0)
+}
+
+func changed(name string) (unix.Timespec, error) {
+	var st unix.Stat_t
+	err := unix.Stat(name, &st)
+	return st.Mtim, err
 }
 
 // descriptor is a path to what an open file names.
@@ -101,7 +119,17 @@ func (s *System) endLayer() error {
 		}
 	}
 	for _, m := range slices.Backward(l.made) {
-		_ = os.Remove(m) // a directory that something was written into stays
+		parent := path.Dir(m.path)
+		at, err := changed(parent)
+		if err != nil || os.Remove(m.path) != nil {
+			continue // a directory that something was written into stays
+		}
+		if at == m.after {
+			at = m.before
+		}
+		if err := setTime(parent, at); err != nil {
+			return err
+		}
 	}
 	l.mounts, l.made = nil, nil
 	return nil
@@ -244,7 +272,10 @@ func (l *layers) makeMountPoint(name string, isDir bool) error {
 		if _, err := os.Stat(at); err == nil {
 			continue
 		}
-		var err error
+		before, err := changed(path.Dir(at))
+		if err != nil {
+			return err
+		}
 		if n == len(parts)-1 && !isDir {
 			var f *os.File
 			if f, err = os.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err == nil {
@@ -256,7 +287,11 @@ func (l *layers) makeMountPoint(name string, isDir bool) error {
 		if err != nil {
 			return err
 		}
-		l.made = append(l.made, at)
+		after, err := changed(path.Dir(at))
+		if err != nil {
+			return err
+		}
+		l.made = append(l.made, made{at, before, after})
 	}
 	return nil
 }

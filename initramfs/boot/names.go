@@ -25,7 +25,7 @@ type nameFile struct {
 const resolvFile = "/etc/resolv.conf"
 
 // write writes them, but for those that are the image's.
-func (n *names) write(c *protocol.Configure, but ...string) error {
+func (n *names) write(c *protocol.Configure, but ...string) (err error) {
 	var resolv strings.Builder
 	if c.Network != nil {
 		for _, server := range c.Network.DNS {
@@ -41,6 +41,12 @@ func (n *names) write(c *protocol.Configure, but ...string) error {
 		if err := makeEtc("/etc"); err != nil {
 			return err
 		}
+		// What the guest's init has in /etc is no change of the image.
+		before, statErr := changed("/etc")
+		if statErr != nil {
+			return statErr
+		}
+		defer func() { err = errors.Join(err, setTime("/etc", before)) }()
 		// Where older programs look for what is mounted.
 		if err := os.Symlink("/proc/mounts", "/etc/mtab"); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
@@ -55,7 +61,6 @@ func (n *names) write(c *protocol.Configure, but ...string) error {
 		if slices.Contains(but, f.path) {
 			continue
 		}
-		var err error
 		switch old := (*n)[f.path]; {
 		case old != nil:
 			err = old.rewrite(f.content)

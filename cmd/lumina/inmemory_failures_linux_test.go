@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
+)
+
+// Who gets JSON when a command succeeds gets it when the command fails, whichever command
+// that is; who asks for text gets text.
+func TestInMemoryFailuresAreJSON(t *testing.T) {
+	m := newInMemory(t, &vmtest.Fake{})
+	file := filepath.Join(t.TempDir(), "file")
+	write(t, file, "text")
+	network := filepath.Join(t.TempDir(), "net.yaml")
+	write(t, network, "sessions: [{name: a, image: other, pull: never}]")
+	const nobody = "127.0.0.1:1/a:1" // no registry listens there
+	failures := []struct {
+		args string
+		home bool // the state directory is no directory
+	}{
+		{"run --image other --pull never true", false},
+		{"exec none true", false}, {"logs none id", false}, {"kill none id", false}, {"cp none:/x " + t.TempDir(), false}, {"ps none", false},
+		{"ps", true}, {"clean", true}, {"app --no-browser", true}, {"pull", false},
+		{"pool run --image other --pull never true", false},
+		{"session start --image other --pull never", false}, {"session stop none", false}, {"session forward none 80", false}, {"session list", true},
+		{"network run " + network, false},
+		{"recipe check " + file, false},
+		{"images list", true}, {"images df", true}, {"images prune --all", true}, {"images catalog", false},
+		{"images create x --from " + nobody, false}, {"images pull " + nobody + " x", false}, {"images push img " + nobody, false},
+		{"images copy " + nobody + " " + nobody, false}, {"images inspect other", false}, {"images remove other", false},
+		{"images export other --output " + t.TempDir() + "/x.raw", false}, {"images save other oci:" + t.TempDir() + "/x", false}, {"images load x oci:" + t.TempDir(), false},
+		{"volume list", true}, {"volume create x", true}, {"volume inspect x", false}, {"volume remove x", false},
+		{"desktop list", true}, {"desktop boot x", false}, {"desktop clone x y", false}, {"desktop exec x true", false}, {"desktop key x a", false},
+		{"desktop remove x", false}, {"desktop rename x y", false}, {"desktop reset x", false}, {"desktop restart x", false}, {"desktop restore x", false},
+		{"desktop screenshot x " + t.TempDir() + "/x.png", false}, {"desktop set x --cpus 2", false}, {"desktop stop x", false}, {"desktop type x y", false},
+		{"desktop click x 1 1", false}, {"desktop open x", false}, {"desktop app --no-browser", true},
+	}
+	// The commands that are in no row.
+	left := []string{
+		"version",                          // cannot fail
+		"doctor",                           // what fails is in its result
+		"desktop catalog",                  // is built in
+		"desktop create", "release keygen", // whose faults are bad usage, mostly
+		"desktop install-macos",                                                                    // needs a Mac
+		"release publish",                                                                          // needs a service
+		"bench boot", "bench create", "bench exits", "bench history", "bench run", "bench session", // developers' own
+		"completion", "help", "man", superviseCommand, superviseDesktopCommand, templateCommand, // print what is no result
+	}
+	var walk func(c *cobra.Command, path string)
+	walk = func(c *cobra.Command, path string) {
+		for _, sub := range c.Commands() {
+			walk(sub, strings.TrimSpace(path+" "+sub.Name()))
+		}
+		if c.HasSubCommands() || slices.ContainsFunc(left, func(l string) bool { return path == l || strings.HasPrefix(path, l+" ") }) {
+			return
+		}
+		for _, tt := range failures {
+			if tt.args == path || strings.HasPrefix(tt.args, path+" ") {
+				return
+			}
+		}
+		t.Errorf("lumina %s is in no row", path)
+	}
+	walk(newRootCommand(m.environment(nil, nil, nil)), "")
+
+	home := m.env["LUMINA_HOME"]
+	for _, tt := range failures {
+		m.env["LUMINA_HOME"] = home
+		if tt.home {
+			m.env["LUMINA_HOME"] = file
+		}
+		for _, format := range []string{"LUMINA_FORMAT=json", "LUMINA_OUTPUT=ndjson", "LUMINA_FORMAT=text"} {
+			name, value, _ := strings.Cut(format, "=")
+			m.env[name] = value
+			r := m.lumina(strings.Fields(tt.args)...)
+			delete(m.env, name)
+			if value == "text" {
+				if r.code != exitFailure || r.stdout != "" || !strings.HasPrefix(r.stderr, "lumina: ") {
+					t.Errorf("%s lumina %s: exit code %d, %q, %q", format, tt.args, r.code, r.stdout, r.stderr)
+				}
+				continue
+			}
+			var e map[string]any
+			if err := json.Unmarshal([]byte(r.stdout), &e); err != nil || r.code != exitFailure {
+				t.Errorf("%s lumina %s: exit code %d, %v: %q, %q", format, tt.args, r.code, err, r.stdout, r.stderr)
+				continue
+			}
+			_, hasTime := e["duration_ms"].(float64)
+			if message, _ := e["message"].(string); e["error"] != "connection_failed" || message == "" || !hasTime || e["exit_code"] != nil {
+				t.Errorf("%s lumina %s: %s", format, tt.args, r.stdout)
+			}
+			if r.stderr != "" && !strings.Contains(r.stderr, e["message"].(string)) {
+				t.Errorf("%s lumina %s: %s, but %s", format, tt.args, r.stdout, r.stderr)
+			}
+		}
+	}
+	m.env["LUMINA_HOME"] = home
+
+	// What is no JSON when all is well is none when it fails, and --json is LUMINA_FORMAT.
+	if r := m.lumina("desktop", "screenshot", "x", "-"); r.code != exitFailure || r.stdout != "" {
+		t.Errorf("a picture on the standard output: exit code %d, %q", r.code, r.stdout)
+	}
+	m.env["LUMINA_FORMAT"] = "text"
+	if r := m.lumina("ps", "--json", "none"); r.code != exitFailure || r.Error != "connection_failed" {
+		t.Errorf("--json: exit code %d, %q", r.code, r.stdout)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Error(err)
+	}
+}

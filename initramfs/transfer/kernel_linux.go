@@ -1,7 +1,11 @@
 package transfer
 
 import (
+	"fmt"
+	"io"
+	"os"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,4 +17,50 @@ var kernels = []int64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER
 func isKernels(path string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(path, &st) == nil && slices.Contains(kernels, int64(st.Type))
+}
+
+// maxOfKernel bounds what is read of a file of the kernel's own, in bytes: some, such as
+// /proc/self/pagemap, go on for as long as there are addresses.
+const maxOfKernel = 16 << 20
+
+var errEndless = fmt.Errorf("it has more than %d MiB, and is the kernel's own", maxOfKernel>>20)
+
+// kernelFile reads a file of the kernel's own: what is there now. Of some, such as
+// /proc/kmsg, a read waits until there is more.
+type kernelFile struct {
+	raw  syscall.RawConn
+	left int
+}
+
+func readKernels(f *os.File) (io.Reader, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	err = raw.Control(func(fd uintptr) { _ = syscall.SetNonblock(int(fd), true) })
+	return &kernelFile{raw, maxOfKernel}, err
+}
+
+func (k *kernelFile) Read(p []byte) (n int, err error) {
+	if k.left == 0 {
+		return 0, errEndless
+	}
+	// true: what Go would do about EAGAIN is to wait.
+	if rawErr := k.raw.Read(func(fd uintptr) bool {
+		for n, err = syscall.Read(int(fd), p); err == syscall.EINTR; {
+			n, err = syscall.Read(int(fd), p)
+		}
+		return true
+	}); rawErr != nil {
+		return 0, rawErr
+	}
+	switch {
+	case err == syscall.EAGAIN, err == nil && n == 0:
+		return 0, io.EOF
+	case err != nil:
+		return 0, err
+	}
+	n = min(n, k.left)
+	k.left -= n
+	return n, nil
 }

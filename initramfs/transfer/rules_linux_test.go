@@ -91,3 +91,39 @@ func TestKernelFiles(t *testing.T) {
 		}
 	}
 }
+
+// What the kernel has in /proc and /sys is copied as far as it is there now: a read of one
+// file waits for more, another has no end.
+func TestKernelTrees(t *testing.T) {
+	target := t.TempDir()
+	// cp -r would copy what has no end, and wait.
+	copied, err := copyOver(t, "/proc/self", target+"/self", Options{})
+	if err != nil || !strings.Contains(strings.Join(copied.FailedNames, ", "), "pagemap: it has more than 16 MiB") {
+		t.Errorf("/proc/self: %+v, %v", copied, err)
+	}
+	for _, name := range []string{"status", "maps", "task"} {
+		if _, err := os.Stat(target + "/self/" + name); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Lstat(target + "/self/pagemap"); err == nil {
+		t.Error("a part of pagemap is there as if it were all")
+	}
+	if _, err := copyOver(t, "/proc/self/pagemap", target+"/pagemap", Options{}); err == nil || !strings.Contains(err.Error(), "it has more than 16 MiB") {
+		t.Errorf("/proc/self/pagemap: %v", err)
+	}
+	if f, err := os.OpenFile("/proc/kmsg", os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+		f.Close()
+		if _, err := copyOver(t, "/proc/kmsg", target+"/kmsg", Options{}); err != nil {
+			t.Errorf("/proc/kmsg: %v", err)
+		}
+	}
+	// The size that they state is none: of this, it is a page.
+	if _, err := copyOver(t, "/sys/kernel/mm", target+"/mm", Options{}); err != nil {
+		t.Errorf("/sys/kernel/mm: %v", err)
+	}
+	want, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+	if got, _ := os.ReadFile(target + "/mm/transparent_hugepage/enabled"); err == nil && !bytes.Equal(got, want) {
+		t.Errorf("it is %q, want %q", got, want)
+	}
+}

@@ -41,7 +41,7 @@ func Send(ctx context.Context, w io.Writer, path string, o SendOptions) (protoco
 	// Small files are a few small frames each: one write for many.
 	buffered := bufio.NewWriterSize(w, 2*protocol.MaxData)
 	s := sender{w: protocol.NewWriter(buffered), o: o,
-		frame: make([]byte, protocol.HeaderSize+protocol.MaxData), linked: map[inode]string{}}
+		frame: make([]byte, protocol.HeaderSize+protocol.MaxData), linked: map[inode]string{}, kernels: map[uint64]bool{}}
 	err := s.start(ctx, path)
 	if err == nil {
 		err = broken(s.w.Message(protocol.FrameEnd, s.copied))
@@ -64,8 +64,9 @@ type sender struct {
 	told   int64 // bytes when progress was last told
 	// linked are the names of files with several, by what they are.
 	linked      map[inode]string
-	linkedNames int    // bytes of names in linked
-	device      uint64 // of the source
+	linkedNames int             // bytes of names in linked
+	device      uint64          // of the source
+	kernels     map[uint64]bool // which devices are the kernel's own
 }
 
 type inode struct{ device, number uint64 }
@@ -141,7 +142,7 @@ func (s *sender) start(ctx context.Context, path string) error {
 	}
 	defer f.Close()
 	defer context.AfterFunc(ctx, func() { f.Close() })()
-	_, err = s.sendFile(f, info, e)
+	_, err = s.sendFile(f, resolved, info, e)
 	return err
 }
 
@@ -201,7 +202,18 @@ func (s *sender) send(path, name, below string, info fs.FileInfo) error {
 // source's begins, one that is the kernel's own, as /proc and /sys: what is in them
 // is no content, and some of it has no end.
 func (s *sender) mountOfKernel(path string, info fs.FileInfo) bool {
-	return inodeOf(info).device != s.device && isKernels(path)
+	return inodeOf(info).device != s.device && s.isKernels(path, info)
+}
+
+// isKernels says whether a file is in a file system that is the kernel's own.
+func (s *sender) isKernels(path string, info fs.FileInfo) bool {
+	device := inodeOf(info).device
+	is, known := s.kernels[device]
+	if !known {
+		is = isKernels(path)
+		s.kernels[device] = is
+	}
+	return is
 }
 
 // sendNames sends a regular file: the content with its first name, a hard link
@@ -224,7 +236,7 @@ func (s *sender) sendNames(path string, e *entry, info fs.FileInfo) error {
 		return s.failed(e.name, err)
 	}
 	defer f.Close()
-	whole, err := s.sendFile(f, info, e)
+	whole, err := s.sendFile(f, path, info, e)
 	if whole && e.kind == kindLinked {
 		s.linked[id] = e.name
 	}
@@ -234,7 +246,7 @@ func (s *sender) sendNames(path string, e *entry, info fs.FileInfo) error {
 // failed counts a file that cannot be read; one that was removed meanwhile is
 // none.
 func (s *sender) failed(name string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) { // ESRCH: of a process in /proc
 		return nil
 	}
 	var p *fs.PathError
@@ -275,10 +287,17 @@ func (s *sender) sendChildren(path, below string, children []fs.DirEntry) error 
 
 // sendFile sends a file to its end, whatever size it claims: files of /proc claim
 // none, and others grow or shrink meanwhile. It says whether all of it was sent.
-func (s *sender) sendFile(f *os.File, info fs.FileInfo, e *entry) (whole bool, err error) {
+func (s *sender) sendFile(f *os.File, path string, info fs.FileInfo, e *entry) (whole bool, err error) {
 	source, begun := s.copied.Files == 0, false
 	at, size := int64(0), info.Size()
 	regular := info.Mode().IsRegular() && size > 0
+	from := io.Reader(f)
+	if info.Mode().IsRegular() && s.isKernels(path, info) {
+		regular = false // its size says nothing
+		if from, err = readKernels(f); err != nil {
+			return false, pathError(err)
+		}
+	}
 	for {
 		hole := int64(0)
 		if regular {
@@ -288,7 +307,7 @@ func (s *sender) sendFile(f *os.File, info fs.FileInfo, e *entry) (whole bool, e
 		}
 		n := 0
 		if hole == 0 {
-			n, err = f.Read(s.frame[protocol.HeaderSize:])
+			n, err = from.Read(s.frame[protocol.HeaderSize:])
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			switch {

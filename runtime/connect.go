@@ -49,7 +49,7 @@ func (p *plan) addNetwork(o VMOptions) error {
 	}
 	mac := vm.NewMAC()
 	var err error
-	if p.network, err = o.Network.Open(o.AllowLAN, mac); err != nil || p.network == nil {
+	if p.network, err = o.Network.Open(network.Options{AllowLAN: o.AllowLAN, Announced: o.AnnouncedSockets}, mac); err != nil || p.network == nil {
 		return err
 	}
 	p.spec.Network = &vm.Network{MAC: mac, Socket: p.network.Device(), MTU: network.MTU}

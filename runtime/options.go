@@ -33,6 +33,9 @@ type VMOptions struct {
 	Network  network.Mode
 	// AllowLAN lets the network reach private addresses, too.
 	AllowLAN bool
+	// AnnouncedSockets has Go's scheduler told of every call on the network's sockets,
+	// see package rawconn.
+	AnnouncedSockets bool
 	// Member, if set, makes the VM one of a network of VMs in place of Network.
 	Member  *Member
 	Volumes []Volume

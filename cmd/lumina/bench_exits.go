@@ -26,7 +26,7 @@ import (
 // tells, whoever else uses the host.
 var counted = []counting{
 	{"exits", "kvm:kvm_exit", ""},
-	// By what AMD's processors call the reason, and Intel's.
+	// By what AMD's CPUs call the reason, and Intel's.
 	why("halt", 0x78, 12),
 	why("memory not there", 0x400, 48),
 	why("MSR", 0x7c, 31, 32),
@@ -56,10 +56,10 @@ var counted = []counting{
 
 type counting struct{ name, event, filter string }
 
-// noReason is none of a processor's.
+// noReason is none of a CPU's.
 const noReason = 0xffff
 
-// why counts the exits for one reason: the number that it has on AMD's processors, and
+// why counts the exits for one reason: the number that it has on AMD's CPUs, and
 // those on Intel's.
 func why(name string, svm int, vmx ...int) counting {
 	filter := fmt.Sprintf("(isa == 2 && exit_reason == %d)", svm)

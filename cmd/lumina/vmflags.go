@@ -97,7 +97,7 @@ func (p *cpuCount) Type() string { return "int" }
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: int(f.cpus), Memory: int64(f.memory), DiskSize: int64(f.disk),
 		Network: network.Mode(f.network), AllowLAN: f.lan, Init: f.init, Nested: f.nested, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0",
-		NoRehearsal: env.getenv("LUMINA_REHEARSE") == "0"}
+		NoRehearsal: env.getenv("LUMINA_REHEARSE") == "0", AnnouncedSockets: env.getenv("LUMINA_RAW_SOCKETS") == "0"}
 	if err := checkImage(f.image); err != nil {
 		return o, usageError{fmt.Errorf("--image: %w", err)}
 	}

@@ -4,7 +4,7 @@
 // It exists because an exec is a handful of tiny messages: opening a stream
 // costs no frame of its own (the first data frame opens it), a frame is one
 // write (one virtqueue kick in the guest), and a write happens in the caller's
-// goroutine. The wire format is documented in ../PROTOCOL.md.
+// goroutine. The format is documented in ../PROTOCOL.md.
 //
 // Every stream has a receive window of [Window] bytes a direction, so that a
 // reader that stops reading stops its own stream and nothing else, and the

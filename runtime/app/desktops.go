@@ -146,7 +146,7 @@ func (s *server) create(ctx context.Context, r *desktop.Request, progress Progre
 	return m.ID, nil
 }
 
-// bootDesktop boots a desktop, with another medium than its own or none if so wished.
+// bootDesktop boots a desktop, with another ISO than its own or none if so wished.
 func (s *server) bootDesktop(r *http.Request, in struct {
 	ISO string `json:"iso,omitempty"`
 }) (any, error) {

@@ -61,7 +61,7 @@ func (m *Manifest) open(dir string) (_ *parts, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.network, err = m.Network.Open(false, mac); err != nil {
+	if p.network, err = m.Network.Open(network.Options{}, mac); err != nil {
 		return nil, err
 	}
 	if p.network != nil {

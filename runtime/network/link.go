@@ -34,10 +34,13 @@ type link struct {
 }
 
 // newLink makes a link. The file is the driver's end of it.
-func newLink(c *counters) (*link, *os.File, error) {
-	conn, theirs, err := newWire()
+func newLink(c *counters, announced bool) (*link, *os.File, error) {
+	conn, theirs, err := newFrames()
 	if err != nil {
 		return nil, nil, err
+	}
+	if announced {
+		conn.Announce()
 	}
 	l := &link{conn: conn, gateway: gatewayAddress, mac: gatewayMAC, counters: c}
 	l.acks = newAcks(ackDelay, l.writeFrame)
@@ -45,8 +48,8 @@ func newLink(c *counters) (*link, *os.File, error) {
 	return l, theirs, nil
 }
 
-// newWire makes two connected datagram sockets: ours, and a file for a driver.
-func newWire() (*rawconn.Conn, *os.File, error) {
+// newFrames makes two connected datagram sockets: ours, and a file for a driver.
+func newFrames() (*rawconn.Conn, *os.File, error) {
 	ours, theirs, err := socketpair.New(syscall.SOCK_DGRAM)
 	if err != nil {
 		return nil, nil, err

@@ -44,10 +44,10 @@ func (m Mode) policy(allowLAN bool) (*Policy, error) {
 }
 
 // Open makes the network of a guest with this MAC address; nil for no network.
-func (m Mode) Open(allowLAN bool, mac net.HardwareAddr) (*Network, error) {
-	policy, err := m.policy(allowLAN)
+func (m Mode) Open(o Options, mac net.HardwareAddr) (*Network, error) {
+	policy, err := m.policy(o.AllowLAN)
 	if err != nil || policy == nil {
 		return nil, err
 	}
-	return New(*policy, mac)
+	return New(*policy, mac, o)
 }

@@ -61,24 +61,25 @@ type Resolver interface {
 
 // Network is the network of a guest.
 type Network struct {
-	policy   Policy
-	resolver Resolver
-	stack    *stack.Stack
-	link     *link
-	device   *os.File
-	ctx      context.Context
-	cancel   context.CancelFunc
-	counters counters
-	denied   deniedLog
-	dial     func(ctx context.Context, network, address string) (net.Conn, error)
-	toItself bool // tests reach servers of their own process
-	host     hostAddresses
-	names    names
-	flows    flows
-	lookups  int // questions at once
-	syns     syns
-	joined   joined
-	guestMAC tcpip.LinkAddress
+	policy    Policy
+	resolver  Resolver
+	stack     *stack.Stack
+	link      *link
+	device    *os.File
+	ctx       context.Context
+	cancel    context.CancelFunc
+	counters  counters
+	denied    deniedLog
+	dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	announced bool
+	toItself  bool // tests reach servers of their own process
+	host      hostAddresses
+	names     names
+	flows     flows
+	lookups   int // questions at once
+	syns      syns
+	joined    joined
+	guestMAC  tcpip.LinkAddress
 }
 
 // silence ends the log of the stack, which goes to standard error and which a
@@ -115,10 +116,32 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return conn, nil
 }
 
+// Options are those of a network.
+type Options struct {
+	// AllowLAN lets the guest reach private addresses, too.
+	AllowLAN bool
+	// Announced has Go's scheduler told of every call on the network's sockets, see
+	// package rawconn.
+	Announced bool
+}
+
 // New makes a network for the guest with this MAC address.
-func New(policy Policy, mac net.HardwareAddr) (*Network, error) {
+func New(policy Policy, mac net.HardwareAddr, o Options) (*Network, error) {
 	silence()
-	return start(&Network{policy: policy, resolver: resolver.New(), dial: dial}, mac)
+	n := &Network{policy: policy, resolver: resolver.New(), dial: dial, announced: o.Announced}
+	if o.Announced {
+		n.dial = dialAnnounced
+	}
+	return start(n, mac)
+}
+
+// dialAnnounced is dial, with every call on the connection announced.
+func dialAnnounced(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := dial(ctx, network, address)
+	if raw, ok := c.(*rawconn.Conn); ok {
+		raw.Announce()
+	}
+	return c, err
 }
 
 // start makes n the network for the guest with this MAC address.
@@ -127,7 +150,7 @@ func start(n *Network, mac net.HardwareAddr) (*Network, error) {
 	n.flows.most, n.flows.mostOfHost, n.lookups = limits(descriptors())
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error
-	if n.link, n.device, err = newLink(&n.counters); err != nil {
+	if n.link, n.device, err = newLink(&n.counters, n.announced); err != nil {
 		return nil, fmt.Errorf("making the network: %w", err)
 	}
 	n.stack = stack.New(stack.Options{

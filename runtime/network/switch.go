@@ -32,7 +32,7 @@ func NewSwitch() *Switch { return &Switch{} }
 // Connect adds a port for the guest with a MAC address: the only one that it can
 // send from. The file is the driver's end of the link, as [Network.Device] is.
 func (s *Switch) Connect(mac net.HardwareAddr) (*os.File, error) {
-	conn, device, err := newWire()
+	conn, device, err := newFrames()
 	if err != nil {
 		return nil, fmt.Errorf("making a port of the switch: %w", err)
 	}

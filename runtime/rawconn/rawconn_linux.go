@@ -75,6 +75,13 @@ func newConn(d descriptor, local, remote net.Addr) (*Conn, error) {
 // them.
 const announced = 16
 
+// Announce has the scheduler told of every call, as of those of an ordinary socket. It
+// is called before the Conn is used.
+func (c *Conn) Announce() { c.in.all, c.out.all = true, true }
+
+// Announced says whether it is told of every call.
+func (c *Conn) Announced() bool { return c.in.all }
+
 // transfer is a direction of a connection, and the call that is under way there.
 type transfer struct {
 	mu     sync.Mutex
@@ -82,6 +89,7 @@ type transfer struct {
 	n      int
 	errno  syscall.Errno
 	inARow uint // calls since the last wait
+	all    bool // calls are announced
 	try    func(fd uintptr) bool
 }
 
@@ -91,7 +99,7 @@ func (t *transfer) call(trap, fd uintptr) bool {
 	t.inARow++
 	for {
 		var n uintptr
-		if t.inARow%announced == 0 {
+		if t.all || t.inARow%announced == 0 {
 			n, _, t.errno = syscall.Syscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)), flags, 0, 0)
 		} else {
 			n, _, t.errno = syscall.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)), flags, 0, 0)

@@ -16,6 +16,12 @@ type Conn struct{ ordinary }
 // New makes a Conn of a socket.
 func New(s Socket) (*Conn, error) { return &Conn{ordinary{s}}, nil }
 
+// Announce does nothing: the scheduler is told of all calls.
+func (c *Conn) Announce() {}
+
+// Announced says that the scheduler is told of all calls.
+func (c *Conn) Announced() bool { return true }
+
 // DialTCP connects to an IPv4 address. There are no keep-alives, and no delays.
 func DialTCP(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	d := net.Dialer{KeepAlive: -1}

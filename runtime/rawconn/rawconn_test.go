@@ -67,6 +67,24 @@ func TestDialTCP(t *testing.T) {
 	}
 }
 
+// One whose calls are announced carries the same.
+func TestAnnounce(t *testing.T) {
+	c, err := rawconn.DialTCP(t.Context(), echo(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.Announce()
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.CloseWrite()
+	}()
+	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d of %d bytes came back, %v", len(got), len(sent), err)
+	}
+}
+
 // Many at once: an answer that comes before it is waited for is not missed.
 func TestDialTCPOften(t *testing.T) {
 	to := echo(t)

@@ -18,7 +18,7 @@ var boots = map[string]func(*guest) error{
 	"silence":        func(*guest) error { hang(); return nil },
 	"hello-of-noise": func(g *guest) error { return g.say(bytes.Repeat([]byte{0xff, 0x1b, '[', 'J'}, 1<<20)) },
 	"streams-of-its-own": func(g *guest) error {
-		if err := protocol.SendHello(g.wire); err != nil {
+		if err := protocol.SendHello(g.port); err != nil {
 			return err
 		}
 		return g.flood(func(i uint32) []byte { return muxFrame(i+1, 1|2, 1, "x") })
@@ -75,7 +75,7 @@ func (g *guest) configured(answer func(*stream)) error {
 
 // say says something in place of a hello, and waits.
 func (g *guest) say(b []byte) error {
-	if _, err := g.wire.Write(b); err != nil {
+	if _, err := g.port.Write(b); err != nil {
 		return err
 	}
 	hang()
@@ -89,7 +89,7 @@ func (g *guest) flood(frame func(i uint32) []byte) error {
 		if b = append(b, frame(i)...); len(b) < 16<<10 {
 			continue
 		}
-		if _, err := g.wire.Write(b); err != nil {
+		if _, err := g.port.Write(b); err != nil {
 			return err
 		}
 		b = b[:0]

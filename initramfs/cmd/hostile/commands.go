@@ -39,7 +39,7 @@ var commands = map[string]func(g *guest, s *stream, args []string){
 	"fill-memory":      func(*guest, *stream, []string) { fillMemory() },
 	"mux":              breakMux,
 	"frame":            func(_ *guest, s *stream, args []string) { oneFrame(s, args) },
-	"close-the-port":   func(g *guest, _ *stream, _ []string) { g.wire.Close(); hang() },
+	"close-the-port":   func(g *guest, _ *stream, _ []string) { g.port.Close(); hang() },
 	"stop-reading":     stopReading,
 	"flood-both-ports": floodBoth,
 }
@@ -60,7 +60,7 @@ func repeat(s *stream, t protocol.FrameType, payload []byte) {
 	}
 }
 
-// violations break the rules of the mux on the wire itself; all that there are:
+// violations break the rules of the mux on the port itself; all that there are:
 // TestHostilePeer in package mux.
 var violations = map[string]func(id uint32) []byte{
 	"a-stream": func(id uint32) []byte { return muxFrame(id+1, 1|2, 1, "x") },
@@ -75,7 +75,7 @@ func breakMux(g *guest, s *stream, args []string) {
 	// The host numbers streams from 1 on, and no command comes before the
 	// configuration: the last one that it opened is this one, or near.
 	for id := uint32(1); id < 8; id++ {
-		if _, err := g.wire.Write(violations[args[0]](id)); err != nil {
+		if _, err := g.port.Write(violations[args[0]](id)); err != nil {
 			return
 		}
 	}
@@ -93,7 +93,7 @@ func oneFrame(s *stream, args []string) {
 
 // stopReading takes nothing more from the port, so that who writes to it waits.
 func stopReading(g *guest, _ *stream, _ []string) {
-	g.wire.deaf.Store(true)
+	g.port.deaf.Store(true)
 	hang()
 }
 

@@ -67,7 +67,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	g := &guest{wire: &wire{ReadWriteCloser: file}}
+	g := &guest{port: &port{ReadWriteCloser: file}}
 	g.manner.Store("")
 	if boot, ok := boots[attack]; ok {
 		return boot(g)
@@ -77,13 +77,13 @@ func run() error {
 
 // accept greets the host as an agent does, and gives each stream to serve.
 func (g *guest) accept(serve func(net.Conn)) error {
-	if err := protocol.ReceiveHello(g.wire); err != nil {
+	if err := protocol.ReceiveHello(g.port); err != nil {
 		return err
 	}
-	if err := protocol.SendHello(g.wire); err != nil {
+	if err := protocol.SendHello(g.port); err != nil {
 		return err
 	}
-	streams := mux.Server(g.wire)
+	streams := mux.Server(g.port)
 	for {
 		conn, err := streams.Accept()
 		if err != nil {
@@ -95,26 +95,26 @@ func (g *guest) accept(serve func(net.Conn)) error {
 
 // guest is what all streams share.
 type guest struct {
-	wire   *wire
+	port   *port
 	manner atomic.Value // string: how it answers
 }
 
-// wire is the serial port, on which frames of any kind can be put between those of
+// port is the serial port, on which frames of any kind can be put between those of
 // the mux.
-type wire struct {
+type port struct {
 	io.ReadWriteCloser
 	mu   sync.Mutex
 	deaf atomic.Bool // it takes nothing more
 }
 
-func (w *wire) Read(p []byte) (int, error) {
+func (w *port) Read(p []byte) (int, error) {
 	if w.deaf.Load() {
 		hang()
 	}
 	return w.ReadWriteCloser.Read(p)
 }
 
-func (w *wire) Write(p []byte) (int, error) {
+func (w *port) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.ReadWriteCloser.Write(p)

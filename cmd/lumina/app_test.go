@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/desktop"
 )
 
 // appPage is the app in Chromium, with a state directory of its own in which there is
@@ -171,15 +173,20 @@ func TestApp(t *testing.T) {
 	a := newAppPage(t, map[string]string{
 		"debian.iso": installer(t),
 		"arm.iso":    efiISO(t, map[string][]byte{"BOOTAA64.EFI": noProgram(0xAA64)}),
+		// What it has is not looked at: it is not booted.
+		"virtio-win.iso": efiISO(t, map[string][]byte{"README.TXT": []byte("drivers")}),
 	})
 	var f font
 	t.Run("two clicks", func(t *testing.T) {
-		a.wait(t, "the files at hand", "document.querySelectorAll('.tile').length === 3")
+		a.wait(t, "the files at hand", "document.querySelectorAll('.tile').length === 4")
 		a.axe(t, "the empty library")
+		a.eval(t, "localStorage.setItem('sound', 'on')")
+		a.eval(t, "new MutationObserver(() => { if (document.querySelector('.sound[data-heard]')) window.heard = true }).observe(document.body, {subtree: true, childList: true, attributes: true})")
 		a.click(t, "the installer", named(".tile", "debian.iso"))
 		a.click(t, "the button that makes it", "document.querySelector('#create')")
 		a.wait(t, "the desktop's page", "location.hash.startsWith('#/desktop/') && !!document.querySelector('.boot .waterfall')")
 		a.axe(t, "a desktop that boots")
+		a.wait(t, "the loader's beep, in the page", "window.heard")
 		a.shows(t, "the installer's first page", func(s *screen) (ok bool) {
 			f, ok = s.learn("Choose the language to be used for the installation process. The selected language will also be the default language for the installed system.")
 			return ok
@@ -239,7 +246,61 @@ func TestApp(t *testing.T) {
 		a.wait(t, "why it is refused", "document.querySelector('.wrong.box').textContent.includes('it is for arm64 (BOOTAA64.EFI), the guest is amd64') && document.querySelector('#create').disabled")
 		a.axe(t, "the wizard")
 	})
+	t.Run("a wish for everything", func(t *testing.T) { testAppWizard(t, a) })
 	t.Run("a terminal", func(t *testing.T) { testAppTerminal(t, a) })
+}
+
+// testAppWizard sets all that the wizard has, and looks at what comes of it.
+func testAppWizard(t *testing.T, a *appPage) {
+	a.click(t, "to emulate it", named(".wrong.box button", "Emulate arm64"))
+	a.wait(t, "that it may be made", "!document.querySelector('#create').disabled && document.querySelector('.panel .box').textContent.includes('it is emulated')")
+	a.click(t, "Windows", named(".tile", "Windows 11"))
+	a.wait(t, "what Windows 11 asks for", "document.querySelector('#tpm').checked && document.querySelector('#secure').checked && document.querySelector('#drivers').value.endsWith('/virtio-win.iso') && document.querySelector('#create').disabled")
+	a.click(t, "the installer", named(".tile", "debian.iso"))
+	a.wait(t, "what it asks for", "!document.querySelector('#tpm').checked && !document.querySelector('details').open && document.querySelector('#drivers').value === ''")
+	a.click(t, "the name", "document.querySelector('form input[type=text]')")
+	a.eval(t, "document.activeElement.select()")
+	a.typed(t, "everything")
+	// A slider goes by its steps.
+	for _, s := range []struct{ name, to string }{{"CPUs", "1"}, {"Memory", "1.5"}, {"Disk", "16"}} {
+		slider := "[...document.querySelectorAll('.slider')].find((e) => e.textContent.startsWith('" + s.name + "')).querySelector('input')"
+		if a.eval(t, slider+".focus(), document.activeElement.type") != "range" {
+			t.Fatalf("there is no slider %s", s.name)
+		}
+		a.press(t, "Home", 36)
+		for step := 0; a.eval(t, slider+".value") != s.to; step++ {
+			if step == 3 {
+				t.Fatalf("%s is %v, want %s", s.name, a.eval(t, slider+".value"), s.to)
+			}
+			a.press(t, "ArrowRight", 39)
+		}
+	}
+	a.click(t, "only some of the network", named(".radio", "only"))
+	a.click(t, "what of it", "document.querySelector('[aria-label=\"What it may reach\"]')")
+	a.typed(t, "deb.debian.org:80")
+	a.click(t, "what else there is", "document.querySelector('summary')")
+	a.click(t, "the second ISO", "document.querySelector('#drivers')")
+	drivers, _ := a.eval(t, "[...document.querySelectorAll('#isos option')].map((o) => o.value).find((f) => f.endsWith('virtio-win.iso'))").(string)
+	a.typed(t, drivers)
+	a.click(t, "a TPM", "document.querySelector('#tpm')")
+	if err := a.call(t, "Page.reload", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	a.wait(t, "all of it, once it was loaded again", "document.querySelector('#tpm').checked && document.querySelector('details').open && document.querySelector('#drivers').value.endsWith('virtio-win.iso') && document.querySelector('form input[type=text]').value === 'everything'")
+	a.axe(t, "the wizard, with everything")
+	a.click(t, "the button that makes it", "document.querySelector('#create')")
+	a.wait(t, "its page", "location.hash.startsWith('#/desktop/') && document.querySelector('h1').textContent === 'everything'")
+	var m desktop.Manifest
+	id, _ := a.eval(t, "location.hash.split('/')[2]").(string)
+	if err := json.Unmarshal(readFile(t, filepath.Join(a.home, "desktop-vms", id, "manifest.json")), &m); err != nil {
+		t.Fatal(err)
+	}
+	if m.CPUs != 1 || m.Memory != 3<<29 || m.DiskSize != 16<<30 || m.Network != "allow=deb.debian.org:80" || m.Drivers != drivers || !m.TPM || m.SecureBoot {
+		t.Errorf("it is %+v", m)
+	}
+	a.lumina(t, "desktop", "stop", "--force", "everything").succeeded(t)
+	a.lumina(t, "desktop", "rm", "--now", "everything").succeeded(t)
+	a.wait(t, "that it has gone", "document.querySelector('h1').textContent === 'No such desktop'")
 }
 
 func testAppTerminal(t *testing.T, a *appPage) {

@@ -18,6 +18,8 @@ import (
 const installerDir = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
 
 const installerConfig = `set timeout=0
+insmod play
+play 960 440 1 0 4 440 1
 menuentry "Install" {
   linux /install.amd/vmlinuz quiet
   initrd /install.amd/initrd.gz

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 func (s *server) desktopRoutes() {
 	s.mux.HandleFunc("GET /api/systems", answer(func(*http.Request, none) (any, error) { return desktop.Catalog() }))
+	s.mux.HandleFunc("GET /api/hardware", answer(s.hardware))
 	s.mux.HandleFunc("POST /api/desktops", answer(s.createDesktop))
 	s.mux.HandleFunc("POST /api/desktops/{id}/boot", answer(s.bootDesktop))
 	s.mux.HandleFunc("POST /api/desktops/{id}/stop", answer(s.stopDesktop))
@@ -27,6 +29,7 @@ func (s *server) desktopRoutes() {
 	s.changeRoutes()
 	s.mux.HandleFunc("GET /api/desktops/{id}/picture", s.picture)
 	s.mux.HandleFunc("GET /api/desktops/{id}/screen", s.screen)
+	s.mux.HandleFunc("GET /api/desktops/{id}/sound", s.sound)
 	s.mux.HandleFunc("GET /api/desktops/{id}/serial", s.serial)
 	s.mux.HandleFunc("GET /api/desktops/{id}/diagnostics", s.diagnostics)
 }
@@ -65,6 +68,9 @@ func (w *Wish) request(host Host) (*desktop.Request, error) {
 			return nil, bad{err}
 		}
 		r.OS, r.Architecture = os, os.Architecture
+	}
+	if err := checkArch(r.Architecture); err != nil {
+		return nil, err
 	}
 	if r.CPUs < 0 || r.Memory < 0 || r.DiskSize < 0 {
 		return nil, bad{errors.New("sizes are not below 0")}
@@ -106,12 +112,35 @@ func (s *server) createDesktop(r *http.Request, w Wish) (any, error) {
 			request.ISO = w.File
 		}
 	}
+	if err := s.checkParts(&w, request.Architecture); err != nil {
+		return nil, bad{err}
+	}
 	if _, err := s.desktops.Find(w.Name); err == nil {
 		return nil, fmt.Errorf("desktop %q: %w", w.Name, desktop.ErrExists)
 	}
 	return s.jobs.start(s.ctx, &s.streams, "create", w.Name, func(ctx context.Context, progress Progress) (string, error) {
 		return s.create(ctx, request, progress)
 	}), nil
+}
+
+// checkParts says what a desktop cannot have beside its file.
+func (s *server) checkParts(w *Wish, arch string) error {
+	if w.Drivers != "" {
+		if !filepath.IsAbs(w.Drivers) {
+			return fmt.Errorf("second ISO %q: want the whole path, which begins with a slash", w.Drivers)
+		}
+		if _, err := desktop.ExamineDrivers(w.Drivers); err != nil {
+			return err
+		}
+	}
+	h := s.lacks(arch)
+	if w.TPM != nil && *w.TPM && h.TPM != "" {
+		return errors.New(h.TPM)
+	}
+	if w.Secure != nil && *w.Secure && h.SecureBoot != "" {
+		return errors.New(h.SecureBoot)
+	}
+	return nil
 }
 
 func (s *server) create(ctx context.Context, r *desktop.Request, progress Progress) (id string, err error) {

@@ -30,6 +30,9 @@ func (s *server) mediaRoutes() {
 		if in.Arch == "" {
 			in.Arch = s.library.host.Arch
 		}
+		if err := checkArch(in.Arch); err != nil {
+			return nil, err
+		}
 		return checkFile(r.Context(), in.File, in.Arch), nil
 	}))
 	s.mux.HandleFunc("POST /api/media/find", answer(s.findDropped))

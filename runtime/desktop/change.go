@@ -135,7 +135,7 @@ func (c *Change) apply(ctx context.Context, m *Manifest) error {
 		m.ISO = r.ISO
 	}
 	if c.Drivers != nil {
-		path, err := examineDrivers(*c.Drivers)
+		path, err := ExamineDrivers(*c.Drivers)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrChange, err)
 		}
@@ -156,8 +156,8 @@ func replace[T any](field, value *T) {
 	}
 }
 
-// examineDrivers looks whether a file can be a second ISO, and returns its whole path.
-func examineDrivers(path string) (string, error) {
+// ExamineDrivers looks whether a file can be a second ISO, and returns its whole path.
+func ExamineDrivers(path string) (string, error) {
 	if path == "" || path == NoISO {
 		return "", nil
 	}

@@ -40,7 +40,7 @@ func (r *Request) Examine(ctx context.Context) error {
 	}
 	r.fillOS()
 	if r.Drivers != "" {
-		path, err := examineDrivers(r.Drivers)
+		path, err := ExamineDrivers(r.Drivers)
 		if err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ type desktopMachine struct {
 var desktopMachines = map[string]desktopMachine{
 	// The firmware's picture is memory of virtio-vga: a guest without a driver
 	// has a screen, too.
-	"amd64": {"q35,vmport=off", "pc-q35-7.2", "virtio-vga", "console=ttyS0", "tpm-crb"},
+	"amd64": {"q35,vmport=off,pcspk-audiodev=sound", "pc-q35-7.2", "virtio-vga", "console=ttyS0", "tpm-crb"},
 	"arm64": {"virt,gic-version=max", "virt-7.2", "virtio-gpu-pci", "console=ttyAMA0", "tpm-tis-device"},
 }
 
@@ -181,8 +181,9 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	}
 	c.add("-M", m.name+",pflash0=code,pflash1=variables", "-m", strconv.FormatInt(spec.Memory>>10, 10)+"k", "-smp", strconv.Itoa(spec.CPUs),
 		"-nodefaults", "-no-user-config", "-display", display(spec.Window),
-		// Viewers are handed over one by one, by add_client: nothing listens.
-		"-vnc", "none",
+		// Viewers are handed over one by one, by add_client: nothing listens. They hear
+		// what the guest plays, this host's own loudspeakers do not.
+		"-audiodev", "none,id=sound", "-vnc", "none,audiodev=sound",
 		"-sandbox", sandbox(spec.Window),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-blockdev", "driver=file,node-name=code,read-only=on,filename="+strings.ReplaceAll(fw.code, ",", ",,"),
@@ -208,6 +209,7 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 	// Windows has a driver for it once it is given one.
 	err := c.addAgent()
 	c.addClipboard()
+	c.add("-device", "ich9-intel-hda", "-device", "hda-output,audiodev=sound")
 	if err == nil && spec.TPM != nil {
 		err = c.addTPM(m)
 	}

@@ -17,7 +17,7 @@ if [ "${1:-}" = --check ]; then
 fi
 rm -rf out/*.js out/licences
 # esbuild's program is in a package of its own: its installation runs no script.
-node_modules/.bin/esbuild src/main.ts --bundle --splitting --format=esm --target=es2022 --minify --legal-comments=none \
+node_modules/.bin/esbuild src/main.ts src/player.ts --bundle --splitting --format=esm --target=es2022 --minify --legal-comments=none \
 	--outdir=out --chunk-names='[name]-[hash]' --log-level=warning
 cp index.html out/index.html
 # What release/notices prints.

@@ -18,6 +18,7 @@ export interface Terminal { id: string; sid: string; ended: boolean; exit?: stri
 export interface State { host: Host; desktops: Desktop[]; sessions: Session[]; images: Image[]; jobs: Job[]; terminals: Terminal[] }
 export interface System { id: string; name: string; osFamily: string; osVariant: string; architecture: string; url: string; memoryBytes?: number; diskBytes?: number; note?: string }
 export interface Medium { file: string; name: string; kind: string; size_bytes: number; system?: string; suggested: string; arch?: string; reason?: string }
+export interface Hardware { no_tpm?: string; no_secure_boot?: string }
 export interface Listing { dir: string; parent?: string; files: { name: string; dir?: boolean; size_bytes?: number }[]; more?: boolean }
 export interface Load { cpu_seconds: number; memory_bytes: number; used_bytes?: number; active_execs?: number }
 export interface Usage { at: string; machines: Record<string, Load> }

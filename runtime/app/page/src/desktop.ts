@@ -6,8 +6,9 @@ import { icon } from './icons';
 import { act, copy, dialog, failed, menu, toast } from './dialogs';
 import { crashed, desktopCommands, diagnostics } from './library';
 import type { Screen } from './screen';
+import { play, type Sound } from './sound';
 
-const view = { id: '', screen: null as Screen | null, connected: false, captured: false, fit: true, lit: 0, log: false, serial: '', began: 0 };
+const view = { id: '', screen: null as Screen | null, connected: false, captured: false, fit: true, lit: 0, log: false, sound: null as Sound | null, heard: 0 };
 
 const phaseNames: Record<string, string> = { parts: 'Disk, ISO, network', machine: 'Machine', firmware: 'Firmware', loader: 'Boot loader', kernel: 'Kernel', system: 'System', login: 'Login' };
 
@@ -43,12 +44,25 @@ function mountScreen(d: Desktop) {
       });
     };
     connect().catch(failed);
+    listen(d.id);
     const look = setInterval(() => {
       if (!view.lit && view.screen?.lit()) { view.lit = Date.now(); redraw(); }
       else if (!view.lit) redraw(); // the waterfall grows
     }, 500);
-    return () => { over = true; clearTimeout(timer); clearInterval(look); view.screen?.close(); view.screen = null; view.connected = view.captured = false; };
+    return () => { over = true; clearTimeout(timer); clearInterval(look); view.screen?.close(); mute(); view.screen = null; view.connected = view.captured = false; };
   };
+}
+
+// mountSound plays what the desktop does while its screen is shown, if that is wished.
+const loud = () => localStorage.getItem('sound') === 'on';
+function mute() { view.sound?.close(); view.sound = null; view.heard = 0; }
+function listen(id: string) {
+  mute();
+  if (!loud()) return;
+  view.sound = play(id, {
+    heard: () => { if (Date.now() - view.heard > 1000) { redraw(); setTimeout(redraw, 2100); } view.heard = Date.now(); },
+    failed: (why) => { mute(); toast('No sound: ' + why); redraw(); },
+  });
 }
 
 const maxTail = 200_000;
@@ -112,6 +126,7 @@ export function desktopView(id: string): Child {
         h('button', { class: 'ghost', onclick: () => { view.screen?.ctrlAltDel(); view.screen?.focus(); } }, h('span', { class: 'wide-only' }, 'Ctrl+Alt+Del'), h('span', { class: 'narrow-only', 'aria-hidden': 'true' }, 'C-A-D')),
         tool('keys', 'Press keys', (e) => menu(e.currentTarget, chords.map(([name, keys]) => ({ name, run: act(async () => { await post(`desktops/${d.id}/keys`, { keys: [keys] }); view.screen?.focus(); }) })))),
         tool('paste', 'Paste or type a text', () => paste(d)), tool('camera', 'Save a screenshot', () => screenshot(d)),
+        h('button', { class: 'ghost sound', title: loud() ? 'Sound off' : 'Sound on', 'aria-label': 'Sound', 'aria-pressed': loud() ? 'true' : 'false', 'data-heard': loud() && Date.now() - view.heard < 2000 ? 'yes' : null, onclick: () => { localStorage.setItem('sound', loud() ? 'off' : 'on'); listen(d.id); redraw(); } }, icon(loud() ? 'sound' : 'mute')),
         tool('log', 'Boot and serial port', () => { view.log = !view.log; redraw(); }),
         tool('fit', view.fit ? '1:1, pixel by pixel' : 'Fit into the window', () => { view.fit = !view.fit; view.screen?.fit(view.fit); redraw(); }, view.fit ? '1:1' : 'Fit'),
         tool('full', 'Full screen', fullScreen),

@@ -48,7 +48,11 @@ func Send(ctx context.Context, w io.Writer, path string, o SendOptions) (protoco
 	}
 	if err != nil && !Broken(err) {
 		// The receiver learns why; that it cannot is no news.
-		_ = s.w.Message(protocol.FrameError, &protocol.Error{Code: protocol.CodeFailed, Message: err.Error()})
+		told := &protocol.Error{Code: protocol.CodeFailed, Message: err.Error()}
+		if errors.Is(err, fs.ErrNotExist) {
+			told.Code = protocol.CodeNotFound
+		}
+		_ = s.w.Message(protocol.FrameError, told)
 	}
 	if flushErr := buffered.Flush(); err == nil {
 		err = broken(flushErr)

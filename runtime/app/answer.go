@@ -1,23 +1,38 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
+	"strings"
 
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
 // maxBody bounds what a request says, in bytes; files are not among it.
 const maxBody = 1 << 20
 
+var errNoRoute = errors.New("there is no such request")
+
 // errBad is wrapped by errors about what was asked for, rather than what came of it.
 var errBad = errors.New("bad request")
+
+// errConflict is wrapped by errors about what is so now, and could be otherwise.
+var errConflict = errors.New("conflict")
+
+// conflict makes an error one of these.
+type conflict struct{ error }
+
+func (c conflict) Unwrap() []error { return []error{c.error, errConflict} }
 
 // bad makes an error one of the caller's.
 type bad struct{ error }
@@ -30,8 +45,7 @@ func answer[T any](f func(r *http.Request, in T) (any, error)) http.HandlerFunc 
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in T
 		if r.Method != http.MethodGet && r.Method != http.MethodDelete {
-			err := json.NewDecoder(io.LimitReader(r.Body, maxBody)).Decode(&in)
-			if err != nil && !errors.Is(err, io.EOF) {
+			if err := decode(r.Body, &in); err != nil {
 				fail(w, bad{err})
 				return
 			}
@@ -46,6 +60,32 @@ func answer[T any](f func(r *http.Request, in T) (any, error)) http.HandlerFunc 
 			send(w, http.StatusOK, out)
 		}
 	}
+}
+
+// decode reads a body: one object with fields that are known, or nothing.
+func decode(body io.Reader, in any) error {
+	b, err := io.ReadAll(io.LimitReader(body, maxBody+1))
+	switch {
+	case err != nil:
+		return err
+	case len(b) > maxBody:
+		return fmt.Errorf("the request has more than %d bytes", maxBody)
+	case len(bytes.TrimSpace(b)) == 0:
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	err = d.Decode(in)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%q cannot be a %s", wrong.Field, wrong.Value)
+	case err != nil:
+		return fmt.Errorf("the request is no JSON that is known here: %s", strings.TrimPrefix(err.Error(), "json: "))
+	case d.More():
+		return errors.New("the request has more than one JSON value")
+	}
+	return nil
 }
 
 // none is the body of a request that has none.
@@ -63,7 +103,12 @@ func send(w http.ResponseWriter, status int, v any) {
 
 // fail answers with an error.
 func fail(w http.ResponseWriter, err error) {
-	send(w, statusOf(err), map[string]string{"error": err.Error()})
+	send(w, statusOf(err), map[string]string{"error": oneLine(err)})
+}
+
+// oneLine is what an error says, on one line and without what a terminal obeys.
+func oneLine(err error) string {
+	return printable.Line(strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
 func statusOf(err error) int {
@@ -71,9 +116,10 @@ func statusOf(err error) int {
 		err    error
 		status int
 	}{
-		{errBad, http.StatusBadRequest},
+		{errBad, http.StatusBadRequest}, {errNoRoute, http.StatusNotFound},
 		{desktop.ErrNotFound, http.StatusNotFound}, {session.ErrNotFound, http.StatusNotFound},
-		{image.ErrNotFound, http.StatusNotFound}, {fs.ErrNotExist, http.StatusNotFound}, {errNoJob, http.StatusNotFound},
+		{image.ErrNotFound, http.StatusNotFound}, {fs.ErrNotExist, http.StatusNotFound}, {errNoJob, http.StatusNotFound}, {errNoTerminal, http.StatusNotFound},
+		{errTerminals, http.StatusConflict}, {errConflict, http.StatusConflict},
 		{desktop.ErrExists, http.StatusConflict}, {desktop.ErrRunning, http.StatusConflict}, {desktop.ErrNotRunning, http.StatusConflict},
 		{image.ErrInUse, http.StatusConflict}, {image.ErrExists, http.StatusConflict}, {session.ErrNameTaken, http.StatusConflict},
 		{context.Canceled, 499},
@@ -81,6 +127,10 @@ func statusOf(err error) int {
 		if errors.Is(err, known.err) {
 			return known.status
 		}
+	}
+	var guest *protocol.Error
+	if errors.As(err, &guest) {
+		return map[protocol.ErrorCode]int{protocol.CodeRequest: http.StatusBadRequest, protocol.CodeNotFound: http.StatusNotFound, protocol.CodeFailed: http.StatusConflict, protocol.CodeVersion: http.StatusConflict}[guest.Code]
 	}
 	return http.StatusInternalServerError
 }

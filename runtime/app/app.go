@@ -82,7 +82,7 @@ type server struct {
 	jobs     *jobs
 	shells   *terminals
 	guard    *guard
-	mux      *http.ServeMux
+	mux      *router
 	page     fs.FS
 	began    time.Time
 	streams  sync.WaitGroup // connections that were taken over, and jobs
@@ -156,7 +156,7 @@ func serve(ctx context.Context, o Options, page fs.FS, ready func(Addresses) err
 
 func newServer(ctx context.Context, o Options, page fs.FS, host string) (*server, error) {
 	s := &server{Options: o, ctx: ctx, desktops: desktop.NewStore(o.Home), images: image.NewStore(imagesDir(o.Home)), page: page,
-		guard: &guard{host: host, token: rand.Text()}, mux: http.NewServeMux(), began: time.Now(), quit: make(chan struct{})}
+		guard: &guard{host: host, token: rand.Text()}, mux: &router{ServeMux: http.NewServeMux()}, began: time.Now(), quit: make(chan struct{})}
 	var err error
 	if s.library, err = newLibrary(s); err != nil {
 		return nil, err
@@ -174,6 +174,18 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// router knows its routes.
+type router struct {
+	*http.ServeMux
+	patterns []string
+}
+
+// HandleFunc is that of [http.ServeMux].
+func (m *router) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Request)) {
+	m.patterns = append(m.patterns, pattern)
+	m.ServeMux.HandleFunc(pattern, h)
+}
+
 func (s *server) routes() {
 	s.pageRoutes()
 	s.libraryRoutes()
@@ -183,4 +195,7 @@ func (s *server) routes() {
 	s.terminalRoutes()
 	s.imageRoutes()
 	s.jobRoutes()
+	s.mux.ServeMux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, fmt.Errorf("%s %s: %w", r.Method, r.URL.Path, errNoRoute))
+	})
 }

@@ -234,11 +234,14 @@ func (s *server) pressKeys(r *http.Request, in struct {
 func (s *server) typeText(r *http.Request, in struct {
 	Text string `json:"text"`
 }) (any, error) {
+	if err := desktop.CheckText(in.Text); err != nil {
+		return nil, bad{err}
+	}
 	c, err := s.client(r)
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.Type(r.Context(), strings.ReplaceAll(in.Text, "\r\n", "\n"))
+	return nil, c.Type(r.Context(), in.Text)
 }
 
 // picture is what is on the screen: of a desktop that runs, as it is now.

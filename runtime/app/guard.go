@@ -64,7 +64,9 @@ func (g *guard) admits(w http.ResponseWriter, r *http.Request) bool {
 		http.NotFound(w, r)
 		return false
 	}
-	r.URL.Path, r.URL.RawPath = "/"+rest, ""
+	// A slash that is written as %2f stays in its part of the path.
+	raw, _ := strings.CutPrefix(r.URL.RawPath, "/"+first)
+	r.URL.Path, r.URL.RawPath = "/"+rest, raw
 	return true
 }
 

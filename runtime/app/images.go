@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 func (s *server) imageRoutes() {
@@ -28,6 +30,9 @@ func (s *server) imageRoutes() {
 		}), nil
 	}))
 	s.mux.HandleFunc("DELETE /api/images/{name}", answer(func(r *http.Request, _ none) (any, error) {
+		if err := image.CheckName(r.PathValue("name")); err != nil {
+			return nil, bad{err}
+		}
 		return nil, s.images.Remove(r.PathValue("name"))
 	}))
 }

@@ -83,7 +83,7 @@ func (j *jobs) start(ctx context.Context, wg *sync.WaitGroup, kind, subject stri
 		case ctx.Err() != nil:
 			job.State = "cancelled"
 		default:
-			job.State, job.Error = "failed", err.Error()
+			job.State, job.Error = "failed", oneLine(err)
 		}
 		j.mu.Unlock()
 		j.changed()

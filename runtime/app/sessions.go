@@ -101,6 +101,10 @@ func (s *server) changeForwards(r *http.Request, in struct {
 	}
 	rules, err := open.Forward(r.Context(), add, in.Remove)
 	s.library.touch(topicSessions) // no file tells
+	var lost *runtime.Error
+	if err != nil && !errors.As(err, &lost) {
+		err = conflict{err} // a port that is taken, or is not forwarded
+	}
 	if rules == nil {
 		rules = []forward.Rule{}
 	}

@@ -44,6 +44,8 @@ const (
 	maxTerminals = 64
 )
 
+var errNoTerminal = errors.New("there is none")
+
 var errTerminals = fmt.Errorf("there are %d terminals open already", maxTerminals)
 
 // terminals are those of this process.
@@ -138,7 +140,7 @@ func (t *terminals) drop(id string) error {
 	i := slices.IndexFunc(t.all, func(one *terminal) bool { return one.id == id })
 	if i < 0 {
 		t.mu.Unlock()
-		return fmt.Errorf("terminal %q: %w", id, errNoJob)
+		return fmt.Errorf("terminal %q: %w", id, errNoTerminal)
 	}
 	one := t.all[i]
 	t.all = slices.Delete(t.all, i, i+1)
@@ -322,7 +324,7 @@ type command struct {
 func (s *server) joinTerminal(w http.ResponseWriter, r *http.Request) {
 	one := s.shells.find(r.PathValue("id"))
 	if one == nil {
-		http.NotFound(w, r)
+		fail(w, fmt.Errorf("terminal %q: %w", r.PathValue("id"), errNoTerminal))
 		return
 	}
 	ws, ctx, ended := s.upgrade(w, r)

@@ -1,0 +1,524 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/png"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/desktop"
+	imagestore "github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/name"
+	"github.com/abdul-abdi/lumina/runtime/session"
+	"github.com/abdul-abdi/lumina/runtime/vm"
+	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
+)
+
+// machines is a driver in memory: of sessions, whose guests run on this host, and of
+// desktops.
+type machines struct {
+	vmtest.Fake
+	firmware
+}
+
+func (*machines) CheckTPM(arch string) error {
+	if arch == "arm64" {
+		return errors.New("no TPM for it")
+	}
+	return nil
+}
+
+func (*machines) WriteVariables(_ string, secure bool, to *os.File) error {
+	if secure {
+		return errors.New("no keys")
+	}
+	return firmware{}.WriteVariables("", false, to)
+}
+
+func (*machines) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desktop, error) {
+	m := &machine{done: make(chan struct{})}
+	context.AfterFunc(ctx, m.Kill)
+	_, _ = spec.Serial.Write([]byte("BdsDxe: starting\n"))
+	return m, nil
+}
+
+// machine is a desktop that does what its buttons say.
+type machine struct {
+	once sync.Once
+	done chan struct{}
+}
+
+func (m *machine) Kill()                               { m.once.Do(func() { close(m.done) }) }
+func (m *machine) Done() <-chan struct{}               { return m.done }
+func (m *machine) Err() error                          { return vm.ErrEnded }
+func (m *machine) PowerButton() error                  { m.Kill(); return nil }
+func (*machine) Reset() error                          { return nil }
+func (*machine) Key(vm.Key, bool) error                { return nil }
+func (*machine) Point(int, int, vm.Button, bool) error { return nil }
+func (*machine) Usage() (vm.Usage, error)              { return vm.Usage{CPU: time.Second, Memory: 7 << 20}, nil }
+func (*machine) Screenshot() (shot []byte, err error) {
+	var b bytes.Buffer
+	err = png.Encode(&b, image.NewGray(image.Rect(0, 0, 64, 40)))
+	return b.Bytes(), err
+}
+
+// Viewer is a screen that beeps.
+func (*machine) Viewer() (net.Conn, error) {
+	here, there := net.Pipe()
+	go func() { _, _ = io.Copy(io.Discard, there) }()
+	go func() { _, _ = there.Write(slices.Concat(welcome(1), acknowledged, audio(audioData, 1, 2, 3, 4))) }()
+	return here, nil
+}
+
+// inProcess is an app whose machines are in this process, with an image img, a desktop
+// box that runs, one that does not, called still, and a session web.
+type inProcess struct {
+	t    *testing.T
+	page string // the app's address
+	home string
+	dir  string // of files
+	sid  string
+}
+
+func newInProcess(t *testing.T) *inProcess {
+	t.Helper()
+	p := &inProcess{t: t, dir: t.TempDir()}
+	driver := &machines{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		all.Wait()
+	})
+	a, o, _ := start(t, func(o *Options) {
+		o.Driver = driver
+		o.StartDesktop = func(_ context.Context, d desktop.Options) (*desktop.Client, error) {
+			d.Driver = driver
+			ready := make(chan error, 1)
+			all.Go(func() { _ = desktop.Supervise(ctx, d, func(err error) { ready <- err }) })
+			if err := <-ready; err != nil {
+				return nil, err
+			}
+			return desktop.Open(o.Home, d.ID)
+		}
+		o.StartSession = func(_ context.Context, s session.Options) (*session.Session, error) {
+			s.SID, s.Driver = name.UUID(), driver
+			ready := make(chan error, 1)
+			all.Go(func() { _ = session.Supervise(ctx, s, func(err error) { ready <- err }) })
+			if err := <-ready; err != nil {
+				return nil, err
+			}
+			return session.Open(o.Home, s.SID)
+		}
+		o.Releases = func(context.Context) ([]Release, error) { return []Release{{ID: "default"}}, nil }
+		o.Pull = func(_ context.Context, ref string, _ bool, progress Progress) (string, error) {
+			progress("fetch", 1, 2)
+			if ref == "none" {
+				return "", errors.Join(errors.New("no such image"), errors.New("anywhere"))
+			}
+			return ref, nil
+		}
+	})
+	p.page, p.home = a.Page, o.Home
+	if err := vmtest.InstallImage(t.Context(), p.home, "img", imagestore.Config{WorkingDir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []string{"box", "still"} {
+		if _, err := desktop.NewStore(p.home).Create(t.Context(), driver, desktop.Manifest{Name: n, Architecture: "amd64", CPUs: 1, Network: "none", DiskSize: 1 << 20}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var web struct{ SID string }
+	if status, b := p.call("POST", "sessions", `{"image":"img","name":"web","memory_bytes":67108864,"network":"none"}`); status != 200 || json.Unmarshal(b, &web) != nil {
+		t.Fatalf("a session: %d, %s", status, b)
+	}
+	p.sid = web.SID
+	if status, b := p.call("POST", "desktops/box/boot", ""); status != 204 {
+		t.Fatalf("a desktop: %d, %s", status, b)
+	}
+	return p
+}
+
+func (p *inProcess) call(method, path, body string) (int, []byte) {
+	p.t.Helper()
+	r := request(p.t, method, p.page+"api/"+path, body, nil)
+	b, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return r.StatusCode, b
+}
+
+// Every request does what it says, and says in one line why it does not.
+func TestRoutes(t *testing.T) {
+	p := newInProcess(t)
+	at := func(n string) string { return filepath.Join(p.dir, n) }
+	for n, b := range map[string]string{"text.iso": strings.Repeat("no ISO\n", 10000), "note.txt": "hello", "sub/deep.txt": "deep"} {
+		if err := os.MkdirAll(filepath.Dir(at(n)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at(n), []byte(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mbr := make([]byte, 1<<20)
+	mbr[510], mbr[511] = 0x55, 0xAA
+	if err := os.WriteFile(at("disk.raw"), mbr, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	long := `{"text":"` + strings.Repeat("x", maxBody) + `"}`
+	used := map[string]bool{"POST /api/sessions": true} // the routes that did something
+	s := patterns(t)
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+		want               string // in the answer
+	}{
+		{"GET", "state", "", 200, `"name":"box"`},
+		{"GET", "usage", "", 200, `"cpu_seconds":1`},
+		{"GET", "systems", "", 200, "windows-11-amd64"},
+		{"GET", "hardware", "", 200, `{"no_secure_boot":"no keys"}`},
+		{"GET", "hardware?arch=arm64", "", 200, "no TPM for it"},
+		{"GET", "hardware?arch=mips", "", 400, "want amd64 or arm64"},
+		{"GET", "media", "", 200, "["},
+		{"GET", "files?dir=" + p.dir, "", 200, `"text.iso"`},
+		{"GET", "files?dir=sub", "", 400, "want a whole path"},
+		{"GET", "files?dir=/none", "", 404, "no such file"},
+		{"POST", "media/check", `{"file":"` + at("text.iso") + `"}`, 200, "not an ISO 9660 image"},
+		{"POST", "media/check", `{"file":"` + at("text.iso") + `","arch":"mips"}`, 400, "want amd64 or arm64"},
+		{"POST", "media/check", `{"file":1}`, 400, `\"file\" cannot be a number`},
+		{"POST", "media/check", `[1]`, 400, "cannot be"},
+		{"POST", "media/find", `{"name":"x.iso","size_bytes":1,"head_sha256":"00"}`, 200, `"file":""`},
+		{"POST", "media/find", `{"nome":"x"}`, 400, "unknown field"},
+		{"PUT", "media/new.iso", "content", 200, `"name":"new.iso"`},
+		{"PUT", "media/new.txt", "content", 400, "want an .iso"},
+		{"PUT", "media/.hidden.iso", "content", 400, "want an .iso"},
+		{"PUT", "media/..%2f..%2fx.iso", "content", 400, "want an .iso"},
+		{"POST", "desktops", `{"name":"x","system":"windows-11-amd64","arch":"arm64"}`, 400, "want a file"},
+		{"POST", "desktops", `{"name":"x","system":"none"}`, 400, "not in the catalogue"},
+		{"POST", "desktops", `{"name":"x","file":"` + at("text.iso") + `"}`, 400, "not an ISO 9660 image"},
+		{"POST", "desktops", `{"name":"x","system":"debian-12-amd64","drivers":"text.iso"}`, 400, "want the whole path"},
+		{"POST", "desktops", `{"name":"x","system":"debian-12-amd64","drivers":"` + at("text.iso") + `"}`, 400, "second ISO"},
+		{"POST", "desktops", `{"name":"x","system":"debian-12-amd64","drivers":"/none.iso"}`, 400, "no such file"},
+		{"POST", "desktops", `{"name":"x","system":"debian-12-amd64","secure_boot":true}`, 400, "no keys"},
+		{"POST", "desktops", `{"name":"x","system":"debian-12-arm64","tpm":true}`, 400, "no TPM for it"},
+		{"POST", "desktops", `{"name":"x","arch":"mips","file":"/x.iso"}`, 400, "want amd64 or arm64"},
+		{"POST", "desktops", `{"name":"x","system":"debian-12-amd64","cpus":-1}`, 400, "not below 0"},
+		{"POST", "desktops", `{"name":"x","system":"debian-12-amd64","cpus":10000,"network":"wan"}`, 400, "; "},
+		{"POST", "desktops", `{"name":"` + strings.Repeat("n", name.MaxLength+1) + `","system":"debian-12-amd64"}`, 400, "desktop name"},
+		{"POST", "desktops", `{"name":"box","system":"debian-12-amd64"}`, 409, "there is one already"},
+		{"POST", "desktops", `{"name":"forced","force":true,"network":"none","file":"` + at("disk.raw") + `"}`, 200, `"kind":"create"`},
+		{"POST", "desktops/box/boot", "", 409, "running already"},
+		{"POST", "desktops/none/boot", "", 404, "no such desktop"},
+		{"POST", "desktops/still/boot", `{"iso":"/none.iso"}`, 404, "no such file"},
+		{"POST", "desktops/box/reset", "", 204, ""},
+		{"POST", "desktops/still/reset", "", 409, "not running"},
+		{"POST", "desktops/box/keys", `{"keys":["ctrl+alt+delete"]}`, 204, ""},
+		{"POST", "desktops/box/keys", `{"keys":["hyper+x"]}`, 400, "hyper"},
+		{"POST", "desktops/still/keys", `{"keys":["a"]}`, 409, "not running"},
+		{"POST", "desktops/box/type", `{"text":"hi"}`, 204, ""},
+		{"POST", "desktops/box/type", `{"text":"日本"}`, 400, "日本"},
+		{"POST", "desktops/box/type", long, 400, "more than 1048576 bytes"},
+		{"POST", "desktops/still/change", `{"cpus":2}`, 204, ""},
+		{"POST", "desktops/still/change", `{"cpus":0}`, 400, "want 1 to"},
+		{"POST", "desktops/still/change", `{"disk_bytes":1}`, 400, "disk of 1 bytes"},
+		{"POST", "desktops/still/change", `{"iso":"/none.iso"}`, 400, "no such file"},
+		{"POST", "desktops/still/change", `{"network":"wan"}`, 400, "wan"},
+		{"POST", "desktops/still/change", `{"name":"box"}`, 409, "there is one already"},
+		{"POST", "desktops/box/change", `{"cpus":2}`, 409, "running already"},
+		{"POST", "desktops/still/clone", `{"name":"copy"}`, 200, `"kind":"clone"`},
+		{"POST", "desktops/still/clone", `{"name":"a/b"}`, 400, "desktop name"},
+		{"POST", "desktops/none/clone", `{"name":"b"}`, 404, "no such desktop"},
+		{"GET", "desktops/box/picture", "", 200, "PNG"},
+		{"GET", "desktops/still/picture", "", 404, "no such file"},
+		{"GET", "desktops/box/diagnostics", "", 200, "BdsDxe"},
+		{"GET", "desktops/none/diagnostics", "", 404, "no such desktop"},
+		{"GET", "desktops/box/screen", "", 404, ""}, // it is for WebSockets
+		{"GET", "desktops/box/sound", "", 404, ""},
+		{"GET", "desktops/box/serial", "", 404, ""},
+		{"GET", "desktops/none/serial", "", 404, "no such desktop"},
+		{"GET", "desktops/none/sound", "", 404, "no such desktop"},
+		{"DELETE", "desktops/box", "", 409, "running already"},
+		{"DELETE", "desktops/none", "", 404, "no such desktop"},
+		{"POST", "desktops/box/stop", `{"force":"yes"}`, 400, `\"force\" cannot be a string`},
+		{"POST", "desktops/box/stop", `{"force":true}`, 204, ""},
+		{"POST", "desktops/box/stop", "", 204, ""}, // it has stopped
+		{"DELETE", "desktops/box", "", 204, ""},
+		{"POST", "desktops/box/restore", "", 204, ""},
+		{"POST", "desktops/box/restore", "", 404, "no"},
+		{"POST", "desktops/still/boot", "", 204, ""},
+
+		{"POST", "sessions", `{"image":"none"}`, 404, "no such image"},
+		{"POST", "sessions", `{"image":"../x"}`, 400, "image name"},
+		{"POST", "sessions", `{"image":"img","name":"web"}`, 409, "session of that name"},
+		{"POST", "sessions", `{"image":"img","name":"a b"}`, 400, "name"},
+		{"POST", "sessions", `{"image":"img","forwards":["x"]}`, 400, "x"},
+		{"POST", "sessions", `{"image":"img","memory_bytes":1}`, 400, "at least 64 MB"},
+		{"POST", "sessions", `{"image":"img","network":"wan"}`, 400, "wan"},
+		{"GET", "sessions/web", "", 200, `"processes":`},
+		{"GET", "sessions/none", "", 404, "no such session"},
+		{"POST", "sessions/web/forwards", `{"add":["0:70000"]}`, 400, "70000"},
+		{"POST", "sessions/web/forwards", `{"remove":[{"protocol":"tcp","host":1,"guest":1}]}`, 409, "not forwarded"},
+		{"POST", "sessions/web/forwards", `{}`, 200, "[]"},
+		{"POST", "sessions/none/forwards", `{}`, 404, "no such session"},
+		{"POST", "sessions/web/kill", `{"id":"1","signal":99}`, 400, "no such signal"},
+		{"POST", "sessions/web/kill", `{"id":"99999","signal":15}`, 404, "99999"},
+		{"PUT", "sessions/web/files?path=" + at("in.txt"), "sent in", 204, ""},
+		{"GET", "sessions/web/files?path=" + at("in.txt"), "", 200, "sent in"},
+		{"GET", "sessions/web/files?path=" + at("sub"), "", 200, "deep.txt"},
+		{"GET", "sessions/web/files?path=/none/at/all", "", 404, "none"},
+		{"GET", "sessions/web/files?path=half", "", 400, "begins with a slash"},
+		{"PUT", "sessions/web/files?path=" + p.dir + "/", "x", 400, "with its name"},
+		{"PUT", "sessions/none/files?path=/x", "x", 404, "no such session"},
+		{"GET", "sessions/none/files?path=/x", "", 404, "no such session"},
+		{"POST", "sessions/web/terminals", `{"rows":24,"columns":80}`, 200, `{"id":"1"}`},
+		{"POST", "sessions/web/terminals", `{"rows":-1}`, 400, `\"rows\" cannot be a number`},
+		{"POST", "sessions/none/terminals", `{}`, 404, "no such session"},
+		{"GET", "terminals/1", "", 404, ""},
+		{"GET", "terminals/9", "", 404, "there is none"},
+		{"DELETE", "terminals/9", "", 404, "there is none"},
+		{"DELETE", "sessions/none", "", 404, "no such session"},
+
+		{"GET", "releases", "", 200, `"id":"default"`},
+		{"POST", "images/pull", `{"reference":" "}`, 400, "want the reference"},
+		{"POST", "images/pull", `{"reference":"none"}`, 200, `"kind":"pull"`},
+		{"DELETE", "images/img", "", 409, "in use"}, // by the session
+		{"DELETE", "images/none", "", 404, "no such image"},
+		{"DELETE", "images/..%2fsessions", "", 400, "image name"},
+		{"DELETE", "jobs/99", "", 404, "no such job"},
+		{"GET", "none", "", 404, "there is no such request"},
+		{"PATCH", "state", "", 404, "there is no such request"},
+	} {
+		t.Run(fmt.Sprintf("%s %.40s %.60s", tt.method, tt.path, tt.body), func(t *testing.T) {
+			status, b := p.call(tt.method, tt.path, tt.body)
+			if status != tt.status || !strings.Contains(string(b), tt.want) {
+				t.Errorf("%d %.400s, want %d with %q", status, b, tt.status, tt.want)
+			}
+			if status < 300 {
+				used[s.of(t, tt.method, tt.path)] = true
+				return
+			}
+			var e struct{ Error string }
+			if tt.want != "" && (json.Unmarshal(b, &e) != nil || e.Error == "" || strings.ContainsAny(e.Error, "\n\r")) {
+				t.Errorf("the error is no line in JSON: %q", b)
+			}
+		})
+	}
+
+	t.Run("a job", func(t *testing.T) {
+		var st State
+		for len(st.Jobs) == 0 || slices.ContainsFunc(st.Jobs, func(j Job) bool { return j.State == "running" }) {
+			_, b := p.call("GET", "state", "")
+			if err := json.Unmarshal(b, &st); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, j := range st.Jobs {
+			if j.Kind == "pull" && (j.State != "failed" || j.Error != "no such image; anywhere") || j.Kind != "pull" && j.State != "done" {
+				t.Errorf("%+v", j)
+			}
+			if status, b := p.call("DELETE", "jobs/"+j.ID, ""); status != 204 {
+				t.Errorf("%d %s", status, b)
+			}
+		}
+		used["DELETE /api/jobs/{id}"] = true
+	})
+	t.Run("WebSockets", func(t *testing.T) {
+		for path, want := range map[string]string{
+			"desktops/still/serial": "BdsDxe", "desktops/still/screen": "RFB 003.008\n", "desktops/still/sound": `{"rate":48000,"channels":2}`, "terminals/1": `{"from":0}`,
+		} {
+			ws := dial(t, p.page, path)
+			_, b, err := ws.Read(t.Context())
+			if err != nil || !strings.HasPrefix(string(b), want) {
+				t.Errorf("%s: %q, %v, want %q", path, b, err, want)
+			}
+			if path == "desktops/still/sound" {
+				if kind, b, err := ws.Read(t.Context()); err != nil || kind != websocket.MessageBinary || !bytes.Equal(b, []byte{1, 2, 3, 4}) {
+					t.Errorf("the sound is %v, %v", b, err)
+				}
+			}
+			ws.CloseNow()
+			used["GET /api/"+strings.NewReplacer("still", "{id}", "/1", "/{id}").Replace(path)] = true
+		}
+		// What is typed is run, in the guest.
+		ws := dial(t, p.page, "terminals/1")
+		defer ws.CloseNow()
+		if err := ws.Write(t.Context(), websocket.MessageBinary, []byte("echo $((6*7))-typed\n")); err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		for !strings.Contains(got.String(), "42-typed") {
+			_, b, err := ws.Read(t.Context())
+			if err != nil {
+				t.Fatalf("%v, after %q", err, got.String())
+			}
+			got.Write(b)
+		}
+		if status, b := p.call("DELETE", "terminals/1", ""); status != 204 {
+			t.Errorf("its end: %d %s", status, b)
+		}
+		used["DELETE /api/terminals/{id}"] = true
+		// A desktop that does not run says so, in the reason of its end.
+		ws = dial(t, p.page, "desktops/box/screen")
+		_, _, err := ws.Read(t.Context())
+		var closed websocket.CloseError
+		if !errors.As(err, &closed) || !strings.Contains(closed.Reason, "not running") {
+			t.Errorf("a screen that is off: %v", err)
+		}
+	})
+	t.Run("a process", func(t *testing.T) {
+		status, b := p.call("POST", "sessions/web/terminals", `{}`)
+		if status != 200 {
+			t.Fatalf("%d %s", status, b)
+		}
+		for deadline := time.Now().Add(time.Minute); ; {
+			_, b := p.call("GET", "sessions/web", "")
+			var in Inside
+			if err := json.Unmarshal(b, &in); err != nil {
+				t.Fatal(err)
+			}
+			if i := slices.IndexFunc(in.Processes, func(p protocol.Process) bool { return p.Exit == nil }); i >= 0 {
+				// That of the terminal before may be about to end.
+				if status, b := p.call("POST", "sessions/web/kill", `{"id":"`+in.Processes[i].ID+`","signal":9}`); status == 204 {
+					used["POST /api/sessions/{sid}/kill"] = true
+					break
+				} else if status != 404 {
+					t.Fatalf("%d %s", status, b)
+				}
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no process: %s", b)
+			}
+		}
+	})
+	events(t, Addresses{Page: p.page})("state")
+	used["GET /api/events"] = true
+	for _, tt := range []struct{ method, path string }{{"DELETE", "sessions/web"}, {"DELETE", "images/img"}, {"POST", "quit"}} {
+		if status, b := p.call(tt.method, tt.path, ""); status != 204 {
+			t.Errorf("%v: %d %s", tt, status, b)
+		}
+		used[s.of(t, tt.method, tt.path)] = true
+	}
+	for _, pattern := range s.patterns {
+		if strings.Contains(pattern, "/api/") && !used[pattern] {
+			t.Errorf("%s is not tried", pattern)
+		}
+	}
+}
+
+// dial opens a WebSocket as the app's own page does.
+func dial(t *testing.T, page, path string) *websocket.Conn {
+	t.Helper()
+	host := strings.Split(page, "/")[2]
+	ws, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(page, "http")+"api/"+path, &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {"http://" + host}}})
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return ws
+}
+
+// patterns are the routes of an app.
+func patterns(t *testing.T) *router {
+	t.Helper()
+	s, err := newServer(t.Context(), Options{Home: t.TempDir()}, page, "127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.library.close)
+	return s.mux
+}
+
+// of is the route of a request.
+func (m *router) of(t *testing.T, method, path string) string {
+	t.Helper()
+	r, err := http.NewRequest(method, "/api/"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, pattern := m.Handler(r)
+	return pattern
+}
+
+// Whoever lacks one thing that the page has gets nothing from any route, and does
+// nothing there.
+func TestRoutesAreGuarded(t *testing.T) {
+	a, o, _ := start(t, nil)
+	host := strings.Split(a.Page, "/")[2]
+	if _, err := desktop.NewStore(o.Home).Create(t.Context(), firmware{}, desktop.Manifest{Name: "x", Architecture: "amd64"}, ""); err != nil {
+		t.Fatal(err)
+	}
+	wildcard := regexp.MustCompile(`\{[^}]+\}`)
+	n := 0
+	for _, pattern := range patterns(t).patterns {
+		method, path, _ := strings.Cut(wildcard.ReplaceAllString(pattern, "x"), " ")
+		ours := strings.TrimSuffix(a.Page, "/") + path
+		stranger := "http://" + host + "/ABCDEFGHIJKLMNOPQRSTUVWXYZ" + path
+		for what, tt := range map[string]struct {
+			url  string
+			head map[string]string
+		}{
+			"another token": {stranger, nil},
+			"no token":      {"http://" + host + path, nil},
+			"another name":  {ours, map[string]string{"Host": "rebound.example.test:" + strings.Split(host, ":")[1]}},
+			"another site":  {ours, map[string]string{"Origin": "https://example.test"}},
+			"its frame":     {ours, map[string]string{"Sec-Fetch-Site": "same-site"}},
+			"its WebSocket": {ours, map[string]string{"Origin": "http://example.test", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}},
+		} {
+			r := request(t, method, tt.url, "", tt.head)
+			b, err := io.ReadAll(r.Body)
+			if err != nil || r.StatusCode != http.StatusNotFound || string(b) != "404 page not found\n" {
+				t.Errorf("%s %s: %d %q, %v", what, pattern, r.StatusCode, b, err)
+			}
+			n++
+		}
+	}
+	if n < 200 {
+		t.Errorf("only %d requests were tried", n)
+	}
+	if _, err := desktop.NewStore(o.Home).Find("x"); err != nil {
+		t.Errorf("a stranger has done something: %v", err)
+	}
+	if r := request(t, "GET", a.Page, "", nil); r.StatusCode != 200 {
+		t.Errorf("the app has ended: %d", r.StatusCode)
+	}
+}
+
+// The documentation has every route, and no other.
+func TestRoutesAreDocumented(t *testing.T) {
+	doc, err := fs.ReadFile(os.DirFS("../../docs"), "app.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var have, want []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(GET|POST|PUT|DELETE) ([^` ?]+)").FindAllStringSubmatch(string(doc), -1) {
+		have = append(have, m[1]+" /api/"+m[2])
+	}
+	for _, pattern := range patterns(t).patterns {
+		if strings.Contains(pattern, "/api/") {
+			want = append(want, pattern)
+		}
+	}
+	slices.Sort(have)
+	slices.Sort(want)
+	if !slices.Equal(have, want) {
+		t.Errorf("docs/app.md has %q\nthe app has %q", have, want)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -32,7 +33,7 @@ func (firmware) WriteVariables(_ string, _ bool, to *os.File) error {
 	return err
 }
 
-var page = fstest.MapFS{"index.html": {Data: []byte("<!DOCTYPE html>{{state}}")}, "main.js": {Data: []byte("1")}}
+var page fs.FS = fstest.MapFS{"index.html": {Data: []byte("<!DOCTYPE html>{{state}}")}, "main.js": {Data: []byte("1")}}
 
 // start serves an app of an empty state directory until the test ends.
 func start(t *testing.T, change func(*Options)) (a Addresses, o Options, end func()) {

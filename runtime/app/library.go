@@ -46,6 +46,8 @@ type Host struct {
 	Memory  int64  `json:"memory_bytes"`
 	Free    int64  `json:"free_bytes"` // of the state directory's disk
 	MaxCPUs int    `json:"max_cpus"`
+	// Emulated is whether machines are emulated here, for want of KVM: slow.
+	Emulated bool `json:"emulated,omitempty"`
 	// NoDesktops is why it runs none.
 	NoDesktops string `json:"no_desktops,omitempty"`
 }
@@ -153,7 +155,7 @@ func newLibrary(s *server) (*library, error) {
 	if l.watcher, err = watch.New(); err != nil {
 		return nil, err
 	}
-	l.host = Host{Version: s.Version, Home: s.Home, OS: goruntime.GOOS, Arch: goruntime.GOARCH, CPUs: goruntime.NumCPU(), MaxCPUs: runtime.MaxCPUs, Memory: hostMemory()}
+	l.host = Host{Version: s.Version, Home: s.Home, OS: goruntime.GOOS, Arch: goruntime.GOARCH, CPUs: goruntime.NumCPU(), MaxCPUs: runtime.MaxCPUs, Memory: hostMemory(), Emulated: emulated()}
 	if s.NoDriver != nil {
 		l.host.NoDesktops = s.NoDriver.Error()
 	}

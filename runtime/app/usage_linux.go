@@ -22,6 +22,10 @@ func hostMemory() int64 {
 	return int64(info.Totalram) * int64(info.Unit)
 }
 
+// emulated says whether this user has no KVM. That a KVM which is there does not work is
+// found out by the first machine, see lumina doctor.
+func emulated() bool { return unix.Access("/dev/kvm", unix.R_OK|unix.W_OK) != nil }
+
 // processLoad is what a process and those that it started take.
 func processLoad(pid int) (l Load) {
 	return addLoad(l, pid, 0)

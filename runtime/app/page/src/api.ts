@@ -1,6 +1,6 @@
 // The app's API, as docs/app.md describes it.
 
-export interface Host { version: string; home: string; os: string; arch: string; cpus: number; memory_bytes: number; free_bytes: number; max_cpus: number; no_desktops?: string }
+export interface Host { version: string; home: string; os: string; arch: string; cpus: number; memory_bytes: number; free_bytes: number; max_cpus: number; no_desktops?: string; emulated?: boolean }
 export interface Phase { name: string; at_ms: number }
 export interface Boot { began: string; phases: Phase[]; ended?: string; error?: string }
 export interface Desktop {

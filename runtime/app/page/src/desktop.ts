@@ -4,7 +4,7 @@ import { state, redraw } from './store';
 import { ago, plain, size } from './format';
 import { icon } from './icons';
 import { act, copy, dialog, failed, menu, toast } from './dialogs';
-import { crashed, desktopCommands, diagnostics } from './library';
+import { blank, crashed, desktopCommands, diagnostics } from './library';
 import type { Screen } from './screen';
 import { play, type Sound } from './sound';
 
@@ -120,7 +120,7 @@ export function desktopView(id: string): Child {
   return h('main', { class: 'desktop', key: 'desktop' + d.id },
     h('header', { class: 'bar' },
       h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')),
-      h('h1', null, d.name), h('span', { class: 'state' }, h('span', { class: 'dot' + (d.running ? ' on' : crashed(d) ? ' bad' : ''), 'aria-hidden': 'true' }), status),
+      h('h1', { title: d.name }, d.name), h('span', { class: 'state' }, h('span', { class: 'dot' + (d.running ? ' on' : crashed(d) ? ' bad' : ''), 'aria-hidden': 'true' }), status),
       h('span', { class: 'grow' }),
       d.running ? [
         h('button', { class: 'ghost', onclick: () => { view.screen?.ctrlAltDel(); view.screen?.focus(); } }, h('span', { class: 'wide-only' }, 'Ctrl+Alt+Del'), h('span', { class: 'narrow-only', 'aria-hidden': 'true' }, 'C-A-D')),
@@ -134,11 +134,11 @@ export function desktopView(id: string): Child {
       ] : h('button', { class: 'ghost', 'aria-label': 'More', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d).slice(1)) }, icon('more')),
     ),
     d.running ? h('div', { class: 'stage', key: 'stage' },
-      h('div', { id: 'screen', class: view.fit ? 'fit' : 'exact', key: 'screen' + d.id + (d.boot?.began ?? ''), mount: mountScreen(d) }),
-      view.captured ? h('div', { class: 'pill', role: 'status' }, 'Keys go to the desktop · ', h('kbd', null, 'Ctrl+Alt'), ' frees them') : null,
+      h('div', { class: 'shown', key: 'shown' }, h('div', { id: 'screen', class: view.fit ? 'fit' : 'exact', key: 'screen' + d.id + (d.boot?.began ?? ''), mount: mountScreen(d) }),
+      view.captured ? h('div', { class: 'pill', role: 'status' }, 'Keys go to the desktop · ', h('kbd', null, 'Ctrl+Alt'), ' frees them') : null),
       dark || view.log ? h('aside', { class: 'boot', key: 'boot', 'aria-label': 'Boot' }, h('div', { class: 'row' }, h('b', null, dark ? 'Its screen is dark yet' : 'Boot'), h('span', { class: 'grow' }), h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics')), d.boot ? waterfall(d.boot, d.running && dark) : null, serialLog(d)) : null,
     ) : h('div', { class: 'off', key: 'off' },
-      h('div', { class: 'still' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?v=${d.picture}`, alt: 'Its last screen' }) : h('span', null, d.last_booted ? 'no picture was kept' : 'not started yet')),
+      h('div', { class: 'still' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?v=${d.picture}`, alt: 'Its last screen' }) : blank(d)),
       h('div', { class: 'panel' },
         crashed(d) ? h('div', { class: 'wrong box', role: 'alert' }, h('b', null, 'It has crashed '), ago(d.boot?.ended), h('p', null, d.boot?.error)) : null,
         h('div', { class: 'row' }, h('button', { class: 'primary', id: 'start', onclick: act(() => post(`desktops/${d.id}/boot`)) }, icon('play'), crashed(d) ? 'Try again' : 'Start'), crashed(d) ? h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics') : null),

@@ -48,7 +48,7 @@ export function palette(all: Command[]) {
     found = all.filter((c) => text.split(/\s+/).every((w) => (c.name + ' ' + (c.hint ?? '')).toLowerCase().includes(w))).slice(0, 12);
     patch(list, found.length ? found.map((c, i) => h('div', { class: 'option', role: 'option', 'aria-selected': i === at ? 'true' : 'false', onclick: () => { close(); c.run(); } }, h('span', null, c.name), h('span', { class: 'muted' }, c.hint))) : [h('p', { class: 'muted' }, 'Nothing is called so.')]);
   };
-  const close = dialog('Do', () => [
+  const close = dialog('Commands', () => [
     h('input', { type: 'text', class: 'big', placeholder: 'What to do, or where to go', 'aria-label': 'What to do', role: 'combobox', 'aria-expanded': 'true', 'aria-controls': 'found', autofocus: true,
       oninput: (e: any) => { text = e.target.value.toLowerCase(); at = 0; show(); },
       onkeydown: (e: KeyboardEvent) => {

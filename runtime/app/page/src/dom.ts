@@ -52,8 +52,9 @@ function set(el: Live, name: string, value: any) {
     const kind = name.slice(2), known = (el.handlers ??= {});
     if (!(kind in known)) el.addEventListener(kind, (e) => known[kind]?.(e));
     known[kind] = value;
-  } else if (name === 'value' || name === 'checked') {
-    if ((el as any)[name] !== value) (el as any)[name] = value ?? '';
+  } else if (name === 'checked' || (name === 'value' && el.tagName !== 'PROGRESS')) { // without a value, progress is under way
+    const now = name === 'checked' ? !!value : String(value ?? '');
+    if ((el as any)[name] !== now) (el as any)[name] = now;
   } else if (value === null || value === undefined || value === false) el.removeAttribute(name);
   else el.setAttribute(name, value === true ? '' : String(value));
 }

@@ -7,6 +7,7 @@ export function size(n: number): string {
 }
 export function ago(t?: string): string {
   if (!t) return 'never';
+  if (Date.parse(t) < 0) return ''; // nobody knows
   const s = (Date.now() - Date.parse(t)) / 1000;
   for (const [n, unit] of [[31536000, 'year'], [2592000, 'month'], [86400, 'day'], [3600, 'hour'], [60, 'minute']] as const)
     if (s >= n) { const k = Math.floor(s / n); return `${k} ${unit}${k > 1 ? 's' : ''} ago`; }
@@ -17,7 +18,8 @@ export function span(seconds: number): string {
   if (seconds < 5400) return Math.round(seconds / 60) + ' min';
   return (seconds / 3600).toFixed(1) + ' h';
 }
-export const percent = (x: number) => (Number.isNaN(x) ? '–' : Math.round(x * 100) + ' %');
+// load is what something takes; how much CPU is known after some seconds.
+export const load = (u: { cpu: number; memory: number }) => (Number.isNaN(u.cpu) ? '' : Math.round(u.cpu * 100) + ' % CPU · ') + size(u.memory);
 // quote writes a word for a shell.
 export const quote = (s: string) => (/^[\w%+,\-./:=@]+$/.test(s) ? s : "'" + s.replaceAll("'", "'\\''") + "'");
 // plain is a guest's text without what is no text: escape sequences, controls, and what

@@ -1,7 +1,7 @@
 import { h, type Child } from './dom';
 import { base, get, post, remove, type Desktop, type Image, type Job, type Medium, type Release, type Session } from './api';
 import { state, ui, go, redraw, route } from './store';
-import { ago, percent, quote, size } from './format';
+import { ago, load, quote, size } from './format';
 import { icon } from './icons';
 import { act, confirm, copy, dialog, failed, menu, toast, type Command } from './dialogs';
 
@@ -18,11 +18,13 @@ export function library(): Child {
   const match = (...texts: (string | undefined)[]) => texts.join(' ').toLowerCase().includes(ui.search.toLowerCase());
   const order = <T>(all: T[], name: (x: T) => string, used: (x: T) => string, bytes: (x: T) => number) =>
     [...all].sort((a, b) => (ui.sort === 'name' ? name(a).localeCompare(name(b)) : ui.sort === 'size' ? bytes(b) - bytes(a) : used(b).localeCompare(used(a))));
-  const desktops = order(state.desktops.filter((d) => match(d.name, d.variant, d.family, d.running ? 'running' : 'stopped')), (d) => d.name, (d) => d.last_booted ?? d.created, (d) => d.used_bytes);
-  const sessions = order(state.sessions.filter((s) => match(s.name, s.sid, s.image, s.state)), (s) => s.name ?? s.sid, (s) => s.started, (s) => s.memory_bytes);
+  const desktops = order(state.desktops.filter((d) => match(d.name, d.variant, d.family, d.running ? 'running' : 'stopped')), (d) => d.name, (d) => (d.running ? '1' : '0') + (d.last_booted ?? d.created), (d) => d.used_bytes);
+  const sessions = order(state.sessions.filter((s) => match(s.name, s.sid, s.image, s.state)), (s) => s.name ?? s.sid, (s) => (s.state === 'running' ? '1' : '0') + s.started, (s) => s.memory_bytes);
   const images = order(state.images.filter((i) => match(i.name, i.source, i.description)), (i) => i.name, (i) => i.created, (i) => i.size_bytes);
   const jobs = state.jobs.filter((j) => j.state !== 'done');
-  const show = (what: string) => !only || only === what;
+  // A search shows what it has found.
+  const show = (what: string, found: number) => (!only || only === what) && (!ui.search || found > 0);
+  const nothing = ui.search && ![['desktops', desktops], ['sessions', sessions], ['images', images]].some(([what, all]) => (!only || only === what) && all!.length);
   return h('main', { class: 'library', key: 'library' },
     h('h1', { class: 'hidden' }, 'Library'),
     h('div', { class: 'tools' },
@@ -31,19 +33,18 @@ export function library(): Child {
       h('label', { class: 'sort' }, h('span', null, 'Sort'), h('select', { value: ui.sort, onchange: (e: any) => { ui.sort = e.target.value; localStorage.setItem('sort', ui.sort); redraw(); } }, [['used', 'last used'], ['name', 'name'], ['size', 'size']].map(([v, t]) => h('option', { value: v }, t)))),
     ),
     jobs.length ? h('section', { 'aria-label': 'Under way' }, jobs.map(jobRow)) : null,
-    show('desktops') ? section('Desktops', state.desktops.length, null,
-      state.desktops.length ? none(desktops.length, h('div', { class: 'cards' }, desktops.map(card))) : emptyDesktops()) : null,
-    show('sessions') ? section('Sessions', state.sessions.length, null,
-      state.sessions.length ? none(sessions.length, table(['Session', 'Image', 'State', 'Uses', 'Forwards', ''], sessions.map(sessionRow))) : empty('No session runs.', 'A session is a VM that stays, for commands and terminals.', state.images.length ? 'Start one by “Terminal” beside an image below.' : 'Pull an image first.')) : null,
-    show('images') ? section('Images', state.images.length, h('button', { onclick: pullDialog }, icon('down'), 'Pull an image'),
-      state.images.length ? none(images.length, table(['Image', 'Source', 'Size', 'Made', ''], images.map(imageRow))) : empty('There is no image yet.', 'An image is what sessions and lumina run boot: any container image, such as debian:12.', '')) : null,
+    nothing ? h('div', { class: 'empty', key: 'nothing' }, h('strong', null, `Nothing here is called “${ui.search}”.`), h('p', null, h('button', { onclick: () => { ui.search = ''; redraw(); document.getElementById('search')?.focus(); } }, 'Show all'))) : null,
+    show('desktops', desktops.length) ? section('Desktops', state.desktops.length, desktops.length, null,
+      state.desktops.length ? h('div', { class: 'cards' }, desktops.map(card)) : emptyDesktops()) : null,
+    show('sessions', sessions.length) ? section('Sessions', state.sessions.length, sessions.length, null,
+      state.sessions.length ? table(['Session', 'Image', 'State', 'Uses', 'Forwards', ''], sessions.map(sessionRow)) : empty('No session runs.', 'A session is a VM that stays, for commands and terminals.', state.images.length ? 'Start one by “Terminal” beside an image below.' : 'Pull an image first.')) : null,
+    show('images', images.length) ? section('Images', state.images.length, images.length, h('button', { onclick: pullDialog }, icon('down'), 'Pull an image'),
+      state.images.length ? table(['Image', 'Source', 'Size', 'Made', ''], images.map(imageRow)) : empty('There is no image yet.', 'An image is what sessions and lumina run boot: any container image, such as debian:12.', '')) : null,
   );
 }
 
-const none = (n: number, list: Child): Child => (n ? list : h('p', { class: 'muted pad' }, 'Nothing here is called so.'));
-
-function section(title: string, n: number, action: Child, body: Child): Child {
-  return h('section', { key: title, 'aria-label': title }, h('header', null, h('h2', null, title), n ? h('span', { class: 'count' }, n) : null, h('span', { class: 'grow' }), action), body);
+function section(title: string, n: number, found: number, action: Child, body: Child): Child {
+  return h('section', { key: title, 'aria-label': title }, h('header', null, h('h2', null, title), n ? h('span', { class: 'count' }, found < n ? `${found} of ${n}` : n) : null, h('span', { class: 'grow' }), action), body);
 }
 function empty(title: string, text: string, next: string): Child {
   return h('div', { class: 'empty' }, h('strong', null, title), h('p', null, text, ' ', next));
@@ -86,15 +87,20 @@ const osNames: Record<string, string> = { linux: 'Linux', windows: 'Windows', ma
 function dot(on: boolean, bad = false): Child { return h('span', { class: 'dot' + (on ? ' on' : bad ? ' bad' : ''), 'aria-hidden': 'true' }); }
 export const crashed = (d: Desktop) => !d.running && !!d.boot?.error;
 
+// blank stands for a screen that nobody has seen.
+export function blank(d: Desktop): Child {
+  return h('span', { class: 'blank' }, h('span', { class: 'glyph letter ' + d.variant.split('-')[0], 'aria-hidden': 'true' }, (d.variant && d.variant !== 'generic' ? d.variant : d.family)[0]?.toUpperCase()), d.running ? 'starting' : d.last_booted ? 'no picture was kept' : 'not started yet');
+}
+
 function card(d: Desktop): Child {
   const u = ui.usage.get(d.id);
   const system = d.variant && d.variant !== 'generic' ? d.variant : osNames[d.family] ?? d.family;
   return h('article', { class: 'card' + (d.running ? ' lit' : ''), key: d.id },
     h('a', { href: '#/desktop/' + d.id, class: 'open item', 'aria-label': d.name + ', ' + (d.running ? 'running' : crashed(d) ? 'crashed' : 'stopped') },
-      h('span', { class: 'shot' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?small&v=${d.picture}`, alt: '', loading: 'lazy' }) : h('span', { class: 'dark' }, d.running ? 'starting' : d.last_booted ? '' : 'not started yet')),
-      h('span', { class: 'name' }, dot(d.running, crashed(d)), h('b', null, d.name)),
+      h('span', { class: 'shot' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?small&v=${d.picture}`, alt: '', loading: 'lazy' }) : blank(d)),
+      h('span', { class: 'name' }, dot(d.running, crashed(d)), h('b', { title: d.name }, d.name)),
       h('span', { class: 'meta' }, h('span', null, system, d.arch !== state.host.arch ? ' · ' + d.arch : ''), h('span', null, size(u?.disk ?? d.used_bytes), ' on disk')),
-      h('span', { class: 'meta' }, d.running ? [h('span', null, u ? percent(u.cpu) + ' CPU' : 'running'), h('span', null, u ? size(u.memory) : '', ' of ', size(d.memory_bytes))] : [h('span', null, crashed(d) ? 'crashed ' : d.last_booted ? '' : 'made ', ago(d.boot?.ended ?? d.last_booted ?? d.created)), h('span', null, d.cpus, ' CPU', d.cpus > 1 ? 's' : '', ' · ', size(d.memory_bytes))])),
+      h('span', { class: 'meta' }, d.running ? [h('span', null, u ? load(u) : 'running'), h('span', null, u ? 'of ' : '', size(d.memory_bytes))] : [h('span', null, crashed(d) ? 'crashed ' : d.last_booted ? '' : 'made ', ago(d.boot?.ended ?? d.last_booted ?? d.created)), h('span', null, d.cpus, ' CPU', d.cpus > 1 ? 's' : '', ' · ', size(d.memory_bytes))])),
     h('button', { class: 'ghost more', 'aria-label': 'More for ' + d.name, 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d)) }, icon('more')));
 }
 
@@ -152,9 +158,9 @@ export const sessionName = (s: Session) => s.name || s.sid.slice(0, 8);
 function sessionRow(s: Session): Child {
   const u = ui.usage.get(s.sid);
   return h('tr', { key: s.sid },
-    h('td', null, h('a', { class: 'item', href: '#/session/' + s.sid }, h('b', null, sessionName(s)))), h('td', null, s.image),
+    h('td', null, h('a', { class: 'item', href: '#/session/' + s.sid }, h('b', null, sessionName(s)))), h('td', { class: 'source' }, s.image),
     h('td', null, dot(s.state === 'running', s.state === 'crashed'), s.state, s.state === 'running' ? h('span', { class: 'muted' }, ' · since ', ago(s.started)) : null, s.message ? h('div', { class: 'wrong' }, s.message) : null),
-    h('td', { class: 'num' }, u ? `${percent(u.cpu)} CPU · ${size(u.memory)}` : s.memory_bytes ? size(s.memory_bytes) : ''),
+    h('td', { class: 'num' }, u ? load(u) : s.memory_bytes ? size(s.memory_bytes) : ''),
     h('td', null, s.forwards.map((f) => h('a', { class: 'port', href: 'http://127.0.0.1:' + f.host, target: '_blank', rel: 'noreferrer' }, `${f.host}→${f.guest}`))),
     h('td', { class: 'actions' }, h('button', { 'aria-label': 'Stop ' + sessionName(s), onclick: act(() => remove('sessions/' + s.sid)) }, s.state === 'crashed' ? 'Remove' : 'Stop')));
 }

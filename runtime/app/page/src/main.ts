@@ -15,10 +15,9 @@ const root = document.getElementById('app')!;
 function top(): Child {
   return h('header', { class: 'top', key: 'top' },
     h('a', { class: 'brand', href: '#/library', 'aria-label': 'Lumina, the library' }, h('span', { class: 'lamp', 'aria-hidden': 'true' }), 'lumina'),
-    h('span', { class: 'muted wide-only' }, state.host.cpus, ' CPUs · ', size(state.host.memory_bytes), ' · ', size(state.host.free_bytes), ' free'),
+    h('span', { class: 'muted wide-only' }, state.host.cpus, ' CPUs · ', size(state.host.memory_bytes), ' · ', size(state.host.free_bytes), ' free', state.host.emulated ? h('span', { title: 'This host has no KVM that you may use: machines of every kind are emulated. lumina doctor says more.' }, ' · no KVM, slow') : null),
     h('span', { class: 'grow' }),
-    ui.connected ? null : h('span', { class: 'wrong', role: 'status' }, 'not connected'),
-    h('button', { class: 'ghost', title: 'Do anything by its name', onclick: () => palette(commands()) }, 'Do …', h('kbd', null, 'Ctrl K')),
+    h('button', { class: 'ghost', title: 'Do anything by its name', onclick: () => palette(commands()) }, 'Commands', h('kbd', null, 'Ctrl K')),
     h('button', { class: 'ghost', title: 'Keys', onclick: help }, h('span', { class: 'hidden' }, 'Keys: '), h('kbd', null, '?')),
     h('a', { class: 'button primary', href: '#/new' }, icon('plus'), 'New', h('span', { class: 'wide-only' }, 'desktop')));
 }
@@ -28,7 +27,8 @@ function draw() {
   const views: Record<string, () => Child> = { library, new: wizard, job: () => jobView(r.id), desktop: () => desktopView(r.id), session: () => sessionView(r.id) };
   const bare = r.view === 'desktop' || r.view === 'session';
   const body = ui.closed ? h('main', { class: 'over', key: 'over' }, h('h1', null, 'The app has ended'), h('p', null, 'What it started goes on. ', h('code', null, 'lumina app'), ' opens it again.')) : (views[r.view] ?? library)();
-  patch(root, flat([ui.closed || bare ? null : top(), body]));
+  const lost = ui.connected || ui.closed ? null : h('div', { class: 'lost', role: 'alert', key: 'lost' }, h('b', null, 'The app does not answer.'), ' If it has ended, ', h('code', null, 'lumina app'), ' opens it again: what it started goes on.');
+  patch(root, flat([ui.closed || bare ? null : top(), body, lost]));
   const name = r.view === 'desktop' ? state.desktops.find((d) => d.id === r.id)?.name : r.view === 'session' ? state.sessions.filter((s) => s.sid === r.id).map(sessionName)[0] : '';
   document.title = (name ? name + ' – ' : '') + 'Lumina';
 }

@@ -1,7 +1,7 @@
 import { h, type Child } from './dom';
 import { base, get, post, put, remove, type Inside, type Session } from './api';
 import { state, go, redraw, ui } from './store';
-import { ago, percent, quote, size, span } from './format';
+import { ago, load, quote, size, span } from './format';
 import { icon } from './icons';
 import { act, copy, failed, menu, toast } from './dialogs';
 import { sessionName } from './library';
@@ -63,8 +63,8 @@ export function sessionView(id: string): Child {
   if (!tabs.some((t) => t.id === view.tab)) view.tab = tabs[tabs.length - 1]?.id ?? '';
   const u = ui.usage.get(s.sid), running = s.state === 'running';
   return h('main', { class: 'session' + (view.panel ? ' with-panel' : ''), key: 'session' + s.sid },
-    h('header', { class: 'bar' }, h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')), h('h1', null, sessionName(s)),
-      h('span', { class: 'state' }, h('span', { class: 'dot' + (running ? ' on' : ' bad'), 'aria-hidden': 'true' }), s.state), h('span', { class: 'muted wide-only' }, s.image, ' · ', s.cpus, ' CPUs · ', u ? `${percent(u.cpu)} · ${size(u.memory)} of ` : '', size(s.memory_bytes)),
+    h('header', { class: 'bar' }, h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')), h('h1', { title: sessionName(s) }, sessionName(s)),
+      h('span', { class: 'state' }, h('span', { class: 'dot' + (running ? ' on' : ' bad'), 'aria-hidden': 'true' }), s.state), h('span', { class: 'muted wide-only' }, s.image, ' · ', s.cpus, ' CPUs · ', u ? load(u) + ' of ' : '', size(s.memory_bytes)),
       h('span', { class: 'grow' }),
       h('button', { class: 'ghost', 'aria-label': 'More', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, [
         { name: 'Copy lumina exec …', run: () => copy(`lumina exec --pty ${s.name ? quote(s.name) : s.sid} sh`, 'Command') },
@@ -95,5 +95,5 @@ function inside(s: Session): Child {
     h('h2', null, 'Files'), h('label', null, 'Path in the guest', h('input', { type: 'text', value: view.path, spellcheck: 'false', oninput: (e: any) => (view.path = e.target.value) })),
     h('div', { class: 'row' }, h('button', { onclick: act(() => fetchFile(s)) }, icon('down'), 'Download'), h('label', { class: 'button' }, icon('up'), 'Upload…', h('input', { type: 'file', multiple: true, class: 'hidden', onchange: (e: any) => { send(s, e.target.files); e.target.value = ''; } }))), h('p', { class: 'muted' }, 'Files dropped on this page land in that directory.'),
     h('h2', null, 'Network'), i && !i.network ? h('p', { class: 'muted' }, 'It has none.') : h('p', { class: 'muted' }, i?.network ? `${size(i.network.metrics.rx_bytes)} received, ${size(i.network.metrics.tx_bytes)} sent` : ''),
-    denied.length ? h('ul', { class: 'plain' }, denied.map((d) => h('li', null, h('code', null, d.name ?? d.destination), h('span', { class: 'muted' }, `${d.reason}, ${d.count}×, ${ago(d.time)}`)))) : h('p', { class: 'muted' }, 'Nothing was denied.'));
+    denied.length ? h('ul', { class: 'plain' }, denied.map((d) => h('li', null, h('code', null, d.name ?? d.destination), h('span', { class: 'muted' }, `${d.reason}, ${d.count}×, ${ago(d.time)}`)))) : i?.network ? h('p', { class: 'muted' }, 'Nothing was denied.') : null);
 }

@@ -115,21 +115,21 @@ export function wizard(): Child {
         h('div', { class: 'tiles' }, mediaTiles(file), file && !(atHand() ?? []).some((x) => x.file === file) ? h('a', { class: 'tile', 'aria-current': 'true', href: location.hash, title: file }, h('span', { class: 'glyph' }, icon('disc')), h('span', { class: 'grow' }, h('b', null, file.split('/').pop()), h('small', null, m ? size(m.size_bytes) : ''))) : null,
           h('button', { class: 'tile quiet', onclick: () => browse('', (f) => go('new?file=' + encodeURIComponent(f))) }, h('span', { class: 'glyph' }, icon('folder')), h('span', { class: 'grow' }, h('b', null, 'Choose a file…'), h('small', null, 'or drop one anywhere on this page')))),
         h('h2', null, 'The catalogue'),
-        h('div', { class: 'tiles' }, (systems ?? []).map((s) => h('a', { key: s.id, class: 'tile' + (s.architecture !== here ? ' dim' : ''), href: '#/new?system=' + s.id, 'aria-current': system === s.id ? 'true' : null },
-          h('span', { class: 'glyph letter ' + s.osVariant.split('-')[0] }, s.name[0]), h('span', { class: 'grow' }, h('b', null, s.name), h('small', null, s.architecture, s.architecture !== here ? ' · emulated here, slow' : '', s.url.endsWith('.iso') ? ' · is downloaded' : ' · by its vendor’s page')))))),
+        h('div', { class: 'tiles' }, [...(systems ?? [])].sort((a, b) => Number(a.architecture !== here) - Number(b.architecture !== here)).map((s) => h('a', { key: s.id, class: 'tile' + (s.architecture !== here ? ' dim' : ''), href: '#/new?system=' + s.id, 'aria-current': system === s.id ? 'true' : null },
+          h('span', { class: 'glyph letter ' + s.osVariant.split('-')[0] }, s.name[0]), h('span', { class: 'grow' }, h('b', null, s.name), h('small', null, s.architecture, s.architecture !== here ? ' · emulated here, slow' : '', s.url.endsWith('.iso') ? ' · downloads' : ' · from its vendor’s page')))))),
       h('form', { class: 'panel', 'aria-label': 'The new desktop', onsubmit: (e: Event) => { e.preventDefault(); create(); } },
         chosen ? [
-          h('p', { class: 'what' }, icon('disc'), h('b', null, m?.name ?? sys?.name ?? ''), h('span', { class: 'muted' }, m?.arch ?? sys?.architecture ?? '')),
-          reason ? h('div', { class: 'wrong box', role: 'alert' }, reason, m?.reason && m.arch && m.arch !== form.arch ? h('div', { class: 'row' }, h('button', { type: 'button', onclick: () => emulate(m) }, `Emulate ${m.arch}, slowly`)) : null) : null,
-          !reason && form.arch && form.arch !== here ? h('p', { class: 'box' }, `It is for ${form.arch}, and this host is ${here}: it is emulated, and slow.`) : null,
-          page ? h('p', { class: 'box' }, 'Its vendor has the ISO behind a page: ', h('a', { href: sys.url, target: '_blank', rel: 'noreferrer' }, sys.url), '. Download it there, then choose the file here.') : null,
-          h('label', null, 'Name', h('input', { type: 'text', value: form.name, required: true, autocomplete: 'off', spellcheck: 'false', oninput: (e: any) => { form.name = e.target.value; form.touched = true; keep(); } })),
+          h('p', { key: 'what', class: 'what' }, icon('disc'), h('b', null, m?.name ?? sys?.name ?? ''), h('span', { class: 'muted' }, m?.arch ?? sys?.architecture ?? '')),
+          reason ? h('div', { key: 'reason', class: 'wrong box', role: 'alert' }, reason, m?.reason && m.arch && m.arch !== form.arch ? h('div', { class: 'row' }, h('button', { type: 'button', onclick: () => emulate(m) }, `Emulate ${m.arch}, slowly`)) : null) : null,
+          !reason && form.arch && form.arch !== here ? h('p', { key: 'emulated', class: 'box' }, `It is for ${form.arch}, and this host is ${here}: it is emulated, and slow.`) : null,
+          page ? h('p', { key: 'vendor', class: 'box' }, 'Its vendor has the ISO behind a page: ', h('a', { href: sys.url, target: '_blank', rel: 'noreferrer' }, sys.url), '. Download it there, then choose the file here.') : null,
+          h('label', { key: 'name' }, 'Name', h('input', { type: 'text', value: form.name, required: true, autocomplete: 'off', spellcheck: 'false', oninput: (e: any) => { form.name = e.target.value; form.touched = true; keep(); } })),
           slider('CPUs', 'cpus', 1, Math.max(state.host.cpus, 1), 1, (v) => `${v} of ${state.host.cpus}`),
           slider('Memory', 'memory', 0.5, Math.max(1, Math.floor(state.host.memory_bytes / GB)), 0.5, (v) => `${v} GB of ${Math.round(state.host.memory_bytes / GB)} GB`, sys?.memoryBytes ? sys.memoryBytes / GB : 0),
-          m?.kind === 'disk' ? h('p', { class: 'muted' }, 'Its disk is a copy of this one.') : slider('Disk', 'disk', 8, 512, 8, (v) => `up to ${v} GB; ${size(state.host.free_bytes)} are free`, sys?.diskBytes ? sys.diskBytes / GB : 0),
-          h('fieldset', null, h('legend', null, 'Network'), [['nat', 'the internet'], ['none', 'nothing'], ['allow', 'only …']].map(([v, t]) => h('label', { class: 'radio' }, h('input', { type: 'radio', name: 'network', value: v, checked: form.network === v, onchange: () => { form.network = v!; keep(); } }), t)),
+          m?.kind === 'disk' ? h('p', { key: 'copy', class: 'muted' }, 'Its disk is a copy of this one.') : slider('Disk', 'disk', 8, 512, 8, (v) => `up to ${v} GB; ${size(state.host.free_bytes)} are free`, sys?.diskBytes ? sys.diskBytes / GB : 0),
+          h('fieldset', { key: 'network' }, h('legend', null, 'Network'), [['nat', 'the internet'], ['none', 'nothing'], ['allow', 'only …']].map(([v, t]) => h('label', { class: 'radio' }, h('input', { type: 'radio', name: 'network', value: v, checked: form.network === v, onchange: () => { form.network = v!; keep(); } }), t)),
             form.network === 'allow' ? h('input', { type: 'text', 'aria-label': 'What it may reach', placeholder: 'example.org:443,*.debian.org', value: form.allow, oninput: (e: any) => { form.allow = e.target.value; keep(); } }) : null),
-          h('details', { open: form.more, ontoggle: (e: any) => { if (form.more !== e.target.open) { form.more = e.target.open; keep(); } } }, h('summary', null, 'Drivers, TPM, Secure Boot'),
+          h('details', { key: 'more', open: form.more, ontoggle: (e: any) => { if (form.more !== e.target.open) { form.more = e.target.open; keep(); } } }, h('summary', null, 'Drivers, TPM, Secure Boot'),
             h('label', null, 'Second ISO, such as virtio-win’s drivers for Windows', h('span', { class: 'row' }, h('input', { type: 'text', id: 'drivers', list: 'isos', placeholder: 'none', spellcheck: 'false', autocomplete: 'off', value: form.drivers, oninput: (e: any) => { form.drivers = e.target.value; keep(); } }), h('button', { type: 'button', onclick: () => browse('', (f) => { form.drivers = f; keep(); }) }, 'Choose…')),
               h('datalist', { id: 'isos' }, (atHand() ?? []).filter((x) => x.kind === 'iso' && x.file !== file).map((x) => h('option', { value: x.file })))),
             tick('TPM 2.0', 'tpm', cannot.no_tpm), tick('Secure Boot', 'secure', cannot.no_secure_boot, 'only what Microsoft’s keys have signed starts')),
@@ -142,7 +142,7 @@ function tick(label: string, key: 'tpm' | 'secure', why?: string, hint = ''): Ch
 }
 function slider(label: string, key: 'cpus' | 'memory' | 'disk', min: number, max: number, step: number, text: (v: number) => string, least = 0): Child {
   const v = form[key];
-  return h('label', { class: 'slider' }, h('span', null, label, h('output', null, text(v))), h('input', { type: 'range', min, max: Math.max(max, v), step, value: v, oninput: (e: any) => { form[key] = Number(e.target.value); keep(); } }),
+  return h('label', { key, class: 'slider' }, h('span', null, label, h('output', null, text(v))), h('input', { type: 'range', min, max: Math.max(max, v), step, value: v, oninput: (e: any) => { form[key] = Number(e.target.value); keep(); } }),
     least && v < least ? h('small', { class: 'wrong' }, `less than the ${least} GB that it wants`) : null);
 }
 

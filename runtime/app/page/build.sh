@@ -15,11 +15,19 @@ fi
 if [ "${1:-}" = --check ]; then
 	exec node_modules/.bin/tsc --noEmit -p .
 fi
-rm -rf out/*.js out/licences
+rm -rf out/*.js out/*.css out/licences
 # esbuild's program is in a package of its own: its installation runs no script.
 node_modules/.bin/esbuild src/main.ts src/player.ts --bundle --splitting --format=esm --target=es2022 --minify --legal-comments=none \
 	--outdir=out --chunk-names='[name]-[hash]' --log-level=warning
-cp index.html out/index.html
+# The page has its style in it, and names all that its script imports: what it shows
+# first waits for one answer, not for three.
+# shellcheck disable=SC2016 # it is JavaScript
+node -e '
+	const fs = require("fs"), out = (name) => fs.readFileSync("out/" + name, "utf8");
+	const preloads = [...out("main.js").matchAll(/from"\.\/([^"]+)"/g)].map((m) => `<link rel="modulepreload" href="assets/${m[1]}">\n`);
+	fs.writeFileSync("out/index.html", fs.readFileSync("index.html", "utf8").replace("{{style}}", () => out("main.css").trim()).replace("{{preloads}}", () => preloads.join("").trim()));
+'
+rm out/main.css
 # What release/notices prints.
 for package in @novnc/novnc @xterm/xterm @xterm/addon-fit @xterm/addon-web-links; do
 	mkdir -p "out/licences/$package"

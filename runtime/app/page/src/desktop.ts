@@ -121,6 +121,7 @@ export function desktopView(id: string): Child {
     h('header', { class: 'bar' },
       h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')),
       h('h1', { title: d.name }, d.name), h('span', { class: 'state' }, h('span', { class: 'dot' + (d.running ? ' on' : crashed(d) ? ' bad' : ''), 'aria-hidden': 'true' }), status),
+      view.captured ? h('span', { class: 'muted wide-only way-out' }, h('kbd', null, 'Ctrl+Alt'), ' frees the keyboard') : null,
       h('span', { class: 'grow' }),
       d.running ? [
         h('button', { class: 'ghost', onclick: () => { view.screen?.ctrlAltDel(); view.screen?.focus(); } }, h('span', { class: 'wide-only' }, 'Ctrl+Alt+Del'), h('span', { class: 'narrow-only', 'aria-hidden': 'true' }, 'C-A-D')),

@@ -89,7 +89,12 @@ let was = '';
 addEventListener('hashchange', () => {
   redraw();
   const view = route().view;
-  if (view === 'new') { load(); setTimeout(() => document.getElementById('create')?.focus(), 200); }
+  if (view === 'new') {
+    load();
+    // Enter makes it, unless somebody has gone elsewhere meanwhile.
+    const at = document.activeElement;
+    setTimeout(() => { if (document.activeElement === at) document.getElementById('create')?.focus(); }, 200);
+  }
   if (view !== was) scrollTo(0, 0);
   was = view;
 });

@@ -23,7 +23,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop"
 	imagestore "github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/name"
@@ -343,7 +343,7 @@ func TestRoutes(t *testing.T) {
 	})
 	t.Run("WebSockets", func(t *testing.T) {
 		for path, want := range map[string]string{
-			"desktops/still/serial": "BdsDxe", "desktops/still/screen": "RFB 003.008\n", "desktops/still/sound": `{"rate":48000,"channels":2}`, "terminals/1": `{"from":0}`,
+			"desktops/still/serial": "BdsDxe", "desktops/still/screen": "RFB 003.008\n", "desktops/still/sound": `{"rate":48000,"channels":2}`, "terminals/1": `{"end":`,
 		} {
 			ws := dial(t, p.page, path)
 			_, b, err := ws.Read(t.Context())
@@ -395,7 +395,7 @@ func TestRoutes(t *testing.T) {
 			if err := json.Unmarshal(b, &in); err != nil {
 				t.Fatal(err)
 			}
-			if i := slices.IndexFunc(in.Processes, func(p protocol.Process) bool { return p.Exit == nil }); i >= 0 {
+			if i := slices.IndexFunc(in.Processes, func(p runtime.Process) bool { return p.Exit == nil }); i >= 0 {
 				// That of the terminal before may be about to end.
 				if status, b := p.call("POST", "sessions/web/kill", `{"id":"`+in.Processes[i].ID+`","signal":9}`); status == 204 {
 					used["POST /api/sessions/{sid}/kill"] = true

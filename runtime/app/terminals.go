@@ -76,6 +76,7 @@ type terminal struct {
 // attached is a page that shows a terminal.
 type attached struct {
 	sent, taken int64 // of the output
+	began       int64 // how much of it there was when the page came
 	gone        bool
 }
 
@@ -243,7 +244,7 @@ func (one *terminal) attach(from int64) *attached {
 	if from < one.start || from > end {
 		from = one.start
 	}
-	p := &attached{sent: from, taken: from}
+	p := &attached{sent: from, taken: from, began: end}
 	one.pages[p] = struct{}{}
 	return p
 }
@@ -319,7 +320,7 @@ type command struct {
 }
 
 // joinTerminal shows a terminal to a page. The first message, a text, says from where of
-// its output on; the binary ones are the output, and the last is a text again: how it
+// its output on, and how much of it was there already; the binary ones are the output, and the last is a text again: how it
 // ended.
 func (s *server) joinTerminal(w http.ResponseWriter, r *http.Request) {
 	one := s.shells.find(r.PathValue("id"))
@@ -335,7 +336,7 @@ func (s *server) joinTerminal(w http.ResponseWriter, r *http.Request) {
 	from, _ := strconv.ParseInt(r.URL.Query().Get("from"), 10, 64)
 	p := one.attach(from)
 	defer one.detach(p)
-	if err := writeText(ctx, ws, map[string]int64{"from": p.sent}); err != nil {
+	if err := writeText(ctx, ws, map[string]int64{"from": p.sent, "end": p.began}); err != nil {
 		return
 	}
 	go func() {

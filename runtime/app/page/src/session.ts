@@ -21,6 +21,8 @@ setInterval(() => { if (view.sid && view.panel && !document.hidden && location.h
 export const openTerminal = async (sid: string) => {
   const t = await post<{ id: string }>(`sessions/${sid}/terminals`, {});
   view.tab = t.id;
+  // It is told by an event, too, which may come later.
+  if (!state.terminals.some((x) => x.id === t.id)) state.terminals.push({ id: t.id, sid, ended: false });
   redraw();
 };
 

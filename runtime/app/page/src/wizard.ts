@@ -90,6 +90,7 @@ async function create() {
     const job = await post<Job>('desktops', { name: form.name, file: query.get('file') ?? '', system: query.get('system') ?? '', arch: form.arch, drivers: form.drivers, tpm: form.tpm, secure_boot: form.secure, cpus: form.cpus, memory_bytes: Math.round(form.memory * GB), disk_bytes: form.checked?.kind === 'disk' ? 0 : Math.round(form.disk * GB), network: form.network === 'allow' ? 'allow=' + form.allow : form.network });
     Object.assign(form, fresh);
     keep();
+    if (!state.jobs.some((j) => j.id === job.id)) state.jobs.push(job);
     go('job/' + job.id);
   } catch (e) { form.wrong = (e as Error).message; }
   form.busy = false;

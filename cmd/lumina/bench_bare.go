@@ -10,6 +10,7 @@ import (
 
 	"github.com/u-root/u-root/pkg/cpio"
 
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -59,7 +60,7 @@ func writeBareInitramfs(to io.Writer, arch string) error {
 	}
 	var b bytes.Buffer
 	w := cpio.Newc.Writer(&b)
-	if err := cpio.WriteRecords(w, []cpio.Record{cpio.StaticFile("init", string(program), 0o755)}); err != nil {
+	if err := cpio.WriteRecords(w, []cpio.Record{cpio.Directory("proc", 0o755), cpio.StaticFile("init", string(program), 0o755)}); err != nil {
 		return err
 	}
 	if err := cpio.WriteTrailer(w); err != nil {
@@ -69,8 +70,9 @@ func writeBareInitramfs(to io.Writer, arch string) error {
 	return err
 }
 
-// bareInit is an ELF program that calls reboot(2): a reset on amd64, whose
-// machine has no power button, a power-off on arm64.
+// bareInit is an ELF program that calls reboot(2) to power off or, where the driver
+// says so on the kernel's command line, to reset: a machine without power management
+// ends with that, and another driver's would start again.
 func bareInit(arch string) ([]byte, error) {
 	var code []byte
 	var machine uint16
@@ -78,12 +80,37 @@ func bareInit(arch string) ([]byte, error) {
 	case "amd64":
 		machine = 62
 		code = []byte{
-			0xb8, 169, 0, 0, 0, // mov eax, SYS_reboot
-			0xbf, 0xad, 0xde, 0xe1, 0xfe, // mov edi, LINUX_REBOOT_MAGIC1
-			0xbe, 0x69, 0x19, 0x12, 0x28, // mov esi, LINUX_REBOOT_MAGIC2
-			0xba, 0x67, 0x45, 0x23, 0x01, // mov edx, LINUX_REBOOT_CMD_RESTART
+			0xb8, 0xa5, 0x00, 0x00, 0x00, // mov eax, SYS_mount
+			0x48, 0x8d, 0x3d, 0x63, 0x00, 0x00, 0x00, // lea rdi, "proc"
+			0x48, 0x8d, 0x35, 0x61, 0x00, 0x00, 0x00, // lea rsi, "/proc"
+			0x48, 0x89, 0xfa, // mov rdx, rdi: the file system's type
+			0x45, 0x31, 0xd2, // xor r10d, r10d
+			0x45, 0x31, 0xc0, // xor r8d, r8d
 			0x0f, 0x05, // syscall
+			0xb8, 0x02, 0x00, 0x00, 0x00, // mov eax, SYS_open
+			0x48, 0x8d, 0x3d, 0x50, 0x00, 0x00, 0x00, // lea rdi, "/proc/cmdline"
+			0x31, 0xf6, // xor esi, esi: O_RDONLY
+			0x0f, 0x05, // syscall
+			0x89, 0xc7, // mov edi, eax
+			0x48, 0x8d, 0xb4, 0x24, 0x00, 0xf8, 0xff, 0xff, // lea rsi, [rsp-2048]
+			0xba, 0xf8, 0x07, 0x00, 0x00, // mov edx, 2040
+			0x31, 0xc0, // xor eax, eax: SYS_read
+			0x0f, 0x05, // syscall
+			0xba, 0xdc, 0xfe, 0x21, 0x43, // mov edx, LINUX_REBOOT_CMD_POWER_OFF
+			0x48, 0x8b, 0x0d, 0x3b, 0x00, 0x00, 0x00, // mov rcx, "ff=reset"
+			0xff, 0xc8, // look: dec eax
+			0x78, 0x0b, // js end
+			0x48, 0x3b, 0x0c, 0x06, // cmp rcx, [rsi+rax]
+			0x75, 0xf6, // jne look
+			0xba, 0x67, 0x45, 0x23, 0x01, // mov edx, LINUX_REBOOT_CMD_RESTART
+			0xbe, 0x69, 0x19, 0x12, 0x28, // end: mov esi, LINUX_REBOOT_MAGIC2
+			0xbf, 0xad, 0xde, 0xe1, 0xfe, // mov edi, LINUX_REBOOT_MAGIC1
+			0xb8, 0xa9, 0x00, 0x00, 0x00, // mov eax, SYS_reboot
+			0x0f, 0x05, // syscall
+			0xeb, 0xed, // jmp end
 		}
+		// The last is the end of protocol.ParamOff.Is(protocol.OffReset).
+		code = append(code, "proc\x00/proc\x00/proc/cmdline\x00ff="+protocol.OffReset...)
 	case "arm64":
 		machine = 183
 		for _, instruction := range []uint32{

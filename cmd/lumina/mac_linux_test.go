@@ -10,11 +10,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/buildertest"
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
+	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/vz"
 )
@@ -86,6 +88,18 @@ func TestMacDriver(t *testing.T) {
 	}
 	m.lumina("session", "stop", sid).succeeded(t)
 	m.lumina("volume", "remove", "data").succeeded(t)
+
+	// The floor of lumina bench: its guest has an initramfs of its own, no agent, and
+	// resets, which the framework tells nobody.
+	r, err := runtime.Open(runtime.Options{Home: home, Driver: m.driver})
+	if err != nil {
+		t.Fatal(err)
+	}
+	patience, enough := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer enough()
+	if err := bootBare(patience, r, "img"); err != nil || patience.Err() != nil {
+		t.Errorf("a bare boot: %v, %v", err, patience.Err())
+	}
 
 	// A network of two.
 	file := filepath.Join(dir, "network.yml")

@@ -12,6 +12,8 @@ import (
 // entitlement is what a program needs to use the framework.
 const entitlement = "com.apple.security.virtualization"
 
+const signRemedy = "build it with make build, or: codesign -s - -f --entitlements runtime/vz/lumina.entitlements PROGRAM"
+
 // Check is part of [vm.Checker].
 func (d *Driver) Check(_ context.Context, _ vm.Spec) []vm.Check {
 	return []vm.Check{d.checkRelease(), d.checkSignature(), d.checkLimits(), d.checkRosetta()}
@@ -48,7 +50,7 @@ func (d *Driver) checkSignature() vm.Check {
 		check.Detail = "signed, with " + entitlement
 	}
 	if check.Status != vm.CheckOK {
-		check.Remedy = "build it with make build, or: codesign -s - -f --entitlements runtime/vz/lumina.entitlements PROGRAM"
+		check.Remedy = signRemedy
 	}
 	return check
 }

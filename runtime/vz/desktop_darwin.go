@@ -3,188 +3,59 @@
 package vz
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	apple "github.com/Code-Hex/vz/v3"
-
-	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
-var (
-	_ vm.DesktopDriver = (*Driver)(nil)
-	_ vm.Identifies    = (*Driver)(nil)
-	_ vm.Desktop       = (*desktop)(nil)
-	_ vm.Windowed      = (*desktop)(nil)
-)
-
-// The screen, in pixels. A Linux guest changes it with its window.
-const (
-	screenWidth  = 1280
-	screenHeight = 800
-)
-
-// WriteVariables is part of [vm.DesktopDriver].
-func (d *Driver) WriteVariables(arch string, secureBoot bool, to *os.File) error {
-	if err := errors.Join(d.checkHost(), checkArch(arch)); err != nil {
-		return err
-	}
-	if secureBoot {
-		return errNoSecurity
-	}
-	err := d.byName(to, func(name string) error {
-		_, err := apple.NewEFIVariableStore(name, apple.WithCreatingEFIVariableStore())
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("writing the firmware's variables: %w", err)
-	}
-	return nil
+func (appleFramework) newVariables(path string) error {
+	_, err := apple.NewEFIVariableStore(path, apple.WithCreatingEFIVariableStore())
+	return err
 }
 
-// NewIdentifier is part of [vm.Identifies].
-func (d *Driver) NewIdentifier(f vm.Firmware) ([]byte, error) {
-	if err := d.checkHost(); err != nil {
-		return nil, err
-	}
-	if f == vm.FirmwareMac {
-		return d.newMacIdentifier()
-	}
-	identifier, err := d.framework.newIdentifier()
-	if err != nil {
-		return nil, fmt.Errorf("making the machine's identifier: %w", err)
-	}
-	return identifier, nil
-}
-
-// StartDesktop is part of [vm.DesktopDriver].
-func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desktop, error) {
-	m, err := d.defineDesktop(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.run(ctx, func() error { return whileLocked(ctx, m.vm.start) }); err != nil {
-		return nil, fmt.Errorf("starting the machine: %w", err)
-	}
-	return m, nil
-}
-
-// defineDesktop lays out a machine and makes it, stopped.
-func (d *Driver) defineDesktop(ctx context.Context, spec vm.DesktopSpec) (*desktop, error) {
-	if err := d.checkHost(); err != nil {
-		return nil, err
-	}
-	if err := checkDesktop(spec); err != nil {
-		return nil, err
-	}
-	m := &desktop{machine: newMachine(0)}
-	err := whileLocked(ctx, func() error {
-		config, err := m.configure(spec)
-		if err != nil {
-			return err
-		}
-		made, err := validated(config)
-		if err != nil {
-			return err
-		}
-		m.vm, m.apple = made, made.vm
-		return nil
-	})
-	if err != nil {
-		m.closeFiles()
-		return nil, err
-	}
-	return m, nil
-}
-
-// desktop is one running machine with a screen.
-type desktop struct {
-	*machine
-	apple *apple.VirtualMachine
-	port  *console
-	nic   *nic // nil for none
-}
-
-func (m *desktop) configure(spec vm.DesktopSpec) (*apple.VirtualMachineConfiguration, error) {
-	loader, err := desktopLoader(spec)
+func (appleFramework) newDesktop(c *desktopConfiguration) (desktopMachine, error) {
+	loader, err := desktopLoader(c)
 	if err != nil {
 		return nil, fmt.Errorf("the boot loader: %w", err)
 	}
-	config, err := apple.NewVirtualMachineConfiguration(loader, uint(spec.CPUs), uint64(spec.Memory))
+	config, err := apple.NewVirtualMachineConfiguration(loader, uint(c.cpus), uint64(c.memory))
 	if err != nil {
 		return nil, fmt.Errorf("the machine's configuration: %w", err)
 	}
-	port, err := m.serialPort(spec)
-	if err != nil {
-		return nil, fmt.Errorf("the console: %w", err)
-	}
-	network, err := m.network(spec)
-	if err != nil {
-		return nil, fmt.Errorf("the NIC: %w", err)
-	}
-	steps := []error{addConsole(config, port), addStorage(config, spec), addNIC(config, network), addEntropy(config), addSound(config)}
-	if spec.HardwareModel != nil {
-		steps = append(steps, addMac(config, spec))
+	steps := []error{addConsole(config, c.console), addStorage(config, c.disks), addNIC(config, c.nic), addEntropy(config), addSound(config)}
+	if c.hardwareModel != nil {
+		steps = append(steps, addMac(config, c))
 	} else {
-		steps = append(steps, addGeneric(config, spec), addClipboard(config))
+		steps = append(steps, addGeneric(config, c), addClipboard(config))
 	}
 	for _, err := range steps {
 		if err != nil {
 			return nil, err
 		}
 	}
-	return config, nil
-}
-
-// serialPort and network are made once, though a locked disk may need several
-// configurations.
-func (m *desktop) serialPort(spec vm.DesktopSpec) (*console, error) {
-	if m.port == nil {
-		serial := io.Writer(m.console)
-		if spec.Serial != nil {
-			serial = spec.Serial
-		}
-		var err error
-		if m.port, err = m.addConsole(serial, nil); err != nil {
-			return nil, err
-		}
+	paths := []string{c.variables}
+	for _, d := range c.disks {
+		paths = append(paths, written([]disk{d.disk})...)
 	}
-	return m.port, nil
+	return validated(config, paths)
 }
 
-func (m *desktop) network(spec vm.DesktopSpec) (*nic, error) {
-	if m.nic == nil && spec.Network != nil {
-		var err error
-		if m.nic, err = m.addNIC(spec.Network); err != nil {
-			return nil, err
-		}
-	}
-	return m.nic, nil
+var _ desktopMachine = (*appleMachine)(nil)
+
+func (m *appleMachine) requestStop() (bool, error) { return m.vm.RequestStop() }
+
+func (m *appleMachine) window(title string, width, height int) error {
+	return m.vm.StartGraphicApplication(float64(width), float64(height), apple.WithWindowTitle(title))
 }
 
-func desktopLoader(spec vm.DesktopSpec) (apple.BootLoader, error) {
+func desktopLoader(c *desktopConfiguration) (apple.BootLoader, error) {
 	switch {
-	case spec.HardwareModel != nil:
+	case c.hardwareModel != nil:
 		return macLoader()
-	case spec.Direct != nil:
-		kernel, err := appleFramework{}.path(spec.Direct.Kernel)
-		if err != nil {
-			return nil, err
-		}
-		initrd, err := appleFramework{}.path(spec.Direct.Initrd)
-		if err != nil {
-			return nil, err
-		}
-		return apple.NewLinuxBootLoader(kernel, apple.WithCommandLine(spec.Direct.CommandLine+" console=hvc0"), apple.WithInitrd(initrd))
+	case c.direct != nil:
+		return apple.NewLinuxBootLoader(c.direct.kernel, apple.WithCommandLine(c.direct.commandLine), apple.WithInitrd(c.direct.initramfs))
 	}
-	name, err := appleFramework{}.path(spec.Variables)
-	if err != nil {
-		return nil, err
-	}
-	variables, err := apple.NewEFIVariableStore(name)
+	variables, err := apple.NewEFIVariableStore(c.variables)
 	if err != nil {
 		return nil, fmt.Errorf("the firmware's variables: %w", err)
 	}
@@ -193,10 +64,10 @@ func desktopLoader(spec vm.DesktopSpec) (apple.BootLoader, error) {
 
 // addGeneric adds what a guest of EFI's has and a Mac has otherwise: platform,
 // screen, keyboard, pointer.
-func addGeneric(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) error {
+func addGeneric(config *apple.VirtualMachineConfiguration, c *desktopConfiguration) error {
 	var options []apple.GenericPlatformConfigurationOption
-	if spec.Identifier != nil {
-		identifier, err := apple.NewGenericMachineIdentifierWithData(spec.Identifier)
+	if c.identifier != nil {
+		identifier, err := apple.NewGenericMachineIdentifierWithData(c.identifier)
 		if err != nil {
 			return fmt.Errorf("the machine's identifier: %w", err)
 		}
@@ -235,45 +106,24 @@ func addInput(config *apple.VirtualMachineConfiguration, pointers ...apple.Point
 	return nil
 }
 
-func attachFile(f *os.File, readOnly bool) (*apple.DiskImageStorageDeviceAttachment, error) {
-	path, err := appleFramework{}.path(f)
-	if err != nil {
-		return nil, err
-	}
-	return attach(disk{path: path, readOnly: readOnly, sync: !readOnly})
-}
-
-// addStorage adds disk and ISO. An empty disk does not boot, and the firmware
-// goes on to the ISO.
-func addStorage(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) error {
+func addStorage(config *apple.VirtualMachineConfiguration, disks []desktopDisk) error {
 	var devices []apple.StorageDeviceConfiguration
-	if spec.Disk != nil {
-		attachment, err := attachFile(spec.Disk, false)
+	for _, d := range disks {
+		attachment, err := attach(d.disk)
 		if err != nil {
-			return fmt.Errorf("the disk: %w", err)
+			return fmt.Errorf("the %s: %w", d.serial, err)
 		}
 		var device apple.StorageDeviceConfiguration
-		if spec.Common {
-			device, err = apple.NewNVMExpressControllerDeviceConfiguration(attachment)
-		} else {
+		switch d.bus {
+		case busVirtio:
 			device, err = apple.NewVirtioBlockDeviceConfiguration(attachment)
+		case busNVMe:
+			device, err = apple.NewNVMExpressControllerDeviceConfiguration(attachment)
+		case busUSB:
+			device, err = apple.NewUSBMassStorageDeviceConfiguration(attachment)
 		}
 		if err != nil {
-			return fmt.Errorf("the disk: %w", err)
-		}
-		devices = append(devices, device)
-	}
-	for _, iso := range []*os.File{spec.ISO, spec.Drivers} {
-		if iso == nil {
-			continue
-		}
-		attachment, err := attachFile(iso, true)
-		if err != nil {
-			return fmt.Errorf("the ISO: %w", err)
-		}
-		device, err := apple.NewUSBMassStorageDeviceConfiguration(attachment)
-		if err != nil {
-			return fmt.Errorf("the ISO: %w", err)
+			return fmt.Errorf("the %s: %w", d.serial, err)
 		}
 		devices = append(devices, device)
 	}
@@ -317,22 +167,5 @@ func addClipboard(config *apple.VirtualMachineConfiguration) error {
 	}
 	device.SetVirtioConsolePortConfiguration(0, port)
 	config.SetConsoleDevicesVirtualMachineConfiguration([]apple.ConsoleDeviceConfiguration{device})
-	return nil
-}
-
-// RunWindow is part of [vm.Windowed].
-func (m *desktop) RunWindow(title string) error {
-	return m.apple.StartGraphicApplication(screenWidth, screenHeight, apple.WithWindowTitle(title))
-}
-
-// PowerButton is part of [vm.Desktop].
-func (m *desktop) PowerButton() error {
-	asked, err := m.apple.RequestStop()
-	if err == nil && !asked {
-		err = errors.New("the framework did not")
-	}
-	if err != nil {
-		return fmt.Errorf("pressing the power button: %w", err)
-	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -48,6 +49,23 @@ func (d *Driver) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error) {
 	return m, nil
 }
 
+// path is the name by which the framework opens a file: one that has none any more,
+// or whose name is another file's, is refused.
+func (d *Driver) path(f *os.File) (string, error) {
+	name, err := d.framework.path(f)
+	if err != nil {
+		return "", err
+	}
+	opened, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if named, err := os.Stat(name); err != nil || !os.SameFile(opened, named) {
+		return "", fmt.Errorf("file %q was removed or replaced since it was opened, and the framework opens it by its name: try again", name)
+	}
+	return name, nil
+}
+
 // checkHost looks whether this macOS is new enough.
 func (d *Driver) checkHost() error {
 	release, err := d.framework.release()
@@ -77,23 +95,53 @@ func (d *Driver) defineWith(ctx context.Context, spec vm.Spec, identifier []byte
 	if err := d.checkHost(); err != nil {
 		return nil, err
 	}
-	if err := checkSpec(spec); err != nil {
+	if err := errors.Join(checkSpec(spec), d.checkSize(spec.CPUs, spec.Memory)); err != nil {
 		return nil, err
 	}
 	m := newMachine(spec.ConsoleTail)
 	config, err := d.configure(m, spec, identifier)
-	if err == nil {
-		change(config)
-		err = whileLocked(ctx, func() (err error) {
-			m.vm, err = d.framework.newMachine(config)
-			return err
-		})
-	}
 	if err != nil {
 		m.closeFiles()
 		return nil, err
 	}
+	change(config)
+	if err := d.make(ctx, m, func() (virtualMachine, error) { return d.framework.newMachine(config) }); err != nil {
+		return nil, err
+	}
 	return m, nil
+}
+
+// checkSize compares a machine with the largest of this Mac.
+func (d *Driver) checkSize(cpus int, memory int64) error {
+	mostCPUs, mostMemory := d.framework.limits()
+	if cpus > mostCPUs {
+		return fmt.Errorf("%w: %d CPUs for one VM, of which this Mac gives at most %d", vm.ErrUnsupported, cpus, mostCPUs)
+	}
+	if memory > mostMemory {
+		return fmt.Errorf("%w: %d MB of memory for one VM, of which this Mac gives at most %d", vm.ErrUnsupported, memory>>20, mostMemory>>20)
+	}
+	return nil
+}
+
+// make makes a machine of the framework's, stopped, and tells m how to make another.
+func (d *Driver) make(ctx context.Context, m *machine, with func() (virtualMachine, error)) error {
+	m.make = with
+	if err := whileLocked(ctx, func() (err error) {
+		m.vm, err = with()
+		return err
+	}); err != nil {
+		m.closeFiles()
+		return d.explain(err)
+	}
+	return nil
+}
+
+// explain finds the likely reason why the framework refuses every machine.
+func (d *Driver) explain(err error) error {
+	if text, unsigned := d.framework.signature(); !errors.Is(err, errLocked) && (unsigned != nil || !entitled(text)) {
+		return fmt.Errorf("this program is not signed with the entitlement %s; %s: %w", entitlement, signRemedy, err)
+	}
+	return err
 }
 
 // whileLocked tries again while a disk is still held by a machine that has ended.
@@ -119,14 +167,14 @@ func whileLocked(ctx context.Context, try func() error) error {
 func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*configuration, error) {
 	c := &configuration{commandLine: commandLine(spec), cpus: spec.CPUs, memory: spec.Memory, identifier: identifier, entropy: true}
 	var err error
-	if c.kernel, err = d.framework.path(spec.Kernel); err != nil {
+	if c.kernel, err = d.path(spec.Kernel); err != nil {
 		return nil, err
 	}
-	if c.initramfs, err = d.framework.path(spec.Initramfs); err != nil {
+	if c.initramfs, err = d.path(spec.Initramfs); err != nil {
 		return nil, err
 	}
 	for _, s := range spec.Disks {
-		path, err := d.framework.path(s.File)
+		path, err := d.path(s.File)
 		if err != nil {
 			return nil, fmt.Errorf("disk %q: %w", s.Serial, err)
 		}

@@ -14,6 +14,7 @@ type framework interface {
 	release() (string, error)
 	build() (string, error)
 	newIdentifier() ([]byte, error)
+	newMacIdentifier() ([]byte, error) // of a machine that runs macOS
 	// limits are those of one machine on this host.
 	limits() (cpus int, memory int64)
 	// signature is what codesign(1) says of this program, its entitlements among it.
@@ -25,6 +26,10 @@ type framework interface {
 	// newMachine makes a machine, stopped. It wraps errLocked while a disk of c
 	// is another machine's.
 	newMachine(c *configuration) (virtualMachine, error)
+	// newDesktop makes a machine with a screen, as newMachine does.
+	newDesktop(c *desktopConfiguration) (desktopMachine, error)
+	// newVariables makes a store for EFI's variables, in a file that is not there.
+	newVariables(path string) error
 }
 
 // errLocked is wrapped when a disk image is locked. A machine's disks stay locked
@@ -49,6 +54,16 @@ type virtualMachine interface {
 	listen(port uint32) (listener, error)
 	// connect connects to a vsock port of the guest's.
 	connect(port uint32) (net.Conn, error)
+}
+
+// desktopMachine is one with a screen, a keyboard, a pointer and no vsock.
+type desktopMachine interface {
+	virtualMachine
+	// requestStop asks the guest to power off; asked is false when that cannot be.
+	requestStop() (asked bool, err error)
+	// window shows the screen until the machine ends or somebody closes it, on the
+	// process's first thread.
+	window(title string, width, height int) error
 }
 
 // listener gives the guest's connections. accept need not return after close.
@@ -82,6 +97,40 @@ type configuration struct {
 	// Rosetta for Linux.
 	rosetta bool
 }
+
+// desktopConfiguration is a machine with a screen, for the framework.
+type desktopConfiguration struct {
+	cpus       int
+	memory     int64  // bytes, whole mebibytes
+	identifier []byte // nil for a new one
+	// variables is the path of EFI's, or of a Mac's auxiliary storage.
+	variables string
+	// direct is booted in the place of EFI; nil for EFI or a Mac.
+	direct *direct
+	// hardwareModel is that of a Mac; nil for EFI.
+	hardwareModel []byte
+	disks         []desktopDisk
+	nic           *nic // nil for none
+	console       *console
+}
+
+// direct is a Linux that is booted without a loader.
+type direct struct{ kernel, initramfs, commandLine string }
+
+// desktopDisk is a disk or an ISO.
+type desktopDisk struct {
+	disk
+	bus bus
+}
+
+// bus is how a guest sees a disk.
+type bus int
+
+const (
+	busVirtio bus = iota
+	busNVMe       // for guests without drivers for virtio
+	busUSB        // one that can be booted from, in the place of a CD-ROM
+)
 
 // rosettaTag is that of the share with Rosetta, which the guest's init knows by its
 // kernel's command line.

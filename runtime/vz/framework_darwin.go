@@ -107,27 +107,36 @@ func (appleFramework) newMachine(c *configuration) (virtualMachine, error) {
 			return nil, err
 		}
 	}
-	return validated(config)
+	return validated(config, written(c.disks))
 }
 
-// validated makes a machine of a configuration, stopped.
-func validated(config *apple.VirtualMachineConfiguration) (*appleMachine, error) {
+// written are the paths of the disks that a guest writes to.
+func written(disks []disk) (paths []string) {
+	for _, d := range disks {
+		if !d.readOnly {
+			paths = append(paths, d.path)
+		}
+	}
+	return paths
+}
+
+// validated makes a machine of a configuration, stopped. paths are those of the files
+// that it writes to.
+func validated(config *apple.VirtualMachineConfiguration, paths []string) (*appleMachine, error) {
 	if ok, err := config.Validate(); !ok || err != nil {
-		return nil, asLocked(fmt.Errorf("the framework refuses the machine: %w", errors.Join(err, vm.ErrUnsupported)))
+		return nil, asLocked(fmt.Errorf("the framework refuses the machine: %w", errors.Join(err, vm.ErrUnsupported)), paths)
 	}
 	machine, err := apple.NewVirtualMachine(config)
 	if err != nil {
 		return nil, fmt.Errorf("making the machine: %w", err)
 	}
-	return &appleMachine{config, machine}, nil
+	return &appleMachine{config, machine, paths}, nil
 }
 
-// asLocked tells a disk image that is locked from other faults: the framework
-// says of both that the attachment is invalid.
-func asLocked(err error) error {
-	var refused *apple.NSError
-	if errors.As(err, &refused) && refused.Domain == "VZErrorDomain" && refused.Code == int(apple.ErrorInvalidVirtualMachineConfiguration) &&
-		strings.Contains(refused.LocalizedDescription, "storage device attachment") {
+// asLocked has errLocked in an error that says that one of the paths is locked.
+func asLocked(err error, paths []string) error {
+	var e *apple.NSError
+	if errors.As(err, &e) && (refusal{e.Domain, e.Code, e.LocalizedDescription, e.UserInfo}).locked(paths) {
 		return fmt.Errorf("%w: %w", errLocked, err)
 	}
 	return err
@@ -186,7 +195,7 @@ func attach(d disk) (*apple.DiskImageStorageDeviceAttachment, error) {
 		mode = apple.DiskImageSynchronizationModeFsync
 	}
 	attachment, err := apple.NewDiskImageStorageDeviceAttachmentWithCacheAndSync(d.path, d.readOnly, apple.DiskImageCachingModeCached, mode)
-	return attachment, asLocked(err)
+	return attachment, asLocked(err, written([]disk{d}))
 }
 
 func addShares(config *apple.VirtualMachineConfiguration, shares []share, rosetta bool) error {
@@ -264,11 +273,12 @@ func addEntropy(config *apple.VirtualMachineConfiguration) error {
 type appleMachine struct {
 	config *apple.VirtualMachineConfiguration
 	vm     *apple.VirtualMachine
+	paths  []string
 }
 
 var _ virtualMachine = (*appleMachine)(nil)
 
-func (m *appleMachine) start() error  { return asLocked(m.vm.Start()) }
+func (m *appleMachine) start() error  { return asLocked(m.vm.Start(), m.paths) }
 func (m *appleMachine) stop() error   { return m.vm.Stop() }
 func (m *appleMachine) pause() error  { return m.vm.Pause() }
 func (m *appleMachine) resume() error { return m.vm.Resume() }

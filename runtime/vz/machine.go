@@ -23,12 +23,14 @@ import (
 // machine is one virtual machine of the framework's.
 type machine struct {
 	vm      virtualMachine
+	make    func() (virtualMachine, error) // makes another of the same configuration
 	console *vm.Tail
 	files   []*os.File    // of the framework's, as long as the machine
 	drained chan struct{} // closed when the console has been read to its end
 	kill    chan struct{} // closed by Kill
 	killing sync.Once
 	reset   chan error    // why the machine must end though its guest goes on
+	free    chan struct{} // closed when the framework has let go of the files
 	ready   chan struct{} // closed when the agent can be dialled
 	once    sync.Once     // closes ready
 	agent   *mux.Session  // set before ready is closed
@@ -40,7 +42,7 @@ var _ vm.Machine = (*machine)(nil)
 
 func newMachine(consoleTail int) *machine {
 	return &machine{
-		console: vm.NewTail(cmp.Or(consoleTail, 16<<10)), drained: make(chan struct{}), kill: make(chan struct{}), reset: make(chan error, 1),
+		console: vm.NewTail(cmp.Or(consoleTail, 16<<10)), drained: make(chan struct{}), kill: make(chan struct{}), reset: make(chan error, 1), free: make(chan struct{}),
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -112,6 +114,7 @@ func (m *machine) addConsole(to io.Writer, see func([]byte)) (*console, error) {
 // closeFiles gives back what was the framework's, and reads the console to its
 // end: what a kernel says last is why it ended.
 func (m *machine) closeFiles() {
+	close(m.free)
 	console := len(m.files) > 0
 	for _, f := range m.files {
 		f.Close()
@@ -127,7 +130,8 @@ func (m *machine) closeFiles() {
 	}
 }
 
-// panicText is what a kernel says that panics.
+// panicText is what a kernel says that panics. One that resets in order says so when its
+// virtio console is gone already, and one that starts says nothing: it is told to be quiet.
 var panicText = []byte("Kernel panic - not syncing")
 
 // seePanic ends the machine when the guest's kernel panics before its agent is up:
@@ -158,29 +162,86 @@ func (m *machine) fail(err error) {
 	}
 }
 
+// answerPatience is how long the framework may take for what it is asked: it saves and
+// restores gigabytes.
+const answerPatience = time.Minute
+
+// noAnswer is why the framework's answer is not waited for any more: it may still do
+// what it was asked.
+type noAnswer struct{ error }
+
+func (e noAnswer) Unwrap() error { return e.error }
+
+// answer has the framework do something, and waits for it with ctx.
+func answer(ctx context.Context, do func() error) error {
+	patience := time.NewTimer(answerPatience)
+	defer patience.Stop()
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return noAnswer{context.Cause(ctx)}
+	case <-patience.C:
+		return noAnswer{fmt.Errorf("the framework did not answer within %v", answerPatience)}
+	}
+}
+
 // run starts the machine by start and watches it until it ends, with ctx or by
 // itself.
-func (m *machine) run(ctx context.Context, start func() error) error {
-	// Before the start: a crash in its first moments is seen, too.
-	states := m.vm.states()
-	if err := start(); err != nil {
-		m.closeFiles()
-		m.err = vm.ErrEnded
-		close(m.done)
-		return err
+func (m *machine) run(ctx context.Context, start func(virtualMachine) error) error {
+	var states <-chan state
+	err := whileLocked(ctx, func() error {
+		if states != nil { // A machine whose start failed has told its end.
+			made, err := m.make()
+			if err != nil {
+				return err
+			}
+			m.vm = made
+		}
+		made := m.vm
+		// Before the start: a crash in its first moments is seen, too.
+		states = made.states()
+		return answer(ctx, func() error { return start(made) })
+	})
+	if err == nil {
+		go m.watch(ctx, states)
+		return nil
 	}
-	go m.watch(ctx, states)
-	return nil
+	if errors.As(err, &noAnswer{}) {
+		go m.abandon(states)
+	} else {
+		m.closeFiles()
+	}
+	m.err = vm.ErrEnded
+	close(m.done)
+	return err
+}
+
+// abandon ends a machine that nobody waits for any more. The files are the
+// framework's until it says that the machine has ended: another file with the number
+// of one of them would be its console, or its network.
+func (m *machine) abandon(states <-chan state) {
+	m.Kill()
+	for s := range states {
+		if s == stateStopped || s == stateFailed {
+			break
+		}
+	}
+	m.closeFiles()
 }
 
 // boot starts a machine that has an agent.
 func (m *machine) boot(ctx context.Context) error {
-	// The agent may be up before start returns.
-	if err := m.listen(true); err != nil {
-		m.closeFiles()
-		return err
-	}
-	if err := m.run(ctx, func() error { return whileLocked(ctx, m.vm.start) }); err != nil {
+	err := m.run(ctx, func(made virtualMachine) error {
+		// The agent may be up before start returns.
+		if err := m.listen(made, true); err != nil {
+			return err
+		}
+		return made.start()
+	})
+	if err != nil {
 		return fmt.Errorf("starting the machine: %w", err)
 	}
 	return nil
@@ -188,8 +249,8 @@ func (m *machine) boot(ctx context.Context) error {
 
 // listen hears the guest's agent for as long as the machine lives. first: it has
 // not been heard yet.
-func (m *machine) listen(first bool) error {
-	l, err := m.vm.listen(protocol.VsockReadyPort)
+func (m *machine) listen(made virtualMachine, first bool) error {
+	l, err := made.listen(protocol.VsockReadyPort)
 	if err != nil {
 		return fmt.Errorf("listening for the guest's agent: %w", err)
 	}
@@ -208,15 +269,17 @@ func (m *machine) listen(first bool) error {
 func (m *machine) hear(l listener, first bool) {
 	for ; ; first = false {
 		conn, err := l.accept()
-		if err != nil {
-			return
-		}
 		if !first {
-			conn.Close()
+			if err == nil {
+				conn.Close()
+			}
 			m.fail(errors.New("the guest reset"))
 			return
 		}
-		if err := m.greet(conn); err != nil {
+		if err == nil {
+			err = m.greet(conn)
+		}
+		if err != nil {
 			m.fail(fmt.Errorf("greeting the guest: %w", err))
 		}
 	}
@@ -273,14 +336,6 @@ const stopPatience = 10 * time.Second
 // watch waits for the machine's end, and ends it with ctx, or when it must.
 func (m *machine) watch(ctx context.Context, states <-chan state) {
 	defer close(m.done)
-	defer m.closeFiles()
-	defer func() {
-		select {
-		case <-m.ready:
-			m.agent.Close()
-		default:
-		}
-	}()
 	m.err = vm.ErrEnded
 	kill, dead, reset := m.kill, ctx.Done(), m.reset
 	var giveUp <-chan time.Time
@@ -299,19 +354,29 @@ func (m *machine) watch(ctx context.Context, states <-chan state) {
 			kill = nil
 			giveUp = time.After(stopPatience)
 		case s, ok := <-states:
-			switch {
-			case !ok || s == stateStopped:
-				return
-			case s == stateFailed:
-				if kill != nil && ctx.Err() == nil {
-					m.err = fmt.Errorf("%w with an error of the framework", vm.ErrEnded)
-				}
+			if s == stateFailed && kill != nil && ctx.Err() == nil {
+				m.err = fmt.Errorf("%w with an error of the framework", vm.ErrEnded)
+			}
+			if !ok || s == stateStopped || s == stateFailed {
+				m.hangUp()
+				m.closeFiles()
 				return
 			}
 		case <-giveUp:
 			m.err = fmt.Errorf("%w, but the framework does not stop it", m.err)
+			m.hangUp()
+			go m.abandon(states)
 			return
 		}
+	}
+}
+
+// hangUp ends the conversation with the agent, if there is one.
+func (m *machine) hangUp() {
+	select {
+	case <-m.ready:
+		m.agent.Close()
+	default:
 	}
 }
 
@@ -338,8 +403,20 @@ func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
 func (m *machine) Kill() {
 	m.killing.Do(func() {
 		close(m.kill)
-		go func() { _ = m.vm.stop() }() // it waits; the states tell the end
+		go m.stop()
 	})
+}
+
+// stop asks the framework to stop the machine until it does: in the midst of a start,
+// of saving or of restoring it refuses. The states tell the end.
+func (m *machine) stop() {
+	for m.vm.stop() != nil {
+		select {
+		case <-time.After(lockPause):
+		case <-m.free:
+			return
+		}
+	}
 }
 
 // Done is part of [vm.Machine].

@@ -22,10 +22,10 @@ const (
 	macPixelsPerInch    = 80
 )
 
-func (*Driver) newMacIdentifier() ([]byte, error) {
+func (appleFramework) newMacIdentifier() ([]byte, error) {
 	identifier, err := apple.NewMacMachineIdentifier()
 	if err != nil {
-		return nil, fmt.Errorf("making the machine's identifier: %w", err)
+		return nil, err
 	}
 	return bytes.Clone(identifier.DataRepresentation()), nil
 }
@@ -91,20 +91,16 @@ func macModel(data []byte) (*apple.MacHardwareModel, error) {
 func macLoader() (apple.BootLoader, error) { return apple.NewMacOSBootLoader() }
 
 // addMac adds what makes a machine a Mac: platform, screen, keyboard, trackpad.
-func addMac(config *apple.VirtualMachineConfiguration, spec vm.DesktopSpec) error {
-	model, err := macModel(spec.HardwareModel)
+func addMac(config *apple.VirtualMachineConfiguration, c *desktopConfiguration) error {
+	model, err := macModel(c.hardwareModel)
 	if err != nil {
 		return err
 	}
-	identifier, err := apple.NewMacMachineIdentifierWithData(spec.Identifier)
+	identifier, err := apple.NewMacMachineIdentifierWithData(c.identifier)
 	if err != nil {
 		return fmt.Errorf("the machine's identifier: %w", err)
 	}
-	name, err := appleFramework{}.path(spec.Variables)
-	if err != nil {
-		return err
-	}
-	auxiliary, err := apple.NewMacAuxiliaryStorage(name)
+	auxiliary, err := apple.NewMacAuxiliaryStorage(c.variables)
 	if err != nil {
 		return fmt.Errorf("the auxiliary storage: %w", err)
 	}
@@ -147,8 +143,9 @@ func (d *Driver) InstallMacOS(ctx context.Context, spec vm.DesktopSpec, image st
 	}
 	defer m.closeFiles()
 	// The installer starts the machine, and leaves it running or not.
-	states := m.apple.StateChangedNotify()
-	installer, err := apple.NewMacOSInstaller(m.apple, image)
+	made := m.vm.(*appleMachine).vm
+	states := made.StateChangedNotify()
+	installer, err := apple.NewMacOSInstaller(made, image)
 	if err != nil {
 		return fmt.Errorf("installing macOS: %w", err)
 	}
@@ -173,7 +170,7 @@ func (d *Driver) InstallMacOS(ctx context.Context, spec vm.DesktopSpec, image st
 	case <-installer.Done():
 	case <-giveUp.C:
 	}
-	m.end(states)
+	m.end(made, states)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -184,14 +181,21 @@ func (d *Driver) InstallMacOS(ctx context.Context, spec vm.DesktopSpec, image st
 	return nil
 }
 
-// end stops a machine that nobody watches, and waits until it has.
-func (m *desktop) end(states <-chan apple.VirtualMachineState) {
-	if !m.apple.CanStop() {
+// end stops a machine that nobody watches, and waits until it has, or does not.
+func (m *desktop) end(made *apple.VirtualMachine, states <-chan apple.VirtualMachineState) {
+	if !made.CanStop() {
 		return // it has ended
 	}
 	m.Kill()
-	for state := range states {
-		if state == apple.VirtualMachineStateStopped || state == apple.VirtualMachineStateError {
+	patience := time.NewTimer(stopPatience)
+	defer patience.Stop()
+	for {
+		select {
+		case state := <-states:
+			if state == apple.VirtualMachineStateStopped || state == apple.VirtualMachineStateError {
+				return
+			}
+		case <-patience.C:
 			return
 		}
 	}

@@ -1,10 +1,12 @@
 package vz
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,18 +22,20 @@ import (
 type inMemory struct {
 	*simulation
 	silent, empty bool // the next guests: silent, or without an init
+	// slow, unless nil, is what starting and saving machines wait for.
+	slow     chan struct{}
+	made     []*inMemoryMachine
+	desktops []*desktopConfiguration
 }
 
 func (f *inMemory) newMachine(c *configuration) (virtualMachine, error) {
-	m := &inMemoryMachine{
-		simulated: &simulated{s: f.simulation, c: c, changes: make(chan state, 16), accepts: make(chan net.Conn, 16), stopped: make(chan struct{})},
-		silent:    f.silent, empty: f.empty,
+	if err := f.validate(c.cpus, c.memory); err != nil {
+		return nil, err
 	}
-	for _, d := range c.disks {
-		if err := m.lock(d); err != nil {
-			m.unlock()
-			return nil, fmt.Errorf("disk %q: %w", d.serial, err)
-		}
+	m := &inMemoryMachine{simulated: newSimulated(f.simulation, c), silent: f.silent, empty: f.empty, slow: f.slow}
+	f.made = append(f.made, m)
+	if err := m.lockDisks(); err != nil && !f.lateLock {
+		return nil, err
 	}
 	return m, nil
 }
@@ -39,9 +43,20 @@ func (f *inMemory) newMachine(c *configuration) (virtualMachine, error) {
 type inMemoryMachine struct {
 	*simulated
 	silent, empty bool
+	slow          chan struct{}
+	busy          atomic.Bool // from one state to another: it does not stop
 	once          sync.Once
 	mu            sync.Mutex
 	there         []net.Conn // the guest's ends
+}
+
+// wait is what starting and saving do.
+func (m *inMemoryMachine) wait() {
+	if m.slow != nil {
+		m.busy.Store(true)
+		<-m.slow
+		m.busy.Store(false)
+	}
 }
 
 // guest is a connection whose other end is an agent that has greeted. The streams of
@@ -60,6 +75,10 @@ func (m *inMemoryMachine) guest() net.Conn {
 }
 
 func (m *inMemoryMachine) start() error {
+	if err := m.locked(); err != nil {
+		return err
+	}
+	m.wait()
 	m.changes <- stateOther
 	switch {
 	case m.empty:
@@ -92,12 +111,21 @@ func (m *inMemoryMachine) end() {
 	})
 }
 
-func (m *inMemoryMachine) stop() error { m.end(); return nil }
+func (m *inMemoryMachine) stop() error {
+	if m.busy.Load() {
+		return errors.New("invalid virtual machine state transition")
+	}
+	if !m.s.deaf.Load() {
+		m.end()
+	}
+	return nil
+}
 
 func (*inMemoryMachine) pause() error  { return nil }
 func (*inMemoryMachine) resume() error { return nil }
 
 func (m *inMemoryMachine) save(path string) error {
+	m.wait()
 	return os.WriteFile(path, []byte(m.shape()), 0o600)
 }
 
@@ -108,6 +136,9 @@ func (m *inMemoryMachine) restore(path string) error {
 	}
 	if string(b) != m.shape() {
 		return fmt.Errorf("the file is of another configuration")
+	}
+	if err := m.locked(); err != nil {
+		return err
 	}
 	m.changes <- stateOther
 	return nil
@@ -121,28 +152,31 @@ func (m *inMemoryMachine) crash() {
 	m.accepts <- m.guest()
 }
 
+// memorySpec lays out a machine of inMemory.
+func memorySpec(t testing.TB) vm.Spec {
+	t.Helper()
+	s, err := vmtest.Spec(t.TempDir())
+	if err == nil {
+		_, err = s.Kernel.WriteAt([]byte("HdrS"), 0x202) // a bzImage
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // The driver keeps the contract of drivers, without a VM.
 func TestSuiteInMemory(t *testing.T) {
 	f := &inMemory{simulation: &simulation{log: t.Logf, hold: 50 * time.Millisecond}}
-	spec := func(t testing.TB) vm.Spec {
-		s, err := vmtest.Spec(t.TempDir())
-		if err == nil {
-			_, err = s.Kernel.WriteAt([]byte("HdrS"), 0x202) // a bzImage
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
 	once := func(t testing.TB, field *bool) vm.Spec {
 		*field = true
 		t.Cleanup(func() { *field = false })
-		return spec(t)
+		return memorySpec(t)
 	}
 	behind := func(m vm.Machine) *inMemoryMachine { return m.(*machine).vm.(*inMemoryMachine) }
 	vmtest.Run(t, vmtest.Target{
 		Driver:   &Driver{framework: f, cacheDir: t.TempDir()},
-		Spec:     spec,
+		Spec:     func(t testing.TB) vm.Spec { return memorySpec(t) },
 		NoAgent:  func(t testing.TB) vm.Spec { return once(t, &f.empty) },
 		Silent:   func(t testing.TB) vm.Spec { return once(t, &f.silent) },
 		PowerOff: func(_ testing.TB, m vm.Machine) { behind(m).end() },
@@ -155,14 +189,7 @@ func TestSuiteInMemory(t *testing.T) {
 // A guest whose connection is lost has crashed, if its kernel never resets.
 func TestLostAgent(t *testing.T) {
 	f := &inMemory{simulation: &simulation{log: t.Logf}}
-	s, err := vmtest.Spec(t.TempDir())
-	if err == nil {
-		_, err = s.Kernel.WriteAt([]byte("HdrS"), 0x202)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := (&Driver{framework: f, cacheDir: t.TempDir()}).Start(t.Context(), s)
+	m, err := (&Driver{framework: f, cacheDir: t.TempDir()}).Start(t.Context(), memorySpec(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,8 +38,13 @@ type simulation struct {
 	log func(format string, args ...any)
 	// hold is how long disks stay locked after a machine has stopped.
 	hold time.Duration
+	// lateLock: locked disks are found at the start, which tells a machine's end, and
+	// not when the machine is made.
+	lateLock bool
 	// noRestore: this host saves machines and restores none.
 	noRestore bool
+	// unsigned: the program lacks its entitlement.
+	unsigned bool
 	// deaf machines do nothing when they are asked to stop.
 	deaf atomic.Bool
 	// translator is the directory of what stands in for Rosetta; "" for none.
@@ -47,7 +52,13 @@ type simulation struct {
 }
 
 func (*simulation) limits() (cpus int, memory int64) { return 8, 16 << 30 }
-func (*simulation) signature() (string, error)       { return signedText, nil }
+
+func (s *simulation) signature() (string, error) {
+	if s.unsigned {
+		return "Executable=/usr/local/bin/lumina\nSignature=adhoc\n", nil
+	}
+	return signedText, nil
+}
 
 func (s *simulation) rosetta() error {
 	if s.translator == "" {
@@ -56,9 +67,29 @@ func (s *simulation) rosetta() error {
 	return nil
 }
 
-func (*simulation) release() (string, error)        { return "15.5", nil }
-func (*simulation) build() (string, error)          { return "24F74 Mac16,1", nil }
-func (*simulation) path(f *os.File) (string, error) { return f.Name(), nil }
+func (*simulation) release() (string, error) { return "15.5", nil }
+func (*simulation) build() (string, error)   { return "24F74 Mac16,1", nil }
+
+// path is the name that a file has now, or had last.
+func (*simulation) path(f *os.File) (string, error) {
+	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+}
+
+func (*simulation) newMacIdentifier() ([]byte, error) { return nil, errNoMac }
+
+// newVariables refuses a file that is there, as the framework does.
+func (*simulation) newVariables(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("variables")
+	return errors.Join(err, f.Close())
+}
+
+func (*simulation) newDesktop(*desktopConfiguration) (desktopMachine, error) {
+	return nil, errors.New("the simulation has no screen")
+}
 
 func (*simulation) newIdentifier() ([]byte, error) {
 	id := make([]byte, 32)
@@ -68,8 +99,8 @@ func (*simulation) newIdentifier() ([]byte, error) {
 
 // newMachine refuses what the framework refuses, and locks writable disks.
 func (s *simulation) newMachine(c *configuration) (virtualMachine, error) {
-	if c.memory%(1<<20) != 0 {
-		return nil, errors.New("memory is no multiple of 1 MiB")
+	if err := s.validate(c.cpus, c.memory); err != nil {
+		return nil, err
 	}
 	kernel, err := os.ReadFile(c.kernel)
 	if err != nil {
@@ -78,14 +109,30 @@ func (s *simulation) newMachine(c *configuration) (virtualMachine, error) {
 	if len(kernel) < 0x206 || string(kernel[0x202:0x206]) != "HdrS" {
 		return nil, errors.New("internal error") // of whatever is no bzImage
 	}
-	m := &simulated{s: s, c: c, changes: make(chan state, 16), accepts: make(chan net.Conn, 16), stopped: make(chan struct{})}
-	for _, d := range c.disks {
-		if err := m.lock(d); err != nil {
-			m.unlock()
-			return nil, fmt.Errorf("disk %q: %w", d.serial, err)
-		}
+	m := newSimulated(s, c)
+	if err := m.lockDisks(); err != nil && !s.lateLock {
+		return nil, err
 	}
 	return m, nil
+}
+
+// validate refuses what the framework refuses of every machine.
+func (s *simulation) validate(cpus int, memory int64) error {
+	const invalid = "invalid virtual machine configuration"
+	mostCPUs, mostMemory := s.limits()
+	switch {
+	case s.unsigned:
+		return errors.New(invalid + ": the process doesn't have the entitlement")
+	case cpus < 1 || cpus > mostCPUs:
+		return errors.New(invalid + ": the number of CPUs")
+	case memory%(1<<20) != 0 || memory > mostMemory:
+		return errors.New(invalid + ": the memory")
+	}
+	return nil
+}
+
+func newSimulated(s *simulation, c *configuration) *simulated {
+	return &simulated{s: s, c: c, changes: make(chan state, 16), accepts: make(chan net.Conn, 16), stopped: make(chan struct{})}
 }
 
 type simulated struct {
@@ -105,6 +152,31 @@ type simulated struct {
 	cmd     *exec.Cmd
 	monitor *json.Encoder
 	replies chan map[string]any
+}
+
+// lockDisks locks all disks or none.
+func (m *simulated) lockDisks() error {
+	for _, d := range m.c.disks {
+		if err := m.lock(d); err != nil {
+			m.unlock()
+			return fmt.Errorf("disk %q: %w", d.serial, err)
+		}
+	}
+	return nil
+}
+
+// locked is whether the disks are the machine's at its start. A machine whose start
+// fails tells so.
+func (m *simulated) locked() error {
+	if len(m.locks) > 0 || len(m.c.disks) == 0 {
+		return nil
+	}
+	err := m.lockDisks()
+	if err != nil {
+		m.changes <- stateOther
+		m.changes <- stateStopped
+	}
+	return err
 }
 
 func (m *simulated) lock(d disk) error {
@@ -134,6 +206,7 @@ func (m *simulated) unlock() {
 	for _, f := range m.locks {
 		f.Close()
 	}
+	m.locks = nil
 }
 
 // arguments lay the machine out for QEMU: PCI devices, a virtio console, and no
@@ -373,6 +446,9 @@ func renumber(to io.Writer, from io.Reader, add uint32) error {
 }
 
 func (m *simulated) start() error {
+	if err := m.locked(); err != nil {
+		return err
+	}
 	if err := m.launch(); err != nil {
 		return err
 	}
@@ -456,6 +532,9 @@ func (m *simulated) restore(path string) error {
 	shape := make([]byte, len(m.shape()))
 	if _, err := io.ReadFull(f, shape); err != nil || string(shape) != m.shape() {
 		return fmt.Errorf("the file is of another configuration: %w", err)
+	}
+	if err := m.locked(); err != nil {
+		return err
 	}
 	if err := m.launch("-S", "-incoming", fmt.Sprintf("exec:tail -c +%d '%s'", len(shape)+1, path)); err != nil {
 		return err

@@ -98,10 +98,12 @@ func (d *Driver) save(ctx context.Context, spec vm.Spec, s vm.Snapshot, identifi
 	if err := prepare(ctx, m); err != nil {
 		return err
 	}
-	if err := m.vm.pause(); err != nil {
+	if err := answer(ctx, m.vm.pause); err != nil {
 		return fmt.Errorf("pausing the machine: %w", err)
 	}
-	if err := d.byName(s.State, m.vm.save); err != nil {
+	if err := d.byName(s.State, func(name string) error {
+		return answer(ctx, func() error { return m.vm.save(name) })
+	}); err != nil {
 		return fmt.Errorf("saving the machine: %w", err)
 	}
 	return context.Cause(ctx)
@@ -121,14 +123,15 @@ func (d *Driver) defineSaved(ctx context.Context, spec vm.Spec, identifier []byt
 	return m, nil
 }
 
-// byName fills a file that is open: the framework makes its own, by name.
+// byName fills a file that is open: the framework makes its own, by name. Whoever fills
+// a file does so alone: what is there already is of one that was killed.
 func (d *Driver) byName(to *os.File, fill func(name string) error) (err error) {
-	path, err := d.framework.path(to)
+	path, err := d.path(to)
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(path), ".vz-*") // one that is there is refused
-	if err != nil {
+	dir := path + ".vz"
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
@@ -157,7 +160,7 @@ func (d *Driver) tryRestore(ctx context.Context, spec vm.Spec, s vm.Snapshot) er
 		if disk.ReadOnly {
 			continue
 		}
-		path, err := d.framework.path(disk.File)
+		path, err := d.path(disk.File)
 		if err != nil {
 			return err
 		}
@@ -206,7 +209,7 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 	if err != nil {
 		return nil, err
 	}
-	state, err := d.framework.path(s.State)
+	state, err := d.path(s.State)
 	if err != nil {
 		return nil, err
 	}
@@ -214,10 +217,10 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 	if err != nil {
 		return nil, err
 	}
-	if err := m.run(ctx, func() error { return whileLocked(ctx, func() error { return m.vm.restore(state) }) }); err != nil {
+	if err := m.run(ctx, func(made virtualMachine) error { return made.restore(state) }); err != nil {
 		return nil, fmt.Errorf("restoring the machine: %w", err)
 	}
-	if err := m.listen(false); err != nil {
+	if err := m.listen(m.vm, false); err != nil {
 		m.Kill()
 		<-m.done
 		return nil, err
@@ -235,7 +238,7 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 // resume makes a restored machine go on, and connects to its agent, which
 // listened when it was saved.
 func (m *machine) resume(ctx context.Context) error {
-	if err := m.vm.resume(); err != nil {
+	if err := answer(ctx, m.vm.resume); err != nil {
 		return fmt.Errorf("resuming the machine: %w", err)
 	}
 	result := make(chan error, 1)

@@ -7,5 +7,7 @@ func (m *appleMachine) supportsSave() error {
 	return err
 }
 
-func (m *appleMachine) save(path string) error    { return m.vm.SaveMachineStateToPath(path) }
-func (m *appleMachine) restore(path string) error { return m.vm.RestoreMachineStateFromURL(path) }
+func (m *appleMachine) save(path string) error { return m.vm.SaveMachineStateToPath(path) }
+func (m *appleMachine) restore(path string) error {
+	return asLocked(m.vm.RestoreMachineStateFromURL(path), m.paths)
+}

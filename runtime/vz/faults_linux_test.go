@@ -1,0 +1,200 @@
+package vz
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/runtime/vm"
+)
+
+// faulty is a driver over a framework in memory that is to do something odd.
+func faulty(t *testing.T) (*Driver, *inMemory) {
+	f := &inMemory{simulation: &simulation{log: t.Logf}}
+	return &Driver{framework: f, cacheDir: t.TempDir()}, f
+}
+
+// begun is a machine that is killed when the test ends.
+func begun(t *testing.T, d *Driver, spec vm.Spec) vm.Machine {
+	t.Helper()
+	m, err := d.Start(context.Background(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		m.Kill()
+		<-m.Done()
+	})
+	return m
+}
+
+// The framework opens files by name: one without, or whose name is another's by now,
+// is refused before there is a machine.
+func TestNamelessFiles(t *testing.T) {
+	d, f := faulty(t)
+	for name, tt := range map[string]struct {
+		of     func(*vm.Spec) *os.File
+		change func(path string) error
+	}{
+		"a disk without a name":      {func(s *vm.Spec) *os.File { return s.Disks[len(s.Disks)-1].File }, os.Remove},
+		"an initramfs without one":   {func(s *vm.Spec) *os.File { return s.Initramfs }, os.Remove},
+		"a kernel that was replaced": {func(s *vm.Spec) *os.File { return s.Kernel }, func(p string) error { return errors.Join(os.Remove(p), os.WriteFile(p, nil, 0o600)) }},
+	} {
+		spec := memorySpec(t)
+		file := tt.of(&spec)
+		if err := tt.change(file.Name()); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := d.Start(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "removed or replaced") {
+			if err == nil {
+				m.Kill()
+			}
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(f.made) > 0 {
+		t.Errorf("%d machines were made", len(f.made))
+	}
+}
+
+// A start that fails for a locked disk has told the machine's end: the machine that
+// starts then has not ended.
+func TestLockedAtStart(t *testing.T) {
+	d, f := faulty(t)
+	f.lateLock = true
+	spec := memorySpec(t)
+	held, err := os.Open(spec.Disks[len(spec.Disks)-1].File.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(2*lockPause, func() { held.Close() })
+	m := begun(t, d, spec)
+	conn, err := m.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	select {
+	case <-m.Done():
+		t.Errorf("it has ended: %v", m.Err())
+	case <-time.After(2 * lockPause):
+	}
+	if len(f.made) < 2 {
+		t.Errorf("%d machines were made: the disk was not locked", len(f.made))
+	}
+}
+
+// A framework that does not answer is not waited for longer than the caller wishes. What
+// it starts later is stopped.
+func TestStartUnanswered(t *testing.T) {
+	d, f := faulty(t)
+	f.slow = make(chan struct{})
+	tired := errors.New("out of patience")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), lockPause, tired)
+	defer cancel()
+	if m, err := d.Start(ctx, memorySpec(t)); !errors.Is(err, tired) || strings.Contains(err.Error(), "answer") {
+		if err == nil {
+			m.Kill()
+		}
+		t.Errorf("%v, want the cause of the context's end", err)
+	}
+	made := f.made[0]
+	if _, err := made.c.console.out.Stat(); err != nil {
+		t.Errorf("the console was closed before the machine has ended: %v", err)
+	}
+	close(f.slow)
+	<-made.stopped
+}
+
+// A machine that is being saved does not stop; it is asked until it does.
+func TestKillWhileSaving(t *testing.T) {
+	d, f := faulty(t)
+	spec := memorySpec(t)
+	dir := t.TempDir()
+	var s vm.Snapshot
+	for name, to := range map[string]**os.File{"memory": &s.Memory, "state": &s.State} {
+		file, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		*to = file
+	}
+	stale := filepath.Join(dir, "state.vz") // of a maker that was killed
+	if err := os.WriteFile(stale, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := d.Save(ctx, spec, s, func(context.Context, vm.Machine) error {
+		slow := make(chan struct{})
+		f.made[0].slow = slow
+		time.AfterFunc(lockPause, cancel)
+		time.AfterFunc(3*lockPause, func() { close(slow) })
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Save: %v, want that it was cancelled", err)
+	}
+	select {
+	case <-f.made[0].stopped:
+	default:
+		t.Error("the machine has not been stopped")
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.vz*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// A machine that the framework does not stop keeps its files: others would get their
+// numbers, and be its console and network.
+func TestFilesOfAMachineThatIsGivenUp(t *testing.T) {
+	d, f := faulty(t)
+	m := begun(t, d, memorySpec(t))
+	f.deaf.Store(true)
+	m.Kill()
+	<-m.Done()
+	if err := m.Err(); !errors.Is(err, vm.ErrEnded) || !strings.Contains(err.Error(), "does not stop it") {
+		t.Errorf("Err is %v", err)
+	}
+	made := f.made[0]
+	for _, file := range []*os.File{made.c.console.in, made.c.console.out} {
+		if _, err := file.Stat(); err != nil {
+			t.Errorf("while it runs: %v", err)
+		}
+	}
+	made.end()
+	<-m.(*machine).free
+}
+
+// What the framework says nothing clear of is told in a line, before it is asked or
+// after.
+func TestClearRefusals(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		change     func(*inMemory, *vm.Spec)
+	}{
+		{"more CPUs than the Mac gives", "at most 8", func(_ *inMemory, s *vm.Spec) { s.CPUs = 9 }},
+		{"more memory than the Mac gives", "at most 16384", func(_ *inMemory, s *vm.Spec) { s.Memory = 17 << 30 }},
+		{"an unsigned program", "not signed with the entitlement " + entitlement, func(f *inMemory, _ *vm.Spec) { f.unsigned = true }},
+	} {
+		d, f := faulty(t)
+		spec := memorySpec(t)
+		tt.change(f, &spec)
+		if m, err := d.Start(t.Context(), spec); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil {
+				m.Kill()
+			}
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}

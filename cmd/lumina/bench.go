@@ -70,7 +70,8 @@ type self struct {
 
 func (s *self) run(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, s.path, args...)
-	cmd.Env, cmd.Stderr = s.env, os.Stderr
+	// As text, an error is on standard error, and is seen.
+	cmd.Env, cmd.Stderr = append(cmd.Environ(), append(s.env, "LUMINA_FORMAT=text")...), os.Stderr
 	err := cmd.Run()
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		s.peak = max(s.peak, maxRSS(usage))

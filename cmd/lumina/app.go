@@ -29,11 +29,11 @@ func newAppCommand(env *environment) *cobra.Command {
 		Use:   "app",
 		Short: "Show desktops, sessions and images on a page for a browser of this host",
 		Long: `Show desktops, sessions and images on a page for a browser of this host: make and
-use desktops, open terminals, pull images. It has the state that the command line
-has, and what it starts goes on when it ends: by Ctrl-C, by q on the page, or a
-minute after the last page was closed.
+use desktops, open terminals, pull images. It shows the same state as the command
+line. It ends with Ctrl-C, with q on the page, or a minute after the last page was
+closed; what it started keeps running.
 
-The page is on 127.0.0.1, and for who knows its address: keep that to yourself.`,
+The page is on 127.0.0.1. Anybody who knows its address can use it: keep it secret.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return serveApp(c.Context(), env, port, noBrowser, "") },
 	}

@@ -45,9 +45,9 @@ func newBenchHistoryCommand(env *environment) *cobra.Command {
 		Use:   "history FILE [--html PAGE] < REPORT",
 		Short: "Add what bench boot or bench session printed to a history, and tell what got slower",
 		Long: `Add what bench boot or bench session printed as JSON, on standard input, to a
-history: FILE has one JSON object a line. What takes 20 % longer than the median of
-the last ten runs is told on standard error, as GitHub's workflows show warnings; it
-is no error. With --html, the history is drawn on a page, too.`,
+history: FILE has one JSON object a line. A figure that is 20 % slower than the
+median of the last ten runs is reported on standard error in the form of GitHub's
+workflow warnings; that is not an error. With --html, the history is drawn on a page, too.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if page != "" {

@@ -72,7 +72,7 @@ the VM. A file of this host whose name has a colon is written ./a:b.
 		{"recursive", "r", "copy directories"},
 		{"follow-link", "L", "follow a link that is SRC"},
 	} {
-		c.Flags().BoolP(always.name, always.letter, true, always.usage+": it is always so, so this changes nothing")
+		c.Flags().BoolP(always.name, always.letter, true, always.usage+": always on; accepted for compatibility")
 	}
 	c.Flags().Var(&most, "max-size", "end a copy to this host that writes more (default half of what is free there)")
 	c.Flags().Var(&timeout, "timeout", "end the copy after this time, such as 30 (seconds) or 1m30s; 0 for never (default $LUMINA_TIMEOUT or never)")

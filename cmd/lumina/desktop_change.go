@@ -29,8 +29,8 @@ func newDesktopSetCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change a desktop that is not running: CPUs, memory, disk, ISOs, network",
-		Long: "Change a desktop that is not running, from its next boot on: all that is given, or nothing.\n" +
-			"A disk only grows; what is new of it is for the guest's own tools to use.",
+		Long: "Change a desktop that is not running; its next boot has the changes. If one of them cannot be made, none is.\n" +
+			"A disk can only grow. The guest's own tools put the new space to use.",
 		Example: "  lumina desktop set debian --cpus 4 --memory 8GB --disk-size 128GB\n" +
 			"  lumina desktop set debian --iso none",
 		Args: usageArgs(cobra.ExactArgs(1)),
@@ -65,7 +65,7 @@ func newDesktopSetCommand(env *environment) *cobra.Command {
 	c.Flags().StringVar(&iso, "iso", "", "the ISO that is in it, or none")
 	c.Flags().StringVar(&drivers, "drivers", "", "a second ISO, such as one of drivers, or none")
 	c.Flags().StringVar(&reach, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
-	c.Flags().BoolVar(&force, "force", false, "take an ISO that does not fit")
+	c.Flags().BoolVar(&force, "force", false, "use an ISO that does not fit this VM")
 	return c
 }
 
@@ -96,10 +96,10 @@ func newDesktopRenameCommand(env *environment) *cobra.Command {
 func newDesktopCloneCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "clone NAME NEW",
-		Short: "Make a desktop of what another one has, which is not running",
-		Long: "Make a desktop of what another one has, which is not running. Where the file system can (XFS, Btrfs, APFS), both disks share what neither changes, " +
-			"and the clone is there at once; elsewhere what is written on it is copied.\n" +
-			"The clone is another machine, with an identifier and a network address of its own. What its system keeps of itself, such as its host name and SSH keys, is the same.",
+		Short: "Copy a desktop that is not running",
+		Long: "Copy a desktop that is not running. On a file system that can (XFS, Btrfs, APFS), the two disks share what neither changes, " +
+			"and the clone is made at once; on others the data is copied.\n" +
+			"The clone gets an identifier and a network address of its own. What is on its disk, such as host name and SSH keys, stays the same.",
 		Args: usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := desktop.CheckName(args[1]); err != nil {
@@ -172,7 +172,7 @@ func newDesktopRestoreCommand(env *environment) *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:   "restore NAME",
-		Short: "Bring back a desktop that was removed just now",
+		Short: "Bring back a desktop that was removed in the last minute",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			store, err := desktopStore(env)

@@ -25,6 +25,10 @@ func newExecCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "exec [flags] SID COMMAND | exec [flags] SID -- PROG [ARG…]",
 		Short: "Run a command in a session's VM",
+		Example: `  lumina exec web 'uname -a'
+  lumina exec -it web bash
+  tar c . | lumina exec web 'tar x -C /srv'
+  lumina exec --detach web 'python3 -m http.server 80'`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 || c.ArgsLenAtDash() == 0 {
 				return usageError{fmt.Errorf("no session given; see %s --help", c.CommandPath())}
@@ -271,9 +275,10 @@ func printProcesses(ctx context.Context, env *environment, s *session.Session) e
 func newLogsCommand(env *environment) *cobra.Command {
 	var follow bool
 	c := &cobra.Command{
-		Use:   "logs SID ID",
-		Short: "Print the output of a detached command",
-		Args:  usageArgs(cobra.ExactArgs(2)),
+		Use:     "logs SID ID",
+		Short:   "Print the output of a detached command",
+		Example: "  lumina logs -f web 2",
+		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := openSession(env, args[0])
 			if err != nil {
@@ -301,9 +306,10 @@ func newLogsCommand(env *environment) *cobra.Command {
 func newKillCommand(env *environment) *cobra.Command {
 	var name string
 	c := &cobra.Command{
-		Use:   "kill SID ID",
-		Short: "Send a signal to a command and its process group",
-		Args:  usageArgs(cobra.ExactArgs(2)),
+		Use:     "kill SID ID",
+		Short:   "Send a signal to a command and its process group",
+		Example: "  lumina kill --signal INT web 2",
+		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := parseSignal(name)
 			if err != nil {

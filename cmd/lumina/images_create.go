@@ -46,7 +46,7 @@ func (f *createFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.platform, "platform", "linux/"+goruntime.GOARCH, "linux/amd64 or linux/arm64")
 	f.timeout = timeSpan(30 * time.Minute)
 	flags.Var(&f.timeout, "timeout", "give up after this time; 0 for never")
-	flags.BoolVar(&f.replace, "replace", false, "take the place of an image of that name")
+	flags.BoolVar(&f.replace, "replace", false, "replace an image of that name")
 	flags.BoolVar(&f.noVerify, "no-verify", false, "do not boot the image once before it is installed")
 	flags.BoolVar(&f.rosetta, "rosetta", false, "run amd64 programs in the arm64 VM, on macOS")
 	registerMaxSize(c, &f.maxSize)
@@ -201,8 +201,8 @@ func newImagesCreateCommand(env *environment) *cobra.Command {
 
 REF is the name of a local image, a reference in a registry, oci:DIR[:TAG],
 oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], or mmdebstrap:SUITE[,VARIANT]
-for a root of Debian's packages, made on this host. An image that is there already
-stays, unless --replace is given.
+for a root of Debian's packages, made on this host. An existing image is kept,
+unless --replace is given.
 
 A recipe is a YAML file with all of that and more, and with tests that the image
 must pass; see recipes/ and recipes/schema.json.
@@ -211,9 +211,9 @@ Each --run is a command for the shell of the image so far, run in a VM of it;
 what it changes is one more layer. A layer that was made before from the same
 image by the same command is taken from the cache.
 
-A Dockerfile is read as BuildKit reads it, from standard input when it is -.
-CONTEXT is the directory that COPY and ADD read, but for what its .dockerignore
-says. Each RUN is run in a VM, one for all of a stage where that can be.`,
+A Dockerfile means what it means to BuildKit; - is standard input. CONTEXT is the
+directory that COPY and ADD read, without what its .dockerignore excludes. Each RUN
+runs in a VM; where possible, one VM serves a whole stage.`,
 		Example: `  lumina images create debian --from debian:12
   lumina images create tools --from debian --run 'apt-get update && apt-get install -y git'
   lumina images create app --file Dockerfile .`,
@@ -248,7 +248,7 @@ says. Each RUN is run in a VM, one for all of a stage where that can be.`,
 	c.Flags().StringVar(&from, "from", "", "what to make it from")
 	c.Flags().StringVar(&file, "recipe", "", "recipe to make it from")
 	c.Flags().StringArrayVar(&flags.steps, "run", nil, "run a command in a VM of the image, and keep what it changes (repeatable)")
-	c.Flags().BoolVar(&flags.noCache, "no-cache", false, "do every step, even if its result is known")
+	c.Flags().BoolVar(&flags.noCache, "no-cache", false, "run every step, even if its result is cached")
 	c.Flags().StringVar(&flags.network, "network", "", "what --run and RUN can reach: nat, none or allow=… (default nat)")
 	flags.dockerfile.register(c)
 	flags.register(c)

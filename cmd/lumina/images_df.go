@@ -26,9 +26,9 @@ func newImagesDFCommand(env *environment) *cobra.Command {
 		Short: "Show the disk space that images and their cache take",
 		Long: `Show the disk space that images and their cache take.
 
-Layers are those of installed images, and the results of steps that were done
-once: what no image has is unused, and makes the next build quick. Cache mounts
-are those of RUN --mount=type=cache.`,
+Layers are those of installed images and the cached results of build steps. Layers
+that no image has are unused; they make the next build faster. Cache mounts are those
+of RUN --mount=type=cache.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := outputFormat(env)

@@ -34,10 +34,9 @@ func newImagesPushCommand(env *environment) *cobra.Command {
 		Use:   "push NAME… REF",
 		Short: "Send an image to a registry as a container image",
 		Long: `Send an image to a registry as a container image, which every container tool
-can run; or as it is, with kernel and initramfs: what images pull makes of that
-is the same, byte for byte; or as a containerDisk, from which KubeVirt boots a VM.
-Several images, each for another platform, become one index, from which everybody
-takes what is for their own.
+can run. With --as-is it is sent with kernel and initramfs, and images pull gives
+the same bytes; with --containerdisk it is a disk from which KubeVirt boots a VM.
+Several images, each for another platform, become one index.
 
 --attest sends its SBOM (SPDX, of the packages of dpkg or apk) and its provenance
 (SLSA) with it, as documents that refer to it: oras discover REF, or
@@ -46,7 +45,7 @@ docker buildx imagetools, list them.
 --sign signs it, and what --attest adds, as cosign does with a key: KEY is of
 cosign generate-key-pair, or an ECDSA key on P-256 in PEM (openssl ecparam -name
 prime256v1 -genkey -noout). The password of the former is LUMINA_KEY_PASSWORD or
-COSIGN_PASSWORD. Who has the public key verifies with images pull --verify-key, or
+COSIGN_PASSWORD. Verify it with images pull --verify-key cosign.pub REF, or
 with cosign verify --key cosign.pub --insecure-ignore-tlog=true REF.`,
 		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -213,10 +212,9 @@ func newImagesCopyCommand(env *environment) *cobra.Command {
 		Use:   "copy SRC DST",
 		Short: "Copy an image from registry to registry as it is",
 		Long: `Copy an image, or the images of all platforms, as they are: their digests stay.
-SRC and DST are HOST/NAME:TAG or oci:DIR[:TAG], a layout. From a registry to a
-registry go the signatures of cosign with it, and what refers to it, such as its
-SBOM.`,
-		Example: "  lumina images copy docker.io/library/debian:12 registry.example.com/base/debian:12",
+SRC and DST are HOST/NAME:TAG or oci:DIR[:TAG], a layout. From registry to registry,
+cosign's signatures and what refers to the image, such as its SBOM, are copied, too.`,
+		Example: "  lumina images copy docker.io/library/debian:12 registry.example.test/base/debian:12",
 		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := oci.CheckCopy(args[0], args[1]); err != nil {

@@ -25,10 +25,10 @@ func newPoolRunCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run --size N --count C [COMMAND] | run … -- PROG [ARG…]",
 		Short: "Run a command C times, each in a VM of its own, N at once",
-		Long: `Run a command C times, each in a VM of its own, N at once. Each result is one
-JSON object on a line, printed when it is there; LUMINA_RUN in the command's
-environment and "run" in the result is its number. The exit code is 0 when all
-runs' were, else 1.`,
+		Long: `Run a command C times, each in a VM of its own, N at once. Each result is a JSON
+object on a line of its own, printed when that run ends. Runs are numbered from 0:
+LUMINA_RUN in the command's environment, and "run" in the result. The exit code is 0
+when that of every run is, else 1.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			command, err := flags.command(c, env, args, c.ArgsLenAtDash())
 			if err != nil {

@@ -155,19 +155,20 @@ func newImagesPullCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pull ID [NAME] | pull REF [NAME]",
 		Short: "Fetch an image from a release, or make one from an image of a registry",
-		Long: `Fetch an image from a release, by its id or name in the release's catalog: all
-that is fetched is verified against the catalog's signature before it is
-unpacked, and an interrupted download goes on where it was.
+		Long: `Fetch an image from a release, by its id or name in the release's catalog.
+Everything is verified against the catalog's signature before it is unpacked. An
+interrupted download is resumed.
 
-What has a "/" or a ":" is a reference in a registry. What images push --as-is
-sent comes as it was; of a container image one is made, as images create NAME
---from REF does. Without NAME it is kept for run --image REF, under a name made of
-REF, and is what the registry has now; an image NAME stays if it is another's.
-With --verify-key nothing is pulled from a registry but what that key has signed
-(images push --sign, cosign sign --key), and nothing of it is unpacked before.`,
+A name with a "/" or a ":" is a reference in a registry. An image that images push
+--as-is sent is fetched as it is; a container image is converted, as images create
+NAME --from REF does. Without NAME, the image is kept for run --image REF, under a
+name made of REF, and updated to what the registry has now. An image NAME that came
+from elsewhere is not replaced. With --verify-key, only images that this key has
+signed (images push --sign, cosign sign --key) are pulled from a registry; the
+signature is checked before anything is unpacked.`,
 		Example: `  lumina images pull python
   lumina images pull debian:12
-  lumina images pull ghcr.io/team/tools:v1 tools`,
+  lumina images pull registry.example.test/team/tools:v1 tools`,
 		Args: usageArgs(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			from, name := args[0], ""

@@ -118,7 +118,7 @@ type terminalFlags struct{ pty bool }
 func (f *terminalFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.BoolVarP(&f.pty, "pty", "t", false, "give the command a terminal: this one")
-	flags.BoolP("interactive", "i", false, "pass the standard input on: it always is, so this changes nothing")
+	flags.BoolP("interactive", "i", false, "pass the standard input on: always on; accepted for compatibility")
 }
 
 // check says whether there is a terminal to give.
@@ -162,12 +162,12 @@ docker runs them; a command that is given takes the place of both. With
 
 --image is an image that is here (lumina images list) or what images create --from
 takes: debian:12, ghcr.io/owner/name@sha256:…, oci:DIR[:TAG], docker-archive:FILE.
-An image is made of that once and kept, under a name made of the reference; one of
-files is made anew when they change. A local image of that very name wins.
+The image is made once and kept under a name made of the reference; if it comes
+from files, it is made again when they change. A local image of that name wins.
 
 --copy and --download copy as lumina cp does; see there. --timeout is for the
-command and its copies together. A download that fails costs nothing of the result:
-that says "transfer_error", and the exit code is the command's, or 125 when that
+command and its copies together. A download that fails adds "transfer_error" to the
+result and changes nothing else of it; the exit code is the command's, or 125 when that
 is 0 (124 when the time was over).`,
 		Example: `  lumina run 'uname -a; id'
   lumina run --image debian:12 'cat /etc/os-release'
@@ -221,8 +221,8 @@ is 0 (124 when the time was over).`,
 	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")
 	c.Flags().Lookup("max-size").Usage = "refuse to fetch an image that takes more, and end a download that writes more (default half of what is free)"
 	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1 while the command runs, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")
-	c.Flags().Bool("rm", true, "leave nothing of the VM: it is always so, so this changes nothing")
-	c.Flags().StringVar(&name, "name", "", "a name for the run: it ends with its command and is not listed, so this changes nothing")
+	c.Flags().Bool("rm", true, "leave nothing of the VM: always on; accepted for compatibility")
+	c.Flags().StringVar(&name, "name", "", "accepted for compatibility: a run is not listed, and needs no name")
 	return c
 }
 

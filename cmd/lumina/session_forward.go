@@ -16,7 +16,7 @@ func newSessionForwardCommand(env *environment) *cobra.Command {
 		Use:   "forward SID [FORWARD…]",
 		Short: "Add, remove and list forwarded ports of a running session",
 		Long: "Make ports of a running session's VM reachable on 127.0.0.1, as session start --forward does: " + forward.Form + ", each port also as a range.\n" +
-			"Without GUESTPORT's HOSTPORT a free one is taken. All that is asked for is done, or nothing.",
+			"Without HOSTPORT, a free port is used. Either all changes are made, or none.",
 		Example: "  lumina session forward web 8080:80 5353:53/udp\n  lumina session forward web --remove 8080",
 		Args:    usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {

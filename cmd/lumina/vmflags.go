@@ -55,7 +55,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
 	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,…: by a name, TLS and HTTP/1 that name it; by a name with a port of another protocol (github.com:22), that port of its address (default $LUMINA_NETWORK or nat)")
 	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
-	flags.Bool("no-wait-network", false, "do not wait for the network: it is there with the boot, so this changes nothing")
+	flags.Bool("no-wait-network", false, "accepted for compatibility: the network is there as soon as the VM has booted")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, which is made if there is none, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.StringVar(&f.init, "init", "", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
 	flags.BoolVar(&f.nested, "nested", false, "let the guest run virtual machines in its turn; for guests that are trusted more than others")

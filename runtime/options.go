@@ -39,6 +39,8 @@ type VMOptions struct {
 	// Member, if set, makes the VM one of a network of VMs in place of Network.
 	Member  *Member
 	Volumes []Volume
+	// Hostname is the guest's own name; a new one if it is empty.
+	Hostname string
 	// Init is who is PID 1, of image.InitLumina and image.InitSystemd; the
 	// image says when it is empty.
 	Init string
@@ -53,6 +55,19 @@ type VMOptions struct {
 	DiskReserve int64
 	// disks are those of a build; the VM closes them.
 	disks []*volume.Disk
+}
+
+// CheckHostname says whether a guest may be called so.
+func CheckHostname(name string) error {
+	const maxHostname = 64 // Linux's
+	ok := name != "" && len(name) <= maxHostname
+	for i, c := range []byte(name) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || i > 0 && (c == '-' || c == '_' || c == '.' && name[i-1] != '.'))
+	}
+	if !ok {
+		return fmt.Errorf("hostname %.80q: want letters, digits, '-', '_' and '.', at most %d", name, maxHostname)
+	}
+	return nil
 }
 
 // CheckSize says whether a VM of that size can be had on this host.

@@ -52,6 +52,9 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		p.close()
 		return nil, err
 	}
+	if options.Hostname != "" {
+		p.configure.Hostname = options.Hostname
+	}
 	if err := r.addVolumes(p, options.Volumes); err != nil {
 		p.close()
 		return nil, err

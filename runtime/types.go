@@ -29,18 +29,18 @@ func processOf(p protocol.Process) Process {
 
 // Copied is what a copy did, or has done so far.
 type Copied struct {
-	Files int64 // entries of any type
-	Bytes int64 // of file data, holes included
+	Files int64 `json:"files"` // entries of any type
+	Bytes int64 `json:"bytes"` // of file data, holes included
 	// Written is what the receiver's file system took, in bytes.
-	Written int64
+	Written int64 `json:"-"`
 	// Skipped are sockets, FIFOs and devices, and what is mounted of the kernel's
 	// as /proc, which are not copied; the first hundred by name.
-	Skipped      int64
-	SkippedNames []string
+	Skipped      int64    `json:"skipped,omitempty"`
+	SkippedNames []string `json:"skipped_names,omitempty"`
 	// Failed are files that could not be read and are missing; the first hundred
 	// by name, with the reason.
-	Failed      int64
-	FailedNames []string
+	Failed      int64    `json:"failed,omitempty"`
+	FailedNames []string `json:"failed_names,omitempty"`
 }
 
 // CopyOptions are how to copy.

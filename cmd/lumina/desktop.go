@@ -72,7 +72,6 @@ func newDesktopLsCommand(env *environment) *cobra.Command {
 			return printDesktops(c.Context(), env, store, all)
 		},
 	}
-	env.registerJSON(c)
 	return c
 }
 

@@ -52,5 +52,6 @@ func newDesktopExecCommand(env *environment) *cobra.Command {
 	c.Flags().SetNormalizeFunc(dockerNames)
 	flags.register(c)
 	terminal.register(c)
+	env.registerJSON(c.Flags(), c)
 	return c
 }

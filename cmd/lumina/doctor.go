@@ -36,7 +36,6 @@ func newDoctorCommand(env *environment) *cobra.Command {
 			return reportChecks(env, examine(c.Context(), r, fix))
 		},
 	}
-	env.registerJSON(c)
 	c.Flags().BoolVar(&fix, "fix", false, "repair what can be repaired safely")
 	c.Flags().StringVar(&isoFile, "iso", "", "check this installation ISO instead: whether it is whole, and boots here")
 	return c

@@ -61,6 +61,7 @@ func newExecCommand(env *environment) *cobra.Command {
 	c.Flags().SetNormalizeFunc(dockerNames)
 	flags.register(c)
 	terminal.register(c)
+	env.registerJSON(c.Flags(), c)
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "let the command outlive this one, and print its id; see logs, kill and ps")
 	return c
 }
@@ -200,7 +201,6 @@ func newPsCommand(env *environment) *cobra.Command {
 		ValidArgsFunction: completeSIDs(env),
 	}
 	o.register(c)
-	env.registerJSON(c)
 	c.Flags().BoolVar(&denied, "denied", false, "list what the session's network denied it")
 	return c
 }

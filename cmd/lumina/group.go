@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,11 @@ func unknownVerb(c *cobra.Command, verb string) error {
 	if like := similar(c, verb); len(like) > 0 {
 		hint = " (did you mean " + strings.Join(like, " or ") + "?)"
 	}
+	for _, docker := range dockerVerbs() {
+		if path := strings.TrimSpace(strings.TrimPrefix(c.CommandPath(), c.Root().Name()) + " " + verb); slices.Contains(strings.Split(docker.flags, ", "), path) {
+			hint = " (it is lumina " + docker.instead + ")"
+		}
+	}
 	return usageError{fmt.Errorf("unknown command %q for %q%s; see %s --help", verb, c.CommandPath(), hint, c.CommandPath())}
 }
 
@@ -56,6 +62,9 @@ func flagError(c *cobra.Command, err error) error {
 	if before := c.Flags().Args(); c.HasSubCommands() && len(before) > 0 {
 		return unknownVerb(c, before[0])
 	}
+	if c.Flags().Lookup("hostname") != nil && strings.HasPrefix(err.Error(), "flag needs an argument: 'h' in ") {
+		return pflag.ErrHelp // -h alone, as everywhere
+	}
 	return usageError{fmt.Errorf("%w%s; see %s --help", err, dockerHint(c, err), c.CommandPath())}
 }
 
@@ -65,19 +74,95 @@ func dockerHint(c *cobra.Command, err error) string {
 	if (c.Name() == "run" || c.Name() == "exec") && strings.HasPrefix(text, "unknown ") && len(c.Flags().Args()) > commandAt(c) {
 		return "; a command with flags of its own is one string, or PROG ARG… behind --"
 	}
-	for _, hint := range []struct{ flag, command, instead string }{
-		{"'d' in ", "run", "lumina session start keeps a VM, and --run runs the image's command in it"},
-		{"--detach", "run", "lumina session start keeps a VM, and --run runs the image's command in it"},
-		{"'d' in ", "start", "it is always so; --run runs the image's command"},
-		{"--detach", "start", "it is always so; --run runs the image's command"},
-		{"--mount", "", "write --volume"},
-		{"--privileged", "", "a VM's root may do everything in it"},
-	} {
-		if strings.HasPrefix(text, "unknown ") && strings.Contains(text, hint.flag) && (hint.command == "" || c.Name() == hint.command) {
+	name := ""
+	if rest, ok := strings.CutPrefix(text, "unknown flag: --"); ok {
+		name, _, _ = strings.Cut(rest, "=")
+	} else if rest, ok := strings.CutPrefix(text, "unknown shorthand flag: '"); ok {
+		name, _, _ = strings.Cut(rest, "'")
+	}
+	switch c.Name() {
+	case "run", "start", "exec":
+	default:
+		return ""
+	}
+	if name == "d" || name == "detach" {
+		if c.Name() == "start" {
+			return " (it is always so; --run runs the image's command)"
+		}
+		return " (lumina session start keeps a VM, and --run runs the image's command in it)"
+	}
+	for _, hint := range dockerHints() {
+		if slices.Contains(strings.Fields(hint.flags), name) {
 			return " (" + hint.instead + ")"
 		}
 	}
 	return ""
+}
+
+// dockerVerbs are commands of docker's that have other names here.
+func dockerVerbs() []hint {
+	return []hint{
+		{"start, create, container", "session start"},
+		{"stop, rm, session kill", "session stop SID"},
+		{"container ls, network ls, network list", "session list"},
+		{"network rm, network remove", "session stop SID"},
+		{"attach", "exec -it SID CMD, or lumina logs -f SID ID"},
+		{"top, session ps", "ps SID"},
+		{"session logs", "logs SID ID"},
+		{"port", "session forward SID"},
+		{"rmi", "images remove NAME"},
+		{"image", "images"},
+		{"build, buildx, commit", "images create NAME --file Dockerfile CONTEXT"},
+		{"inspect, history", "images inspect NAME"},
+		{"push", "images push NAME REF"},
+		{"save, export", "images save NAME DESTINATION"},
+		{"load, import", "images load NAME SOURCE"},
+		{"tag", "images create NEW --from NAME"},
+		{"system", "images df, images prune and clean"},
+		{"volume prune", "volume remove NAME…"},
+		{"compose", "network run FILE"},
+		{"info", "doctor"},
+	}
+}
+
+type hint struct{ flags, instead string }
+
+// dockerHints are flags of docker run, create and exec that are none here, with what
+// to do instead.
+func dockerHints() []hint {
+	return []hint{
+		{"add-host", "write to /etc/hosts in the VM; lumina network run starts VMs that find each other by name"},
+		{"annotation label-file", "labels are a session's: lumina session start --label"},
+		{"label l", "labels are a session's: lumina session start --label KEY=VALUE"},
+		{"attach a sig-proxy detach-keys", "output and signals always pass; -i passes the input"},
+		{"cap-add privileged security-opt", "a VM's root may do everything in it"},
+		{"cap-drop userns", "what is in the VM has no rights outside; --user picks another user in it"},
+		{"cidfile", "lumina session start prints the SID"},
+		{"cpu-shares c cpuset-cpus cpuset-mems cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-count cpu-percent", "--cpus N gives the VM N CPUs"},
+		{"device device-cgroup-rule blkio-weight device-read-bps device-write-bps", "a VM has devices of its own, and none of this host's"},
+		{"gpus runtime", "a VM has none of this host's GPUs"},
+		{"dns dns-search dns-option dns-opt", "names are asked of this host's own resolver; --network chooses what may be reached"},
+		{"domainname", "write --hostname NAME.DOMAIN"},
+		{"env-from", "write --env-file"},
+		{"expose publish-all P", "-p HOST:GUEST forwards a port"},
+		{"group-add", "write --user USER:GROUP, or add the user to the group in the image"},
+		{"health-cmd health-interval health-retries health-timeout health-start-period no-healthcheck", "nothing checks the health of a command; lumina exec does"},
+		{"ip ip6 link link-local-ip mac-address net-alias network-alias", "lumina network run starts VMs that find each other by name"},
+		{"ipc pid uts cgroupns cgroup-parent isolation", "a VM has a kernel of its own and shares none of these with this host"},
+		{"log-driver log-opt", "the output is this command's; of a session, lumina logs has it"},
+		{"memory-swap memory-reservation memory-swappiness kernel-memory oom-kill-disable oom-score-adj", "--memory is what the VM has"},
+		{"mount volume-driver", "write --volume"},
+		{"volumes-from", "name the volume with --volume"},
+		{"net", "write --network"},
+		{"pids-limit ulimit sysctl", "set it in the command: ulimit, sysctl -w"},
+		{"platform", "lumina images create NAME --from REF --platform OS/ARCH makes an image of it"},
+		{"quiet q", "progress goes to the standard error: 2>/dev/null"},
+		{"read-only", "the image is never written to: a VM's changes end with it"},
+		{"restart", "nothing starts a VM again; what starts this command can"},
+		{"shm-size tmpfs", "mount it in the command: mount -t tmpfs"},
+		{"stop-signal stop-timeout", "signals reach the command; the second one ends it, and lumina kill has --signal"},
+		{"storage-opt", "write --disk-size"},
+	}
 }
 
 // commandAt is where among the arguments the command of a VM begins.

@@ -36,7 +36,7 @@ func guestSession(t *testing.T, args ...string) string {
 
 // What a container runtime sets up around a process.
 func TestProcessSurroundings(t *testing.T) {
-	sid := guestSession(t, "--image", "debian")
+	sid := guestSession(t, "--image", "debian", "-h", "my-guest.example", "--rm", "--network", "bridge")
 	lumina(t, "exec", sid, `groupadd -g 50000 crew; groupadd -g 50001 extra; useradd -u 1500 -g crew -G extra -m alice; gpasswd -a root extra >/dev/null`).succeeded(t)
 	user := func(u string) []string { return []string{"--user", u} }
 	check(t, sid, []guestCase{
@@ -58,7 +58,7 @@ func TestProcessSurroundings(t *testing.T) {
 		{"directory that is missing", []string{"--workdir", "/no/such/place", "--user", "1000"}, "pwd; stat -c %U:%a . ..", "/no/such/place\nroot:755\nroot:755\n"},
 		{"directory of root's", []string{"--workdir", "/root", "--user", "1000"}, "pwd", "/root\n"},
 		{"directory behind a dangling link", []string{"--workdir", "/var/lock/deep"}, "pwd -P", "/run/lock/deep\n"},
-		{"host name", nil, `[ "$HOSTNAME" = "$(hostname)" ] && hostname -i && getent hosts ip6-localhost | tr -s ' '`, "10.0.2.15\n::1 localhost ip6-localhost ip6-loopback\n"},
+		{"host name", nil, `[ "$HOSTNAME" = "$(hostname)" ] && hostname && cat /etc/hostname && hostname -i && getent hosts ip6-localhost | tr -s ' '`, "my-guest.example\nmy-guest.example\n10.0.2.15\n::1 localhost ip6-localhost ip6-loopback\n"},
 		{"low port", user("1000"), `perl -MIO::Socket::INET -e 'IO::Socket::INET->new(LocalPort=>80,Listen=>1) or die $!; print "ok\n"'`, "ok\n"},
 		{"ping's socket", user("1000:2000"), `perl -MSocket -e 'socket(S,AF_INET,SOCK_DGRAM,1) or die $!; print "ok\n"'`, "ok\n"},
 		{"devices", user("1000"), "cd /dev; stat -c '%n %a %G' fuse net/tun null zero full random urandom tty ptmx vsock loop-control vda; : <fuse; : <net/tun",

@@ -12,11 +12,13 @@ import (
 
 func newImagesCommand(env *environment) *cobra.Command {
 	list := newImagesListCommand(env)
+	quiet := list.Flags().Lookup("quiet")
 	c := newGroup("images", "Make, list and remove images", newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesCopyCommand(env), newImagesExportCommand(env), list, newCatalogCommand(env), newImagesDFCommand(env), newImagesSaveCommand(env), newImagesLoadCommand(env), newImagesPruneCommand(env),
 		newInspectCommand(env, "Print all that is known of an image, as JSON", imageStore, describeImage),
 		newRemoveCommand(env, "Remove images that nothing uses", imagesByReference))
 	c.Long = "Make, list and remove images. Without a command they are listed."
 	c.RunE = list.RunE
+	c.Flags().AddFlag(quiet)
 	return c
 }
 
@@ -51,7 +53,8 @@ func printImage(env *environment, name string, img *image.Image) error {
 }
 
 func newImagesListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var quiet bool
+	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List images",
@@ -68,6 +71,9 @@ func newImagesListCommand(env *environment) *cobra.Command {
 			names, err := store.List()
 			if err != nil {
 				return err
+			}
+			if quiet {
+				return printNames(env, names)
 			}
 			rows := []imageRow{}
 			for _, name := range names {
@@ -93,6 +99,8 @@ func newImagesListCommand(env *environment) *cobra.Command {
 			return w.print()
 		},
 	}
+	registerQuiet(c, &quiet)
+	return c
 }
 
 func imageStore(env *environment) (*image.Store, error) {

@@ -109,8 +109,15 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 		t.Errorf("a picture on the standard output: exit code %d, %q", r.code, r.stdout)
 	}
 	m.env["LUMINA_FORMAT"] = "text"
-	if r := m.lumina("ps", "--json", "none"); r.code != exitFailure || r.Error != "connection_failed" {
-		t.Errorf("--json: exit code %d, %q", r.code, r.stdout)
+	for _, args := range []string{"ps --json none", "exec --json none true", "images inspect --json none", "--json volume rm none", "run --json --image other --pull never true"} {
+		if r := m.lumina(strings.Fields(args)...); r.code != exitFailure || r.Error != "connection_failed" {
+			t.Errorf("lumina %s: exit code %d, %q", args, r.code, r.stdout)
+		}
+	}
+	for args, want := range map[string]string{"images ls --json": `[{"name":"img"`, "images -q": "img\n", "volume ls -q": "", "version --json": `{"arch"`} {
+		if r := m.lumina(strings.Fields(args)...).succeeded(t); !strings.HasPrefix(r.stdout, want) || want == "" && r.stdout != "" {
+			t.Errorf("lumina %s: %s", args, r.stdout)
+		}
 	}
 	if err := os.Remove(file); err != nil {
 		t.Error(err)

@@ -297,10 +297,40 @@ func TestInMemoryRefuses(t *testing.T) {
 		{"ps --filter color=red", exitUsage, "filter"},
 		{"session forward none 1", exitFailure, "no such session"},
 		{"network run /not-there", exitUsage, "/not-there"},
+		// What docker's users write.
+		{"run --image img --gpus all true", exitUsage, "none of this host's GPUs"},
+		{"run --image img --restart=always true", exitUsage, "nothing starts a VM again"},
+		{"run --image img --cap-add SYS_ADMIN true", exitUsage, "a VM's root may do everything"},
+		{"run --image img -P true", exitUsage, "-p HOST:GUEST"},
+		{"run --image img -l a=b true", exitUsage, "session start --label"},
+		{"run --image img --tmpfs /t true", exitUsage, "mount -t tmpfs"},
+		{"run --image img --net host true", exitUsage, "write --network"},
+		{"run --image img --network host true", exitUsage, "want nat, none"},
+		{"run --image img -d true", exitUsage, "session start keeps a VM"},
+		{"session start --image img --read-only", exitUsage, "end with it"},
+		{"session start -d", exitUsage, "it is always so"},
+		{"exec --privileged none true", exitUsage, "a VM's root"},
+		{"run --image img --hostname a..b true", exitUsage, "hostname \"a..b\": want letters"},
+		{"run --image img -h -x true", exitUsage, "hostname \"-x\""},
+		{"run --init --image img", exitUsage, "want lumina or systemd"},
+		{"run img true", exitUsage, "write --image img"},
+		{"run true --json", exitUsage, "a command with flags of its own"},
+		{"exec none true --json", exitUsage, "a command with flags of its own"},
+		{"stop none", exitUsage, "it is lumina session stop SID"},
+		{"image ls", exitUsage, "it is lumina images"},
+		{"network ls", exitUsage, "it is lumina session list"},
+		{"volume prune", exitUsage, "it is lumina volume remove"},
+		{"pull debian:12", exitUsage, "run --image debian:12 fetches that"},
+		{"build .", exitUsage, "it is lumina images create"},
 	} {
 		r := m.lumina(strings.Fields(tt.args)...)
 		if r.code != tt.code || !strings.Contains(r.stderr+r.Message, tt.says) || tt.code == exitUsage && (r.stdout != "" || strings.Count(r.stderr, "\n") != 1) {
 			t.Errorf("lumina %s: exit code %d, want %d with %q; %s%s", tt.args, r.code, tt.code, tt.says, r.stdout, r.stderr)
+		}
+	}
+	for _, args := range []string{"run -h", "run --image img -h", "session start -h", "run --help", "exec -h"} {
+		if r := m.lumina(strings.Fields(args)...).succeeded(t); !strings.Contains(r.stdout, "Usage:") {
+			t.Errorf("lumina %s: %s", args, r.stdout)
 		}
 	}
 	if n := len(fake.Machines()); n != 0 {

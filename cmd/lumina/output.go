@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/abdul-abdi/lumina/runtime"
@@ -55,9 +57,28 @@ func outputFormat(env *environment) (format, error) {
 	}
 }
 
-// registerJSON gives a command that lists something the flag --json.
-func (env *environment) registerJSON(c *cobra.Command) {
-	c.Flags().BoolVar(&env.json, "json", false, "print JSON, as where the output is no terminal")
+// jsonFlag is the flag --json. of is a command that takes another one of a VM, whose own
+// flags it does not take; nil: there is none.
+type jsonFlag struct {
+	env *environment
+	of  *cobra.Command
+}
+
+func (f jsonFlag) String() string   { return strconv.FormatBool(f.env != nil && f.env.json) }
+func (f jsonFlag) Type() string     { return "bool" }
+func (f jsonFlag) IsBoolFlag() bool { return true }
+
+func (f jsonFlag) Set(s string) (err error) {
+	if f.of != nil && len(f.of.Flags().Args()) > commandAt(f.of) {
+		return errors.New("a command with flags of its own is one string, or PROG ARG… behind --")
+	}
+	f.env.json, err = strconv.ParseBool(s)
+	return err
+}
+
+// registerJSON gives a command and those below it the flag --json.
+func (env *environment) registerJSON(flags *pflag.FlagSet, of *cobra.Command) {
+	flags.VarPF(jsonFlag{env, of}, "json", "", "print JSON, as where the output is no terminal").NoOptDefVal = "true"
 }
 
 // printJSON prints v on one line.

@@ -45,6 +45,7 @@ when that of every run is, else 1.`,
 	c.Flags().Var(&size, "size", "how many VMs at once")
 	c.Flags().Var(&count, "count", "how many runs")
 	vm.register(c, env)
+	env.registerJSON(c.Flags(), c)
 	flags.register(c)
 	return c
 }

@@ -132,7 +132,7 @@ func newPullCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pull",
 		Short: "Fetch the default image from the latest release",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  noReference,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return flags.pull(c.Context(), env, defaultImage, "linux/"+goruntime.GOARCH, "")
 		},
@@ -300,4 +300,12 @@ func orMaxSize(err error) error {
 		return fmt.Errorf("%w; --max-size sets another", err)
 	}
 	return err
+}
+
+// noReference are pull's arguments: there are none, though docker's has one.
+func noReference(c *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return usageError{fmt.Errorf("pull fetches the default image: lumina run --image %[1]s fetches that by itself, and lumina images create NAME --from %[1]s keeps it under a name", args[0])}
+	}
+	return usageArgs(cobra.NoArgs)(c, args)
 }

@@ -193,6 +193,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		}
 		return help(c, args)
 	}
+	env.registerJSON(root.PersistentFlags(), nil)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelpCommand())
 	all := append(subcommands(), manual()...)

@@ -18,6 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/forward"
+	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
 )
 
@@ -74,7 +75,7 @@ func (f *commandFlags) command(c *cobra.Command, env *environment, args []string
 		return cmd, usageError{fmt.Errorf("the command is empty; see %s --help", c.CommandPath())}
 	case dash == 0:
 		cmd.Args = args
-	case c.Flags().Lookup("image") != nil && len(args) > 1 && strings.Contains(args[0], ":") && checkImage(args[0]) == nil:
+	case c.Flags().Lookup("image") != nil && len(args) > 1 && isImage(env, args[0]):
 		return cmd, usageError{fmt.Errorf("the image is a flag here: write --image %s, and the command behind it as one string, or -- PROG ARG…", args[0])}
 	case dash > 0 || len(args) > 1:
 		return cmd, usageError{errors.New("a command is one string for the shell, or a program after --: quote it, or write -- PROG ARG…")}
@@ -217,6 +218,7 @@ is 0 (124 when the time was over).`,
 	vm.register(c, env)
 	flags.register(c)
 	terminal.register(c)
+	env.registerJSON(c.Flags(), c)
 	c.Flags().StringArrayVar(&copies, "copy", nil, "copy a file or directory in before the command, LOCAL:REMOTE (repeatable)")
 	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")
 	c.Flags().Lookup("max-size").Usage = "refuse to fetch an image that takes more, and end a download that writes more (default half of what is free)"
@@ -224,6 +226,23 @@ is 0 (124 when the time was over).`,
 	c.Flags().Bool("rm", true, "leave nothing of the VM: always on; accepted for compatibility")
 	c.Flags().StringVar(&name, "name", "", "accepted for compatibility: a run is not listed, and needs no name")
 	return c
+}
+
+// isImage says whether an argument is likely an image's: the command of an image is one
+// string.
+func isImage(env *environment, arg string) bool {
+	if strings.Contains(arg, ":") {
+		return checkImage(arg) == nil
+	}
+	store, err := imageStore(env)
+	if err != nil || image.CheckName(arg) != nil {
+		return false
+	}
+	h, err := store.Open(arg)
+	if err == nil {
+		h.Close()
+	}
+	return err == nil
 }
 
 // checkDockers checks the flags of docker's that are taken though they change

@@ -61,6 +61,7 @@ its id is printed, too; see lumina logs and lumina ps SID.`,
 	}
 	c.Flags().SortFlags = false
 	c.Flags().SetNormalizeFunc(dockerNames)
+	c.Flags().Bool("rm", true, "leave nothing of the session once it has been stopped: it is always so, so this changes nothing")
 	c.Flags().StringVar(&name, "name", "", "a name, which no other session has, to use in the place of the identifier")
 	c.Flags().StringArrayVar(&labels, "label", nil, "KEY=VALUE, to choose sessions by, see ps --filter (repeatable)")
 	vm.register(c, env)

@@ -22,7 +22,6 @@ func newSessionListCommand(env *environment) *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return printSessions(c.Context(), env, o) },
 	}
 	o.register(c)
-	env.registerJSON(c)
 	return c
 }
 

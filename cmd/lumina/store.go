@@ -57,6 +57,20 @@ func newInspectCommand[S store](env *environment, short string, open func(*envir
 	}
 }
 
+// registerQuiet gives a command that lists things docker's flag for their names alone.
+func registerQuiet(c *cobra.Command, quiet *bool) {
+	c.Flags().BoolVarP(quiet, "quiet", "q", false, "print the names alone, one a line")
+}
+
+func printNames(env *environment, names []string) error {
+	for _, name := range names {
+		if err := printLine(env.stdout, "%s", name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // completeNames completes arguments with the names of things.
 func completeNames[S store](env *environment, open func(*environment) (S, error)) cobra.CompletionFunc {
 	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

@@ -38,7 +38,8 @@ type vmFlags struct {
 	network   string
 	lan       bool
 	volumes   []string
-	init      string
+	hostname  string
+	init      initFlag
 	nested    bool
 	// noTemplate also comes from LUMINA_TEMPLATE=0.
 	noTemplate bool
@@ -57,7 +58,9 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
 	flags.Bool("no-wait-network", false, "accepted for compatibility: the network is there as soon as the VM has booted")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, which is made if there is none, or DIR:PATH[:ro], a directory of this host (repeatable)")
-	flags.StringVar(&f.init, "init", "", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
+	flags.StringVarP(&f.hostname, "hostname", "h", "", "the host name of the VM (default a new one)")
+	flags.Bool("help", false, "print this help; so does -h without a name") // cobra's own has -h
+	flags.Var(&f.init, "init", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
 	flags.BoolVar(&f.nested, "nested", false, "let the guest run virtual machines in its turn; for guests that are trusted more than others")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "boot cold, even if there is a template (also LUMINA_TEMPLATE=0)")
 	for name, complete := range map[string]cobra.CompletionFunc{
@@ -93,10 +96,25 @@ func (p *cpuCount) Set(s string) error {
 
 func (p *cpuCount) Type() string { return "int" }
 
+// initFlag is a flag: who is PID 1.
+type initFlag string
+
+func (f *initFlag) String() string { return string(*f) }
+
+func (f *initFlag) Set(s string) error {
+	if err := image.CheckInit(s); err != nil || s == "" {
+		return fmt.Errorf("want %s or %s; PID 1 reaps orphans without it", image.InitLumina, image.InitSystemd)
+	}
+	*f = initFlag(s)
+	return nil
+}
+
+func (f *initFlag) Type() string { return "string" }
+
 // options joins flags and environment; flags win.
 func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: int(f.cpus), Memory: int64(f.memory), DiskSize: int64(f.disk),
-		Network: network.Mode(f.network), AllowLAN: f.lan, Init: f.init, Nested: f.nested, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0",
+		Network: network.Mode(f.network), AllowLAN: f.lan, Hostname: f.hostname, Init: string(f.init), Nested: f.nested, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0",
 		NoRehearsal: env.getenv("LUMINA_REHEARSE") == "0", AnnouncedSockets: env.getenv("LUMINA_RAW_SOCKETS") == "0"}
 	if err := checkImage(f.image); err != nil {
 		return o, usageError{fmt.Errorf("--image: %w", err)}
@@ -113,10 +131,15 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 			return o, usageError{fmt.Errorf("--verify-key: --image %q is not of a registry, and only what is in one has signatures", f.image)}
 		}
 	}
-	if err := image.CheckInit(o.Init); err != nil {
-		return o, usageError{err}
+	if f.hostname != "" {
+		if err := runtime.CheckHostname(f.hostname); err != nil {
+			return o, usageError{err}
+		}
 	}
-	if o.Network == "" {
+	switch o.Network {
+	case "bridge", "default": // as docker calls it
+		o.Network = network.ModeNAT
+	case "":
 		o.Network = network.Mode(env.getenv("LUMINA_NETWORK"))
 	}
 	if o.Network == "" {

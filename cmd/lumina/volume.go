@@ -52,7 +52,8 @@ func newVolumeCreateCommand(env *environment) *cobra.Command {
 }
 
 func newVolumeListCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var quiet bool
+	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List volumes",
@@ -66,9 +67,14 @@ func newVolumeListCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if quiet {
+				return printNames(env, names)
+			}
 			return printVolumes(env, store, names...)
 		},
 	}
+	registerQuiet(c, &quiet)
+	return c
 }
 
 func printVolumes(env *environment, store *volume.Store, names ...string) error {

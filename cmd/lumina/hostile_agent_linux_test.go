@@ -241,15 +241,15 @@ func hostileAnswers(t *testing.T) {
 	bounded(t, "json", "session", "stop", sid).succeeded(t)
 }
 
-// hasNamespaces checks that a QEMU sees no network of the host's, where root can
-// see to it.
+// hasNamespaces checks that a QEMU sees no network and no process of the host's, where that
+// can be had.
 func hasNamespaces(t *testing.T, qemu int) {
 	t.Helper()
 	if !confine.Namespaces() {
 		t.Log("there are no namespaces to be had")
 		return
 	}
-	for _, kind := range []string{"net", "mnt", "ipc", "uts"} {
+	for _, kind := range []string{"net", "mnt", "ipc", "uts", "pid"} {
 		ours, err := os.Readlink("/proc/self/ns/" + kind)
 		theirs, theirErr := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", qemu, kind))
 		if err != nil || theirErr != nil || ours == theirs {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,10 +15,37 @@ import (
 // Start calls start in a thread that is confined by p, and then wait, which
 // keeps the thread until the process that start made has ended. It returns what
 // confining or start failed with.
-func Start(p Policy, start func() error, wait func()) error {
-	started := make(chan error)
-	go inThread(func() { run(p, start, wait, started) })
-	return <-started
+//
+// The process is to be made with clone, the flags of clone(2): an ordinary user's gets
+// its namespaces so. Where this host does not let it, start is called again, with none.
+func Start(p Policy, start func(clone uintptr) error, wait func()) error {
+	in := func(clone uintptr) error {
+		started := make(chan error)
+		go inThread(func() { run(p, clone, start, wait, started) })
+		return <-started
+	}
+	if os.Geteuid() != 0 && !p.KeepPrivileges && !p.Thread {
+		err := in(unix.CLONE_NEWUSER | p.namespaces())
+		if !errors.Is(err, errNone) {
+			return err
+		}
+	}
+	return in(0)
+}
+
+// errNone is what a process of an ordinary user's failed with that could have no
+// namespaces.
+var errNone = errors.New("no namespaces")
+
+// withoutNamespaces tells whether err can be for lack of the right to make some, or of
+// a kernel that has them.
+func withoutNamespaces(err error) bool {
+	for _, errno := range []unix.Errno{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.EINVAL, unix.ENOSYS} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // inThread calls do in a thread that ends with it, and is not the first one: that
@@ -38,16 +66,19 @@ func inThread(do func()) {
 	runtime.UnlockOSThread()
 }
 
-func run(p Policy, start func() error, wait func(), started chan<- error) {
+func run(p Policy, clone uintptr, start func(clone uintptr) error, wait func(), started chan<- error) {
 	user, free, err := p.user()
 	defer free()
 	if err == nil {
-		err = p.confineThread(user)
+		err = p.confineThread(user, clone)
 	}
 	if err != nil {
 		err = fmt.Errorf("confining the process: %w", err)
 	} else {
-		err = start()
+		err = start(clone)
+		if clone != 0 && withoutNamespaces(err) {
+			err = fmt.Errorf("%w: %w", errNone, err)
+		}
 	}
 	started <- err
 	if err == nil {
@@ -78,7 +109,7 @@ func (p *Policy) user() (user int, free func(), err error) {
 	return 0, func() {}, fmt.Errorf("all %d users are in use", Users)
 }
 
-func (p *Policy) confineThread(user int) error {
+func (p *Policy) confineThread(user int, clone uintptr) error {
 	rules, err := p.ruleset()
 	if err != nil {
 		return fmt.Errorf("laying out Landlock's rules: %w", err)
@@ -93,9 +124,10 @@ func (p *Policy) confineThread(user int) error {
 		}
 		unix.Umask(0)
 	}
+	first := clone != 0
 	if os.Geteuid() == 0 && !p.KeepPrivileges {
 		if !p.Thread {
-			p.separate()
+			first = p.separate()
 		}
 		if err := p.dropRoot(user); err != nil {
 			return err
@@ -112,36 +144,46 @@ func (p *Policy) confineThread(user int) error {
 	if p.KeepPrivileges {
 		return nil
 	}
-	return filterCalls(p.Network)
+	return newProgram(p.Network, clone, first).install()
 }
 
-// separate gives a process of root's namespaces of its own: a network with no
-// interface that is up, and no abstract sockets; no System V or POSIX queues; and
-// its own view of what is mounted. Where root may not make them, as in a container,
-// the rest has to do. Not PIDs: the kernel would not tell such a process that its
-// parent has died (getppid(2) is 0), and it sends no signals as it is.
-func (p *Policy) separate() {
-	flags := unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+// namespaces are those that a process gets: a network with no interface that is up,
+// and no abstract sockets; no System V or POSIX queues; its own view of what is mounted,
+// its own name of the host, and no process but itself.
+func (p *Policy) namespaces() uintptr {
+	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID)
 	if !p.Network {
 		flags |= unix.CLONE_NEWNET
 	}
-	if unix.Unshare(flags) != nil {
-		return
+	return flags
+}
+
+// separate gives a process of root's its namespaces, in which it will be the first
+// process. Where root may not make them, as in a container, the rest has to do.
+//
+// One of an ordinary user's is made in them: they belong to a namespace of users, in
+// which it is nobody. No number of a user means anything there, so that it cannot have
+// a capability, nor make another such namespace (user_namespaces(7)).
+func (p *Policy) separate() (first bool) {
+	if unix.Unshare(int(p.namespaces())) != nil {
+		return false
 	}
 	// What the host unmounts is unmounted there, too, or it would stay in use.
 	_ = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
+	return true
 }
 
 // Namespaces says whether the processes that this one confines get namespaces of
 // their own. It makes some, to see.
 func Namespaces() bool {
+	var p Policy
 	if os.Geteuid() != 0 {
-		return false
+		const none = "/proc/self/no such program"
+		_, err := syscall.ForkExec(none, []string{none}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | p.namespaces()}})
+		return errors.Is(err, unix.ENOENT) // all was made but the program
 	}
 	made := make(chan bool)
-	go inThread(func() {
-		made <- unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) == nil
-	})
+	go inThread(func() { made <- unix.Unshare(int(p.namespaces())) == nil })
 	return <-made
 }
 

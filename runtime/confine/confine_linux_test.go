@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,7 +10,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // sh runs a script in a process that is confined by p.
@@ -17,12 +21,16 @@ func sh(t *testing.T, p Policy, script string, files ...*os.File) string {
 	t.Helper()
 	p.Read = append(p.Read, "/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
 	p.Write = append(p.Write, "/dev/null")
-	cmd := exec.Command("/bin/bash", "-c", script)
-	cmd.ExtraFiles = files
+	var cmd *exec.Cmd
 	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
 	ended := make(chan error, 1)
-	if err := Start(p, cmd.Start, func() { ended <- cmd.Wait() }); err != nil {
+	if err := Start(p, func(clone uintptr) error {
+		cmd = exec.Command("/bin/bash", "-c", script)
+		cmd.ExtraFiles = files
+		cmd.Stdout, cmd.Stderr = &out, &out
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: clone}
+		return cmd.Start()
+	}, func() { ended <- cmd.Wait() }); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err != nil {
@@ -128,7 +136,7 @@ func TestPrivileges(t *testing.T) {
 			t.Fatal(err)
 		}
 		ended := make(chan struct{})
-		if err := Start(own, cmd.Start, func() { _ = cmd.Wait(); close(ended) }); err != nil {
+		if err := Start(own, func(uintptr) error { return cmd.Start() }, func() { _ = cmd.Wait(); close(ended) }); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { stdin.Close(); <-ended })
@@ -143,10 +151,37 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
-// Root's process sees no network of the host's, and no socket that has a name in it
-// only: those a host's desktop and containers listen at.
+// groupFile names a file that a user may open by a group of its, as /dev/kvm.
+const groupFile = "LUMINA_TEST_GROUP_FILE"
+
+// What is tested as root holds for an ordinary user, too.
+func TestAsAUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("the other tests are run by a user")
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run", "^(TestFileSystem|TestNetwork|TestPrivileges|TestNamespaces|TestWithoutNamespaces|TestSystemCalls)$")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "device")
+	if err := errors.Join(os.WriteFile(file, []byte("open"), 0), os.Chown(file, 0, 4242), os.Chmod(file, 0o060), os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533, Groups: []uint32{4242}}}
+	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=/tmp", groupFile + "=" + file}
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), "--- PASS: Test") < 6 {
+		t.Errorf("as a user: %v\n%s", err, out)
+	}
+	if !strings.Contains(string(out), "--- PASS: TestNamespaces/of_a_user") {
+		t.Logf("this host lets its users make no namespaces:\n%s", out)
+	}
+}
+
+// A process sees no network of the host's, no process but itself, and no socket that
+// has a name in that network only: those a host's desktop and containers listen at. It
+// is nobody, and opens what the groups of its user may.
 func TestNamespaces(t *testing.T) {
-	if os.Geteuid() != 0 || !Namespaces() {
+	if !Namespaces() {
 		t.Log("there are none to be had: see lumina doctor")
 		return
 	}
@@ -158,12 +193,12 @@ func TestNamespaces(t *testing.T) {
 	for _, tt := range []struct {
 		policy Policy
 		own    string // of the kinds of namespaces
-	}{{Policy{}, "mnt ipc uts net"}, {Policy{Network: true}, "mnt ipc uts"}, {Policy{KeepPrivileges: true}, ""}} {
+	}{{Policy{}, "mnt ipc uts pid net"}, {Policy{Network: true}, "mnt ipc uts pid"}, {Policy{KeepPrivileges: true}, ""}} {
 		tt.policy.Read = []string{"/proc"}
-		got := sh(t, tt.policy, `for n in mnt ipc uts net; do readlink /proc/self/ns/$n; done`)
+		got := sh(t, tt.policy, `for n in mnt ipc uts pid net; do readlink /proc/self/ns/$n; done`)
 		var own []string
 		for i, theirs := range strings.Fields(got) {
-			kind := strings.Fields("mnt ipc uts net")[i]
+			kind := strings.Fields("mnt ipc uts pid net")[i]
 			if ours, err := os.Readlink("/proc/self/ns/" + kind); err != nil || ours != theirs {
 				own = append(own, kind)
 			}
@@ -175,6 +210,54 @@ func TestNamespaces(t *testing.T) {
 	connect := perl(fmt.Sprintf(`use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die; print connect($s, pack("Sa*", AF_UNIX, "\0lumina-test-%d")) ? "connected" : "refused"`, os.Getpid()))
 	if got := sh(t, Policy{}, connect); got != "refused" {
 		t.Errorf("an abstract socket of the host's: %s", got)
+	}
+	if got := sh(t, Policy{}, "echo $$"); got != "1\n" {
+		t.Errorf("it is process %s", got)
+	}
+	if os.Geteuid() == 0 {
+		return
+	}
+	t.Run("of a user", func(t *testing.T) {
+		proc := Policy{Read: []string{"/proc"}}
+		if got, want := sh(t, proc, "id -u; cat /proc/self/uid_map /proc/self/gid_map; grep -E '^Cap(Inh|Prm|Eff)' /proc/self/status"),
+			"65534\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n"; got != want {
+			t.Errorf("it is\n%s, want\n%s", got, want)
+		}
+		// The very flags that it was made with, and those with which it would be somebody.
+		flags := unix.CLONE_NEWUSER | new(Policy).namespaces()
+		if got := sh(t, Policy{}, perl(fmt.Sprintf(`print join " ", map { syscall(56, $_ | 17, 0, 0, 0, 0) } %d, 0x10000000, 0x20000000, 0x40000000`, flags))); runtime.GOARCH == "amd64" && got != "-1 -1 -1 -1" {
+			t.Errorf("namespaces of its own making: %s", got)
+		}
+		if file := os.Getenv(groupFile); file != "" {
+			if got := sh(t, Policy{Write: []string{file}}, "cat "+file); got != "open" {
+				t.Errorf("a file of its group's: %s", got)
+			}
+		}
+	})
+}
+
+// Where a user may make no namespaces, its process has none, and none of the rights
+// that making them takes.
+func TestWithoutNamespaces(t *testing.T) {
+	if os.Geteuid() == 0 {
+		return
+	}
+	var tried []uintptr
+	if err := Start(Policy{}, func(clone uintptr) error {
+		tried = append(tried, clone)
+		if clone != 0 {
+			return &os.PathError{Op: "fork/exec", Path: "qemu", Err: unix.ENOSPC}
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_KILL, 1, 0, 0); errno != unix.EPERM {
+			return errno
+		}
+		return nil
+	}, func() {}); err != nil || len(tried) != 2 || tried[0] == 0 {
+		t.Errorf("started with %x: %v", tried, err)
+	}
+	none := errors.New("another")
+	if err := Start(Policy{}, func(uintptr) error { return none }, func() {}); !errors.Is(err, none) {
+		t.Errorf("Start() = %v", err)
 	}
 }
 
@@ -199,7 +282,7 @@ func TestSystemCalls(t *testing.T) {
 		{"a debugger", perl(`print syscall(101, 0, 0, 0, 0), " ", $!{EPERM} ? "refused" : $!`), "-1 refused"},
 		{"a namespace", perl(`print syscall(272, 0x10000000), " ", $!{EPERM} ? "refused" : $!; print syscall(56, 0x10000011, 0, 0, 0, 0)`), "-1 refused-1"},
 		{"what is checked by no rule", perl(`for my $n (425, 435, 437, 0x40000027) { my $r = syscall($n, 0, 0, 0, 0); print $r, $!{ENOSYS} ? " absent " : " $! " }`), "-1 absent -1 absent -1 absent -1 absent "},
-		{"other processes", "kill -0 1 2>/dev/null || echo refused; " + perl(`print join " ", map { syscall(@$_, 0, 0, 0) } [64, 7], [29, 7], [68, 7], [62, $$], [200, $$]`), "refused\n-1 -1 -1 -1 -1"},
+		{"other processes", "kill -0 2 2>/dev/null || echo refused; " + perl(`print join " ", map { syscall(@$_, 0, 0, 0) } [64, 7], [29, 7], [68, 7], [62, $$], [200, $$]`), "refused\n-1 -1 -1 -1 -1"},
 		{"networks", perl(`print join " ", map { syscall(41, $_, 2, 0) } 2, 10, 16, 17, 40`), "-1 -1 -1 -1 -1"},
 		{"a local socket", perl(`print syscall(41, 1, 1, 0) > 0 ? "made" : $!`), "made"},
 	} {

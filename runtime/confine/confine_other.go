@@ -4,8 +4,8 @@ package confine
 
 // Start calls start and, when a process was made, wait: this system has nothing
 // to confine it with.
-func Start(_ Policy, start func() error, wait func()) error {
-	if err := start(); err != nil {
+func Start(_ Policy, start func(clone uintptr) error, wait func()) error {
+	if err := start(0); err != nil {
 		return err
 	}
 	go wait()

@@ -55,7 +55,6 @@ var refused = append([]bits{
 	{unix.SYS_FCHMODAT2, 2, special},
 	{unix.SYS_MKDIRAT, 2, special},
 	{unix.SYS_MKNODAT, 2, special | device},
-	{unix.SYS_CLONE, 0, namespaces},
 }, refusedHere...)
 
 // opens are the calls that make a file when their flags say so, with the numbers
@@ -93,14 +92,31 @@ func (p *program) fail(errno unix.Errno) {
 
 func (p *program) allow() { p.add(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW, 0, 0) }
 
-// newProgram is the filter of a process that makes network connections, or none.
-func newProgram(network bool) program {
+// newProgram is the filter of a process that makes network connections, or none. It may
+// be made with clone's namespaces, which it cannot make again: see separate. First: it is
+// the first process of a namespace, and may kill that one, itself, which the kernel
+// ignores: whoever is made to end with its parent tries that when it sees none.
+func newProgram(network bool, clone uintptr, first bool) program {
 	var p program
 	p.load(4) // the architecture
 	p.jumpEqual(auditArch, 1, 0)
 	p.fail(unix.ENOSYS) // those of 32 bits have other numbers
 	p.load(0)           // the call
 	p.limit()
+	if first {
+		p.jumpEqual(unix.SYS_KILL, 0, 4)
+		p.loadArgument(0)
+		p.jumpEqual(1, 1, 0)
+		p.fail(unix.EPERM)
+		p.allow()
+	}
+	p.jumpEqual(unix.SYS_CLONE, 0, 6)
+	p.loadArgument(0)
+	p.add(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, namespaces, 0, 0)
+	p.jumpEqual(0, 2, 0)
+	p.jumpEqual(uint32(clone), 1, 0)
+	p.fail(unix.EPERM)
+	p.allow()
 	for _, call := range never {
 		p.jumpEqual(call, 0, 1)
 		p.fail(unix.EPERM)
@@ -136,13 +152,11 @@ func newProgram(network bool) program {
 	return p
 }
 
-// filterCalls takes from this thread, and from what it starts, the system calls
-// above.
-func filterCalls(network bool) error {
-	filter := newProgram(network)
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+// install takes from this thread, and from what it starts, what the filter refuses.
+func (p program) install() error {
+	program := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program)))
-	runtime.KeepAlive(filter)
+	runtime.KeepAlive(p)
 	if errno != 0 {
 		return fmt.Errorf("filtering system calls: %w", errno)
 	}

@@ -93,6 +93,8 @@ type command struct {
 	// Our ends of the agent's serial port and of the monitor.
 	port    net.Conn
 	control *net.UnixConn
+	owner   *os.File          // QEMU waits for what arm writes there
+	monitor string            // and that is
 	agent   *net.UnixConn     // of a desktop's port for an agent; nil for none
 	tpm     *os.File          // swtpm's end of the TPM's socket; nil for none
 	disks   map[string]string // names for people, by QEMU's
@@ -108,6 +110,9 @@ func (c *command) writable(f *os.File) {
 func (c *command) close() {
 	for _, f := range c.own {
 		f.Close()
+	}
+	if c.owner != nil {
+		c.owner.Close()
 	}
 }
 
@@ -131,8 +136,25 @@ func (c *command) addMonitor() error {
 		return fmt.Errorf("making the control socket: %w", err)
 	}
 	c.control, c.own = here, append(c.own, there)
-	c.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", c.inherit(there)), "-mon", "chardev=qmp,mode=control")
+	fd := c.inherit(there)
+	read, write, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("making QEMU's pipe: %w", err)
+	}
+	c.own, c.owner, c.monitor = append(c.own, read), write, fmt.Sprintf("[chardev \"qmp\"]\n backend = \"socket\"\n fd = \"%d\"\n", fd)
+	if err := letRead(read); err != nil {
+		return fmt.Errorf("making QEMU's pipe: %w", err)
+	}
+	c.add("-readconfig", devFD(c.inherit(read)), "-mon", "chardev=qmp,mode=control")
 	return nil
+}
+
+// arm tells a QEMU that runs what its monitor is. Without that it ends: a process that
+// has a namespace of processes to itself does not see whether its parent died before
+// the kernel was asked to end the one with the other. That is done when it runs.
+func (c *command) arm() {
+	_, _ = c.owner.WriteString(c.monitor) // if it fails, QEMU has ended
+	c.owner.Close()
 }
 
 func (c *command) add(args ...string) { c.args = append(c.args, args...) }

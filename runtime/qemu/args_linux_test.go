@@ -1,14 +1,17 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -168,5 +171,27 @@ func TestDesktopCommandLines(t *testing.T) {
 		if _, err := newDesktopCommand(spec, fw, TCG); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// A QEMU whose owner died before the kernel had been asked to end the one with the other
+// ends by itself: it is not told what its monitor is.
+func TestOwnerThatDied(t *testing.T) {
+	path, err := find("amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &command{args: []string{"-M", "none", "-nodefaults", "-display", "none"}}
+	if err := c.addMonitor(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.discard()
+	c.owner.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, c.args...)
+	cmd.ExtraFiles = c.files
+	if out, err := cmd.CombinedOutput(); ctx.Err() != nil || err == nil || !strings.Contains(string(out), `"qmp" not found`) {
+		t.Errorf("QEMU ended with %v: %s", err, out)
 	}
 }

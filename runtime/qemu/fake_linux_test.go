@@ -399,6 +399,12 @@ func fakeQEMU(args []string) int {
 		}
 		return conn.(*net.UnixConn)
 	}
+	config, err := os.ReadFile(after("-readconfig")) // waits, as QEMU's does
+	if err != nil {
+		return 4
+	}
+	_, monitor, _ := strings.Cut(string(config), "fd = ")
+	args = append(args, "socket,id=qmp,fd="+strings.Trim(monitor, "\"\n"))
 	q := &fake{behaviour: behaviour, qmp: connect("qmp"), port: connect("agent"), ended: make(chan int, 8), talks: make(chan struct{})}
 	if q.qmp == nil || q.port == nil {
 		return 4

@@ -19,16 +19,19 @@ import (
 // start starts QEMU, confined, so that the kernel kills it when this process
 // ends, however it ends. The kernel ties that to the thread that forked: it is
 // kept until QEMU has ended.
-func (p *process) start(cmd *exec.Cmd, line *command, groups string) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+func (p *process) start(command func() *exec.Cmd, line *command, groups string) error {
+	cmd := command()
 	group, err := newGroup(line, groups)
 	if err != nil {
 		return err
 	}
-	err = confine.Start(policy(cmd.Path, line), func() error {
+	err = confine.Start(policy(cmd.Path, line), func(clone uintptr) error {
+		cmd = command()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true, Cloneflags: clone}
 		if err := cmd.Start(); err != nil {
 			return err
 		}
+		line.arm()
 		p.pid.Store(int64(cmd.Process.Pid))
 		if err := limit(cmd.Process.Pid, line); err != nil {
 			p.Kill() // by another thread: this one may not
@@ -142,7 +145,9 @@ func checkConfinement(groups string) vm.Check {
 		on = append(on, "no capabilities", "a user of its own for each VM")
 	}
 	if confine.Namespaces() {
-		on = append(on, "a network, mounts, queues and a host name of its own (namespaces)")
+		on = append(on, "a network, mounts, queues, processes and a host name of its own (namespaces)")
+	} else {
+		on = append(on, "no namespaces, which this host does not let "+who()+" make (user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)")
 	}
 	check := vm.Check{Name: "confinement", Status: vm.CheckOK}
 	if v := confine.Landlock(); v > 0 {
@@ -155,6 +160,13 @@ func checkConfinement(groups string) vm.Check {
 	}
 	check.Detail = strings.Join(on, ", ")
 	return check
+}
+
+func who() string {
+	if os.Geteuid() == 0 {
+		return "this root"
+	}
+	return "its users"
 }
 
 // overhead is how much address space QEMU gets beside the guest's memory. Most
@@ -194,3 +206,6 @@ func limit(pid int, line *command) error {
 	}
 	return nil
 }
+
+// letRead lets whoever QEMU is open a pipe that it inherits.
+func letRead(pipe *os.File) error { return pipe.Chmod(0o644) }

@@ -206,11 +206,14 @@ func (p *process) launch(ctx context.Context, arch string, line *command, groups
 	}
 	p.ctx = ctx
 	ctx, p.cancel = context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, path, line.args...)
-	cmd.ExtraFiles = line.files
-	cmd.Stdout, cmd.Stderr = p.output, p.stderr
-	cmd.Env = environ(line.window)
-	if err := p.start(cmd, line, groups); err != nil {
+	command := func() *exec.Cmd {
+		cmd := exec.CommandContext(ctx, path, line.args...)
+		cmd.ExtraFiles = line.files
+		cmd.Stdout, cmd.Stderr = p.output, p.stderr
+		cmd.Env = environ(line.window)
+		return cmd
+	}
+	if err := p.start(command, line, groups); err != nil {
 		p.cancel()
 		p.hangUp()
 		return fmt.Errorf("starting %s: %w", path, err)

@@ -31,12 +31,14 @@ func startTPM(state, socket *os.File) (*tpm, error) {
 		return nil, fmt.Errorf("giving the TPM its state: %w", err)
 	}
 	t := &tpm{stderr: &head{}, done: make(chan struct{})}
-	t.cmd = exec.Command(path, "socket", "--tpm2", "--ctrl", "type=unixio,clientfd=3", "--tpmstate", "backend-uri=file:///dev/fd/4",
-		"--terminate", "--seccomp", "action=kill")
-	t.cmd.ExtraFiles = []*os.File{socket, state}
-	t.cmd.Stdout, t.cmd.Stderr = t.stderr, t.stderr
-	t.cmd.Env = []string{}
-	t.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	command := func() *exec.Cmd {
+		cmd := exec.Command(path, "socket", "--tpm2", "--ctrl", "type=unixio,clientfd=3", "--tpmstate", "backend-uri=file:///dev/fd/4",
+			"--terminate", "--seccomp", "action=kill")
+		cmd.ExtraFiles = []*os.File{socket, state}
+		cmd.Stdout, cmd.Stderr = t.stderr, t.stderr
+		cmd.Env = []string{}
+		return cmd
+	}
 	policy := confine.Policy{
 		Read: append(installation(path), "/usr", "/lib", "/lib64",
 			"/opt", "/nix/store", "/gnu/store", "/home/linuxbrew", "/etc/ld.so.cache", "/dev/urandom"),
@@ -44,7 +46,9 @@ func startTPM(state, socket *os.File) (*tpm, error) {
 		User:   tpmUser(state),
 		Groups: []int{confine.Group},
 	}
-	err = confine.Start(policy, func() error {
+	err = confine.Start(policy, func(clone uintptr) error {
+		t.cmd = command()
+		t.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true, Cloneflags: clone}
 		if err := t.cmd.Start(); err != nil {
 			return err
 		}

@@ -122,7 +122,7 @@ func TestThreadsAreConfined(t *testing.T) {
 	var got []string
 	try := func(what string, err error) { got = append(got, fmt.Sprint(what, ": ", err)) }
 	ended := make(chan struct{})
-	err := confine.Start(s.policy, func() error {
+	err := confine.Start(s.policy, func(uintptr) error {
 		open := func(path string, flags int) error {
 			fd, err := unix.Open(path, flags, 0o600)
 			if err == nil {

@@ -169,7 +169,7 @@ func (s *Server) noted(r *request) bool {
 // start starts one more worker, a thread that is confined to the directory.
 func (s *Server) start() error {
 	s.running.Add(1)
-	err := confine.Start(s.policy, func() error { return nil }, func() {
+	err := confine.Start(s.policy, func(uintptr) error { return nil }, func() {
 		defer s.running.Done()
 		var a answer
 		for r := range s.work {

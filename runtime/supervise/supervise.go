@@ -56,7 +56,7 @@ func Start(ctx context.Context, program string, args []string, policy confine.Po
 	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// Reaped when it ends, if this process is still there.
-	err = confine.Start(policy, cmd.Start, func() { _ = cmd.Wait() })
+	err = confine.Start(policy, func(uintptr) error { return cmd.Start() }, func() { _ = cmd.Wait() })
 	theirs.Close()
 	if err != nil {
 		return fmt.Errorf("starting the supervisor: %w", err)

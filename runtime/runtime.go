@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/driver"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -91,6 +92,9 @@ func (r *Runtime) Clean(ctx context.Context) (image.Left, error) {
 	}
 	if err == nil {
 		err = r.Templates.Clean(false)
+	}
+	if err == nil {
+		err = r.cleanScratch(time.Now())
 	}
 	if err == nil {
 		err = context.Cause(ctx)

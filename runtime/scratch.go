@@ -1,14 +1,19 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
+
+// scratchPrefix begins the names of scratch disks, where they have one.
+const scratchPrefix = "scratch-"
 
 // makeScratch makes a VM's own disk: a sparse file without a name, so that
 // nothing is left of it however this process ends.
@@ -55,7 +60,7 @@ func (r *Runtime) unnamed() (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the scratch disk: %w", err)
 	}
-	f, err := os.CreateTemp(dir, "scratch-*")
+	f, err := os.CreateTemp(dir, scratchPrefix+"*")
 	if err != nil {
 		return nil, fmt.Errorf("making the scratch disk: %w", err)
 	}
@@ -67,4 +72,27 @@ func (r *Runtime) unnamed() (*os.File, error) {
 		return nil, fmt.Errorf("making the scratch disk: %w", err)
 	}
 	return f, nil
+}
+
+// abandoned is how old a scratch disk that has a name must be to be nobody's: a start
+// takes minutes at most.
+const abandoned = time.Hour
+
+// cleanScratch removes the scratch disks that processes left which were killed while
+// they started a VM.
+func (r *Runtime) cleanScratch(now time.Time) error {
+	names, err := filepath.Glob(filepath.Join(r.home, "runs", scratchPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		info, err := os.Lstat(name)
+		if err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()) > abandoned {
+			err = os.Remove(name)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("removing what was left of a start: %w", err)
+		}
+	}
+	return nil
 }

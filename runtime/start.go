@@ -137,6 +137,7 @@ func (s *start) try(ctx context.Context, launch func(context.Context) (vm.Machin
 		return nil, nil, err
 	}
 	close(v.ready)
+	go v.keepTime()
 	s.trace.booted(reply.Marks)
 	return v, sent, nil
 }

@@ -29,19 +29,20 @@ type VM struct {
 	options VMOptions
 	trace   Trace
 	ready   chan struct{} // closed when the agent has answered
+	clock   *hostClock
 	// unshared says which shared directory is not served any more; nil for none.
 	unshared atomic.Pointer[string]
 }
 
 func newVM(img *image.Handle, options VMOptions, machine vm.Machine) *VM {
-	v := &VM{machine: machine, image: img, options: options, ready: make(chan struct{})}
+	v := &VM{machine: machine, image: img, options: options, ready: make(chan struct{}), clock: newHostClock()}
 	v.Guest = NewGuest(img.Config, v.dial, func(err error) error { return v.ended(VMCrashed, err) })
 	return v
 }
 
 // dial opens a stream to the agent. Its error says how the machine ended, if it has.
 func (v *VM) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := v.machine.Dial(ctx)
+	conn, err := v.Dial(ctx)
 	if errors.Is(err, vm.ErrEnded) {
 		return nil, v.ended(ConnectionFailed, err)
 	}
@@ -85,11 +86,18 @@ func (v *VM) Trace() Trace { return v.trace }
 func (v *VM) Done() <-chan struct{} { return v.machine.Done() }
 
 // Dial opens a stream to the agent, for package agent.
-func (v *VM) Dial(ctx context.Context) (net.Conn, error) { return v.machine.Dial(ctx) }
+func (v *VM) Dial(ctx context.Context) (net.Conn, error) {
+	select {
+	case <-v.ready:
+		v.setClock(ctx)
+	default: // it is about to be told the time
+	}
+	return v.machine.Dial(ctx)
+}
 
 // DialPort connects to a port of the guest's loopback, see [forward.Guest].
 func (v *VM) DialPort(ctx context.Context, protocol string, port uint16) (net.Conn, error) {
-	stream, err := v.machine.Dial(ctx)
+	stream, err := v.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}

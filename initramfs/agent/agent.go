@@ -21,6 +21,8 @@ type System interface {
 	// Configure gives the guest its name, addresses and time. clock waits for
 	// the host's.
 	Configure(c *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error)
+	// SetClock sets the guest's clock. clock waits for the host's.
+	SetClock(clock func() (time.Time, error)) error
 	// Changes ends every process and writes what they changed of the image, as
 	// a tar archive.
 	Changes(w io.Writer) error
@@ -143,6 +145,8 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 	}
 	<-s.gate.passed()
 	switch {
+	case req.Op == protocol.OpClock:
+		return s.setClock(r, w)
 	case req.Op == protocol.OpExec && req.Exec != nil:
 		return s.exec(req.Exec, r, w)
 	case req.Op == protocol.OpProcesses:
@@ -190,22 +194,42 @@ func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *pro
 		close(s.rehearsal)
 		s.rehearsal = nil
 	}
-	// The host's answer tells what time it is now, not when it asked: that may
-	// be a boot ago. It comes while the rest is done.
-	asked := time.Now()
-	if err := w.Message(protocol.FrameReply, nil); err != nil {
+	clock, err := askTime(r, w)
+	if err != nil {
 		return err
 	}
-	reply, err := s.system.Configure(c, func() (time.Time, error) {
-		t, err := r.Clock()
-		return t.Add(time.Since(asked)), err
-	})
+	reply, err := s.system.Configure(c, clock)
 	if err != nil {
 		return fmt.Errorf("configuring the guest: %w", err)
 	}
 	s.template = c.Template
 	s.gate.unlock()
 	return w.Message(protocol.FrameReply, reply)
+}
+
+// askTime asks the host for the time. Its answer tells what time it is now, not when it
+// began to ask: that may be a boot ago. It comes while the rest is done.
+func askTime(r *protocol.Reader, w *protocol.Writer) (clock func() (time.Time, error), err error) {
+	asked := time.Now()
+	if err := w.Message(protocol.FrameReply, nil); err != nil {
+		return nil, err
+	}
+	return func() (time.Time, error) {
+		t, err := r.Clock()
+		return t.Add(time.Since(asked)), err
+	}, nil
+}
+
+// setClock sets the clock of a guest whose host has slept.
+func (s *Server) setClock(r *protocol.Reader, w *protocol.Writer) error {
+	clock, err := askTime(r, w)
+	if err == nil {
+		err = s.system.SetClock(clock)
+	}
+	if err != nil {
+		return fmt.Errorf("setting the clock: %w", err)
+	}
+	return w.Message(protocol.FrameReply, nil)
 }
 
 func (s *Server) changes(w *protocol.Writer) error {

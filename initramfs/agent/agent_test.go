@@ -43,7 +43,8 @@ type fakeSystem struct{}
 func (fakeSystem) Configure(*protocol.Configure, func() (time.Time, error)) (*protocol.Configured, error) {
 	return &protocol.Configured{}, nil
 }
-func (fakeSystem) Sync() error { return nil }
+func (fakeSystem) SetClock(func() (time.Time, error)) error { return nil }
+func (fakeSystem) Sync() error                              { return nil }
 
 func (fakeSystem) Share(string) (io.ReadWriteCloser, error) { return nil, errors.ErrUnsupported }
 func (fakeSystem) Changes(w io.Writer) error                { return nil }

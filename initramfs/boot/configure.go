@@ -30,7 +30,7 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 		action{"writing the guest's names", func() error { return s.names.write(c) }},
 		action{"adding the host's translator", s.addTranslator},
 		action{"mounting volumes", func() error { return s.mountVolumes(c) }},
-		action{"setting the clock", func() error { return setClock(clock) }},
+		action{"setting the clock", func() error { return s.SetClock(clock) }},
 	}
 	if s.beside() {
 		steps = append(steps, action{"starting systemd", s.awaitInit})
@@ -104,7 +104,8 @@ func ioctl(fd uintptr, request uint, arg unsafe.Pointer) error {
 	return nil
 }
 
-func setClock(clock func() (time.Time, error)) error {
+// SetClock is part of [agent.System].
+func (*System) SetClock(clock func() (time.Time, error)) error {
 	t, err := clock()
 	if err != nil {
 		return err

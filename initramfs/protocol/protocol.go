@@ -39,6 +39,7 @@ type Op string
 // The operations.
 const (
 	OpConfigure Op = "configure" // Configure → Reply, Clock → Configured; before anything else
+	OpClock     Op = "clock"     // → Reply, Clock → Reply: the guest's clock is set
 	OpExec      Op = "exec"      // Exec ⇄ stdin, signals, output, Exit
 	OpProcesses Op = "processes" // → Processes: what Exec started and still knows
 	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply

@@ -55,19 +55,32 @@ func Configure(ctx context.Context, conn net.Conn, c *protocol.Configure) (*prot
 }
 
 func configure(conn net.Conn, c *protocol.Configure) (*protocol.Configured, error) {
+	reply := new(protocol.Configured)
+	return reply, tellTime(conn, &protocol.Request{Op: protocol.OpConfigure, Configure: c}, reply)
+}
+
+// tellTime makes a request in which the guest asks for the time.
+func tellTime(conn net.Conn, req *protocol.Request, reply any) error {
+	req.Version = protocol.Version
 	w, r := protocol.NewWriter(conn), protocol.NewReader(conn)
-	err := w.Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpConfigure, Configure: c})
+	err := w.Message(protocol.FrameRequest, req)
 	if err == nil {
 		err = r.Expect(protocol.FrameReply, nil)
 	}
 	if err == nil {
 		err = w.Clock(time.Now())
 	}
-	reply := new(protocol.Configured)
 	if err == nil {
 		err = r.Expect(protocol.FrameReply, reply)
 	}
-	return reply, err
+	return err
+}
+
+// SetClock sets the guest's clock to this host's.
+func SetClock(ctx context.Context, conn net.Conn) error {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return withCause(ctx, tellTime(conn, &protocol.Request{Op: protocol.OpClock}, nil))
 }
 
 // Freeze returns when the guest is ready for a snapshot: it has read everything

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -176,6 +177,21 @@ func TestFramework(t *testing.T) {
 		configure(t, m, &protocol.Configure{Mounts: []protocol.Mount{{Path: "/data", Disk: protocol.DiskVolume + "0"}}})
 		if out, err := vmtest.Shell(t.Context(), m, "echo kept >/data/file && cat /data/file"); err != nil || out != "kept\n" {
 			t.Errorf("in the volume: %q, %v", out, err)
+		}
+		// Its clock, which stands still while the host sleeps.
+		conn, err := m.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := vmtest.Shell(t.Context(), m, "date -s @1000000000"); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.SetClock(t.Context(), conn); err != nil {
+			t.Error(err)
+		}
+		out, err := vmtest.Shell(t.Context(), m, "date +%s")
+		if at, _ := strconv.ParseInt(strings.TrimSpace(out), 10, 64); err != nil || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
+			t.Errorf("after its clock was set, it is %q, %v", out, err)
 		}
 		if other, err := volumes.Open("data"); !errors.Is(err, volume.ErrInUse) {
 			if err == nil {

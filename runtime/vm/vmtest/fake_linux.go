@@ -42,6 +42,8 @@ type Fake struct {
 	Dialing func(m *Machine, n int)
 	// NoSnapshots makes Fingerprint, Save and Restore wrap [vm.ErrUnsupported].
 	NoSnapshots bool
+	// Clock, unless nil, is told each time that a guest sets its clock to.
+	Clock func(time.Time)
 
 	mu       sync.Mutex
 	machines []*Machine
@@ -118,7 +120,9 @@ func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) (*Machine
 		go func() { _, _ = io.Copy(io.Discard, there) }()
 	default:
 		server := mux.Server(&hearing{there, m})
-		go func() { _ = agent.NewServer(system{Init{m.PowerOff}, m}, agent.NewOwnReaper()).Serve(server) }()
+		go func() {
+			_ = agent.NewServer(system{Init{Off: m.PowerOff, Clock: f.Clock}, m}, agent.NewOwnReaper()).Serve(server)
+		}()
 	}
 	return m, nil
 }

@@ -10,14 +10,25 @@ import (
 )
 
 // Init is the init of a guest that is none: the agent's commands run on this host.
-type Init struct{ Off func() } // powers it off
+type Init struct {
+	Off   func()          // powers it off
+	Clock func(time.Time) // is told each time that the clock is set to; nil for nobody
+}
 
 var _ agent.System = Init{}
 
 // Configure is part of [agent.System]: it waits for the clock.
-func (Init) Configure(_ *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error) {
-	_, err := clock()
-	return &protocol.Configured{}, err
+func (i Init) Configure(_ *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error) {
+	return &protocol.Configured{}, i.SetClock(clock)
+}
+
+// SetClock is part of [agent.System].
+func (i Init) SetClock(clock func() (time.Time, error)) error {
+	now, err := clock()
+	if err == nil && i.Clock != nil {
+		i.Clock(now)
+	}
+	return err
 }
 
 // Changes is part of [agent.System].

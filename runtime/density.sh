@@ -66,7 +66,10 @@ from=$(now)
 xargs -n1 -P$at_once "$lumina" session stop <"$work/sids" >/dev/null
 : >"$work/sids"
 stopped=$(ms "$from")
-sleep 1 # a supervisor answers before it ends
-left=0
-for pid in "${mine[@]}" "${vms[@]}"; do [[ ! -e /proc/$pid ]] || left=$((left + 1)); done
+for ((i = 0; i < 100; i++)); do # a supervisor answers before it ends, and a busy host takes its time
+	left=0
+	for pid in "${mine[@]}" "${vms[@]}"; do [[ ! -e /proc/$pid ]] || left=$((left + 1)); done
+	((left)) || break
+	sleep 0.1
+done
 echo "stopped in $stopped ms, $left processes are left"

@@ -46,7 +46,12 @@ type Difference struct {
 
 // changeDesktop changes a desktop that is not running.
 func (s *server) changeDesktop(r *http.Request, d Difference) (any, error) {
-	_, err := s.desktops.Change(r.Context(), r.PathValue("id"), desktop.Change{Name: d.Name, CPUs: d.CPUs, Memory: d.Memory, DiskSize: d.DiskSize, ISO: d.ISO, Drivers: d.Drivers, Network: d.Network})
+	m, err := s.desktops.Find(r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	// What is wrong is told of its name.
+	_, err = s.desktops.Change(r.Context(), m.Name, desktop.Change{Name: d.Name, CPUs: d.CPUs, Memory: d.Memory, DiskSize: d.DiskSize, ISO: d.ISO, Drivers: d.Drivers, Network: d.Network})
 	if errors.Is(err, desktop.ErrChange) {
 		err = bad{err}
 	}

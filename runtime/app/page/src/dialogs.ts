@@ -7,7 +7,11 @@ export function toast(text: string, action?: { label: string; run: () => void },
   el.className = 'toast';
   const close = () => el.remove();
   patch(el, flat([h('span', null, text), action && h('button', { onclick: () => { close(); action.run(); } }, action.label), h('button', { class: 'ghost', 'aria-label': 'Dismiss', onclick: close }, icon('close'))]));
-  document.getElementById('toasts')!.append(el);
+  const all = document.getElementById('toasts')!;
+  // What is modal, or fills the screen, hides what is not in it.
+  const over = [...document.querySelectorAll('dialog[open]')].pop() ?? document.fullscreenElement ?? document.body;
+  if (all.parentElement !== over) over.append(all);
+  all.append(el);
   setTimeout(close, seconds * 1000);
 }
 export const failed = (e: unknown) => toast(e instanceof Error ? e.message : String(e), undefined, 12);
@@ -19,7 +23,7 @@ export function dialog(title: string, body: (close: () => void) => Child): () =>
   el.setAttribute('aria-label', title);
   const before = document.activeElement as HTMLElement | null;
   const close = () => el.close();
-  el.addEventListener('close', () => { el.remove(); before?.focus?.(); });
+  el.addEventListener('close', () => { if (el.contains(document.getElementById('toasts'))) (document.fullscreenElement ?? document.body).append(document.getElementById('toasts')!); el.remove(); before?.focus?.(); });
   el.addEventListener('click', (e) => { if (e.target === el) close(); });
   patch(el, [h('header', null, h('h2', null, title), h('button', { class: 'ghost', 'aria-label': 'Close', onclick: close }, icon('close'))), h('div', { class: 'body' }, body(close))]);
   (document.fullscreenElement ?? document.body).append(el);

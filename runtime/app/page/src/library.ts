@@ -137,21 +137,22 @@ function ask(title: string, label: string, value: string, button: string, run: (
 }
 
 function changeDialog(d: Desktop) {
-  const v = { name: d.name, cpus: d.cpus, memory: d.memory_bytes / 2 ** 20, disk: d.disk_bytes / 2 ** 30, iso: d.iso ?? '', drivers: d.drivers ?? '', network: d.network };
+  const v = { name: d.name, cpus: d.cpus, memory: d.memory_bytes / 2 ** 20, disk: Math.round((100 * d.disk_bytes) / 2 ** 30) / 100, iso: d.iso ?? '', drivers: d.drivers ?? '', network: d.network };
+  const was = { ...v };
   const number = (label: string, key: 'cpus' | 'memory' | 'disk', min: number, max: number) => h('label', null, label, h('input', { type: 'number', min, max, step: 'any', value: v[key], oninput: (e: any) => (v[key] = Number(e.target.value)) }));
   const text = (label: string, key: 'name' | 'iso' | 'drivers' | 'network', hint = '') => h('label', null, label, h('input', { type: 'text', value: v[key], placeholder: hint, oninput: (e: any) => (v[key] = e.target.value) }));
   dialog('Change ' + d.name, (close) => h('form', { class: 'grid', onsubmit: (e: Event) => {
     e.preventDefault();
     const c: Record<string, unknown> = {};
-    if (v.name !== d.name) c.name = v.name;
-    if (v.cpus !== d.cpus) c.cpus = v.cpus;
-    if (v.memory * 2 ** 20 !== d.memory_bytes) c.memory_bytes = Math.round(v.memory * 2 ** 20);
-    if (v.disk * 2 ** 30 !== d.disk_bytes) c.disk_bytes = Math.round(v.disk * 2 ** 30);
-    if (v.iso !== (d.iso ?? '')) c.iso = v.iso || 'none';
-    if (v.drivers !== (d.drivers ?? '')) c.drivers = v.drivers || 'none';
-    if (v.network !== d.network) c.network = v.network;
+    if (v.name !== was.name) c.name = v.name;
+    if (v.cpus !== was.cpus) c.cpus = v.cpus;
+    if (v.memory !== was.memory) c.memory_bytes = Math.round(v.memory * 2 ** 20);
+    if (v.disk !== was.disk) c.disk_bytes = Math.round(v.disk * 2 ** 30);
+    if (v.iso !== was.iso) c.iso = v.iso || 'none';
+    if (v.drivers !== was.drivers) c.drivers = v.drivers || 'none';
+    if (v.network !== was.network) c.network = v.network;
     post(`desktops/${d.id}/change`, c).then(close, failed);
-  } }, text('Name', 'name'), number(`CPUs, of ${state.host.cpus}`, 'cpus', 1, state.host.max_cpus), number('Memory in MB', 'memory', 64, 1e9), number('Disk in GB: it only grows', 'disk', 0.01, 16384), text('ISO', 'iso', 'none'), text('Second ISO, for drivers', 'drivers', 'none'), text('Network', 'network', 'nat'), h('div', { class: 'row end' }, h('button', { type: 'button', onclick: close }, 'Cancel'), h('button', { class: 'primary' }, 'Change'))));
+  } }, text('Name', 'name'), h('div', { class: 'pair' }, number(`CPUs, of ${state.host.cpus}`, 'cpus', 1, state.host.max_cpus), number('Memory in MB', 'memory', 64, 1e9)), number('Disk in GB: it only grows', 'disk', 0.01, 16384), text('ISO', 'iso', 'none'), text('Second ISO, for drivers', 'drivers', 'none'), text('Network: nat, none, or allow=HOST[:PORT],…', 'network', 'nat'), h('div', { class: 'row end' }, h('button', { type: 'button', onclick: close }, 'Cancel'), h('button', { class: 'primary' }, 'Change'))));
 }
 
 export const sessionName = (s: Session) => s.name || s.sid.slice(0, 8);

@@ -11,8 +11,8 @@ export interface Shown { close(): void; focus(): void }
 const tellAfter = 64 << 10;
 
 // What a terminal answers to a program that asks how it is: reports of the device, its
-// state, the cursor, a mode, colours, strings.
-const report = /^\x1b(\[[?>=]?[\d;]*\$?[cnRtxy]|\]|P)/;
+// state, the cursor, a mode, colours, strings. And what it tells of the focus.
+const report = /^\x1b(\[[?>=]?[\d;]*\$?[cnRtxy]|\]|P)/, focused = /^\x1b\[[IO]$/;
 
 export function show(el: HTMLElement, id: string, ended: (how: string) => void): Shown {
   const css = getComputedStyle(document.documentElement);
@@ -53,7 +53,9 @@ export function show(el: HTMLElement, id: string, ended: (how: string) => void):
   connect();
   const encode = new TextEncoder();
   term.onData((s) => {
-    if (!report.test(s) || (taken >= replayed && !document.hidden)) enter(encode.encode(s));
+    // Of two pages that show it, that which is seen answers.
+    if (taken < replayed ? report.test(s) || focused.test(s) : report.test(s) && document.hidden) return;
+    enter(encode.encode(s));
   });
   term.onBinary((s) => enter(Uint8Array.from(s, (c) => c.charCodeAt(0))));
   term.attachCustomKeyEventHandler((e) => {

@@ -8,7 +8,7 @@ linux-source-6.12 gcc libc6-dev bc bison flex libelf-dev libssl-dev xz-utils zst
 mmdebstrap umoci skopeo jq ovmf qemu-efi-aarch64 swtpm"
 [ "${1:-}" != --test ] || packages="$packages
 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static binfmt-support arch-test
-docker-registry buildah busybox-static bzip2 erofs-utils e2fsprogs dosfstools mtools fdisk cpio tmux hyperfine shellcheck curl wget wrk openssh-client minisign
+docker-registry buildah busybox-static bzip2 erofs-utils e2fsprogs xfsprogs dosfstools mtools fdisk cpio tmux hyperfine shellcheck curl wget wrk openssh-client minisign
 chromium debian-installer-12-netboot-amd64 grub-efi-amd64-bin grub-common xorriso shim-signed grub-efi-amd64-signed
 qemu-system-gui xvfb xdotool
 nginx-light apache2-bin haproxy bind9 sqlite3 python3"

@@ -171,9 +171,10 @@ func changed(store *image.Store, name string, r reference.Reference) bool {
 	if unix.Stat(path, &s) != nil {
 		return false // gone, and not needed
 	}
-	// The kernel is the first file that is written. A copy of an archive may keep
-	// the time of its content, but not that of the file.
-	made, err := os.Stat(h.Path(image.Kernel))
+	// The initramfs is the first file that is written, and shared with no other
+	// image. A copy of an archive may keep the time of its content, but not that of
+	// the file.
+	made, err := os.Stat(h.Path(image.Initramfs))
 	return err == nil && s.Ctim.Nano() > made.ModTime().UnixNano()
 }
 

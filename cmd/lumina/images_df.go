@@ -20,11 +20,21 @@ type kindUsage struct {
 	Unused int64 `json:"unused_bytes"`
 }
 
+type imageUsage struct {
+	kindUsage
+	// Shared is how much of Bytes is not there again, since another image has it.
+	Shared int64 `json:"shared_bytes"`
+}
+
 func newImagesDFCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "df",
 		Short: "Show the disk space that images and their cache take",
 		Long: `Show the disk space that images and their cache take.
+
+Images with the same kernel or the same root have it once on the disk; on file
+systems with reflinks (XFS, btrfs) also the blocks that their lowest layers have in
+common. SHARED is how much of SIZE that is.
 
 Layers are those of installed images and the cached results of build steps. Layers
 that no image has are unused; they make the next build faster. Cache mounts are those
@@ -47,12 +57,12 @@ of RUN --mount=type=cache.`,
 				return printJSON(env.stdout, u)
 			}
 			w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "TYPE\tCOUNT\tSIZE\tUNUSED")
+			fmt.Fprintln(w, "TYPE\tCOUNT\tSIZE\tSHARED\tUNUSED")
 			for _, row := range []struct {
 				name string
-				kindUsage
-			}{{"images", u.Images}, {"layers", u.Layers}, {"cache mounts", u.Mounts}} {
-				fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", row.name, row.Count, formatSize(row.Bytes), formatSize(row.Unused))
+				imageUsage
+			}{{"images", u.Images}, {"layers", imageUsage{kindUsage: u.Layers}}, {"cache mounts", imageUsage{kindUsage: u.Mounts}}} {
+				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", row.name, row.Count, formatSize(row.Bytes), formatSize(row.Shared), formatSize(row.Unused))
 			}
 			return w.Flush()
 		},
@@ -61,27 +71,17 @@ of RUN --mount=type=cache.`,
 
 // usages is what images df prints.
 type usages struct {
-	Images kindUsage `json:"images"`
-	Layers kindUsage `json:"layers"`
-	Mounts kindUsage `json:"cache_mounts"`
+	Images imageUsage `json:"images"`
+	Layers kindUsage  `json:"layers"`
+	Mounts kindUsage  `json:"cache_mounts"`
 }
 
 func diskUsage(r *runtime.Runtime) (u usages, err error) {
-	names, err := r.Images.List()
+	images, err := r.Images.Usage()
 	if err != nil {
 		return u, err
 	}
-	for _, name := range names {
-		h, err := r.Images.Open(name)
-		if err != nil {
-			continue // list says what is wrong with it
-		}
-		u.Images.Count++
-		for _, f := range h.Files {
-			u.Images.Bytes += f.Size
-		}
-		h.Close()
-	}
+	u.Images = imageUsage{kindUsage{Count: images.Count, Bytes: images.Bytes}, images.Shared}
 	layers, err := builder.CacheUsage(r.Images, filepath.Join(r.Home(), "cache"))
 	if err != nil {
 		return u, err

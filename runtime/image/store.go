@@ -258,7 +258,11 @@ func (s *Store) install(ctx context.Context, name string, replace bool, build fu
 	if err := build(fresh); err != nil {
 		return err
 	}
-	if _, err := Read(fresh); err != nil {
+	img, err := Read(fresh)
+	if err == nil {
+		err = s.share(fresh, img)
+	}
+	if err != nil {
 		return fmt.Errorf("installing image %q: %w", name, err)
 	}
 	err = durable.Place(fresh, filepath.Join(s.dir, name), func(from, to string) error {

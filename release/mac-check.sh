@@ -12,7 +12,9 @@ lumina=${1:-bin/lumina}
 reference=${2:-docker.io/library/debian:bookworm-slim}
 case $lumina in */*) lumina=$(cd "$(dirname "$lumina")" && pwd)/$(basename "$lumina") ;; esac
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/lumina-check.XXXXXX") || exit 1
+# Not in TMPDIR, whose name is so long on a Mac that a session's socket, whose path has
+# 103 bytes at most, has no room.
+work=$(mktemp -d /tmp/lumina-check.XXXXXX) || exit 1
 export LUMINA_HOME=$work/home
 export LUMINA_FORMAT=text
 finish() {
@@ -31,7 +33,12 @@ step() {
 	(
 		"$@" &
 		command=$!
-		(sleep 600 && kill "$command") >/dev/null 2>&1 &
+		(
+			sleep 600 &
+			timer=$!
+			trap 'kill "$timer"; exit' TERM
+			wait "$timer" && kill "$command"
+		) >/dev/null 2>&1 &
 		guard=$!
 		wait "$command"
 		code=$?

@@ -98,6 +98,9 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	if s.m.Installing {
 		return fmt.Errorf("desktop %q: the installation of its system did not finish; remove it with lumina desktop rm %s and install it again", s.m.Name, s.m.Name)
 	}
+	if err := supervise.CheckDir(s.dir); err != nil {
+		return err
+	}
 	// What a supervisor left that was killed.
 	socket := filepath.Join(s.dir, "socket")
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {

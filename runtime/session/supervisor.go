@@ -76,7 +76,10 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 			err = errors.Join(err, removeDir(s.dir))
 		}
 	}()
-	// Before the VM: a port that is taken is said at once.
+	// Before the VM: a path that is too long, a port that is taken are said at once.
+	if err := supervise.CheckDir(s.dir); err != nil {
+		return err
+	}
 	if s.forwards, err = forward.Listen(o.Forwards); err != nil {
 		return err
 	}

@@ -145,9 +145,22 @@ const maxSocketPath = 103
 
 const socketName = "socket"
 
+// openFiles is where some systems have a process's open files, by their numbers.
+const openFiles = "/proc/self/fd"
+
+// CheckDir says whether a directory can have a supervisor's socket, which is better
+// known before a VM is started.
+func CheckDir(dir string) error {
+	_, hold, err := socketAddress(dir, openFiles)
+	if hold != nil {
+		hold.Close()
+	}
+	return err
+}
+
 // socketAddress names dir's socket shortly enough for the kernel. The returned
 // file, if any, must stay open while the address is used.
-func socketAddress(dir string) (string, *os.File, error) {
+func socketAddress(dir, openFiles string) (string, *os.File, error) {
 	path := filepath.Join(dir, socketName)
 	if len(path) <= maxSocketPath {
 		return path, nil, nil
@@ -156,7 +169,7 @@ func socketAddress(dir string) (string, *os.File, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	short := fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketName)
+	short := fmt.Sprintf("%s/%d/%s", openFiles, f.Fd(), socketName)
 	if _, err := os.Stat(filepath.Dir(short)); err != nil {
 		f.Close()
 		return "", nil, fmt.Errorf("path of socket %q is longer than %d bytes; set LUMINA_HOME to a shorter one", path, maxSocketPath)
@@ -166,7 +179,7 @@ func socketAddress(dir string) (string, *os.File, error) {
 
 // Listen makes the socket of a directory that only this user can enter.
 func Listen(dir string) (net.Listener, error) {
-	address, hold, err := socketAddress(dir)
+	address, hold, err := socketAddress(dir, openFiles)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +211,7 @@ func Unread(err error) bool {
 // and passes the files, which travel with what is written first: the supervisor
 // wakes up once. The files have to stay open until then.
 func Dial(ctx context.Context, dir string, kind byte, files ...*os.File) (net.Conn, error) {
-	address, hold, err := socketAddress(dir)
+	address, hold, err := socketAddress(dir, openFiles)
 	if err != nil {
 		return nil, err
 	}

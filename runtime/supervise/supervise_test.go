@@ -2,6 +2,9 @@ package supervise
 
 import (
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -50,5 +53,23 @@ func TestDialBeginsWithTheKind(t *testing.T) {
 		if _, err := io.ReadFull(there, rest); err != nil || string(rest) != "ask" {
 			t.Errorf("then comes %q, %v", rest, err)
 		}
+	}
+}
+
+// Where open files have no names, a path that is too long for a socket is told, with what
+// helps; a Mac's directory for temporary files makes it so.
+func TestLongPaths(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("x", maxSocketPath))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := socketAddress(dir, filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "set LUMINA_HOME to a shorter one") {
+		t.Errorf("%v", err)
+	}
+	if err := CheckDir(dir); err != nil {
+		t.Errorf("where open files have names: %v", err)
+	}
+	if n := len("/tmp/lumina-check.XXXXXX/home/sessions/00000000-0000-4000-8000-000000000000/" + socketName); n > maxSocketPath {
+		t.Errorf("release/mac-check.sh's sessions have paths of %d bytes", n)
 	}
 }

@@ -13,7 +13,7 @@ NOTICES     = release/licences/out/THIRD_PARTY_NOTICES.md
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
-.PHONY: all help quickstart setup kernel kernels kernel-full guest app build man notices deb install check test test-kvm lint typecheck-darwin fuzz recipes bench clean
+.PHONY: all help quickstart setup kernel kernels kernel-full guest app build man notices deb install check test test-kvm lint typecheck-darwin suite fuzz recipes bench clean
 all: build
 
 help: ## this list
@@ -139,6 +139,11 @@ typecheck-darwin: ## check the sources that only a Mac compiles
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 	GOOS=darwin GOARCH=amd64 CGO_ENABLED=0 go vet ./...
 	go test -short ./runtime/vz/...
+
+# The drivers' suite, as a table: over a driver in memory, QEMU, and the driver for macOS
+# over a simulated framework, without VMs and with.
+suite: kernel build ## run the drivers' suite, and print which rule each driver keeps
+	go test -json -count=1 -run '^(TestFake|TestSuite|TestSuiteInMemory)$$' ./runtime/vm/vmtest ./runtime/qemu ./runtime/vz | go run ./runtime/vm/vmtest/table
 
 # Every parser of what guests and images send, for FUZZTIME each.
 FUZZTIME ?= 60s

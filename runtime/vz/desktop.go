@@ -25,7 +25,7 @@ const (
 
 // WriteVariables is part of [vm.DesktopDriver].
 func (d *Driver) WriteVariables(arch string, secureBoot bool, to *os.File) error {
-	if err := errors.Join(d.checkHost(), checkArch(arch)); err != nil {
+	if err := d.checkHost(arch); err != nil {
 		return err
 	}
 	if secureBoot {
@@ -39,7 +39,7 @@ func (d *Driver) WriteVariables(arch string, secureBoot bool, to *os.File) error
 
 // NewIdentifier is part of [vm.Identifies].
 func (d *Driver) NewIdentifier(f vm.Firmware) ([]byte, error) {
-	if err := d.checkHost(); err != nil {
+	if err := d.checkHost(d.framework.arch()); err != nil {
 		return nil, err
 	}
 	newIdentifier := d.framework.newIdentifier
@@ -67,7 +67,7 @@ func (d *Driver) StartDesktop(ctx context.Context, spec vm.DesktopSpec) (vm.Desk
 
 // defineDesktop lays out a machine and makes it, stopped.
 func (d *Driver) defineDesktop(ctx context.Context, spec vm.DesktopSpec) (*desktop, error) {
-	if err := d.checkHost(); err != nil {
+	if err := d.checkHost(spec.Arch); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(checkDesktop(spec), d.checkSize(spec.CPUs, spec.Memory)); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +62,7 @@ func desktopSpec(t *testing.T) vm.DesktopSpec {
 		t.Cleanup(func() { f.Close() })
 		return f
 	}
-	return vm.DesktopSpec{Arch: goruntime.GOARCH, CPUs: 2, Memory: 1 << 30, Variables: file("variables"), Disk: file("disk"), ISO: file("iso"), Drivers: file("drivers")}
+	return vm.DesktopSpec{Arch: "amd64", CPUs: 2, Memory: 1 << 30, Variables: file("variables"), Disk: file("disk"), ISO: file("iso"), Drivers: file("drivers")}
 }
 
 // What the driver asks of the framework for disks: what a guest flushes is on the host's
@@ -192,7 +191,7 @@ func TestVariables(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := d.WriteVariables(goruntime.GOARCH, false, f); err != nil {
+	if err := d.WriteVariables("amd64", false, f); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := os.ReadFile(f.Name()); string(b) != "variables" {
@@ -201,7 +200,7 @@ func TestVariables(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(dir, "*.vz*")); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
-	if err := d.WriteVariables(goruntime.GOARCH, true, f); !errors.Is(err, vm.ErrUnsupported) {
+	if err := d.WriteVariables("amd64", true, f); !errors.Is(err, vm.ErrUnsupported) {
 		t.Errorf("Secure Boot: %v", err)
 	}
 	if id, err := d.NewIdentifier(vm.FirmwareEFI); err != nil || len(id) == 0 {

@@ -66,11 +66,14 @@ func (d *Driver) path(f *os.File) (string, error) {
 	return name, nil
 }
 
-// checkHost looks whether this macOS is new enough.
-func (d *Driver) checkHost() error {
+// checkHost looks whether this macOS is new enough, and this Mac of the architecture.
+func (d *Driver) checkHost(arch string) error {
 	release, err := d.framework.release()
 	if err != nil {
 		return fmt.Errorf("reading the release of macOS: %w", err)
+	}
+	if host := d.framework.arch(); arch != host {
+		return fmt.Errorf("%w: the guest is %s and this Mac is %s; the framework does not emulate", vm.ErrUnsupported, arch, host)
 	}
 	return checkMacOS(release)
 }
@@ -92,7 +95,7 @@ func (d *Driver) defineWith(ctx context.Context, spec vm.Spec, identifier []byte
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	if err := d.checkHost(); err != nil {
+	if err := d.checkHost(spec.Arch); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(checkSpec(spec), d.checkSize(spec.CPUs, spec.Memory)); err != nil {

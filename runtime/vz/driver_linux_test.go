@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,23 +32,20 @@ type bench struct {
 	target vmtest.Target
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T) *bench { return newBenchOf(t, "amd64") }
+
+// newBenchOf is that of a Mac of an architecture.
+func newBenchOf(t *testing.T, arch string) *bench {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("it boots VMs")
 	}
-	if goruntime.GOARCH != "amd64" {
-		t.Skip("the simulated machine is an amd64 one")
-	}
-	layout, err := buildertest.Debian(goruntime.GOARCH)
-	if err != nil {
-		t.Fatal(err)
-	}
+	layout := buildertest.DebianFor(t, arch)
 	store := image.NewStore(filepath.Join(t.TempDir(), "images"))
-	b := &bench{sim: &simulation{log: t.Logf, hold: 300 * time.Millisecond}}
+	b := &bench{sim: &simulation{log: t.Logf, hold: 300 * time.Millisecond, arm64: arch == "arm64"}}
 	b.driver = &Driver{framework: b.sim, cacheDir: t.TempDir()}
 	if _, err := builder.Create(t.Context(), builder.Options{
-		Name: "debian", Reference: "oci:" + layout + ":latest", Store: store, CacheDir: t.TempDir(), Kernel: macKernel, Initramfs: initramfs.Read,
+		Name: "debian", Reference: "oci:" + layout + ":latest", Architecture: arch, Store: store, CacheDir: t.TempDir(), Kernel: macKernel, Initramfs: initramfs.Read,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +53,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// macKernel is what an Intel Mac boots: the bzImage.
+// macKernel is what a Mac boots: one with an Intel processor the bzImage.
 func macKernel(arch string) (builder.Kernel, error) {
 	k, err := kernelconfig.OpenEFI(arch)
 	if err != nil {
@@ -242,6 +238,41 @@ func TestFramework(t *testing.T) {
 			t.Errorf("%q, %v", out, err)
 		}
 	})
+}
+
+// A guest as a Mac with Apple silicon has it: GICv3, virtio on PCI, a console on hvc0,
+// the uncompressed Image.
+func TestAppleSilicon(t *testing.T) {
+	b := newBenchOf(t, "arm64")
+	m, err := b.driver.Start(context.Background(), b.target.Spec(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		m.Kill()
+		<-m.Done()
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	conn, err := m.Dial(ctx)
+	if err == nil {
+		_, err = client.Configure(ctx, conn, &protocol.Configure{Hostname: "mac", MachineID: strings.Repeat("0a", 16), Seed: []byte("seed")})
+	}
+	if err != nil {
+		t.Fatalf("%v; console: %s", err, m.Console())
+	}
+	out, err := vmtest.Shell(ctx, m, "uname -m; grep -q GICv3 /proc/interrupts && echo GICv3; echo kept >/file; cat /file; echo hello >/dev/hvc0")
+	if err != nil || out != "aarch64\nGICv3\nkept\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if !strings.Contains(m.Console(), "hello") {
+		t.Errorf("console: %s", m.Console())
+	}
+	b.target.Crash(t, m)
+	<-m.Done()
+	if err := m.Err(); err == vm.ErrEnded || !errors.Is(err, vm.ErrEnded) {
+		t.Errorf("Err after a panic is %v", err)
+	}
 }
 
 // A host that does not restore what it saved has no templates, and finds that out

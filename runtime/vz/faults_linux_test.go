@@ -185,6 +185,7 @@ func TestClearRefusals(t *testing.T) {
 	}{
 		{"more CPUs than the Mac gives", "at most 8", func(_ *inMemory, s *vm.Spec) { s.CPUs = 9 }},
 		{"more memory than the Mac gives", "at most 16384", func(_ *inMemory, s *vm.Spec) { s.Memory = 17 << 30 }},
+		{"another architecture", "does not emulate", func(_ *inMemory, s *vm.Spec) { s.Arch = "arm64" }},
 		{"an unsigned program", "not signed with the entitlement " + entitlement, func(f *inMemory, _ *vm.Spec) { f.unsigned = true }},
 	} {
 		d, f := faulty(t)

@@ -13,6 +13,7 @@ type framework interface {
 	// the model of this Mac.
 	release() (string, error)
 	build() (string, error)
+	arch() string // of this Mac, in Go's name
 	newIdentifier() ([]byte, error)
 	newMacIdentifier() ([]byte, error) // of a machine that runs macOS
 	// limits are those of one machine on this host.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"unsafe"
 
@@ -42,6 +43,8 @@ func (appleFramework) build() (string, error) {
 	}
 	return strings.Join(values, " "), nil
 }
+
+func (appleFramework) arch() string { return runtime.GOARCH }
 
 func (appleFramework) newIdentifier() ([]byte, error) {
 	identifier, err := apple.NewGenericMachineIdentifier()

@@ -32,7 +32,7 @@ func (appleFramework) newMacIdentifier() ([]byte, error) {
 
 // LatestMacOS is part of [vm.MacDriver].
 func (d *Driver) LatestMacOS() (string, error) {
-	if err := d.checkHost(); err != nil {
+	if err := d.checkHost("arm64"); err != nil {
 		return "", err
 	}
 	url, err := apple.GetLatestSupportedMacOSRestoreImageURL()
@@ -44,7 +44,7 @@ func (d *Driver) LatestMacOS() (string, error) {
 
 // ReadMacOS is part of [vm.MacDriver].
 func (d *Driver) ReadMacOS(image string) (*vm.MacOS, error) {
-	if err := d.checkHost(); err != nil {
+	if err := d.checkHost("arm64"); err != nil {
 		return nil, err
 	}
 	restore, err := apple.LoadMacOSRestoreImageFromPath(image)

@@ -47,6 +47,8 @@ type simulation struct {
 	unsigned bool
 	// deaf machines do nothing when they are asked to stop.
 	deaf atomic.Bool
+	// arm64: a Mac with Apple silicon; else one with an Intel processor.
+	arm64 bool
 	// translator is the directory of what stands in for Rosetta; "" for none.
 	translator string
 }
@@ -73,6 +75,13 @@ func (*simulation) build() (string, error)   { return "24F74 Mac16,1", nil }
 // path is the name that a file has now, or had last.
 func (*simulation) path(f *os.File) (string, error) {
 	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+}
+
+func (s *simulation) arch() string {
+	if s.arm64 {
+		return "arm64"
+	}
+	return "amd64"
 }
 
 func (*simulation) newMacIdentifier() ([]byte, error) { return nil, errNoMac }
@@ -106,8 +115,9 @@ func (s *simulation) newMachine(c *configuration) (virtualMachine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(kernel) < 0x206 || string(kernel[0x202:0x206]) != "HdrS" {
-		return nil, errors.New("internal error") // of whatever is no bzImage
+	// Of whatever is no bzImage, or no Image.
+	if s.arm64 && (len(kernel) < 64 || string(kernel[56:60]) != "ARM\x64") || !s.arm64 && (len(kernel) < 0x206 || string(kernel[0x202:0x206]) != "HdrS") {
+		return nil, errors.New("internal error")
 	}
 	m := newSimulated(s, c)
 	if err := m.lockDisks(); err != nil && !s.lateLock {
@@ -214,13 +224,16 @@ func (m *simulated) unlock() {
 func (m *simulated) arguments() []string {
 	line := strings.Replace(m.c.commandLine, protocol.ParamTransport.Is(protocol.TransportVsock), protocol.ParamTransport.Is(protocol.TransportSerial), 1) +
 		" no_timer_check" // on a busy host the emulated timer is late, which the kernel takes for a broken one
-	args := []string{
-		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,erms=off,fsrm=off", "-smp", fmt.Sprint(m.c.cpus), "-m", fmt.Sprint(m.c.memory >> 20),
+	hardware := []string{"-M", "q35", "-cpu", "max,erms=off,fsrm=off"}
+	if m.s.arm64 {
+		hardware = []string{"-M", "virt,gic-version=3", "-cpu", "cortex-a57"}
+	}
+	args := append(hardware, "-accel", "tcg,thread=multi", "-smp", fmt.Sprint(m.c.cpus), "-m", fmt.Sprint(m.c.memory>>20),
 		"-nodefaults", "-no-user-config", "-display", "none", "-kernel", m.c.kernel, "-initrd", m.c.initramfs, "-append", line,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=console,signal=off", "-device", "virtconsole,chardev=console",
-		"-chardev", "socket,id=agent,fd=3", "-device", "virtserialport,chardev=agent,name=" + protocol.PortName,
+		"-chardev", "socket,id=agent,fd=3", "-device", "virtserialport,chardev=agent,name="+protocol.PortName,
 		"-chardev", "socket,id=qmp,fd=4", "-mon", "chardev=qmp,mode=control",
-	}
+	)
 	for i, d := range m.c.disks {
 		args = append(args, "-blockdev", fmt.Sprintf("driver=file,node-name=disk%d,filename=%s,locking=off,read-only=%s", i, strings.ReplaceAll(d.path, ",", ",,"), onOff(d.readOnly)),
 			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=%s", i, d.serial))
@@ -271,7 +284,11 @@ func (m *simulated) launch(more ...string) error {
 		return err
 	}
 	defer qmp.Close()
-	cmd := exec.Command("qemu-system-x86_64", append(m.arguments(), more...)...)
+	qemu := "qemu-system-x86_64"
+	if m.s.arm64 {
+		qemu = "qemu-system-aarch64"
+	}
+	cmd := exec.Command(qemu, append(m.arguments(), more...)...)
 	cmd.ExtraFiles = []*os.File{guest, qmp}
 	if m.c.nic != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, m.c.nic.socket)

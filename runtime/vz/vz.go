@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
@@ -32,7 +31,7 @@ func checkMacOS(release string) error {
 
 // checkSpec says what of a spec the framework cannot do.
 func checkSpec(spec vm.Spec) error {
-	if err := checkMachine(spec.Arch, spec.CPUs, spec.Memory); err != nil {
+	if err := checkMachine(spec.CPUs, spec.Memory); err != nil {
 		return err
 	}
 	if spec.Nested {
@@ -41,22 +40,12 @@ func checkSpec(spec vm.Spec) error {
 	return checkKernel(spec.Kernel, spec.Arch)
 }
 
-func checkMachine(arch string, cpus int, memory int64) error {
-	if err := checkArch(arch); err != nil {
-		return err
-	}
+func checkMachine(cpus int, memory int64) error {
 	if cpus < 1 || memory < 32<<20 {
 		return fmt.Errorf("%d cpus and %d bytes of memory: at least 1 and 32 MiB are needed", cpus, memory)
 	}
 	if memory%(1<<20) != 0 {
 		return fmt.Errorf("%d bytes of memory: the framework takes whole mebibytes", memory)
-	}
-	return nil
-}
-
-func checkArch(arch string) error {
-	if arch != runtime.GOARCH {
-		return fmt.Errorf("%w: the guest is %s and this Mac is %s; the framework does not emulate", vm.ErrUnsupported, arch, runtime.GOARCH)
 	}
 	return nil
 }
@@ -72,7 +61,7 @@ var (
 
 // checkDesktop says what of a desktop's spec the framework cannot do.
 func checkDesktop(spec vm.DesktopSpec) error {
-	if err := checkMachine(spec.Arch, spec.CPUs, spec.Memory); err != nil {
+	if err := checkMachine(spec.CPUs, spec.Memory); err != nil {
 		return err
 	}
 	if spec.SecureBoot || spec.TPM != nil {

@@ -47,7 +47,6 @@ func TestCheckKernel(t *testing.T) {
 
 func TestCheckSpec(t *testing.T) {
 	for _, spec := range []vm.Spec{
-		{Arch: "riscv64", CPUs: 1, Memory: 1 << 30},
 		{Arch: "amd64", CPUs: 0, Memory: 1 << 30},
 		{Arch: "amd64", CPUs: 1, Memory: 1<<30 + 4096},
 	} {
@@ -70,7 +69,6 @@ func TestCheckDesktop(t *testing.T) {
 		change func(*vm.DesktopSpec)
 		want   string
 	}{
-		"another architecture":  {func(s *vm.DesktopSpec) { s.Arch = "riscv64" }, "does not emulate"},
 		"no processor":          {func(s *vm.DesktopSpec) { s.CPUs = 0 }, "0 cpus"},
 		"half a mebibyte":       {func(s *vm.DesktopSpec) { s.Memory += 1 << 19 }, "whole mebibytes"},
 		"an empty identifier":   {func(s *vm.DesktopSpec) { s.Identifier = []byte{} }, "identifier is empty"},

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -247,6 +249,7 @@ func TestApp(t *testing.T) {
 		a.axe(t, "the wizard")
 	})
 	t.Run("a wish for everything", func(t *testing.T) { testAppWizard(t, a) })
+	t.Run("a stranger's page", func(t *testing.T) { testAppStranger(t, a) })
 	t.Run("a terminal", func(t *testing.T) { testAppTerminal(t, a) })
 }
 
@@ -304,6 +307,40 @@ func testAppWizard(t *testing.T, a *appPage) {
 	a.lumina(t, "desktop", "stop", "--force", "everything").succeeded(t)
 	a.lumina(t, "desktop", "rm", "--now", "everything").succeeded(t)
 	a.wait(t, "that it has gone", "document.querySelector('h1').textContent === 'No such desktop'")
+}
+
+// testAppStranger opens a page of somebody else's in the same browser, which even knows
+// the app's address.
+func testAppStranger(t *testing.T, a *appPage) {
+	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<!DOCTYPE html><title>stranger</title>") }))
+	defer stranger.Close()
+	visit := func(url, title string) {
+		t.Helper()
+		if err := a.call(t, "Page.navigate", map[string]any{"url": url}, nil); err != nil {
+			t.Fatal(err)
+		}
+		a.wait(t, url, "document.readyState === 'complete' && document.title === '"+title+"' && location.href.startsWith('"+url+"')")
+	}
+	visit(stranger.URL, "stranger")
+	for what, do := range map[string]string{
+		"asks":               "fetch(%q).then((r) => r.text())",
+		"asks without CORS":  "fetch(%q, {mode: 'no-cors'}).then((r) => r.text()).then((x) => { if (!x) throw 0; return x })",
+		"sends":              "fetch(%q.replace('state', 'quit'), {method: 'POST', mode: 'no-cors', body: '{}'}).then((r) => r.status || Promise.reject())",
+		"opens a connection": "new Promise((ok, no) => { const ws = new WebSocket(%q.replace('http', 'ws').replace('state', 'desktops/debian/screen')); ws.onopen = ok; ws.onerror = no })",
+		"shows it":           "new Promise((ok, no) => { const i = new Image(); i.onload = ok; i.onerror = no; i.src = %q.replace('state', 'desktops/debian/picture') })",
+		"runs its script":    "new Promise((ok, no) => { const s = document.createElement('script'); s.onload = ok; s.onerror = no; s.src = %q.replace('api/state', 'assets/main.js'); document.head.append(s) })",
+	} {
+		got := a.eval(t, "("+fmt.Sprintf(do, a.url+"api/state")+").then((x) => 'done ' + x, () => 'refused')")
+		if got != "refused" {
+			t.Errorf("a stranger %s: %v", what, got)
+		}
+	}
+	// A name for 127.0.0.1, as one that is bound anew has.
+	visit(strings.Replace(a.url, "127.0.0.1", "localhost", 1), "")
+	if got := a.eval(t, "document.body.innerText.trim()"); got != "404 page not found" {
+		t.Errorf("by another name: %v", got)
+	}
+	visit(a.url, "Lumina")
 }
 
 // testAppTerminal does in terminals what people do there.

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,7 +121,7 @@ func TestStrangersGetNothing(t *testing.T) {
 			if r.StatusCode != tt.want && !(tt.want == 404 && r.StatusCode >= 300 && r.StatusCode < 400 && strings.Contains(tt.url, "%2e")) {
 				t.Errorf("status %d, want %d", r.StatusCode, tt.want)
 			}
-			if r.Header.Get("Content-Security-Policy") == "" || r.Header.Get("Access-Control-Allow-Origin") != "" {
+			if csp := r.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") || r.Header.Get("Access-Control-Allow-Origin") != "" {
 				t.Errorf("headers %v", r.Header)
 			}
 		})
@@ -161,6 +162,20 @@ func TestStrangersGetNothing(t *testing.T) {
 	end()
 	if _, err := http.Get(a.Page); err == nil {
 		t.Error("somebody answers after the end")
+	}
+	// The next one, at the same place, has another token.
+	number, err := strconv.Atoi(port[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, _, _ := start(t, func(o *Options) { o.Port = number })
+	for name, tt := range map[string]struct {
+		url  string
+		want int
+	}{"its page": {next.Page, 200}, "the page of before": {a.Page, 404}, "its state": {a.Page + "api/state", 404}, "its ticket": {a.Once, 404}} {
+		if r := request(t, "GET", tt.url, "", nil); r.StatusCode != tt.want {
+			t.Errorf("after the end, %s: %d, want %d", name, r.StatusCode, tt.want)
+		}
 	}
 }
 

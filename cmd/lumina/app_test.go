@@ -356,6 +356,7 @@ func testAppTerminal(t *testing.T, a *appPage) {
 	a.eval(t, `(() => { window.next = 1; const decode = new TextDecoder(); let rest = '';
 		window.WebSocket = class extends WebSocket { constructor(to) { super(to); this.addEventListener('message', (e) => {
 			if (!to.includes('/terminals/') || typeof e.data === 'string') return;
+			window.socket = this;
 			const lines = (rest + decode.decode(e.data, {stream: true})).split('\r\n');
 			rest = lines.pop();
 			for (const l of lines) if (/[0-9]{200}$/.test(l)) window.next = Number(l.slice(-200)) === window.next ? window.next + 1 : NaN;
@@ -376,6 +377,11 @@ func testAppTerminal(t *testing.T, a *appPage) {
 		t.Errorf("of 50,000 lines, the page got those before %v", next)
 	}
 	t.Logf("while 10 MB were printed, the page stood still for %.0f ms at most", a.eval(t, "window.gap"))
+	t.Run("a connection that breaks", func(t *testing.T) {
+		a.eval(t, "(() => { window.broken = window.socket; window.socket.close() })()")
+		run("clear; echo after-$((40 + 2))") // while there is none
+		a.wait(t, "what was typed meanwhile, and nothing twice", "window.socket !== window.broken && "+rows+".includes('after-42') && !"+rows+".includes('lines-50007')")
+	})
 	t.Run("vim", func(t *testing.T) {
 		run("vim /tmp/poem")
 		a.wait(t, "vim", rows+".includes('\"/tmp/poem\" [New]')")

@@ -66,6 +66,7 @@ func TestRegistryWithLogin(t *testing.T) {
 // How layers are compressed and what their type is called make no difference to
 // what they hold.
 func TestLayerTypes(t *testing.T) {
+	buildertest.Needs(t, "gzip", "xz", "bzip2", "zstd")
 	layers := [][]byte{layer(t, file("a", "lower"), file("b", strings.Repeat("b", 100000))), layer(t, file("a", "upper"))}
 	zipped := func(b []byte) []byte {
 		w, err := zstd.NewWriter(nil)

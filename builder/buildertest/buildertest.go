@@ -98,6 +98,17 @@ func DebianFor(t testing.TB, arch string) string {
 	return dir
 }
 
+// Needs says which programs a test needs. With -short, which needs nothing but Go, the
+// test is skipped where one of them is missing.
+func Needs(t testing.TB, programs ...string) {
+	t.Helper()
+	for _, name := range programs {
+		if _, err := exec.LookPath(name); err != nil && testing.Short() {
+			t.Skipf("with -short: it needs %s", name)
+		}
+	}
+}
+
 // Run runs a program that must succeed. With -short, which needs nothing but Go, the
 // test is skipped from there.
 func Run(t testing.TB, name string, args ...string) string {
@@ -144,6 +155,7 @@ func RegistryWithLogin(t testing.TB) string {
 
 func startRegistry(t testing.TB, more string) (address, data string) {
 	t.Helper()
+	Needs(t, "docker-registry")
 	dir := t.TempDir()
 	data = filepath.Join(dir, "data")
 	config := filepath.Join(dir, "config.yml")

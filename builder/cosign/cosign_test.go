@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
 )
 
 const digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -46,6 +48,7 @@ func encode(kind string, b []byte) string {
 
 func openssl(t *testing.T, command string) string {
 	t.Helper()
+	buildertest.Needs(t, "openssl")
 	cmd := exec.Command("sh", "-ec", command)
 	cmd.Dir = t.TempDir()
 	out, err := cmd.Output()

@@ -18,6 +18,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/abdul-abdi/lumina/builder/buildertest"
 	"github.com/abdul-abdi/lumina/builder/uncompress"
 )
 
@@ -81,6 +82,7 @@ func TestArchives(t *testing.T) {
 		return z.Bytes()
 	}
 	with := func(program string, b []byte, args ...string) []byte {
+		buildertest.Needs(t, program)
 		cmd := exec.Command(program, append(args, "-c")...)
 		cmd.Stdin = bytes.NewReader(b)
 		z, err := cmd.Output()

@@ -11,10 +11,13 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
 )
 
 func by(t testing.TB, program string, args ...string) []byte {
 	t.Helper()
+	buildertest.Needs(t, program)
 	cmd := exec.Command(program, append(args, "-c")...)
 	cmd.Stdin = strings.NewReader("content")
 	z, err := cmd.Output()
@@ -40,6 +43,7 @@ func TestLargeXZ(t *testing.T) {
 		want[i] = byte(random.Uint32() >> (i >> 16 & 7)) // from what does not compress on
 	}
 	for _, args := range [][]string{{"-1"}, {"-1", "--block-size=100000"}, {"-6", "--check=crc32"}} {
+		buildertest.Needs(t, "xz")
 		cmd := exec.Command("xz", append(args, "-c")...)
 		cmd.Stdin = bytes.NewReader(want)
 		z, err := cmd.Output()

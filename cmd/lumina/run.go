@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +57,12 @@ func (f *commandFlags) settings(c *cobra.Command, env *environment) (runtime.Com
 	}
 	if c.Flags().Changed("user") && strings.TrimSpace(f.user) == "" {
 		return cmd, usageError{fmt.Errorf("--user %q: want NAME or UID[:GID]", f.user)}
+	}
+	user, group, _ := strings.Cut(f.user, ":")
+	for _, id := range []string{user, group} {
+		if n, err := strconv.Atoi(id); (err == nil || errors.Is(err, strconv.ErrRange)) && (n < 0 || n > math.MaxInt32) {
+			return cmd, usageError{fmt.Errorf("--user %q: a number is from 0 to %d", f.user, math.MaxInt32)}
+		}
 	}
 	cmd.Timeout, err = timeoutOf(env, f.timeout, c.Flags().Changed("timeout"))
 	return cmd, err

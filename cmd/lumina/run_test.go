@@ -168,6 +168,8 @@ func TestBadUsage(t *testing.T) {
 		{"neither NAME=VALUE nor NAME", []string{"exec", "-e", "=x", "x", "true"}},
 		{"no such file", []string{"run", "--env-file", dir + "/none", "true"}}, {`env:2: "B C" is no variable's name`, []string{"run", "--env-file", dir + "/env", "true"}},
 		{"want an absolute path", []string{"run", "-w", "src", "true"}}, {"want an absolute path", []string{"exec", "-w", "", "x", "true"}},
+		{"a number is from 0 to 2147483647", []string{"run", "--user", "4294967294:1", "true"}},
+		{"a number is from 0 to 2147483647", []string{"run", "--user", "1:-1", "true"}},
 		{"want NAME or UID", []string{"run", "--user", "", "true"}},
 		{"not a time", []string{"run", "--timeout", "soon", "true"}}, {"not negative", []string{"run", "--timeout", "-1s", "true"}}, {"not a time", []string{"run", "--timeout", "", "true"}},
 		{"292 years", []string{"run", "--timeout", "99999999999999999999", "true"}}, {"not a time", []string{"run", "--timeout", "NaN", "true"}},

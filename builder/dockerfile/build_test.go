@@ -318,6 +318,8 @@ func TestRefused(t *testing.T) {
 		{"FROM scratch\nADD --checksum=sha256:00 a.txt /", "Dockerfile:2: ADD --checksum is for one source, a URL"},
 		{"FROM scratch\nADD evil.tar /", `entry "../evil" leads out of the destination`},
 		{"FROM scratch\nRUN --mount=type=ssh x", "Dockerfile:2: RUN --mount=type=ssh: there is no SSH agent"},
+		{"FROM scratch\nRUN --mount=type=cache,target=/x,from=y x", "Dockerfile:2: --mount at /x: a cache begins empty"},
+		{"FROM scratch\nRUN --mount=type=cache,target=/x,source=y x", "Dockerfile:2: --mount at /x: a cache begins empty"},
 		{"FROM scratch\nRUN --network=host x", "Dockerfile:2: RUN --network=host: a VM does not have the host's network"},
 		{"FROM scratch\nRUN --security=insecure x", "Dockerfile:2: RUN --security=insecure:"},
 		{"FROM scratch\nRUN --device=x y", "Dockerfile:2: RUN --device:"},
@@ -350,7 +352,8 @@ func TestConfiguration(t *testing.T) {
 	if _, err := b.build(t, "base", base); err != nil {
 		t.Fatal(err)
 	}
-	const text = `# escape=` + "`" + `
+	const text = `# check=skip=all;error=true
+# escape=` + "`" + `
 ARG VERSION=1
 ARG WITH=${VERSION}.2
 FROM base AS x

@@ -226,6 +226,8 @@ func TestDockerfileUsage(t *testing.T) {
 		{[]string{"--file", file, dir, "--cache-from", "type=registry,ref=x.test/y"}, 2, `--cache-from "type=registry,ref=x.test/y": want a reference of a registry`},
 		{[]string{"--file", file, dir, "--progress", "loud"}, 2, "want auto, plain or tty"},
 		{[]string{"--file", file, dir, "--target", "none"}, 125, `there is no stage "none" to make; its stages are: 0`},
+		{[]string{"--file", file, dir, "--ssh", "default"}, 2, "unknown flag: --ssh"},
+		{[]string{"--file", file, dir, "--platform", "linux/amd64,linux/arm64"}, 2, "--platform"},
 		{[]string{"--file", file, dir, "--debug"}, 2, "--debug needs a terminal"},
 		{[]string{"--file", file, dir, "--memory", "1"}, 2, "memory"},
 	} {

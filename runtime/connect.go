@@ -33,12 +33,12 @@ func (p *plan) addMember(m *Member) error {
 	if p.port == nil {
 		return fmt.Errorf("descriptor %d is no port of a switch", m.Descriptor)
 	}
-	p.spec.Network = &vm.Network{MAC: mac, Socket: p.port, MTU: network.MTU}
+	p.spec.Network = &vm.NIC{MAC: mac, Socket: p.port, MTU: network.MTU}
 	p.configure.Hostname = m.Name
 	for _, h := range m.Hosts {
 		p.configure.Hosts = append(p.configure.Hosts, protocol.Host(h))
 	}
-	p.configure.Network = &protocol.Network{MAC: m.MAC, Address: m.Address, MTU: network.MTU}
+	p.configure.Network = &protocol.Interface{MAC: m.MAC, Address: m.Address, MTU: network.MTU}
 	return nil
 }
 
@@ -52,8 +52,8 @@ func (p *plan) addNetwork(o VMOptions) error {
 	if p.network, err = o.Network.Open(network.Options{AllowLAN: o.AllowLAN, Announced: o.AnnouncedSockets}, mac); err != nil || p.network == nil {
 		return err
 	}
-	p.spec.Network = &vm.Network{MAC: mac, Socket: p.network.Device(), MTU: network.MTU}
-	p.configure.Network = &protocol.Network{MAC: mac.String(), Address: network.Address, Gateway: network.Gateway,
+	p.spec.Network = &vm.NIC{MAC: mac, Socket: p.network.Device(), MTU: network.MTU}
+	p.configure.Network = &protocol.Interface{MAC: mac.String(), Address: network.Address, Gateway: network.Gateway,
 		DNS: []string{network.Gateway}, Search: p.network.Search(), MTU: network.MTU}
 	return nil
 }

@@ -25,7 +25,7 @@ func (s *System) ConfigureAlone() error {
 	if s.beside() {
 		return nil // PID 1 did it before there was an agent
 	}
-	return s.marks.run([]step{
+	return s.marks.run([]task{
 		action{"entering the root", s.enterRoot},
 		action{"writing the guest's names", s.nameAlone},
 		action{"bringing up the network", func() error { return s.configureNetwork(nil) }},

@@ -34,7 +34,7 @@ type System struct {
 	// its parts were ready.
 	mounted func() (marks, error)
 	// network is what the interface has; nil before it is configured.
-	network *protocol.Network
+	network *protocol.Interface
 	// interfaces is a socket to configure them by; 0 before the loopback is up.
 	interfaces int
 	random     int // /dev/urandom; 0 before it is open
@@ -58,7 +58,7 @@ var _ agent.System = (*System)(nil)
 func Start() (*System, error) {
 	s := &System{}
 	s.marks.add("init")
-	if err := s.marks.run([]step{
+	if err := s.marks.run([]task{
 		mount{"dev", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
 		mount{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		mount{"sys", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},

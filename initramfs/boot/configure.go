@@ -22,7 +22,7 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 		s.marks = nil // of the boot, long ago
 	}
 	s.marks.add("asked to configure")
-	steps := []step{
+	tasks := []task{
 		action{"seeding the entropy pool", func() error { return s.seed(c.Seed) }},
 		action{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		action{"configuring the network", func() error { return s.configureNetwork(c.Network) }},
@@ -33,9 +33,9 @@ func (s *System) Configure(c *protocol.Configure, clock func() (time.Time, error
 		action{"setting the clock", func() error { return s.SetClock(clock) }},
 	}
 	if s.beside() {
-		steps = append(steps, action{"starting systemd", s.awaitInit})
+		tasks = append(tasks, action{"starting systemd", s.awaitInit})
 	}
-	if err := s.marks.run(steps); err != nil {
+	if err := s.marks.run(tasks); err != nil {
 		return nil, err
 	}
 	return &protocol.Configured{Marks: s.marks}, nil
@@ -52,7 +52,7 @@ func mountRoot(c commandLine) (marks, error) {
 	parameters := begin(setSysctls)
 	var access func() error
 	var m marks
-	err = m.run(append(disks.iso, []step{
+	err = m.run(append(disks.iso, []task{
 		mount{disks.root, lowerDir, "erofs", unix.MS_RDONLY, ""},
 		action{"looking for devices", func() error { access = begin(func() error { return setDeviceAccess(lowerDir) }); return nil }},
 		action{disks.scratch.String(), disks.mountScratch},

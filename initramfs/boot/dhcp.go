@@ -30,7 +30,7 @@ type dhcpClient struct {
 
 // lease is an address that a server gave, and for how long.
 type lease struct {
-	network         *protocol.Network
+	network         *protocol.Interface
 	address, server [4]byte
 	// Since it was given: its server is asked, any server is asked, it is over;
 	// 0 for one without an end.
@@ -197,7 +197,7 @@ func (r *dhcpReply) lease() (*lease, error) {
 	for m := binary.BigEndian.Uint32(mask); m&(1<<31) != 0; m <<= 1 {
 		bits++
 	}
-	n := &protocol.Network{Address: netip.PrefixFrom(netip.AddrFrom4(r.address), bits).String()}
+	n := &protocol.Interface{Address: netip.PrefixFrom(netip.AddrFrom4(r.address), bits).String()}
 	if router := r.options[3]; len(router) >= 4 {
 		n.Gateway = netip.AddrFrom4([4]byte(router[:4])).String()
 	}
@@ -278,7 +278,7 @@ func (s *System) networkAlone() {
 
 // follow applies leases, one after the other, until one has no end. A first one
 // that nobody gives is an error.
-func (c *dhcpClient) follow(apply func(*protocol.Network) error) error {
+func (c *dhcpClient) follow(apply func(*protocol.Interface) error) error {
 	l, err := c.get()
 	if err != nil {
 		return err
@@ -301,7 +301,7 @@ func (c *dhcpClient) follow(apply func(*protocol.Network) error) error {
 }
 
 // apply configures what a lease says, where that is new.
-func (s *System) apply(n *protocol.Network) error {
+func (s *System) apply(n *protocol.Interface) error {
 	known := s.network != nil && slices.Equal(s.network.DNS, n.DNS)
 	if err := s.configureNetwork(n); err != nil || known {
 		return err

@@ -175,7 +175,7 @@ func inNetwork(server *dhcpServer, addresses chan<- string) error {
 		return err
 	}
 	go func() {
-		_ = c.follow(func(n *protocol.Network) error {
+		_ = c.follow(func(n *protocol.Interface) error {
 			addresses <- n.Address
 			return configureInterface(c.fd, interfaceName, n)
 		})

@@ -17,7 +17,7 @@ import (
 
 // disks is where the root file system comes from.
 type disks struct {
-	iso     []step // mounts what root is on, if it is a file
+	iso     []task // mounts what root is on, if it is a file
 	root    string // device or file of the image's root
 	scratch mount
 	// grow says that what is written is the last partition of a disk that may be
@@ -70,7 +70,7 @@ func findDisks(c commandLine) (d disks, err error) {
 		if err != nil {
 			return d, fmt.Errorf("finding the ISO %q: %w", c[protocol.ParamISO], err)
 		}
-		d.iso = []step{mount{device, isoDir, "iso9660", unix.MS_RDONLY, ""}}
+		d.iso = []task{mount{device, isoDir, "iso9660", unix.MS_RDONLY, ""}}
 		d.root = isoDir + "/root.img"
 		d.scratch = mount{"scratch", scratchDir, "tmpfs", 0, "mode=0755,size=75%"}
 	default:

@@ -70,7 +70,7 @@ func (s *System) prepareInit() error {
 	if s.Alone() {
 		return s.ConfigureAlone()
 	}
-	return s.marks.run([]step{
+	return s.marks.run([]task{
 		action{"entering the root", s.enterRoot},
 		mount{"run", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755,size=20%"}, // which systemd keeps
 		action{"telling systemd how to power off", s.setPowerOff},

@@ -19,8 +19,8 @@ func TestHostsOf(t *testing.T) {
 		want string
 	}{
 		{"no network", protocol.Configure{Hostname: "me"}, top + "127.0.1.1\tme\n"},
-		{"an address", protocol.Configure{Hostname: "me", Network: &protocol.Network{Address: "10.0.2.15/24"}}, top + "10.0.2.15\tme\n"},
-		{"others", protocol.Configure{Hostname: "web", Network: &protocol.Network{Address: "10.0.3.2/24"}, Hosts: []protocol.Host{{Name: "db", Address: "10.0.3.1"}}},
+		{"an address", protocol.Configure{Hostname: "me", Network: &protocol.Interface{Address: "10.0.2.15/24"}}, top + "10.0.2.15\tme\n"},
+		{"others", protocol.Configure{Hostname: "web", Network: &protocol.Interface{Address: "10.0.3.2/24"}, Hosts: []protocol.Host{{Name: "db", Address: "10.0.3.1"}}},
 			top + "10.0.3.2\tweb\n10.0.3.1\tdb\n"},
 	}
 	for _, tt := range tests {

@@ -160,7 +160,7 @@ func (c *Configure) UnmarshalBinary(b []byte) error {
 	flags := d.flags(configureTemplate | configureNetwork)
 	*c = Configure{Template: flags&configureTemplate != 0, Hostname: d.string(), MachineID: d.string(), Seed: []byte(d.string())}
 	if flags&configureNetwork != 0 {
-		c.Network = &Network{MAC: d.string(), Address: d.string(), Gateway: d.string(), DNS: d.strings(), Search: d.strings(), MTU: d.int()}
+		c.Network = &Interface{MAC: d.string(), Address: d.string(), Gateway: d.string(), DNS: d.strings(), Search: d.strings(), MTU: d.int()}
 	}
 	for range d.count(4) {
 		m := Mount{Disk: d.string(), Share: d.string(), Path: d.string()}

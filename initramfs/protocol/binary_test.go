@@ -15,7 +15,7 @@ var requests = []Request{
 	{Version: Version, Op: OpExec, Exec: &Exec{Args: []string{"exit 3"}, Shell: true, Detach: true, Terminal: &TerminalSize{Rows: 24, Columns: 65535}}},
 	{Version: Version, Op: OpConfigure, Configure: &Configure{Template: true, Hostname: "a", MachineID: "b", Seed: []byte{0, 255}}},
 	{Version: Version, Op: OpConfigure, Configure: &Configure{Hostname: "a", MachineID: "b", Seed: []byte("c"),
-		Network: &Network{MAC: "02:00:00:00:00:01", Address: "10.0.0.2/24", Gateway: "10.0.0.1", DNS: []string{"10.0.0.1", "10.0.0.3"}, Search: []string{"corp.test", "b.test"}, MTU: 1500},
+		Network: &Interface{MAC: "02:00:00:00:00:01", Address: "10.0.0.2/24", Gateway: "10.0.0.1", DNS: []string{"10.0.0.1", "10.0.0.3"}, Search: []string{"corp.test", "b.test"}, MTU: 1500},
 		Mounts:  []Mount{{Disk: "volume0", Path: "/data"}, {Share: "share1", Path: "/src", ReadOnly: true}, {Share: "share2", Path: "/lib", Served: true}},
 		Hosts:   []Host{{Name: "db", Address: "10.0.0.3"}}}},
 	{Version: Version, Op: OpShare, Share: &Share{Tag: "share2"}},

@@ -83,7 +83,7 @@ type Configure struct {
 	MachineID string // 32 hexadecimal digits
 	// Seed is entropy for the kernel's pool; all of it is credited.
 	Seed    []byte
-	Network *Network // nil: loopback only
+	Network *Interface // nil: loopback only
 	Mounts  []Mount
 	// Hosts are more names for /etc/hosts.
 	Hosts []Host
@@ -122,8 +122,8 @@ type Mark struct {
 	At   time.Duration // since the kernel started
 }
 
-// Network is the guest's one interface.
-type Network struct {
+// Interface is the guest's one interface.
+type Interface struct {
 	MAC     string // "": the device's
 	Address string // CIDR
 	Gateway string // "": the network leads nowhere else

@@ -422,9 +422,9 @@ func unexpected(err error) error {
 }
 
 func (rc *receiver) count(n int64) {
-	const step = 1 << 20
+	const every = 1 << 20
 	rc.copied.Bytes += n
-	if rc.o.Progress != nil && rc.copied.Bytes-rc.told >= step {
+	if rc.o.Progress != nil && rc.copied.Bytes-rc.told >= every {
 		rc.told = rc.copied.Bytes
 		rc.o.Progress(rc.copied)
 	}

@@ -350,9 +350,9 @@ func (s *sender) sendFile(f *os.File, path string, info fs.FileInfo, e *entry) (
 }
 
 func (s *sender) count(n int64) {
-	const step = 1 << 20
+	const every = 1 << 20
 	s.copied.Bytes += n
-	if s.o.Progress != nil && s.copied.Bytes-s.told >= step {
+	if s.o.Progress != nil && s.copied.Bytes-s.told >= every {
 		s.told = s.copied.Bytes
 		s.o.Progress(s.copied)
 	}

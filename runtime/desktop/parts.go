@@ -65,7 +65,7 @@ func (m *Manifest) open(dir string) (_ *parts, err error) {
 		return nil, err
 	}
 	if p.network != nil {
-		p.spec.Network = &vm.Network{MAC: mac, Socket: p.network.Device(), MTU: 1500}
+		p.spec.Network = &vm.NIC{MAC: mac, Socket: p.network.Device(), MTU: 1500}
 	}
 	return p, nil
 }

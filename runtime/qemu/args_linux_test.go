@@ -80,7 +80,7 @@ func TestCommandLines(t *testing.T) {
 		{"arm64 emulated", "arm64", Verdict{Accelerator: TCG, TSC: 2500000}, nil},
 		{"arm64 emulated nested", "arm64", Verdict{Accelerator: TCG}, func(_ *testing.T, s *vm.Spec) *memory { s.Nested = true; return nil }},
 		{"with network and volume", "amd64", Verdict{Accelerator: KVM}, func(t *testing.T, s *vm.Spec) *memory {
-			s.Network = &vm.Network{MAC: mac, Socket: file(t, 0), MTU: 1500}
+			s.Network = &vm.NIC{MAC: mac, Socket: file(t, 0), MTU: 1500}
 			s.Disks = append(s.Disks, vm.Disk{File: file(t, 1<<20), Serial: "volume2"})
 			return nil
 		}},
@@ -153,7 +153,7 @@ func TestDesktopCommandLines(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			spec := vm.DesktopSpec{ID: "00000000-0000-4000-8000-000000000000", Name: "d", Arch: tt.arch, CPUs: 2, Memory: 1 << 30,
 				Variables: file(t, 1), Disk: file(t, 4096), ISO: file(t, 4096),
-				Network: &vm.Network{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Socket: file(t, 0), MTU: 1500}}
+				Network: &vm.NIC{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Socket: file(t, 0), MTU: 1500}}
 			if tt.change != nil {
 				tt.change(t, &spec)
 			}

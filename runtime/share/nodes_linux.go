@@ -123,27 +123,27 @@ func (t *nodes) closeFD(n *node) {
 // reopen opens the descriptor of a node that is in use, by way of its parents'. The
 // table is unlocked in between: a file system of the host's may be slow.
 func (t *nodes) reopen(n *node) error {
-	type step struct {
+	type hop struct {
 		n    *node
 		name string
 	}
-	var steps []step
+	var hops []hop
 	at := n
 	for ; at.fd < 0; at = at.parent {
-		if at.parent == nil || len(steps) == maxDepth {
-			for _, s := range steps {
+		if at.parent == nil || len(hops) == maxDepth {
+			for _, s := range hops {
 				t.unuse(s.n)
 			}
 			return unix.ESTALE
 		}
 		t.use(at)
-		steps = append(steps, step{at, at.name})
+		hops = append(hops, hop{at, at.name})
 	}
 	t.use(at)
 	t.mu.Unlock()
 	var err error
-	for i := len(steps) - 1; i >= 0; i-- {
-		s := steps[i]
+	for i := len(hops) - 1; i >= 0; i-- {
+		s := hops[i]
 		var fd int
 		if err == nil {
 			fd, err = openBelow(at, s.name, s.n)

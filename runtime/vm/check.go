@@ -111,7 +111,7 @@ func checkSectors(f *os.File) error {
 	return nil
 }
 
-func (n *Network) check() error {
+func (n *NIC) check() error {
 	if n == nil {
 		return nil
 	}

@@ -26,7 +26,7 @@ func TestSpecCheck(t *testing.T) {
 			Kernel: file(1), Initramfs: file(1), CPUs: 1, Memory: 64 << 20,
 			Disks:   []Disk{{File: file(4096), Serial: "root"}, {File: file(512), Serial: "scratch"}},
 			Shares:  []Share{{Dir: "/srv", Tag: "share0"}},
-			Network: &Network{MAC: NewMAC(), Socket: file(0), MTU: 1500},
+			Network: &NIC{MAC: NewMAC(), Socket: file(0), MTU: 1500},
 		}
 	}
 	if err := good().Check(); err != nil {
@@ -85,7 +85,7 @@ func TestDesktopSpecCheck(t *testing.T) {
 		"a multiple of 1 MiB":   func(s *DesktopSpec) { s.Memory++ },
 		"firmware's variables":  func(s *DesktopSpec) { s.Variables = nil },
 		"a multiple of 512":     func(s *DesktopSpec) { s.Disk = file(1<<20 + 1) },
-		"not a unicast address": func(s *DesktopSpec) { s.Network = &Network{} },
+		"not a unicast address": func(s *DesktopSpec) { s.Network = &NIC{} },
 	} {
 		s := good
 		change(&s)

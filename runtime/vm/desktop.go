@@ -90,7 +90,7 @@ type DesktopSpec struct {
 	TPM *os.File
 	// Common: the guest has no drivers for virtio, as Windows.
 	Common  bool
-	Network *Network // nil for none
+	Network *NIC // nil for none
 	// Direct is booted in the place of what disk and ISO have; nil for none.
 	Direct *DirectBoot
 	Serial io.Writer // gets what the guest writes to its serial port; nil for nobody

@@ -29,7 +29,7 @@ type Spec struct {
 	Disks       []Disk
 	Shares      []Share // where the driver is a [Sharer]
 	// Network is the guest's network device; nil for none.
-	Network *Network
+	Network *NIC
 	// Nested: the guest can run virtual machines in its turn.
 	Nested bool
 	// Rosetta: the guest, an arm64 one, runs amd64 programs by the translator of a
@@ -60,8 +60,8 @@ type Share struct {
 	ReadOnly bool
 }
 
-// Network is an Ethernet device.
-type Network struct {
+// NIC is an Ethernet device.
+type NIC struct {
 	MAC net.HardwareAddr
 	// Socket is a datagram socket that carries one Ethernet frame a datagram.
 	Socket *os.File

@@ -142,10 +142,10 @@ func TestFramework(t *testing.T) {
 		}
 		ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
 		defer ours.Close()
-		spec.Network = &vm.Network{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
+		spec.Network = &vm.NIC{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
 		m := start(t, spec)
 		theirs.Close()
-		configure(t, m, &protocol.Configure{Network: &protocol.Network{MAC: spec.Network.MAC.String(), Address: "192.0.2.2/24", MTU: 1500}})
+		configure(t, m, &protocol.Configure{Network: &protocol.Interface{MAC: spec.Network.MAC.String(), Address: "192.0.2.2/24", MTU: 1500}})
 		go func() {
 			_, _ = vmtest.Shell(context.Background(), m, "bash -c 'echo x >/dev/udp/192.0.2.1/9'")
 		}()

@@ -66,7 +66,7 @@ func (m *machine) keep(f *os.File) (*os.File, error) {
 	return kept, nil
 }
 
-func (m *machine) addNIC(n *vm.Network) (*nic, error) {
+func (m *machine) addNIC(n *vm.NIC) (*nic, error) {
 	socket, err := m.keep(n.Socket)
 	if err != nil {
 		return nil, err

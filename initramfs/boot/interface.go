@@ -19,7 +19,7 @@ const interfaceName = "eth0"
 // configureNetwork brings up the loopback and gives the guest's interface, when
 // it has one, the addresses that the host chose: no DHCP round trip. A restored
 // guest keeps what has not changed.
-func (s *System) configureNetwork(n *protocol.Network) error {
+func (s *System) configureNetwork(n *protocol.Interface) error {
 	if s.interfaces == 0 {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -103,7 +103,7 @@ func withoutIPv6(fd int, name string) error {
 	return nil
 }
 
-func configureInterface(fd int, name string, n *protocol.Network) error {
+func configureInterface(fd int, name string, n *protocol.Interface) error {
 	prefix, err := netip.ParsePrefix(n.Address)
 	if err != nil || !prefix.Addr().Is4() {
 		return fmt.Errorf("address %q is not an IPv4 prefix", n.Address)

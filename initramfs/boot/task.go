@@ -3,7 +3,7 @@
 // Package boot is what PID 1 does before and while the agent serves: it
 // mounts, names, seeds and connects the guest, and ends it.
 //
-// The work is ordered tables of steps. A step that fails stops the boot.
+// The work is ordered tables of tasks. A task that fails stops the boot.
 package boot
 
 import (
@@ -16,15 +16,15 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
-// step is one thing to do; String is how an error names it.
-type step interface {
+// task is one thing to do; String is how an error names it.
+type task interface {
 	fmt.Stringer
 	apply() error
 }
 
-// run applies steps in order and marks the end of each.
-func (m *marks) run(steps []step) error {
-	for _, s := range steps {
+// run applies tasks in order and marks the end of each.
+func (m *marks) run(tasks []task) error {
+	for _, s := range tasks {
 		if err := s.apply(); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
@@ -53,7 +53,7 @@ func (m mount) apply() error {
 	return err
 }
 
-// action is a step that is none of the above.
+// action is a task that is none of the above.
 type action struct {
 	name string
 	do   func() error
@@ -72,7 +72,7 @@ func begin(do func() error) (wait func() error) {
 // marks collects the moments of the boot.
 type marks []protocol.Mark
 
-// Mark marks a moment that is not the end of a step. Not to be called once
+// Mark marks a moment that is not the end of a task. Not to be called once
 // Configure may run.
 func (s *System) Mark(name string) { s.marks.add(name) }
 

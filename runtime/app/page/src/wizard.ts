@@ -61,11 +61,12 @@ function check(file: string, first: boolean) {
   if (asked === form.arch + file) return; // the answer is on its way
   asked = form.arch + file;
   post<Medium>('media/check', { file, arch: form.arch || undefined }).then((m) => {
+    asked = '';
     if (form.of !== 'f' + file) return;
     form.checked = m;
     if (first && !form.touched) form.name = free(m.suggested);
     redraw();
-  }, failed).finally(() => { asked = ''; });
+  }, failed);
 }
 // emulate takes the architecture that a file is for.
 function emulate(m: Medium) {

@@ -41,6 +41,7 @@ func TestExportFor(t *testing.T) {
 		{"baremetal", "d.raw", "raw", 4 << 30, "-device qemu-xhci -device usb-storage,drive=d -device usb-kbd -device pcnet,netdev=n,romfile= -device ramfb", "sd usb-storage usb usb xhci_hcd pcnet32"},
 	} {
 		t.Run(tt.place, func(t *testing.T) {
+			t.Parallel() // each is one CPU's work
 			dir := t.TempDir()
 			file := filepath.Join(dir, tt.file)
 			r := lumina(t, "images", "export", "debian", "--for", tt.place, "--kernel", kernel, "-o", file).succeeded(t)

@@ -108,7 +108,6 @@ dockerfile() {
 		FROM base
 		COPY --from=build /site /site
 		COPY tree /tree
-		RUN find /tree -type f | wc -l >/count
 	EOF
 	buildah="buildah --root '$work/store' --runroot '$work/run'"
 	$lumina images create base --from "oci:$layout:latest" --no-verify >/dev/null

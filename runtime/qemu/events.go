@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -117,7 +119,23 @@ func (p *process) over(err error) error {
 		return errors.New(stop)
 	}
 	if err != nil {
-		err = fmt.Errorf("QEMU ended: %w", errors.Join(err, textError(strings.TrimSpace(message))))
+		err = fmt.Errorf("QEMU ended: %w", errors.Join(died(err), textError(strings.TrimSpace(message))))
+	}
+	return err
+}
+
+// died says why a process has ended that did not end by itself, if that is all that is
+// known.
+func died(err error) error {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	switch status, _ := exit.Sys().(syscall.WaitStatus); status.Signal() {
+	case syscall.SIGKILL:
+		return fmt.Errorf("%w: the kernel does that when there is no memory left, the host's or a control group's; else somebody did", err)
+	case syscall.SIGSEGV: // as the first process of a namespace it cannot abort(3)
+		return fmt.Errorf("%w: it gave up, or has a defect", err)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -123,6 +124,23 @@ func TestHaltWatch(t *testing.T) {
 			if got := slices.Compact(told); !slices.Equal(got, tt.want) {
 				t.Errorf("%s in parts of %d: %q, want %q", tt.name, size, got, tt.want)
 			}
+		}
+	}
+}
+
+// Who reads that QEMU was killed is told what does that.
+func TestDied(t *testing.T) {
+	for script, want := range map[string]string{
+		"kill -9 $$":  "QEMU ended: signal: killed: the kernel does that when there is no memory left, the host's or a control group's; else somebody did",
+		"kill -11 $$": "QEMU ended: signal: segmentation fault: it gave up, or has a defect\nno threads",
+		"exit 3":      "QEMU ended: exit status 3",
+	} {
+		p := &process{stderr: &head{}}
+		if strings.Contains(want, "no threads") {
+			_, _ = p.stderr.Write([]byte("no threads\n"))
+		}
+		if err := p.over(exec.Command("/bin/sh", "-c", "ulimit -c 0; "+script).Run()); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", script, err, want)
 		}
 	}
 }

@@ -57,7 +57,9 @@ func testMain(m *testing.M) (int, error) {
 	if out, err := exec.Command("make", "-C", "../..", "guest", "app").CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("building the guest and the page: %w\n%s", err, out)
 	}
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
+	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("building the program: %w\n%s", err, out)
 	}
 	layout, err := buildertest.Debian("amd64")

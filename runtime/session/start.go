@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/confine"
 	"github.com/abdul-abdi/lumina/runtime/driver"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/name"
@@ -80,15 +81,7 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range o.VM.Volumes {
-		switch {
-		case v.Dir == "":
-		case v.ReadOnly:
-			policy.Read = append(policy.Read, v.Dir)
-		default:
-			policy.Write = append(policy.Write, v.Dir)
-		}
-	}
+	share(&policy, o.VM.Volumes)
 	err = supervise.Start(ctx, program, args, policy, o, &out, files...)
 	if errors.Is(err, supervise.ErrDied) {
 		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: fmt.Errorf("the session's %w", err)}
@@ -100,6 +93,19 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 		return nil, &runtime.Error{Kind: out.Kind, Err: errors.New(out.Error), Console: out.Console}
 	}
 	return Open(o.Home, o.SID)
+}
+
+// share adds to a policy what a session shares with its guest.
+func share(p *confine.Policy, volumes []runtime.Volume) {
+	for _, v := range volumes {
+		switch {
+		case v.Dir == "":
+		case v.ReadOnly:
+			p.Read = append(p.Read, v.Dir)
+		default:
+			p.Write = append(p.Write, v.Dir)
+		}
+	}
 }
 
 // heapGrowth is the supervisor's GOGC: it carries bytes and keeps next to none,
@@ -119,7 +125,13 @@ func Main(ctx context.Context, stdin io.Reader, driver vm.Driver) error {
 		syscall.CloseOnExec(portDescriptor)
 	}
 	o.Driver = driver
-	return Supervise(ctx, o, func(err error) {
+	s := newSupervisor(o)
+	s.settle = func() error {
+		var p confine.Policy
+		share(&p, o.VM.Volumes)
+		return supervise.Settle(s.dir, p, driver)
+	}
+	return s.supervise(ctx, o, func(err error) {
 		out := outcome{}
 		if err != nil {
 			out = outcome{Error: err.Error(), Kind: runtime.ConnectionFailed}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -25,6 +26,7 @@ type supervisor struct {
 	ttl  time.Duration
 
 	forwards *forward.Set
+	settle   func() error // gives up what only a start needs; nil in a process that does more than this
 
 	stop     chan struct{} // closed when a client asks for the end
 	stopOnce sync.Once
@@ -45,13 +47,20 @@ type supervisor struct {
 // what a supervisor process does. ready is called once, when the session
 // answers or has failed to start.
 func Supervise(ctx context.Context, o Options, ready func(error)) error {
-	s := &supervisor{
+	return newSupervisor(o).supervise(ctx, o, ready)
+}
+
+func newSupervisor(o Options) *supervisor {
+	return &supervisor{
 		info: Info{SID: o.SID, Name: o.Name, Labels: o.Labels, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now(), Protocol: protocolVersion,
 			CPUs: o.VM.CPUs, Memory: o.VM.Memory},
 		dir:     filepath.Join(sessionsDir(o.Home), o.SID),
 		buffers: sync.Pool{New: func() any { return new([mux.MaxPayload]byte) }},
 		ttl:     o.TTL, stop: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
+}
+
+func (s *supervisor) supervise(ctx context.Context, o Options, ready func(error)) error {
 	err := s.run(ctx, o, ready)
 	close(s.gone)
 	s.drain() // whoever asked for the end is told
@@ -109,6 +118,11 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	go supervise.Serve(l, func(conn *net.UnixConn, scarce bool) { s.serve(ctx, conn, scarce) })
 	started = true
 	ready(nil)
+	if s.settle != nil { // nobody waits for it
+		if err := s.settle(); err != nil {
+			return fmt.Errorf("confining the supervisor: %w", err)
+		}
+	}
 	return s.wait(ctx, l)
 }
 

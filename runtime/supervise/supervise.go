@@ -82,8 +82,7 @@ func Policy(program, home string, driver vm.Driver) (confine.Policy, error) {
 		return confine.Policy{}, err
 	}
 	p := confine.Policy{
-		Read: []string{program, "/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew",
-			"/etc", "/proc", "/sys", "/run", "/dev/urandom"},
+		Read:           append(system(), program),
 		Write:          []string{home, "/dev/null", "/dev/kvm"},
 		KeepPrivileges: true,
 		Network:        true,
@@ -98,11 +97,6 @@ func Policy(program, home string, driver vm.Driver) (confine.Policy, error) {
 		reads, writes := d.Installation()
 		p.Read, p.Write = append(p.Read, reads...), append(p.Write, writes...)
 	}
-	// How names are resolved may be said elsewhere, as on WSL: a file that another
-	// program replaces.
-	if path, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && filepath.Dir(path) != "/" {
-		p.Read = append(p.Read, filepath.Dir(path))
-	}
 	// The parts of the state directory may be links to larger disks.
 	parts, err := os.ReadDir(home)
 	if err != nil {
@@ -114,6 +108,36 @@ func Policy(program, home string, driver vm.Driver) (confine.Policy, error) {
 		}
 	}
 	return p, nil
+}
+
+// Settle leaves a supervisor whose machine runs less than Policy: of the state directory
+// only dir, which is its own, in the directory of all such; and what p has, which is
+// shared. A guest that takes over what carries its network, in this process, finds
+// neither images nor templates nor other machines' files there.
+func Settle(dir string, p confine.Policy, driver vm.Driver) error {
+	p.Read = append(p.Read, system()...)
+	p.Write = append(p.Write, dir, "/dev/null")
+	if d, ok := driver.(vm.Installed); ok {
+		_, writes := d.Installation()
+		p.Write = append(p.Write, writes...)
+	}
+	err := confine.Narrow(p, filepath.Dir(dir))
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil // as without Landlock at all: see lumina doctor
+	}
+	return err
+}
+
+// system is what of this system a supervisor reads.
+func system() []string {
+	paths := []string{"/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew",
+		"/etc", "/proc", "/sys", "/run", "/dev/urandom"}
+	// How names are resolved may be said elsewhere, as on WSL: a file that another
+	// program replaces.
+	if path, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && filepath.Dir(path) != "/" {
+		paths = append(paths, filepath.Dir(path))
+	}
+	return paths
 }
 
 // Main begins a process that Start has made: it reads the input and returns the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,7 +55,7 @@ func (l *Log) begin(format string, args ...any) *vertex {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.next++
-	v := &vertex{log: l, number: l.next, name: printable.Line(fmt.Sprintf(format, args...)), start: time.Now()}
+	v := &vertex{log: l, number: l.next, name: oneLine(fmt.Sprintf(format, args...)), start: time.Now()}
 	if l.screen != nil {
 		l.screen.add(l, v)
 	} else {
@@ -176,8 +177,12 @@ const progressPause = 2 * time.Second
 // complete stands for a blob of which there is no more to say.
 var complete = time.Unix(0, 0)
 
-func (v *vertex) done()            { v.end("DONE", "DONE %.1fs", time.Since(v.start).Seconds()) }
-func (v *vertex) cached()          { v.end("CACHED", "CACHED") }
+func (v *vertex) done()   { v.end("DONE", "DONE %.1fs", time.Since(v.start).Seconds()) }
+func (v *vertex) cached() { v.end("CACHED", "CACHED") }
+
+// oneLine is a step in one line: a tab that indents a continued line is a blank.
+func oneLine(s string) string { return printable.Line(strings.ReplaceAll(s, "\t", " ")) }
+
 func (v *vertex) failed(err error) { v.end("ERROR", "ERROR: %s", printable.Line(err.Error())) }
 
 // failure prints once more what a step said last, and its lines of the

@@ -74,7 +74,7 @@ func TestScreen(t *testing.T) {
 		t.Errorf("fetching:\n%s\nwant\n%s", got, want)
 	}
 	first.cached()
-	second := l.begin("[2/3] RUN a command whose line is longer than the terminal is wide")
+	second := l.begin("[2/3] RUN a command\twhose line is longer than the terminal is wide")
 	for n := range 9 {
 		fmt.Fprintf(second, "line %d \x1b[2J\n", n)
 	}

@@ -119,16 +119,8 @@ func TestStartUnanswered(t *testing.T) {
 func TestKillWhileSaving(t *testing.T) {
 	d, f := faulty(t)
 	spec := memorySpec(t)
-	dir := t.TempDir()
-	var s vm.Snapshot
-	for name, to := range map[string]**os.File{"memory": &s.Memory, "state": &s.State} {
-		file, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		*to = file
-	}
+	s := snapshot(t)
+	dir := filepath.Dir(s.State.Name())
 	stale := filepath.Join(dir, "state.vz") // of a maker that was killed
 	if err := os.WriteFile(stale, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
@@ -158,6 +150,7 @@ func TestKillWhileSaving(t *testing.T) {
 // A machine that the framework does not stop keeps its files: others would get their
 // numbers, and be its console and network.
 func TestFilesOfAMachineThatIsGivenUp(t *testing.T) {
+	t.Parallel()
 	d, f := faulty(t)
 	m := begun(t, d, memorySpec(t))
 	f.deaf.Store(true)
@@ -174,6 +167,89 @@ func TestFilesOfAMachineThatIsGivenUp(t *testing.T) {
 	}
 	made.end()
 	<-m.(*machine).free
+}
+
+// snapshot makes the files of one.
+func snapshot(t *testing.T) vm.Snapshot {
+	t.Helper()
+	dir := t.TempDir()
+	var s vm.Snapshot
+	for name, to := range map[string]**os.File{"memory": &s.Memory, "state": &s.State} {
+		file, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { file.Close() })
+		*to = file
+	}
+	return s
+}
+
+// All streams of a guest go over one connection of the framework's, whose descriptor is
+// closed twice when it ends.
+func TestOneConnection(t *testing.T) {
+	d, f := faulty(t)
+	m := begun(t, d, memorySpec(t))
+	for range 20 {
+		conn, err := m.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	made := f.made[0]
+	made.mu.Lock()
+	defer made.mu.Unlock()
+	if len(made.there) != 1 {
+		t.Errorf("%d connections", len(made.there))
+	}
+}
+
+// A restored guest that does not answer is given up after seconds, and so is one that the
+// framework never connects to.
+func TestRestoredGuestThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	d, f := faulty(t)
+	spec, s := memorySpec(t), snapshot(t)
+	if err := d.Save(t.Context(), spec, s, func(context.Context, vm.Machine) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	f.unreachable = true
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if m, err := d.Restore(ctx, spec, s); err == nil || !strings.Contains(err.Error(), "did not answer within 5s") {
+		if err == nil {
+			m.Kill()
+		}
+		t.Errorf("%v", err)
+	}
+	select {
+	case <-f.made[len(f.made)-1].stopped:
+	default:
+		t.Error("the machine has not been stopped")
+	}
+}
+
+// An identifier is as long as it says, and not empty.
+func TestIdentifier(t *testing.T) {
+	for name, tt := range map[string]struct {
+		file string
+		ok   bool
+	}{
+		"one":            {"\x00\x00\x00\x02id", true},
+		"one of nothing": {"\x00\x00\x00\x00id", false},
+		"a long one":     {"\x00\x01\x00\x01" + strings.Repeat("x", 70000), false},
+		"cut off":        {"\x00\x00\x00\x03id", false},
+		"no length":      {"\x00", false},
+	} {
+		f := snapshot(t).Memory
+		if _, err := f.WriteString(tt.file); err != nil {
+			t.Fatal(err)
+		}
+		if id, err := readIdentifier(f); (err == nil) != tt.ok || tt.ok && string(id) != "id" {
+			t.Errorf("%s: %q, %v", name, id, err)
+		}
+	}
 }
 
 // What the framework says nothing clear of is told in a line, before it is asked or

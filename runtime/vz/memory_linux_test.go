@@ -22,6 +22,7 @@ import (
 type inMemory struct {
 	*simulation
 	silent, empty bool // the next guests: silent, or without an init
+	unreachable   bool // connecting to a restored guest is never answered
 	// slow, unless nil, is what starting and saving machines wait for.
 	slow     chan struct{}
 	made     []*inMemoryMachine
@@ -32,7 +33,7 @@ func (f *inMemory) newMachine(c *configuration) (virtualMachine, error) {
 	if err := f.validate(c.cpus, c.memory); err != nil {
 		return nil, err
 	}
-	m := &inMemoryMachine{simulated: newSimulated(f.simulation, c), silent: f.silent, empty: f.empty, slow: f.slow}
+	m := &inMemoryMachine{simulated: newSimulated(f.simulation, c), silent: f.silent, empty: f.empty, unreachable: f.unreachable, slow: f.slow}
 	f.made = append(f.made, m)
 	if err := m.lockDisks(); err != nil && !f.lateLock {
 		return nil, err
@@ -43,6 +44,7 @@ func (f *inMemory) newMachine(c *configuration) (virtualMachine, error) {
 type inMemoryMachine struct {
 	*simulated
 	silent, empty bool
+	unreachable   bool
 	slow          chan struct{}
 	busy          atomic.Bool // from one state to another: it does not stop
 	once          sync.Once
@@ -144,7 +146,12 @@ func (m *inMemoryMachine) restore(path string) error {
 	return nil
 }
 
-func (m *inMemoryMachine) connect(uint32) (net.Conn, error) { return m.guest(), nil }
+func (m *inMemoryMachine) connect(uint32) (net.Conn, error) {
+	if m.unreachable {
+		<-make(chan struct{})
+	}
+	return m.guest(), nil
+}
 
 // crash is a kernel's: its connections break, and the framework starts it again.
 func (m *inMemoryMachine) crash() {

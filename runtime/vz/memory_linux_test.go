@@ -132,6 +132,9 @@ func (m *inMemoryMachine) save(path string) error {
 }
 
 func (m *inMemoryMachine) restore(path string) error {
+	if m.s.noRestore {
+		return errors.New("this host restores no machines")
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func TestNIC(t *testing.T) {
 	d, f := faulty(t)
 	spec := memorySpec(t)
 	ours, theirs := wire(t)
-	spec.Network = &vm.Network{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
+	spec.Network = &vm.NIC{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
 	begun(t, d, spec)
 	theirs.Close()
 	socket := f.made[0].c.nic.socket
@@ -72,12 +72,12 @@ func TestSavedMAC(t *testing.T) {
 	d, f := faulty(t)
 	spec, s := memorySpec(t), snapshot(t)
 	_, theirs := wire(t)
-	spec.Network = &vm.Network{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
+	spec.Network = &vm.NIC{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
 	if err := d.Save(t.Context(), spec, s, func(context.Context, vm.Machine) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	_, theirs = wire(t)
-	spec.Network = &vm.Network{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
+	spec.Network = &vm.NIC{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
 	m, err := d.Restore(t.Context(), spec, s)
 	if err != nil {
 		t.Fatal(err)

@@ -177,7 +177,7 @@ func TestBadUsage(t *testing.T) {
 		{"not a time", []string{"clean", "--cache-age", "old"}}, {"not a time", []string{"desktop", "boot", "x", "--timeout", "x"}}, {"not a time", []string{"network", "run", "x", "--timeout", "x"}},
 		{"not a size", []string{"run", "--memory", "much", "true"}}, {"not a size", []string{"run", "-m", "1gg", "true"}}, {"not a size", []string{"run", "-m", "0", "true"}}, {"not a size", []string{"run", "-m", "-1g", "true"}},
 		{"at least 64 MB", []string{"run", "--memory", "63MB", "true"}}, {"this host has", []string{"run", "--memory", "1000TB", "true"}}, {"16 MB", []string{"run", "--disk-size", "1MB", "true"}},
-		{"want nat", []string{"run", "--network", "bridge", "true"}}, {"it is empty", []string{"run", "--network", "allow=", "true"}},
+		{"want nat", []string{"run", "--network", "host", "true"}}, {"it is empty", []string{"run", "--network", "allow=", "true"}},
 		{"--copy", []string{"run", "--copy", "x", "true"}}, {"no such file", []string{"run", "--copy", "/no/such:/x", "true"}}, {"--download", []string{"run", "--download", "/x:", "true"}},
 		{"want 1 to", []string{"run", "--cpus", "-1", "true"}}, {"want 1 to", []string{"run", "--cpus", "0", "true"}}, {"want 1 to", []string{"run", "--cpus", "1.5", "true"}},
 		{"is not NAME:PATH", []string{"run", "-v", "x", "true"}}, {"is not NAME:PATH", []string{"run", "-v", "x:y", "true"}}, {"volume name", []string{"run", "-v", "X:/y", "true"}},

@@ -346,7 +346,7 @@ func (r result) succeededWith(t testing.TB, code int) result {
 }
 
 func TestNetworkFlags(t *testing.T) {
-	for _, bad := range []string{"bridge", "allow=", "allow=a b", "allow=a.test:x", "NAT"} {
+	for _, bad := range []string{"host", "allow=", "allow=a b", "allow=a.test:x", "NAT"} {
 		if r := run(t, "--network", bad, "true"); r.code != 2 {
 			t.Errorf("--network %q: exit code %d, %s", bad, r.code, r.stderr)
 		}

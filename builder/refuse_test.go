@@ -127,7 +127,8 @@ func TestCreateRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			b[5000] ^= 1
-			if err := os.WriteFile(root, b, 0o644); err != nil {
+			// A file of its own: until now it is the other image's, too.
+			if err := errors.Join(os.Remove(root), os.WriteFile(root, b, 0o644)); err != nil {
 				t.Fatal(err)
 			}
 			o.Reference = "local"

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/abdul-abdi/lumina/builder/buildertest"
 )
 
 // tableOf makes a disk of 64 MiB with three partitions; the last ends 8 MiB before
@@ -22,6 +24,7 @@ func tableOf(t testing.TB) string {
 	if err := os.Truncate(name, 64<<20); err != nil {
 		t.Fatal(err)
 	}
+	buildertest.Needs(t, "sfdisk")
 	sfdisk := exec.Command("sfdisk", "-q", name)
 	sfdisk.Stdin = strings.NewReader("label: gpt\nsize=8MiB,name=boot\nsize=8MiB,name=root\nsize=39MiB,name=data\n")
 	if out, err := sfdisk.CombinedOutput(); err != nil {

@@ -3,6 +3,7 @@ package pace
 import (
 	"errors"
 	"io"
+	"sync"
 	"testing"
 	"time"
 )
@@ -14,7 +15,11 @@ type server struct {
 	pause time.Duration
 	bytes int
 	ended chan struct{}
+	once  sync.Once
 }
+
+// end ends it; it may be called more than once, as the cancel of a context.
+func (s *server) end(error) { s.once.Do(func() { close(s.ended) }) }
 
 func (s *server) Read(b []byte) (int, error) {
 	select {
@@ -38,7 +43,7 @@ func TestReader(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &server{pause: tt.pause, bytes: tt.bytes, ended: make(chan struct{})}
-			r := NewReader(s, time.Second, func(error) { close(s.ended) })
+			r := NewReader(s, time.Second, s.end)
 			_, err := io.CopyN(io.Discard, r, 20*Least)
 			if slow := errors.Is(err, errSlow); slow != tt.slow || !slow && err != nil {
 				t.Errorf("error %v", err)
@@ -50,7 +55,7 @@ func TestReader(t *testing.T) {
 // Who reads late is not who sends late.
 func TestReaderThatIsLate(t *testing.T) {
 	s := &server{bytes: 1, ended: make(chan struct{})}
-	r := NewReader(s, 200*time.Millisecond, func(error) { close(s.ended) })
+	r := NewReader(s, 200*time.Millisecond, s.end)
 	for range 5 {
 		if _, err := r.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)

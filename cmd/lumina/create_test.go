@@ -18,7 +18,7 @@ func TestCreateWithSteps(t *testing.T) {
 	})
 	const first = `set -e
 		echo one > /made; mkdir -p /srv/deep/er; ln /made /srv/hard; ln -s ../made /srv/soft; mkfifo /srv/pipe; mknod /srv/null c 1 3
-		chown 65534:70000 /made; chmod 4755 /made; touch -d 2001-02-03T04:05:06Z /srv/old /usr/local/lib
+		chown 65534:70000 /made; chmod 4755 /made; touch -d 2001-02-03T04:05:06Z /srv/old /usr/local/lib; chown 0:7 /; chmod 751 /
 		rm /etc/debian_version; rm -r /usr/share/doc/apt; mkdir /usr/share/doc/apt; touch /usr/share/doc/apt/new
 		sleep 1000 & hostname > /etc/hostname`
 	create := []string{"images", "create", "stepped", "--from", "debian", "--no-verify", "--replace", "--network", "none", "--run", first, "--run", "cat /made; chmod 700 /srv; rm /srv/old"}
@@ -29,8 +29,8 @@ func TestCreateWithSteps(t *testing.T) {
 	check := func(name string) {
 		t.Helper()
 		r := lumina(t, "run", "--image", name, `stat -c '%u %g %a %h %n' /made /srv; stat -c '%F %t %T' /srv/null /srv/pipe; readlink /srv/soft; ls /usr/share/doc/apt
-			ls /etc/debian_version /srv/old 2>&1 | grep -c 'No such'; ls /srv; cat /etc/machine-id | wc -c; date -u -r /usr/local/lib +%s`).succeeded(t)
-		want := "65534 70000 4755 2 /made\n0 0 700 3 /srv\ncharacter special file 1 3\nfifo 0 0\n../made\nnew\n2\ndeep\nhard\nnull\npipe\nsoft\n33\n981173106\n"
+			ls /etc/debian_version /srv/old 2>&1 | grep -c 'No such'; ls /srv; cat /etc/machine-id | wc -c; date -u -r /usr/local/lib +%s; stat -c '%a %u %g' /`).succeeded(t)
+		want := "65534 70000 4755 2 /made\n0 0 700 3 /srv\ncharacter special file 1 3\nfifo 0 0\n../made\nnew\n2\ndeep\nhard\nnull\npipe\nsoft\n33\n981173106\n751 0 7\n"
 		if r.Stdout != want {
 			t.Errorf("%s has %q, want %q", name, r.Stdout, want)
 		}
@@ -85,7 +85,7 @@ func TestCreateWithSteps(t *testing.T) {
 		if err := json.Unmarshal([]byte(buildertest.Run(t, "skopeo", "inspect", "--raw", "oci:"+layout+":v1")), &manifest); err != nil {
 			t.Fatal(err)
 		}
-		for n, want := range []string{"etc/ etc/.wh.debian_version made srv/ srv/deep/ srv/deep/er/ srv/hard srv/null srv/old srv/pipe srv/soft usr/ usr/local/ usr/local/lib/ " +
+		for n, want := range []string{"./ etc/ etc/.wh.debian_version made srv/ srv/deep/ srv/deep/er/ srv/hard srv/null srv/old srv/pipe srv/soft usr/ usr/local/ usr/local/lib/ " +
 			"usr/share/ usr/share/doc/ usr/share/doc/apt/ usr/share/doc/apt/.wh..wh..opq usr/share/doc/apt/new", "srv/ srv/.wh.old"} {
 			blob := filepath.Join(layout, "blobs", strings.Replace(manifest.Layers[len(manifest.Layers)-2+n].Digest, ":", "/", 1))
 			if got := strings.Join(strings.Fields(buildertest.Run(t, "tar", "-tf", blob)), " "); got != want {

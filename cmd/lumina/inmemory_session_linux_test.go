@@ -37,7 +37,9 @@ func TestInMemorySession(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "in", "file"), "content")
 	m.lumina("cp", filepath.Join(dir, "in"), "web:"+filepath.Join(dir, "guest")).succeeded(t)
-	m.lumina("cp", "web:"+filepath.Join(dir, "guest", "file"), filepath.Join(dir, "out")).succeeded(t)
+	if r := m.lumina("cp", "web:"+filepath.Join(dir, "guest", "file"), filepath.Join(dir, "out")).succeeded(t); r.stdout != `{"files":1,"bytes":7}`+"\n" {
+		t.Errorf("cp prints %q", r.stdout)
+	}
 	if got := string(readFile(t, filepath.Join(dir, "out"))); got != "content" {
 		t.Errorf("copied in and out: %q", got)
 	}

@@ -97,7 +97,14 @@ func (s *layerStream) apply(ctx context.Context, tree *flatten.Tree) error {
 	// Wrong bytes explain whatever else went wrong.
 	l := s.layer
 	if l.Digest != (v1.Hash{}) && s.stored.sum() != l.Digest.Hex {
-		return errors.Join(fmt.Errorf("%w: stored as sha256:%s, it has sha256:%s", errDigest, l.Digest.Hex, s.stored.sum()), unexpected(err))
+		wrong := fmt.Errorf("%w: stored as sha256:%s, it has sha256:%s", errDigest, l.Digest.Hex, s.stored.sum())
+		if err != nil {
+			wrong = fmt.Errorf("%w: %w", unexpected(err), wrong)
+		}
+		return wrong
+	}
+	if l.Digest != (v1.Hash{}) && l.Size >= 0 && l.Size != s.stored.done {
+		return fmt.Errorf("%w: it has %d bytes, and its descriptor says %d", errDigest, s.stored.done, l.Size)
 	}
 	if err == nil && content.sum() != l.DiffID.Hex {
 		return fmt.Errorf("%w: it should hold sha256:%s and holds sha256:%s", errDigest, l.DiffID.Hex, content.sum())

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -77,6 +78,17 @@ func TestCreateRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "not what its digest says"},
+		{"descriptor that misstates a size", func(t *testing.T, o *Options) {
+			dir := strings.TrimPrefix(o.Reference, "oci:")
+			b, err := os.ReadFile(filepath.Join(dir, "index.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = regexp.MustCompile(`"size": ?\d+`).ReplaceAll(b, []byte(`"size":1`))
+			if err := os.WriteFile(filepath.Join(dir, "index.json"), b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}, "its descriptor says 1"},
 		{"layer that is cut off", func(t *testing.T, o *Options) {
 			if err := os.Truncate(largestBlob(t, strings.TrimPrefix(o.Reference, "oci:")), 300); err != nil {
 				t.Fatal(err)

@@ -142,6 +142,9 @@ func (s *start) try(ctx context.Context, launch func(context.Context) (vm.Machin
 	return v, sent, nil
 }
 
+// errNoAnswer is wrapped when a guest that was started says nothing for too long.
+var errNoAnswer = errors.New("the agent did not answer")
+
 // limit is ctx that ends when the agent takes too long to answer.
 func (s *start) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := bootTimeout
@@ -151,7 +154,7 @@ func (s *start) limit(ctx context.Context) (context.Context, context.CancelFunc)
 	if slices.ContainsFunc(s.options.Volumes, func(v Volume) bool { return v.Name != "" }) {
 		limit = volumesTimeout
 	}
-	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("its agent did not answer within %v", limit))
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v: its kernel or init hangs, or this host is too busy", errNoAnswer, limit))
 }
 
 // boot launches the machine cold.

@@ -71,7 +71,9 @@ func (v *VM) ended(kind ErrorKind, err error) error {
 	case <-v.machine.Done():
 		err = errors.New(v.EndMessage())
 	case <-grace.C:
-		err = fmt.Errorf("the agent stopped answering: %w", err)
+		if !errors.Is(err, errNoAnswer) {
+			err = fmt.Errorf("the agent stopped answering: %w", err)
+		}
 	}
 	return &Error{Kind: kind, Err: err, Console: v.machine.Console()}
 }

@@ -294,7 +294,8 @@ func TestRefused(t *testing.T) {
 	b.write(t, "evil.tar", archive(t, false, tar.Header{Name: "../evil", Typeflag: tar.TypeReg, Mode: 0o644}), 0o644)
 	for _, tt := range []struct{ text, want string }{
 		{"", "Dockerfile: file with no instructions"},
-		{"RUN x", "Dockerfile:1: no build stage in current context"},
+		{"RUN x", "Dockerfile:1: it has no FROM"},
+		{"FROM scratch\nCOPY f /\x00f", "Dockerfile:2: it has a NUL byte"},
 		{"FROM scratch\nRUNN x", "Dockerfile:2: unknown instruction: RUNN (did you mean RUN?)"},
 		{"# syntax=other/frontend:1\nFROM scratch", `Dockerfile:1: syntax "other/frontend:1": Lumina reads`},
 		{"FROM $NONE", "Dockerfile:1: FROM $NONE: after its variables are replaced nothing is left"},

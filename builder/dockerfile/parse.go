@@ -52,6 +52,9 @@ func Parse(r io.Reader, name string) (*File, error) {
 	if len(b) > maxSize {
 		return nil, &Error{File: name, Err: fmt.Errorf("it is longer than %d bytes", maxSize)}
 	}
+	if at := bytes.IndexByte(b, 0); at >= 0 {
+		return nil, &Error{name, 1 + bytes.Count(b[:at], []byte("\n")), errors.New("it has a NUL byte")}
+	}
 	f := &File{Name: name, lines: strings.Split(string(b), "\n")}
 	if syntax, _, where, ok := parser.DetectSyntax(b); ok && !ownSyntax(syntax) {
 		return nil, &Error{name, lineOf(where), fmt.Errorf("syntax %q: Lumina reads the syntax of docker/dockerfile, and runs no other frontend", syntax)}
@@ -66,7 +69,7 @@ func Parse(r io.Reader, name string) (*File, error) {
 		return nil, f.located(err)
 	}
 	if len(f.stages) == 0 {
-		return nil, &Error{File: name, Err: errors.New("it has no FROM: what is the image made from?")}
+		return nil, &Error{File: name, Err: errNoFrom}
 	}
 	return f, nil
 }
@@ -79,9 +82,17 @@ func ownSyntax(reference string) bool {
 	return image == "docker/dockerfile" || image == "docker/dockerfile-upstream"
 }
 
+// errNoFrom is the error of an instruction before the first FROM, too.
+var errNoFrom = errors.New("it has no FROM: what is the image made from?")
+
 // located finds the line that an error of the parser's is about.
 func (f *File) located(err error) error {
 	e := &Error{File: f.Name, Err: err}
+	defer func() {
+		if e.Err.Error() == "no build stage in current context" {
+			e.Err = errNoFrom
+		}
+	}()
 	var at *parser.LocationError
 	if errors.As(err, &at) {
 		for _, where := range at.Locations {

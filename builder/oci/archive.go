@@ -213,6 +213,9 @@ func byRepoTag(manifests []dockerManifest, tag string) (dockerManifest, error) {
 		}
 		tags = append(tags, m.RepoTags...)
 	}
+	if len(manifests) == 0 {
+		return dockerManifest{}, fmt.Errorf("%w: the archive holds no image", ErrInvalid)
+	}
 	if tag == "" {
 		return dockerManifest{}, fmt.Errorf("it has %d images; name one of the tags: %s", len(manifests), strings.Join(tags, ", "))
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,11 +114,11 @@ func TestArchives(t *testing.T) {
 		{"no manifest", "docker-archive", archiveOf(entry("x", "")), "not an archive of docker save"},
 		{"the other kind", "docker-archive", archiveOf(entry("index.json", "{}")), "write oci-archive:"},
 		{"the other kind of layout", "oci-archive", archiveOf(entry("manifest.json", "[]")), "docker-archive:FILE"},
-		{"no image", "docker-archive", archiveOf(entry("manifest.json", "[]")), "0 images"},
+		{"no image", "docker-archive", archiveOf(entry("manifest.json", "[]")), "holds no image"},
 		{"manifest that is none", "docker-archive", archiveOf(entry("manifest.json", "{")), "manifest.json"},
 		{"no configuration", "docker-archive", archiveOf(entry("manifest.json", `[{"Config":"c"}]`)), `configuration "c"`},
 		{"no index", "oci-archive", archiveOf(entry("x", "")), "not an OCI layout"},
-		{"index of nothing", "oci-archive", archiveOf(entry("index.json", "{}")), "0 images"},
+		{"index of nothing", "oci-archive", archiveOf(entry("index.json", "{}")), "holds no image"},
 		{"index that is no JSON", "oci-archive", archiveOf(entry("index.json", "]")), "index.json"},
 		{"index that is long", "oci-archive", archiveOf(entry("index.json", strings.Repeat(" ", maxManifest+1))), "longer than"},
 		{"no blob", "oci-archive", archiveOf(entry("index.json", `{"manifests":[{"digest":"sha256:`+sha("")+`"}]}`)), "not found"},
@@ -210,7 +211,7 @@ func TestPick(t *testing.T) {
 	index := func(platforms ...*v1.Platform) *v1.IndexManifest {
 		m := &v1.IndexManifest{}
 		for n, p := range platforms {
-			m.Manifests = append(m.Manifests, v1.Descriptor{Size: int64(n), Platform: p})
+			m.Manifests = append(m.Manifests, v1.Descriptor{Digest: v1.Hash{Hex: strconv.Itoa(n)}, Size: int64(n), Platform: p})
 		}
 		return m
 	}
@@ -238,6 +239,11 @@ func TestPick(t *testing.T) {
 		{"of no architecture, alone", index(&v1.Platform{OS: "linux"}), 0},
 		{"of no architecture, beside another", index(&v1.Platform{OS: "linux"}, of("amd64", "")), 1},
 		{"32 bits", index(of("386", ""), of("arm", "v7")), -1},
+	}
+	same := index(nil, nil)
+	same.Manifests[1].Digest = same.Manifests[0].Digest
+	if d, err := pick(same, amd64); err != nil || d.Size != 0 {
+		t.Errorf("the same one twice, which does not say: %v, %v", d, err)
 	}
 	for _, tt := range tests {
 		d, err := pick(tt.index, amd64)

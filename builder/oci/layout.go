@@ -112,11 +112,11 @@ func readLayout(ctx context.Context, f files, tag string, o Options) (_ *Image, 
 type layoutPlace struct{ files }
 
 func (p layoutPlace) manifest(_ context.Context, d v1.Descriptor) ([]byte, error) {
-	return readBlob(p.files, d.Digest)
+	return readBlob(p.files, d)
 }
 
 func (p layoutPlace) config(_ context.Context, d v1.Descriptor) ([]byte, error) {
-	return readBlob(p.files, d.Digest)
+	return readBlob(p.files, d)
 }
 
 func (p layoutPlace) layer(d v1.Descriptor) Layer {
@@ -149,6 +149,8 @@ func byTag(index *v1.IndexManifest, tag string, want v1.Platform) (v1.Descriptor
 		}
 	}
 	switch {
+	case len(tags) == 0:
+		return v1.Descriptor{}, fmt.Errorf("%w: the layout holds no image", ErrInvalid)
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
@@ -161,8 +163,9 @@ func byTag(index *v1.IndexManifest, tag string, want v1.Platform) (v1.Descriptor
 
 func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
 
-// readBlob reads a small blob and compares its digest.
-func readBlob(f files, h v1.Hash) ([]byte, error) {
+// readBlob reads a small blob and compares its digest and size.
+func readBlob(f files, d v1.Descriptor) ([]byte, error) {
+	h := d.Digest
 	b, err := readSmall(f, blobName(h))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("blob %s: %w", h, ErrNotFound)
@@ -176,6 +179,9 @@ func readBlob(f files, h v1.Hash) ([]byte, error) {
 	}
 	if got != h {
 		return nil, fmt.Errorf("%w: blob %s has digest %s", ErrInvalid, h, got)
+	}
+	if int64(len(b)) != d.Size {
+		return nil, fmt.Errorf("%w: blob %s has %d bytes, and its descriptor says %d", ErrInvalid, h, len(b), d.Size)
 	}
 	return b, nil
 }

@@ -126,7 +126,10 @@ func pick(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 			continue
 		}
 		if m.Platform == nil || m.Platform.Architecture == "" {
-			silent = append(silent, m)
+			// The same one may stand there twice.
+			if !slices.ContainsFunc(silent, func(other v1.Descriptor) bool { return other.Digest == m.Digest }) {
+				silent = append(silent, m)
+			}
 			continue
 		}
 		if f := fit(m.Platform, want); f >= 0 && (best < 0 || f < best) {
@@ -141,6 +144,8 @@ func pick(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 		return silent[0], nil
 	case len(have)+len(silent) == 0:
 		return v1.Descriptor{}, fmt.Errorf("%w: the index has no container image", ErrInvalid)
+	case len(have) == 0:
+		return v1.Descriptor{}, fmt.Errorf("%w: it has %d images, and none says what platform it is for", ErrPlatform, len(silent))
 	}
 	return v1.Descriptor{}, fmt.Errorf("%w: it has none for %s; it has: %s", ErrPlatform, want, strings.Join(have, ", "))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,6 +94,9 @@ func parseCopy(args []string) (*copyCall, error) {
 	var toGuest bool
 	call.sid, call.to, toGuest = splitRemote(args[last])
 	call.in = toGuest
+	if slices.Contains(args, "") {
+		return nil, errors.New("a path is empty")
+	}
 	for i, arg := range args {
 		sid, path, remote := splitRemote(arg)
 		switch {
@@ -100,8 +104,6 @@ func parseCopy(args []string) (*copyCall, error) {
 			return nil, errors.New(`"-" is no file here: /dev/stdin and /dev/stdout are, and lumina exec SID -- tar -c PATH makes a tar archive`)
 		case path == "" && remote:
 			return nil, fmt.Errorf("%q names no path; %s:. is the image's working directory", arg, sid)
-		case path == "":
-			return nil, errors.New("a path is empty")
 		case i == last:
 		case remote == toGuest:
 			return nil, errors.New("either every SRC or DST is SID:PATH, the other side a path of this host")

@@ -37,6 +37,7 @@ func (s *supervisor) do(ctx context.Context, req controlRequest, reply *controlR
 	case opInfo:
 		reply.Info = &s.info
 	case opStatus:
+		s.crashed(ctx) // the client sees the record of it
 		reply.Status = s.status()
 	case opStop:
 		s.askStop()
@@ -44,6 +45,9 @@ func (s *supervisor) do(ctx context.Context, req controlRequest, reply *controlR
 	case opNetwork:
 		reply.Network = s.vm.Network()
 	case opForward:
+		if c := s.crashed(ctx); c != nil {
+			return c.error(s.info.SID)
+		}
 		return s.changeForwards(req, reply)
 	case opWait:
 		select {
@@ -66,6 +70,23 @@ func (s *supervisor) do(ctx context.Context, req controlRequest, reply *controlR
 		return s.pingAgent(ctx)
 	default:
 		return fmt.Errorf("unknown operation %q", req.Op)
+	}
+	return nil
+}
+
+// crashed returns how the VM has ended, once that is written down; nil while it runs, and
+// when it was asked to end.
+func (s *supervisor) crashed(ctx context.Context) *Crash {
+	select {
+	case <-s.vm.Done():
+	default:
+		return nil
+	}
+	select {
+	case <-s.ended:
+		return s.crash
+	case <-s.gone:
+	case <-ctx.Done():
 	}
 	return nil
 }

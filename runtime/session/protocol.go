@@ -80,10 +80,11 @@ type controlReply struct {
 func dialSocket(ctx context.Context, dir string, kind byte, files ...*os.File) (net.Conn, error) {
 	conn, err := supervise.Dial(ctx, dir, kind, files...)
 	if errors.Is(err, supervise.ErrGone) {
-		if !alive(dir) {
+		// Its socket comes when its VM has answered, and goes first at the end. Of one that
+		// crashed it is known by then how.
+		if !alive(dir) || hasCrashed(dir) {
 			return nil, ended(dir)
 		}
-		// Its socket comes when its VM has answered, and goes first at the end.
 		return nil, fmt.Errorf("session %q: %w: it is starting, or being stopped", filepath.Base(dir), ErrNotFound)
 	}
 	if err != nil {

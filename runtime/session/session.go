@@ -193,6 +193,13 @@ type Crash struct {
 	At      time.Time `json:"at"`
 }
 
+// hasCrashed says whether a session's VM has ended and nobody asked for it. Its
+// supervisor may still be there, for the clients that are to be told.
+func hasCrashed(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, endFile))
+	return err == nil
+}
+
 // crashOf is how a session ended whose supervisor has.
 func crashOf(dir string) *Crash {
 	c := new(Crash)
@@ -212,7 +219,11 @@ func ended(dir string) error {
 	if !holdsSession(dir) {
 		return fmt.Errorf("session %q: %w: its supervisor has ended", sid, ErrNotFound)
 	}
-	c := crashOf(dir)
+	return crashOf(dir).error(sid)
+}
+
+// error is what a command on the session fails with from then on.
+func (c *Crash) error(sid string) error {
 	return &runtime.Error{Kind: runtime.ConnectionFailed, Console: c.Console,
 		Err: fmt.Errorf("session %s has crashed: %s; lumina session stop removes what is left of it", sid, c.Message)}
 }
@@ -252,7 +263,7 @@ func List(ctx context.Context, home string) ([]*Status, error) {
 // could be read of it.
 func look(ctx context.Context, dir string, info *Info, readErr error) *Status {
 	s := &Status{SID: filepath.Base(dir), Name: info.Name, Labels: info.Labels, Image: info.Image}
-	if !alive(dir) {
+	if !alive(dir) || hasCrashed(dir) {
 		if !holdsSession(dir) {
 			return nil
 		}
@@ -267,6 +278,9 @@ func look(ctx context.Context, dir string, info *Info, readErr error) *Status {
 	defer cancel()
 	reply, err := control(ctx, dir, controlRequest{Op: opStatus})
 	switch {
+	case hasCrashed(dir): // meanwhile
+		s.State, s.Crash = Crashed, crashOf(dir)
+		return s
 	case err == nil && reply.Status != nil:
 		reply.Status.State = Running // also of versions that do not say so
 		return reply.Status

@@ -60,7 +60,7 @@ func stopLive(ctx context.Context, dir string, force bool) error {
 	t := time.AfterFunc(firstLook, func() { s.watchSupervisor(ctx, cancel) })
 	defer t.Stop()
 	_, err := control(ctx, dir, controlRequest{Op: opStop})
-	if errors.Is(err, ErrNotFound) && alive(dir) {
+	if err != nil && (errors.Is(err, ErrNotFound) || hasCrashed(dir)) && alive(dir) {
 		// It has no socket yet, or none any more.
 		return kill(ctx, dir, syscall.SIGTERM)
 	}
@@ -76,7 +76,7 @@ func (s *Session) watchSupervisor(ctx context.Context, cancel context.CancelCaus
 		ask, done := context.WithTimeoutCause(ctx, pingTimeout, s.silent("supervisor", pingTimeout))
 		_, err := control(ask, s.dir, controlRequest{Op: opPing})
 		done()
-		if errors.Is(err, ErrNotFound) && alive(s.dir) {
+		if err != nil && (errors.Is(err, ErrNotFound) || hasCrashed(s.dir)) && alive(s.dir) {
 			// It has closed its socket, and needs at most stopTimeout from then on.
 			if ending++; time.Duration(ending)*firstLook > stopTimeout {
 				err = s.silent("supervisor", stopTimeout)

@@ -11,7 +11,9 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -63,6 +65,9 @@ func Open(options Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkHome(home); err != nil {
+		return nil, fmt.Errorf("state directory %s: %w; LUMINA_HOME names another", home, err)
+	}
 	if options.Driver == nil {
 		if options.Driver, err = driver.New(driver.Options{}); err != nil {
 			return nil, err
@@ -75,6 +80,28 @@ func Open(options Options) (*Runtime, error) {
 		Volumes:   volume.NewStore(filepath.Join(home, "volumes")),
 		home:      home,
 	}, nil
+}
+
+// checkHome refuses what can be no state directory, before an operation fails in it that
+// says nothing of it.
+func checkHome(home string) error {
+	info, err := os.Stat(home)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(home); err == nil {
+			return errors.New("a link that leads nowhere")
+		}
+		return nil // it is made when something is to be kept
+	case err != nil:
+		var failed *fs.PathError
+		if errors.As(err, &failed) {
+			err = failed.Err
+		}
+		return err
+	case !info.IsDir():
+		return errors.New("not a directory")
+	}
+	return nil
 }
 
 // Home is the state directory.

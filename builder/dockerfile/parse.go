@@ -15,8 +15,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// maxSize bounds a Dockerfile, in bytes.
-const maxSize = 4 << 20
+// MaxSize bounds a Dockerfile, in bytes.
+const MaxSize = 4 << 20
 
 // File is a Dockerfile.
 type File struct {
@@ -45,12 +45,12 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Parse reads a Dockerfile; name is how errors call it.
 func Parse(r io.Reader, name string) (*File, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxSize+1))
+	b, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
-	if len(b) > maxSize {
-		return nil, &Error{File: name, Err: fmt.Errorf("it is longer than %d bytes", maxSize)}
+	if len(b) > MaxSize {
+		return nil, &Error{File: name, Err: fmt.Errorf("it is longer than %d bytes", MaxSize)}
 	}
 	if at := bytes.IndexByte(b, 0); at >= 0 {
 		return nil, &Error{name, 1 + bytes.Count(b[:at], []byte("\n")), errors.New("it has a NUL byte")}

@@ -101,22 +101,29 @@ type Test struct {
 	User   string `yaml:"user"`
 }
 
-// maxSize bounds a recipe, in bytes.
-const maxSize = 1 << 20
+// MaxSize bounds a recipe, in bytes.
+const MaxSize = 1 << 20
 
 // Parse reads a recipe; name is how errors call it.
 func Parse(r io.Reader, name string) (*Recipe, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxSize+1))
+	b, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading recipe %s: %w", name, err)
 	}
-	if len(b) > maxSize {
-		return nil, fmt.Errorf("recipe %s: it is longer than %d bytes", name, maxSize)
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("recipe %s: it is longer than %d bytes", name, MaxSize)
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	recipe := &Recipe{Name: name, source: b}
 	if err := d.Decode(recipe); err != nil {
+		return nil, located(name, err)
+	}
+	// A second document would be read by nobody.
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		if err == nil {
+			err = errors.New("it has a second document after ---; a recipe is one")
+		}
 		return nil, located(name, err)
 	}
 	if err := recipe.check(); err != nil {

@@ -12,6 +12,8 @@ import (
 func TestParseErrorsSayWhere(t *testing.T) {
 	tests := []struct{ name, yaml, want string }{
 		{"empty", "", "r.yaml:1: the recipe is empty"},
+		{"two documents", "base: a\n---\nbase: b\n", "r.yaml: it has a second document after ---"},
+		{"what follows is no YAML", "base: a\n---\nb: [1\n", "r.yaml:"},
 		{"no base", "description: x\n", "r.yaml:1: base: it is missing"},
 		{"base that is a path", "\nbase: ./layout\n", `r.yaml:2: base: "./layout" is not an image reference: it is a path; write oci:./layout`},
 		{"unknown field", "base: a\n\npackage: [git]\n", "r.yaml:3: field package not found; see recipes/schema.json"},

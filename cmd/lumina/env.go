@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -44,20 +43,15 @@ func variables(env *environment, flags, files []string) ([]string, error) {
 // a line that is a comment, white space before a name does not count, and the
 // value is what follows the =, quotes and all. A CR at a line's end is the line's.
 func readEnvFile(env *environment, name string) ([]string, error) {
-	f, err := os.Open(name)
+	text, err := env.readFile(name, maxEnvFile)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	var all []string
-	lines := bufio.NewScanner(f)
+	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, maxEnvFile)
-	size := 0
 	for n := 1; lines.Scan(); n++ {
 		b := lines.Bytes()
-		if size += len(b); size > maxEnvFile {
-			return nil, fmt.Errorf("%s: longer than %d bytes", name, maxEnvFile)
-		}
 		if n == 1 {
 			b = bytes.TrimPrefix(b, []byte("\xEF\xBB\xBF")) // as Windows begins a text
 		}

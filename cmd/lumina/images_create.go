@@ -233,7 +233,7 @@ runs in a VM; where possible, one VM serves a whole stage.`,
 			case from != "" && file != "":
 				return usageError{errors.New("--from and --recipe exclude each other")}
 			case file != "":
-				r, err := readRecipe(file)
+				r, err := readRecipe(env, file)
 				if err != nil {
 					return err
 				}

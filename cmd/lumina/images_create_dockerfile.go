@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,15 +152,14 @@ func (f *dockerfileFlags) read(env *environment) (file *dockerfile.File, name st
 		file, err = dockerfile.Parse(env.stdin, "Dockerfile")
 		return file, "", err
 	}
-	r, err := os.Open(f.file)
-	if err != nil {
-		return nil, "", usageError{fmt.Errorf("opening the Dockerfile: %w", err)}
-	}
-	defer r.Close()
-	if info, err := r.Stat(); err == nil && info.IsDir() {
+	if info, err := os.Stat(f.file); err == nil && info.IsDir() {
 		return nil, "", usageError{fmt.Errorf("--file %s is a directory; name the Dockerfile, and the context after the image's name", f.file)}
 	}
-	file, err = dockerfile.Parse(r, filepath.Base(f.file))
+	b, err := env.readFile(f.file, dockerfile.MaxSize)
+	if err != nil {
+		return nil, "", usageError{fmt.Errorf("the Dockerfile: %w", err)}
+	}
+	file, err = dockerfile.Parse(bytes.NewReader(b), filepath.Base(f.file))
 	return file, f.file, err
 }
 
@@ -227,26 +226,13 @@ func (f *dockerfileFlags) readSecrets(env *environment) (map[string][]byte, erro
 			secrets[id] = []byte(value)
 			continue
 		}
-		b, err := readSmall(from, maxSecret)
+		b, err := env.readFile(from, maxSecret)
 		if err != nil {
 			return nil, usageError{fmt.Errorf("--secret %q: %w", s, err)}
 		}
 		secrets[id] = b
 	}
 	return secrets, nil
-}
-
-func readSmall(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s is longer than %d bytes", name, limit)
-	}
-	return b, err
 }
 
 // parseFields reads KEY=VALUE,KEY=VALUE.

@@ -196,6 +196,9 @@ const maxKernel = 256 << 20
 
 // kernelOfFile is a kernel of the user's.
 func kernelOfFile(file string) (disk.Kernel, error) {
+	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
+		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %w", cmp.Or(err, fmt.Errorf("%q is no file", file)))}
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %w", err)}

@@ -79,6 +79,7 @@ func newCommandLine(t *testing.T, home string, driver vm.Driver) *inMemory {
 func (m *inMemory) environment(stdin, stdout, stderr *os.File, args ...string) *environment {
 	return &environment{
 		program: "lumina", args: args, stdin: stdin, stdout: stdout, stderr: stderr,
+		ctx:       m.ctx,
 		getenv:    func(name string) string { return m.env[name] },
 		lookupEnv: func(name string) (string, bool) { v, ok := m.env[name]; return v, ok },
 		driver:    func() (vm.Driver, error) { return m.driver, nil },

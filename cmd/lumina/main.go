@@ -26,6 +26,7 @@ func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := watchSignals(cancel)
 	os.Exit(execute(ctx, &environment{
+		ctx:       ctx,
 		program:   os.Args[0],
 		args:      os.Args[1:],
 		stdin:     os.Stdin,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -82,20 +81,18 @@ nowhere. FILE is YAML or JSON:
 }
 
 func readNetwork(env *environment, name string) ([]member, error) {
-	f, err := os.Open(name)
+	b, err := env.readFile(name, 1<<20)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("opening the network's file: %w", err)}
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
+		return nil, usageError{fmt.Errorf("the network's file: %w", err)}
 	}
 	var file networkFile
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&file); err != nil {
 		return nil, usageError{fmt.Errorf("%s: %s", name, yamlError(err))}
+	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, usageError{fmt.Errorf("%s: it has a second document after ---; a network is one", name)}
 	}
 	members, err := file.options(env)
 	if err != nil {

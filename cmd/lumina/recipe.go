@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,13 +44,12 @@ func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (ver
 	return func(ctx context.Context, img *image.Handle) error { return rt.TestImage(ctx, img, tests...) }, nil
 }
 
-func readRecipe(name string) (*recipe.Recipe, error) {
-	f, err := os.Open(name)
+func readRecipe(env *environment, name string) (*recipe.Recipe, error) {
+	b, err := env.readFile(name, recipe.MaxSize)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--recipe: %w", err)}
+		return nil, usageError{fmt.Errorf("the recipe: %w", err)}
 	}
-	defer f.Close()
-	return recipe.Parse(f, name)
+	return recipe.Parse(bytes.NewReader(b), name)
 }
 
 // beside is a path of a recipe's, which is relative to the recipe.
@@ -126,7 +126,7 @@ func newRecipeCommand(env *environment) *cobra.Command {
 // checkRecipe finds what is wrong with a recipe and with what it names on this
 // host.
 func checkRecipe(env *environment, name string) error {
-	r, err := readRecipe(name)
+	r, err := readRecipe(env, name)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,9 @@ type environment struct {
 	raw            bool // stdout gets what a guest or a file has, and no JSON
 	getenv         func(string) string
 	lookupEnv      func(string) (string, bool)
+	// ctx ends with the first signal that nobody takes; nil: never. Commands have it as
+	// theirs; it is here for what is read before they do anything.
+	ctx context.Context
 	// signals are those that ask the program to end, for the command in a VM to take
 	// while it runs; nil for none.
 	signals <-chan syscall.Signal

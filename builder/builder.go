@@ -177,7 +177,7 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 	addKernel := background(func() (image.File, error) {
 		return writeKernel(filepath.Join(dir, image.Kernel), kernel, o.Architecture)
 	})
-	defer addKernel() // it writes to dir
+	defer func() { _, _ = addKernel() }() // it writes to dir
 	var err error
 	if bootsVMs(source) {
 		if img.Files[image.Kernel], err = addKernel(); err != nil {
@@ -241,7 +241,7 @@ func verifyImage(ctx context.Context, try func(context.Context, *image.Handle) e
 // background runs do in a goroutine of its own; what it returns waits for it.
 func background[T any](do func() (T, error)) (wait func() (T, error)) {
 	wait = sync.OnceValues(do)
-	go wait() //nolint:errcheck // who waits has it
+	go func() { _, _ = wait() }() // who waits has them
 	return wait
 }
 

@@ -18,6 +18,8 @@ const (
 	// ColdNoRoom: the host's disk has no room for a template, or for what a
 	// restored VM needs beside it.
 	ColdNoRoom ColdReason = "no_room"
+	// ColdNoMemory: the host had no memory, or no process, for the restored VM.
+	ColdNoMemory ColdReason = "no_memory"
 	// ColdNotMade: making the template failed, or is under way.
 	ColdNotMade ColdReason = "not_made"
 	// ColdModified: the template is not what was made, and was discarded.
@@ -36,6 +38,7 @@ var coldSentences = map[ColdReason]string{
 	ColdSystemd:    "systemd keeps the host name it booted with, so a snapshot cannot be renamed",
 	ColdDriver:     "VMs cannot be restored here",
 	ColdNoRoom:     "there is no room for a template",
+	ColdNoMemory:   "the host had no memory for the restored VM",
 	ColdNotMade:    "there is no template",
 	ColdFailed:     "the VM could not be restored from its template",
 }

@@ -252,6 +252,8 @@ func (s *start) cold(err error) Cold {
 		return cold
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return Cold{ColdNoRoom, err.Error()}
+	case errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EAGAIN): // or processes
+		return Cold{ColdNoMemory, err.Error()}
 	}
 	failed := fmt.Errorf("it did not start: %w", err)
 	return Cold{ColdFailed, errors.Join(err, s.r.Templates.Remove(s.key), s.r.Templates.Fail(s.key, failed)).Error()}

@@ -69,7 +69,7 @@ func (v *VM) ended(kind ErrorKind, err error) error {
 	defer grace.Stop()
 	select {
 	case <-v.machine.Done():
-		err = errors.New(v.EndMessage())
+		err = endError{v.EndMessage(), v.machine.Err()}
 	case <-grace.C:
 		if !errors.Is(err, errNoAnswer) {
 			err = fmt.Errorf("the agent stopped answering: %w", err)
@@ -77,6 +77,15 @@ func (v *VM) ended(kind ErrorKind, err error) error {
 	}
 	return &Error{Kind: kind, Err: err, Console: v.machine.Console()}
 }
+
+// endError is how a VM ended, with the driver's error for who asks for a kind.
+type endError struct {
+	message string
+	cause   error
+}
+
+func (e endError) Error() string { return e.message }
+func (e endError) Unwrap() error { return e.cause }
 
 // Image is the image that the VM runs.
 func (v *VM) Image() *image.Image { return v.image.Image }

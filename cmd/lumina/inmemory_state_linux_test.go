@@ -2,9 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
@@ -69,6 +71,7 @@ func TestInMemoryTemplatesFail(t *testing.T) {
 		{"the maker's VM is lost as it warms up", &vmtest.Fake{Dialing: makerCrashes(2)}, 1, "there is no template"},
 		{"the maker's VM is lost as it gets quiet", &vmtest.Fake{Dialing: makerCrashes(3)}, 1, "there is no template"},
 		{"restoring fails", &vmtest.Fake{RestoreError: errors.New("bad state")}, 2, "there is no template"},
+		{"the host lacks memory", &vmtest.Fake{RestoreError: fmt.Errorf("mmap: %w", syscall.ENOMEM)}, 1, "the host had no memory for the restored VM"},
 		{"a restored VM is lost before it answers", &vmtest.Fake{Dialing: restoredCrashes(1)}, 2, "there is no template"},
 		{"a restored VM is lost as the command is sent", &vmtest.Fake{Dialing: restoredCrashes(2)}, 2, "there is no template"},
 	} {

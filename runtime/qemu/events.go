@@ -116,13 +116,21 @@ func (p *process) over(err error) error {
 		if line := firstLine(message); line != "" {
 			stop += ": " + line
 		}
-		return errors.New(stop)
-	}
-	if err != nil {
+		err = errors.New(stop)
+	} else if err != nil {
 		err = fmt.Errorf("QEMU ended: %w", errors.Join(died(err), textError(strings.TrimSpace(message))))
+	}
+	if err != nil && strings.Contains(strings.ToLower(message), syscall.ENOMEM.Error()) {
+		err = noMemory{err}
 	}
 	return err
 }
+
+// noMemory is an end for lack of memory: that is the host's fault, and no template's.
+type noMemory struct{ error }
+
+func (e noMemory) Unwrap() error        { return e.error }
+func (e noMemory) Is(target error) bool { return target == syscall.ENOMEM }
 
 // died says why a process has ended that did not end by itself, if that is all that is
 // known.
@@ -133,7 +141,7 @@ func died(err error) error {
 	}
 	switch status, _ := exit.Sys().(syscall.WaitStatus); status.Signal() {
 	case syscall.SIGKILL:
-		return fmt.Errorf("%w: the kernel does that when there is no memory left, the host's or a control group's; else somebody did", err)
+		return noMemory{fmt.Errorf("%w: the kernel does that when there is no memory left, the host's or a control group's; else somebody did", err)}
 	case syscall.SIGSEGV: // as the first process of a namespace it cannot abort(3)
 		return fmt.Errorf("%w: it gave up, or has a defect", err)
 	}

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -128,6 +129,15 @@ func TestHaltWatch(t *testing.T) {
 	}
 }
 
+// A lack of memory that QEMU tells of is known as one.
+func TestNoMemory(t *testing.T) {
+	p := &process{stderr: &head{}}
+	_, _ = p.stderr.Write([]byte("qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory\n"))
+	if err := p.over(exec.Command("false").Run()); !errors.Is(err, syscall.ENOMEM) {
+		t.Errorf("%v", err)
+	}
+}
+
 // Who reads that QEMU was killed is told what does that.
 func TestDied(t *testing.T) {
 	for script, want := range map[string]string{
@@ -136,11 +146,18 @@ func TestDied(t *testing.T) {
 		"exit 3":      "QEMU ended: exit status 3",
 	} {
 		p := &process{stderr: &head{}}
+		if err := p.over(nil); err != nil {
+			t.Errorf("one that ended by itself: %v", err)
+		}
 		if strings.Contains(want, "no threads") {
 			_, _ = p.stderr.Write([]byte("no threads\n"))
 		}
-		if err := p.over(exec.Command("/bin/sh", "-c", "ulimit -c 0; "+script).Run()); err == nil || err.Error() != want {
+		err := p.over(exec.Command("/bin/sh", "-c", "ulimit -c 0; "+script).Run())
+		if err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", script, err, want)
+		}
+		if errors.Is(err, syscall.ENOMEM) != (script == "kill -9 $$") {
+			t.Errorf("%s: a lack of memory: %v", script, errors.Is(err, syscall.ENOMEM))
 		}
 	}
 }

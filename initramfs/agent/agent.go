@@ -203,7 +203,9 @@ func (s *Server) configureOnce(c *protocol.Configure, r *protocol.Reader, w *pro
 		return fmt.Errorf("configuring the guest: %w", err)
 	}
 	s.template = c.Template
-	s.gate.unlock()
+	// The answer goes first: a host that has none starts the VM anew, and must not when a
+	// command that waits at the gate has begun.
+	defer s.gate.unlock()
 	return w.Message(protocol.FrameReply, reply)
 }
 

@@ -171,8 +171,15 @@ func TestColdReasons(t *testing.T) {
 				t.Fatal(err)
 			}
 			// At the second stream the command is on its way.
+			sent := make(chan struct{})
 			f.Dialing = func(m *vmtest.Machine, n int) {
 				if m.Restored() && n == 2 {
+					close(sent)
+				}
+			}
+			f.Configuring = func(m *vmtest.Machine) {
+				if m.Restored() {
+					<-sent
 					m.Crash("lost its memory")
 				}
 			}

@@ -58,6 +58,23 @@ func TestInMemoryTemplatesFail(t *testing.T) {
 			}
 		}
 	}
+	// It is lost when the command is on its way, before it has answered.
+	lostAsSent := func() *vmtest.Fake {
+		sent := make(chan struct{})
+		return &vmtest.Fake{
+			Dialing: func(machine *vmtest.Machine, n int) {
+				if machine.Restored() && n == 2 {
+					sent <- struct{}{}
+				}
+			},
+			Configuring: func(machine *vmtest.Machine) {
+				if machine.Restored() {
+					<-sent
+					machine.Crash("the test says so")
+				}
+			},
+		}
+	}
 	for _, tt := range []struct {
 		name string
 		fake *vmtest.Fake
@@ -73,7 +90,7 @@ func TestInMemoryTemplatesFail(t *testing.T) {
 		{"restoring fails", &vmtest.Fake{RestoreError: errors.New("bad state")}, 2, "there is no template"},
 		{"the host lacks memory", &vmtest.Fake{RestoreError: fmt.Errorf("mmap: %w", syscall.ENOMEM)}, 1, "the host had no memory for the restored VM"},
 		{"a restored VM is lost before it answers", &vmtest.Fake{Dialing: restoredCrashes(1)}, 2, "there is no template"},
-		{"a restored VM is lost as the command is sent", &vmtest.Fake{Dialing: restoredCrashes(2)}, 2, "there is no template"},
+		{"a restored VM is lost as the command is sent", lostAsSent(), 2, "there is no template"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := newInMemory(t, tt.fake)

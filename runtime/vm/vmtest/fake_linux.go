@@ -35,6 +35,9 @@ type Fake struct {
 	Silent bool
 	// ConfigureError is what a guest's init answers to its configuration.
 	ConfigureError error
+	// Configuring, unless nil, is called by a guest that has got its configuration, before
+	// it answers.
+	Configuring func(m *Machine)
 	// EndBeforeAgent ends a machine as soon as it has started.
 	EndBeforeAgent bool
 	// Dialing, unless nil, is called before each stream is opened: the n-th of its
@@ -103,7 +106,7 @@ func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) (*Machine
 	here, there := net.Pipe()
 	m := &Machine{
 		spec: spec, console: vm.NewTail(cmp.Or(spec.ConsoleTail, 16<<10)), done: make(chan struct{}), silenced: make(chan struct{}),
-		here: here, there: there, configureError: f.ConfigureError,
+		here: here, there: there, configureError: f.ConfigureError, configuring: f.Configuring,
 		dialing: f.Dialing, restored: restored, locks: locks,
 	}
 	m.client = mux.Client(here)
@@ -197,6 +200,7 @@ type Machine struct {
 	console        *vm.Tail
 	stop           func() bool
 	configureError error
+	configuring    func(*Machine)
 	dialing        func(*Machine, int)
 	restored       bool
 	locks          []*os.File // of its disks, to its end
@@ -318,6 +322,9 @@ type system struct {
 func (s system) Configure(c *protocol.Configure, clock func() (time.Time, error)) (*protocol.Configured, error) {
 	if _, err := clock(); err != nil {
 		return nil, err
+	}
+	if s.m.configuring != nil {
+		s.m.configuring(s.m)
 	}
 	if s.m.configureError != nil {
 		return nil, s.m.configureError

@@ -157,7 +157,7 @@ func (f *dockerfileFlags) read(env *environment) (file *dockerfile.File, name st
 	}
 	b, err := env.readFile(f.file, dockerfile.MaxSize)
 	if err != nil {
-		return nil, "", usageError{fmt.Errorf("the Dockerfile: %w", err)}
+		return nil, "", usageError{fmt.Errorf("opening the Dockerfile: %w", err)}
 	}
 	file, err = dockerfile.Parse(bytes.NewReader(b), filepath.Base(f.file))
 	return file, f.file, err

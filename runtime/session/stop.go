@@ -60,11 +60,11 @@ func stopLive(ctx context.Context, dir string, force bool) error {
 	t := time.AfterFunc(firstLook, func() { s.watchSupervisor(ctx, cancel) })
 	defer t.Stop()
 	_, err := control(ctx, dir, controlRequest{Op: opStop})
-	if err != nil && (errors.Is(err, ErrNotFound) || hasCrashed(dir)) && alive(dir) {
+	switch gone := err != nil && (errors.Is(err, ErrNotFound) || hasCrashed(dir)); {
+	case gone && alive(dir):
 		// It has no socket yet, or none any more.
 		return kill(ctx, dir, syscall.SIGTERM)
-	}
-	if errors.Is(err, ErrNotFound) && holdsSession(dir) {
+	case gone && holdsSession(dir):
 		return removeDir(dir)
 	}
 	return err

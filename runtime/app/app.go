@@ -147,6 +147,10 @@ func serve(ctx context.Context, o Options, page fs.FS, ready func(Addresses) err
 	case err := <-served:
 		return err
 	case <-s.quit:
+		// The page that asked for the end is answered; downloads are not waited for.
+		ending, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_ = web.Shutdown(ending)
 	case <-s.library.abandoned(o.Linger, s.jobs.idle):
 	case <-ctx.Done():
 		return errors.Join(context.Cause(ctx), web.Close())

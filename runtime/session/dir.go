@@ -57,6 +57,9 @@ func makeDir(home string, info *Info) (*os.File, error) {
 	return lock, err
 }
 
+// lookTimeout bounds how long a new session's lock may be looked at by others.
+const lookTimeout = 5 * time.Second
+
 func tryMakeDir(home string, info *Info) (_ *os.File, err error) {
 	all, err := lockAll(home)
 	if err != nil {
@@ -82,8 +85,12 @@ func tryMakeDir(home string, info *Info) (_ *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if busy, err := flock.TryExclusive(lock); busy || err != nil {
-		return nil, errors.Join(err, errors.New("it is locked"))
+	// Who lists what there is looks at the lock for a moment, and may do so now.
+	ctx, cancel := context.WithTimeoutCause(context.Background(), lookTimeout, errors.New("it stays locked"))
+	defer cancel()
+	if err := flock.Exclusive(ctx, lock); err != nil {
+		lock = nil // closed
+		return nil, err
 	}
 	if err := writeInfo(fresh, info); err != nil {
 		return nil, err

@@ -135,6 +135,9 @@ func TestForceKillsNobodyElse(t *testing.T) {
 // A guest that does not answer any more, as that of a QEMU that was stopped, holds
 // nobody, though its supervisor lives.
 func TestStoppedGuest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for each deadline, half a minute in all")
+	}
 	t.Parallel() // most of it is waiting
 	home := newHome(t)
 	s := start(t, options(home))

@@ -115,8 +115,11 @@ func execute(ctx context.Context, env *environment) int {
 	if isNotBuilt(err) {
 		fmt.Fprintf(env.stderr, "lumina: \"go install\" cannot build these parts; on Debian this does: %s\n", wholeBuild)
 	}
-	// Who reads JSON finds the failure of any command there. Bad usage is its author's.
-	if f, formatErr := outputFormat(env); formatErr == nil && f != formatText && codeOf(err) != exitUsage && !env.raw {
+	// Who reads JSON finds the failure of any command there. Bad usage is its author's, and
+	// a signal has the exit code for all that there is to say.
+	var signalled interrupted
+	told := errors.As(err, &signalled) || codeOf(err) == exitUsage
+	if f, formatErr := outputFormat(env); formatErr == nil && f != formatText && !told && !env.raw {
 		_ = (&report{env: env, format: f, start: start}).failure(err).print(env.stdout)
 	}
 	return codeOf(err)

@@ -95,7 +95,7 @@ func TestSystemd(t *testing.T) {
 		}
 	})
 	t.Run("another init", func(t *testing.T) {
-		if r := run(t, "--init", "upstart", "true"); r.code != exitUsage || !strings.Contains(r.stderr, `init "upstart": want lumina or systemd`) {
+		if r := run(t, "--init", "upstart", "true"); r.code != exitUsage || !strings.Contains(r.stderr, `"upstart" for "--init" flag: want lumina or systemd`) {
 			t.Errorf("%+v", r)
 		}
 	})

@@ -74,6 +74,8 @@ func Open(home, id string) (*Session, error) {
 	}
 	info, err := readInfo(dir)
 	switch {
+	case hasCrashed(dir):
+		return nil, ended(dir)
 	case errors.Is(err, fs.ErrNotExist):
 		// Stopped just now; or its description was removed.
 		if !alive(dir) {

@@ -270,9 +270,14 @@ func (m *Machine) finish(err error) {
 	m.end.Do(func() {
 		m.stop()
 		m.err = err
+		// As of a real one: what the guest said last is read before its end is.
+		m.there.Close()
+		select {
+		case <-m.client.Done():
+		case <-time.After(time.Second):
+		}
 		m.client.Close()
 		m.here.Close()
-		m.there.Close()
 		for _, f := range m.locks {
 			f.Close()
 		}

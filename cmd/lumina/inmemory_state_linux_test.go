@@ -51,11 +51,9 @@ func TestInMemoryTemplatesFail(t *testing.T) {
 			}
 		}
 	}
-	restoredCrashes := func(at int) func(*vmtest.Machine, int) {
-		return func(machine *vmtest.Machine, n int) {
-			if machine.Restored() && n == at {
-				machine.Crash("the test says so")
-			}
+	restoredCrashes := func(machine *vmtest.Machine, _ int) {
+		if machine.Restored() {
+			machine.Crash("the test says so")
 		}
 	}
 	// It is lost when the command is on its way, before it has answered.
@@ -89,7 +87,7 @@ func TestInMemoryTemplatesFail(t *testing.T) {
 		{"the maker's VM is lost as it gets quiet", &vmtest.Fake{Dialing: makerCrashes(3)}, 1, "there is no template"},
 		{"restoring fails", &vmtest.Fake{RestoreError: errors.New("bad state")}, 2, "there is no template"},
 		{"the host lacks memory", &vmtest.Fake{RestoreError: fmt.Errorf("mmap: %w", syscall.ENOMEM)}, 1, "the host had no memory for the restored VM"},
-		{"a restored VM is lost before it answers", &vmtest.Fake{Dialing: restoredCrashes(1)}, 2, "there is no template"},
+		{"a restored VM is lost before it answers", &vmtest.Fake{Dialing: restoredCrashes}, 2, "there is no template"},
 		{"a restored VM is lost as the command is sent", lostAsSent(), 2, "there is no template"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -38,27 +38,38 @@ func (s *server) upgrade(w http.ResponseWriter, r *http.Request) (ws *websocket.
 	}
 }
 
-// screen carries RFB between a page and a desktop.
-func (s *server) screen(w http.ResponseWriter, r *http.Request) {
+// viewer connects a page to the screen of a desktop. When it cannot, it has answered, and
+// the screen is nil; else ended is to be called at the end.
+func (s *server) viewer(w http.ResponseWriter, r *http.Request) (_ *websocket.Conn, _ context.Context, _ net.Conn, ended func()) {
 	c, err := s.client(r)
 	if err != nil {
 		fail(w, err)
-		return
+		return nil, nil, nil, nil
 	}
 	ws, ctx, ended := s.upgrade(w, r)
 	if ws == nil {
+		return nil, nil, nil, nil
+	}
+	status := websocket.StatusPolicyViolation
+	if err = c.CheckViewer(ctx); err == nil {
+		status = websocket.StatusGoingAway
+		var screen net.Conn
+		if screen, err = c.Viewer(ctx); err == nil {
+			return ws, ctx, screen, ended
+		}
+	}
+	_ = ws.Close(status, short(err))
+	ended()
+	return nil, nil, nil, nil
+}
+
+// screen carries RFB between a page and a desktop.
+func (s *server) screen(w http.ResponseWriter, r *http.Request) {
+	ws, ctx, screen, ended := s.viewer(w, r)
+	if screen == nil {
 		return
 	}
 	defer ended()
-	if err := c.CheckViewer(ctx); err != nil {
-		_ = ws.Close(websocket.StatusPolicyViolation, short(err))
-		return
-	}
-	screen, err := c.Viewer(ctx)
-	if err != nil {
-		_ = ws.Close(websocket.StatusGoingAway, short(err))
-		return
-	}
 	carry(ctx, ws, screen)
 }
 

@@ -61,32 +61,18 @@ func be32(n int32) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n))
 // sound sends what a desktop plays, and nothing while it plays nothing. QEMU leaves out
 // what a page does not take in time.
 func (s *server) sound(w http.ResponseWriter, r *http.Request) {
-	c, err := s.client(r)
-	if err != nil {
-		fail(w, err)
-		return
-	}
-	ws, ctx, ended := s.upgrade(w, r)
-	if ws == nil {
+	ws, ctx, screen, ended := s.viewer(w, r)
+	if screen == nil {
 		return
 	}
 	defer ended()
-	if err := c.CheckViewer(ctx); err != nil {
-		_ = ws.Close(websocket.StatusPolicyViolation, short(err))
-		return
-	}
-	screen, err := c.Viewer(ctx)
-	if err != nil {
-		_ = ws.Close(websocket.StatusGoingAway, short(err))
-		return
-	}
 	defer screen.Close()
 	ctx = ws.CloseRead(ctx)
 	defer context.AfterFunc(ctx, func() { screen.Close() })()
 	if writeText(ctx, ws, SoundFormat{soundRate, soundChannels}) != nil {
 		return
 	}
-	err = hear(screen, func(b []byte) error { return ws.Write(ctx, websocket.MessageBinary, b) })
+	err := hear(screen, func(b []byte) error { return ws.Write(ctx, websocket.MessageBinary, b) })
 	if errors.Is(err, io.EOF) || ctx.Err() != nil {
 		_ = ws.Close(websocket.StatusNormalClosure, "")
 		return

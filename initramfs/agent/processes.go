@@ -101,7 +101,7 @@ func (ps *processes) find(id string) (*process, error) {
 	return nil, notFound("no process %q in this VM", id)
 }
 
-// running calls do with the process's group while it surely exists.
+// running calls do with the process's group unless its end has been noted.
 func (ps *processes) running(p *process, do func(pid int) error) error {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -132,7 +132,11 @@ func (s *Server) kill(req *protocol.Kill, w *protocol.Writer) error {
 		return err
 	}
 	if err := s.processes.running(p, func(pid int) error {
-		return syscall.Kill(-pid, syscall.Signal(req.Signal))
+		err := syscall.Kill(-pid, syscall.Signal(req.Signal))
+		if err == syscall.ESRCH { // It has been waited for, and its end is about to be noted.
+			return notFound("process %q has ended", p.id)
+		}
+		return err
 	}); err != nil {
 		return err
 	}

@@ -106,5 +106,5 @@ func (m *maker) warmUp(ctx context.Context, machine vm.Machine) error {
 	if conn, err = machine.Dial(ctx); err != nil {
 		return err
 	}
-	return client.Freeze(ctx, conn)
+	return client.PrepareSnapshot(ctx, conn)
 }

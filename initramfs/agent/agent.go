@@ -174,8 +174,8 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 			return fmt.Errorf("beginning a layer: %w", err)
 		}
 		return w.Message(protocol.FrameReply, nil)
-	case req.Op == protocol.OpFreeze:
-		return s.freeze(w)
+	case req.Op == protocol.OpSnapshot:
+		return s.prepareSnapshot(w)
 	case req.Op == protocol.OpShutdown:
 		return s.shutdown(w)
 	}
@@ -263,9 +263,9 @@ func (s *stdoutWriter) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// freeze makes operations wait for the Configure that comes when the guest has
+// prepareSnapshot makes operations wait for the Configure that comes when the guest has
 // been restored from a snapshot.
-func (s *Server) freeze(w *protocol.Writer) error {
+func (s *Server) prepareSnapshot(w *protocol.Writer) error {
 	if !s.template {
 		return &protocol.Error{Code: protocol.CodeRequest, Message: "the guest was not configured as a template"}
 	}

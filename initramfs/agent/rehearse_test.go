@@ -49,7 +49,7 @@ func TestRehearsesAsItWasBooted(t *testing.T) {
 		s := NewServer(fakeSystem{}, reaper())
 		s.Rehearses, s.template = want, true
 		<-s.configure // as one that was configured
-		if err := s.freeze(protocol.NewWriter(io.Discard)); err != nil {
+		if err := s.prepareSnapshot(protocol.NewWriter(io.Discard)); err != nil {
 			t.Fatal(err)
 		}
 		if got := s.rehearsal != nil; got != want {

@@ -10,7 +10,7 @@ import "time"
 
 // Version is the version of everything in this package. Host and guest must
 // agree on it: an image carries the agent that it was made with.
-const Version = 5
+const Version = 6
 
 // PortName is the name of the virtio-serial port that the agent listens on.
 const PortName = "org.lumina.agent.0"
@@ -53,7 +53,7 @@ const (
 	OpUnpack    Op = "unpack"    // Unpack, a tar archive as Stdin frames → Reply
 	OpLayer     Op = "layer"     // Layer → Reply: every process is ended, and a layer begins
 	OpShare     Op = "share"     // Share → Reply, then the messages of the guest's FUSE and the answers
-	OpFreeze    Op = "freeze"    // → Reply; the guest then waits to be restored and configured
+	OpSnapshot  Op = "snapshot"  // → Reply: the guest can be saved, and waits to be restored and configured
 	OpShutdown  Op = "shutdown"  // → Reply when all is on disk, then the VM ends
 )
 

@@ -83,14 +83,14 @@ func SetClock(ctx context.Context, conn net.Conn) error {
 	return withCause(ctx, tellTime(conn, &protocol.Request{Op: protocol.OpClock}, nil))
 }
 
-// Freeze returns when the guest is ready for a snapshot: it has read everything
+// PrepareSnapshot returns when the guest is ready for a snapshot: it has read everything
 // that was sent before, nothing is under way in either direction, and the first
 // operation that it does next is Configure. conn is closed.
-func Freeze(ctx context.Context, conn net.Conn) error {
+func PrepareSnapshot(ctx context.Context, conn net.Conn) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	r := protocol.NewReader(conn)
-	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpFreeze})
+	err := protocol.NewWriter(conn).Message(protocol.FrameRequest, &protocol.Request{Version: protocol.Version, Op: protocol.OpSnapshot})
 	if err == nil {
 		err = r.Expect(protocol.FrameReply, nil)
 	}

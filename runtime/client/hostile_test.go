@@ -59,7 +59,7 @@ var calls = []struct {
 		_, err := Datagrams(ctx, conn, 53)
 		return err
 	}},
-	{"freeze", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return Freeze(ctx, conn) }},
+	{"snapshot", func(ctx context.Context, _ *testing.T, conn net.Conn) error { return PrepareSnapshot(ctx, conn) }},
 	{"processes", func(ctx context.Context, _ *testing.T, conn net.Conn) error {
 		_, err := Processes(ctx, conn)
 		return err

@@ -396,7 +396,7 @@ func snapshots(t *testing.T, target Target) {
 		if err != nil {
 			return err
 		}
-		return client.Freeze(ctx, conn)
+		return client.PrepareSnapshot(ctx, conn)
 	}
 	refused := errors.New("not ready")
 	if err := driver.Save(limited(t, target), spec, again(), func(context.Context, vm.Machine) error { return refused }); !errors.Is(err, refused) {

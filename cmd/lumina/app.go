@@ -27,8 +27,8 @@ func newAppCommand(env *environment) *cobra.Command {
 	var port uint16
 	c := &cobra.Command{
 		Use:   "app",
-		Short: "Show desktops, sessions and images on a page for a browser of this host",
-		Long: `Show desktops, sessions and images on a page for a browser of this host: make and
+		Short: "Show desktops, sessions and images in a browser on this host",
+		Long: `Show desktops, sessions and images in a browser on this host: make and
 use desktops, open terminals, pull images. It shows the same state as the command
 line. It ends with Ctrl-C, with q on the page, or a minute after the last page was
 closed; what it started keeps running.
@@ -37,8 +37,8 @@ The page is on 127.0.0.1. Anybody who knows its address can use it: keep it secr
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return serveApp(c.Context(), env, port, noBrowser, "") },
 	}
-	c.Flags().BoolVar(&noBrowser, "no-browser", false, "open no browser, but print the address")
-	c.Flags().Uint16Var(&port, "port", 0, "port on 127.0.0.1, such as for ssh -L (default one that is free)")
+	c.Flags().BoolVar(&noBrowser, "no-browser", false, "print the address instead of opening a browser")
+	c.Flags().Uint16Var(&port, "port", 0, "port on 127.0.0.1, for example for ssh -L (default any free port)")
 	return c
 }
 

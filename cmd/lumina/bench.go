@@ -80,7 +80,7 @@ func (s *self) run(ctx context.Context, args ...string) error {
 }
 
 func newBenchCommand(env *environment) *cobra.Command {
-	return newGroup("bench", "Measure this machine", newBenchBootCommand(env), newBenchRunCommand(env), newBenchSessionCommand(env), newBenchExitsCommand(env), newBenchHistoryCommand(env), newBenchCreateCommand(env))
+	return newGroup("bench", "Measure how fast Lumina is on this host", newBenchBootCommand(env), newBenchRunCommand(env), newBenchSessionCommand(env), newBenchExitsCommand(env), newBenchHistoryCommand(env), newBenchCreateCommand(env))
 }
 
 func printSamples(env *environment, samples ...sample) error {
@@ -106,7 +106,7 @@ func newBenchRunCommand(env *environment) *cobra.Command {
 	count := atLeastOne(20)
 	c := &cobra.Command{
 		Use:   "run",
-		Short: "Measure a cold run of true, beside the same kernel with an init that powers off at once",
+		Short: "Measure a cold run of true, and the same kernel with an init that powers off at once",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
@@ -176,7 +176,7 @@ func newBenchCreateCommand(env *environment) *cobra.Command {
 			return printSamples(env, made)
 		},
 	}
-	c.Flags().StringVar(&from, "from", "", "what to make it from (required)")
+	c.Flags().StringVar(&from, "from", "", "source, as for images create (required)")
 	c.Flags().Var(&count, "count", "how often")
 	return c
 }

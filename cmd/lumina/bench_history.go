@@ -43,7 +43,7 @@ func newBenchHistoryCommand(env *environment) *cobra.Command {
 	var page string
 	c := &cobra.Command{
 		Use:   "history FILE [--html PAGE] < REPORT",
-		Short: "Add what bench boot or bench session printed to a history, and tell what got slower",
+		Short: "Add a report of bench boot or bench session to a history, and report what got slower",
 		Long: `Add what bench boot or bench session printed as JSON, on standard input, to a
 history: FILE has one JSON object a line. A figure that is 20 % slower than the
 median of the last ten runs is reported on standard error in the form of GitHub's

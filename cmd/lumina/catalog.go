@@ -8,7 +8,7 @@ func newCatalogCommand(env *environment) *cobra.Command {
 	var flags fromFlags
 	c := &cobra.Command{
 		Use:   "catalog",
-		Short: "List the images of a release, to pull",
+		Short: "List the images in a release",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := outputFormat(env)

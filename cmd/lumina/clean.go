@@ -78,8 +78,8 @@ func newCleanCommand(env *environment) *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().Var(&age, "cache-age", "also remove layers that no image has, and macOS's restore images, that were not used for this long, such as 720h")
-	c.Flags().Var(&size, "cache-size", "also remove such layers, the oldest first, until the cache has this size, such as 5GB")
+	c.Flags().Var(&age, "cache-age", "also remove unused layers and macOS restore images that were not needed for this long, such as 720h")
+	c.Flags().Var(&size, "cache-size", "also remove unused layers, oldest first, until the cache has this size, such as 5GB")
 	c.Flags().BoolVar(&templates, "templates", false, "also remove the templates that starts are restored from")
 	return c
 }

@@ -19,24 +19,24 @@ import (
 // copyRules are the help of everything that copies.
 const copyRules = `It copies files and directories by the rules of cp -r and rsync:
 
-  SRC/, SRC/. and SRC/.. are what that directory holds, SRC is the directory itself.
-  A link as SRC is followed; links below it are copied as links.
-  DST/ is a directory; it is made when there is none, and so are missing parents.
-  What is copied goes into a directory that is there (or DST/) under its base name,
-  the content of SRC/ goes to DST itself; else DST is the name of the copy.
-  A directory merges with one that is there. A file in the place of a directory, or
-  a directory in that of a file, is an error.
-  What is there keeps its mode and owner; with -p it gets the source's. It is written
-  through: links lead where they lead (on this host only within DST, below DST
-  itself), devices and FIFOs are written to, /dev/stdout is this command's output.
-  Files keep their times; new ones get the source's mode (on this host less the
-  umask) and belong to the image's user, or on this host to the caller. On this
-  host nothing is setuid, setgid or a device, whatever the guest has.
-  Hard links stay hard links, holes stay holes. Sockets, FIFOs and devices below a
-  directory are left out with a note, and so is a mounted /proc or /sys. A file that cannot be read is left out, and
-  the copy ends with an error after the others.
-  A file has its name only when it is whole. Paths of the guest that do not begin
-  with / are relative to the image's working directory.`
+  SRC/, SRC/. and SRC/.. mean the contents of that directory; SRC means the
+  directory itself. A link given as SRC is followed; links below it are copied.
+  If DST exists as a directory, or ends in /, the copy goes into it under its base
+  name, and the contents of SRC/ go into it directly. Otherwise DST is the name of
+  the copy. DST/ and missing parent directories are created.
+  A directory is merged with an existing one. A file never replaces a directory,
+  nor a directory a file: that is an error.
+  Existing files keep their mode and owner; with -p they get the source's. Writing
+  follows links (on this host only within DST); devices and FIFOs are written to;
+  /dev/stdout is the output of this command.
+  Files keep their times. New files get the source's mode (on this host less the
+  umask) and belong to the image's user, on this host to the caller. On this host
+  no file becomes setuid, setgid or a device.
+  Hard links and holes are kept. Sockets, FIFOs and devices below a directory are
+  left out with a note, and so are a mounted /proc and /sys. A file that cannot be
+  read is left out; the other files are copied, then the copy ends with an error.
+  A file gets its name only when it is complete. Relative paths in the guest start
+  at the image's working directory.`
 
 func newCpCommand(env *environment) *cobra.Command {
 	var o runtime.CopyOptions
@@ -46,7 +46,7 @@ func newCpCommand(env *environment) *cobra.Command {
 		Use:   "cp SRC… DST",
 		Short: "Copy files between this host and a session's VM",
 		Long: `Copy files between this host and a session's VM: the side that begins with SID: is
-the VM. A file of this host whose name has a colon is written ./a:b.
+in the VM. Write a local file name with a colon as ./a:b.
 
 ` + copyRules,
 		Example: `  lumina cp ./project/ 3f2c:/work/
@@ -75,7 +75,7 @@ the VM. A file of this host whose name has a colon is written ./a:b.
 	} {
 		c.Flags().BoolP(always.name, always.letter, true, always.usage+": always on; accepted for compatibility")
 	}
-	c.Flags().Var(&most, "max-size", "end a copy to this host that writes more (default half of what is free there)")
+	c.Flags().Var(&most, "max-size", "end a copy to this host that writes more than this (default half of the free space)")
 	c.Flags().Var(&timeout, "timeout", "end the copy after this time, such as 30 (seconds) or 1m30s; 0 for never (default $LUMINA_TIMEOUT or never)")
 	return c
 }

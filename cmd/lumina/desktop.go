@@ -13,7 +13,7 @@ import (
 )
 
 func newDesktopCommand(env *environment) *cobra.Command {
-	return newGroup("desktop", "Run desktops: whole systems with a screen, installed from ISOs",
+	return newGroup("desktop", "Run desktops: operating systems with a screen, installed from ISOs",
 		newDesktopCreateCommand(env), newDesktopBootCommand(env), newDesktopLsCommand(env), newDesktopStopCommand(env),
 		newDesktopRestartCommand(env), newDesktopResetCommand(env), newDesktopSetCommand(env), newDesktopRenameCommand(env), newDesktopCloneCommand(env),
 		newDesktopRmCommand(env), newDesktopRestoreCommand(env), newDesktopExecCommand(env),
@@ -136,7 +136,7 @@ func printDesktops(ctx context.Context, env *environment, store *desktop.Store, 
 func newDesktopCatalogCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "catalog",
-		Short: "List the operating systems whose ISOs are known",
+		Short: "List the operating systems with known ISOs",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			all, err := desktop.Catalog()

@@ -90,10 +90,10 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 	c.Flags().SortFlags = false
 	c.Flags().BoolVar(&headless, "headless", false, "open no window")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "return once it runs; lumina desktop stop ends it")
-	c.Flags().StringVar(&o.ISO, "iso", "", "another ISO than the desktop's, or none")
-	c.Flags().StringVar(&o.SerialFile, "serial", "", "write to this file what the guest writes to its serial port")
+	c.Flags().StringVar(&o.ISO, "iso", "", "use this ISO instead of the desktop's; none for no ISO")
+	c.Flags().StringVar(&o.SerialFile, "serial", "", "write the output of its serial port to this file")
 	c.Flags().Var((*timeSpan)(&o.Timeout), "timeout", "end it after this time, such as 10m")
-	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the Linux of the ISO without its loader, with its console on the standard output")
+	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the ISO's Linux directly, without its boot loader, with its console on standard output")
 	return c
 }
 
@@ -191,9 +191,9 @@ func newDesktopStopCommand(env *environment) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use:   "stop NAME",
-		Short: "Stop a desktop by its power button, and by force when that does not help",
-		Long: "Press a desktop's power button. If it does not end within 10 seconds, it is ended. macOS asks who is logged in whether to shut down, " +
-			"and is given 30 seconds for the answer; shut it down from inside, or over ssh, to be sure that nothing is lost.",
+		Short: "Stop a desktop with its power button, or by force if that fails",
+		Long: "Press a desktop's power button. If the guest does not power off within 10 seconds, its VM is ended. macOS asks the logged-in user whether to shut down, " +
+			"and gets 30 seconds; to be sure that nothing is lost, shut it down from inside or over ssh.",
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := openDesktop(env, args[0])

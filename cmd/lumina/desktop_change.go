@@ -29,8 +29,8 @@ func newDesktopSetCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change a desktop that is not running: CPUs, memory, disk, ISOs, network",
-		Long: "Change a desktop that is not running; its next boot has the changes. If one of them cannot be made, none is.\n" +
-			"A disk can only grow. The guest's own tools put the new space to use.",
+		Long: "Change a desktop that is not running; its next boot has the changes. If one change is not possible, none is made.\n" +
+			"A disk can only grow. Use the guest's own tools to grow its partitions.",
 		Example: "  lumina desktop set debian --cpus 4 --memory 8GB --disk-size 128GB\n" +
 			"  lumina desktop set debian --iso none",
 		Args: usageArgs(cobra.ExactArgs(1)),
@@ -61,9 +61,9 @@ func newDesktopSetCommand(env *environment) *cobra.Command {
 	c.Flags().SortFlags = false
 	c.Flags().Var(&cpus, "cpus", "CPUs of the VM")
 	c.Flags().Var(&memory, "memory", "memory of the VM")
-	c.Flags().Var(&disk, "disk-size", "how much its disk may hold: as much as now, or more")
+	c.Flags().Var(&disk, "disk-size", "capacity of its disk; it cannot shrink")
 	c.Flags().StringVar(&iso, "iso", "", "the ISO that is in it, or none")
-	c.Flags().StringVar(&drivers, "drivers", "", "a second ISO, such as one of drivers, or none")
+	c.Flags().StringVar(&drivers, "drivers", "", "a second ISO, for example drivers, or none")
 	c.Flags().StringVar(&reach, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	c.Flags().BoolVar(&force, "force", false, "use an ISO that does not fit this VM")
 	return c
@@ -84,7 +84,7 @@ func changeDesktop(ctx context.Context, env *environment, id string, change desk
 func newDesktopRenameCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rename NAME NEW",
-		Short: "Give a desktop that is not running another name",
+		Short: "Rename a desktop that is not running",
 		Args:  usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			return changeDesktop(c.Context(), env, args[0], desktop.Change{Name: &args[1]})
@@ -97,9 +97,9 @@ func newDesktopCloneCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "clone NAME NEW",
 		Short: "Copy a desktop that is not running",
-		Long: "Copy a desktop that is not running. On a file system that can (XFS, Btrfs, APFS), the two disks share what neither changes, " +
-			"and the clone is made at once; on others the data is copied.\n" +
-			"The clone gets an identifier and a network address of its own. What is on its disk, such as host name and SSH keys, stays the same.",
+		Long: "Copy a desktop that is not running. On XFS, Btrfs and APFS the clone is instant and shares unchanged blocks with the original; " +
+			"on other file systems the data is copied.\n" +
+			"The clone has its own identifier and network address. Its disk is the same, including host name and SSH keys.",
 		Args: usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := desktop.CheckName(args[1]); err != nil {
@@ -128,9 +128,9 @@ func newDesktopRmCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "remove NAME…",
 		Aliases: []string{"rm"},
-		Short:   "Remove desktops that are not running, and all they hold",
-		Long: fmt.Sprintf("Remove desktops that are not running, and all they hold. For %v, lumina desktop restore NAME brings one back; "+
-			"after that, the next desktop that is made or removed makes the room free, or lumina clean does. With --now it is free at once.", desktop.UndoTime),
+		Short:   "Remove desktops that are not running, with all their data",
+		Long: fmt.Sprintf("Remove desktops that are not running, with all their data. For %v, lumina desktop restore NAME brings one back; "+
+			"after that, its space is freed when the next desktop is created or removed, or by lumina clean. With --now the space is free at once.", desktop.UndoTime),
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if now && undo {
@@ -163,8 +163,8 @@ func newDesktopRmCommand(env *environment) *cobra.Command {
 		},
 		ValidArgsFunction: completeDesktops(env),
 	}
-	c.Flags().BoolVar(&now, "now", false, "for good, and at once")
-	c.Flags().BoolVar(&undo, "undo", false, "bring back those that were removed, as lumina desktop restore does")
+	c.Flags().BoolVar(&now, "now", false, "remove it for good at once")
+	c.Flags().BoolVar(&undo, "undo", false, "bring removed desktops back, as lumina desktop restore does")
 	return c
 }
 
@@ -172,7 +172,7 @@ func newDesktopRestoreCommand(env *environment) *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:   "restore NAME",
-		Short: "Bring back a desktop that was removed in the last minute",
+		Short: "Bring back a desktop removed in the last minute",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			store, err := desktopStore(env)
@@ -182,7 +182,7 @@ func newDesktopRestoreCommand(env *environment) *cobra.Command {
 			return restoreDesktop(c.Context(), env, store, args[0], name)
 		},
 	}
-	c.Flags().StringVar(&name, "name", "", "what it is called from now on")
+	c.Flags().StringVar(&name, "name", "", "its name from now on")
 	return c
 }
 
@@ -197,7 +197,7 @@ func restoreDesktop(ctx context.Context, env *environment, store *desktop.Store,
 func newDesktopResetCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reset NAME",
-		Short: "Press a desktop's reset button: it restarts at once, and what it has not written is lost",
+		Short: "Press a desktop's reset button: it restarts at once, and unwritten data is lost",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := openDesktop(env, args[0])
@@ -215,8 +215,8 @@ func newDesktopRestartCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "restart NAME",
 		Short: "Stop a desktop as lumina desktop stop does, and boot it again",
-		Long: "Stop a desktop as lumina desktop stop does, and boot it again as it was booted, in the background. " +
-			"One that is not running is booted, without a window. What lumina desktop set has changed holds from then on.",
+		Long: "Stop a desktop as lumina desktop stop does, and boot it again in the background with the same options. " +
+			"A desktop that is not running is booted without a window. Changes made with lumina desktop set take effect.",
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := openDesktop(env, args[0])
@@ -242,6 +242,6 @@ func newDesktopRestartCommand(env *environment) *cobra.Command {
 		},
 		ValidArgsFunction: completeDesktops(env),
 	}
-	c.Flags().BoolVar(&force, "force", false, "end it at once, also when its process does not answer")
+	c.Flags().BoolVar(&force, "force", false, "end it at once, even if its process does not answer")
 	return c
 }

@@ -22,9 +22,9 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	var tpm, secureBoot bool
 	c := &cobra.Command{
 		Use:   "create [NAME]",
-		Short: "Make a desktop from an installation ISO or a disk",
-		Long: "Make a desktop from an installation ISO or a disk. It is called NAME or, without one, as its --os-variant.\n" +
-			"If the ISO's file name is in the catalogue, or --os or --os-variant names an entry of it, the ISO must have the digest of that entry.",
+		Short: "Create a desktop from an installation ISO or a disk",
+		Long: "Create a desktop from an installation ISO or a disk. Without NAME, it is named after its --os-variant.\n" +
+			"If the ISO's file name is in the catalogue, or --os or --os-variant names an entry, the ISO must have that entry's digest.",
 		Example: "  lumina desktop create debian --iso debian.iso\n" +
 			"  lumina desktop create --os-variant ubuntu-24.04 --iso ./ubuntu-24.04.4-desktop-amd64.iso\n" +
 			"  lumina images export desktop --init systemd -o d.qcow2 && lumina desktop create mine --disk d.qcow2",
@@ -90,9 +90,9 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().SortFlags = false
-	c.Flags().StringArrayVar(&isos, "iso", nil, "the installation ISO; given twice, the second one is as --drivers")
-	c.Flags().StringVar(&r.Drivers, "drivers", "", "a second ISO, such as one of virtio drivers for Windows")
-	c.Flags().StringVar(&r.Disk, "disk", "", "disk image, qcow2 or raw, that is copied as its disk")
+	c.Flags().StringArrayVar(&isos, "iso", nil, "the installation ISO; a second --iso is the same as --drivers")
+	c.Flags().StringVar(&r.Drivers, "drivers", "", "a second ISO, for example virtio drivers for Windows")
+	c.Flags().StringVar(&r.Disk, "disk", "", "disk image (qcow2 or raw) to copy as its disk")
 	c.Flags().StringVar(&name, "name", "", "its name, instead of NAME")
 	c.Flags().StringVar(&os, "os", "", "operating system, an entry of lumina desktop catalog")
 	c.Flags().StringVar(&variant, "os-variant", "", "operating system, such as ubuntu-24.04; the catalogue's entry for the guest's architecture")
@@ -100,11 +100,11 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 	c.Flags().StringVar(&r.Architecture, "arch", goruntime.GOARCH, "architecture of the VM: amd64 or arm64")
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB)")
 	c.Flags().IntVar(&r.CPUs, "cpus", desktop.DefaultCPUs, "CPUs of the VM")
-	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB, or what --disk has)")
+	c.Flags().Var(&disk, "disk-size", "capacity of its disk; only written data takes space on the host (default 64GB, or the size of --disk)")
 	c.Flags().StringVar(&reach, "network", string(network.ModeNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
-	c.Flags().BoolVar(&tpm, "tpm", false, "give it a TPM 2.0, by swtpm (default for Windows 11)")
-	c.Flags().BoolVar(&secureBoot, "secure-boot", false, "have its firmware start only what Microsoft's keys have signed, as PCs do (default for Windows 11)")
-	c.Flags().BoolVar(&r.Force, "force", false, "use an ISO that does not fit this VM, or is not verified")
+	c.Flags().BoolVar(&tpm, "tpm", false, "give it a TPM 2.0 (swtpm; default for Windows 11)")
+	c.Flags().BoolVar(&secureBoot, "secure-boot", false, "let its firmware start only software signed with Microsoft's keys, as PCs do (default for Windows 11)")
+	c.Flags().BoolVar(&r.Force, "force", false, "use an ISO that does not fit this VM or is not verified")
 	return c
 }
 

@@ -19,8 +19,8 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "install-macos NAME",
 		Short: "Create a macOS desktop, on a Mac with Apple silicon",
-		Long: "Make a desktop and install macOS on it, from a restore image: Apple's newest one that this Mac can run in a VM, or that of --ipsw.\n" +
-			"Apple's is kept in the state directory, cache/macos, for the next desktop; its download goes on where it was interrupted.",
+		Long: "Create a desktop and install macOS on it from a restore image: Apple's newest one that this Mac can run in a VM, or the file given with --ipsw.\n" +
+			"Apple's image is kept in cache/macos of the state directory for the next desktop. An interrupted download is resumed.",
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if err := desktop.CanMacOS(); err != nil {
@@ -60,10 +60,10 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 		},
 	}
 	c.Flags().SortFlags = false
-	c.Flags().StringVar(&r.Image, "ipsw", "", "a restore image (default Apple's newest one, fetched)")
+	c.Flags().StringVar(&r.Image, "ipsw", "", "a restore image (default: download Apple's newest)")
 	c.Flags().Var(&memory, "memory", "memory of the VM (default 4GB, or what macOS needs)")
 	c.Flags().IntVar(&r.CPUs, "cpus", 0, "CPUs of the VM (default 2, or what macOS needs)")
-	c.Flags().Var(&disk, "disk-size", "how much its disk may hold; only what is written takes room (default 64GB)")
+	c.Flags().Var(&disk, "disk-size", "capacity of its disk; only written data takes space on the host (default 64GB)")
 	c.Flags().StringVar(&reach, "network", string(network.ModeNAT), "what the VM can reach: nat, none, or allow=HOST[:PORT],…: see lumina run --help")
 	return c
 }

@@ -7,7 +7,7 @@ import (
 func newDesktopOpenCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "open NAME",
-		Short: "Show a desktop's screen in the app, whose address is printed, until Ctrl-C",
+		Short: "Show a desktop's screen in the app and print the app's address, until Ctrl-C",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := openDesktop(env, args[0])

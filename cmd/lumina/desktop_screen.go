@@ -17,7 +17,7 @@ import (
 func newDesktopScreenshotCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "screenshot NAME FILE",
-		Short: "Write what is on a desktop's screen to a PNG file, or to the standard output for -",
+		Short: "Write a screenshot of a desktop to a PNG file, or to standard output (-)",
 		Args:  usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			env.raw = args[1] == "-" || outfile.IsOutput(env.stdout, args[1])
@@ -58,7 +58,7 @@ func newDesktopScreenshotCommand(env *environment) *cobra.Command {
 func newDesktopTypeCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "type NAME TEXT…",
-		Short: "Type a text, as on an American keyboard",
+		Short: "Type text on a US keyboard",
 		Args:  usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			text := strings.Join(args[1:], " ")
@@ -78,7 +78,7 @@ func newDesktopTypeCommand(env *environment) *cobra.Command {
 func newDesktopKeyCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:     "key NAME KEY…",
-		Short:   "Press keys, one after the other; those joined by + at once",
+		Short:   "Press keys one after the other; keys joined by + together",
 		Example: "  lumina desktop key debian ctrl+alt+f2 enter",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/client"
-	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -62,7 +58,7 @@ func newExecCommand(env *environment) *cobra.Command {
 	flags.register(c)
 	terminal.register(c)
 	env.registerJSON(c.Flags(), c)
-	c.Flags().BoolVarP(&detach, "detach", "d", false, "let the command outlive this one, and print its id; see logs, kill and ps")
+	c.Flags().BoolVarP(&detach, "detach", "d", false, "run the command in the background and print its id; see logs, kill and ps")
 	return c
 }
 
@@ -170,183 +166,4 @@ func execTerminal(ctx context.Context, env *environment, guest *runtime.Guest, c
 		err = exitCode(exit.Code)
 	}
 	return err
-}
-
-func newPsCommand(env *environment) *cobra.Command {
-	var denied bool
-	var o listOptions
-	c := &cobra.Command{
-		Use:   "ps [SID] | ps --denied SID",
-		Short: "List sessions, the processes of one, or the connections it was denied",
-		Args:  usageArgs(cobra.MaximumNArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				if denied {
-					return usageError{errors.New("--denied needs a session")}
-				}
-				return printSessions(c.Context(), env, o)
-			}
-			if len(o.filters) > 0 || o.quiet {
-				return usageError{errors.New("--filter and --quiet are for the list of sessions: not with one")}
-			}
-			s, err := openSession(env, args[0])
-			if err != nil {
-				return err
-			}
-			if denied {
-				return printDenied(c.Context(), env, s)
-			}
-			return printProcesses(c.Context(), env, s)
-		},
-		ValidArgsFunction: completeSIDs(env),
-	}
-	o.register(c)
-	c.Flags().BoolVar(&denied, "denied", false, "list what the session's network denied it")
-	return c
-}
-
-func printDenied(ctx context.Context, env *environment, s *session.Session) error {
-	report, err := newReport(env)
-	if err != nil {
-		return err
-	}
-	traffic, err := s.Network(ctx)
-	if err != nil {
-		return report.fail(err)
-	}
-	if traffic == nil {
-		traffic = &network.Report{}
-	}
-	if report.format != formatText {
-		if traffic.Denied == nil {
-			traffic.Denied = []network.Denied{}
-		}
-		return printJSON(env.stdout, traffic)
-	}
-	w := newTable(env.stdout, "PROTOCOL", "DESTINATION", "NAME", "COUNT", "REASON")
-	for _, d := range traffic.Denied {
-		w.row(d.Protocol, d.Destination, d.Name, d.Count, d.Reason)
-	}
-	return w.print()
-}
-
-// processRow is one line of ps SID.
-type processRow struct {
-	ID         string   `json:"id"`
-	PID        int      `json:"pid"`
-	State      string   `json:"state"` // running or exited
-	ExitCode   *int     `json:"exit_code,omitempty"`
-	Detached   bool     `json:"detached"`
-	AgeSeconds int64    `json:"age_seconds"`
-	Command    []string `json:"command"`
-}
-
-func printProcesses(ctx context.Context, env *environment, s *session.Session) error {
-	report, err := newReport(env)
-	if err != nil {
-		return err
-	}
-	processes, err := s.Processes(ctx)
-	if err != nil {
-		return report.fail(err)
-	}
-	rows := []processRow{}
-	for _, p := range processes {
-		row := processRow{ID: p.ID, PID: p.PID, State: "running", Detached: p.Detached, AgeSeconds: int64(p.Age.Seconds()), Command: p.Args}
-		if p.Exit != nil {
-			row.State, row.ExitCode = "exited", &p.Exit.Code
-		}
-		rows = append(rows, row)
-	}
-	if report.format != formatText {
-		return printJSON(env.stdout, rows)
-	}
-	w := newTable(env.stdout, "ID", "PID", "STATE", "AGE", "COMMAND")
-	for _, r := range rows {
-		state := r.State
-		if r.ExitCode != nil {
-			state += " " + strconv.Itoa(*r.ExitCode)
-		}
-		w.row(r.ID, r.PID, state, time.Duration(r.AgeSeconds)*time.Second, strings.Join(r.Command, " "))
-	}
-	return w.print()
-}
-
-func newLogsCommand(env *environment) *cobra.Command {
-	var follow bool
-	c := &cobra.Command{
-		Use:     "logs SID ID",
-		Short:   "Print the output of a detached command",
-		Example: "  lumina logs -f web 2",
-		Args:    usageArgs(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, args []string) error {
-			s, err := openSession(env, args[0])
-			if err != nil {
-				return err
-			}
-			report, err := newReport(env)
-			if err != nil {
-				return err
-			}
-			if report.format == formatJSON && follow {
-				report.format = formatNDJSON // one object would come at the end only
-			}
-			stdout, stderr := report.writers()
-			if err := s.Logs(c.Context(), args[1], follow, stdout, stderr); err != nil {
-				return report.fail(err)
-			}
-			return report.logs()
-		},
-		ValidArgsFunction: completeSIDs(env),
-	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the command ends")
-	return c
-}
-
-func newKillCommand(env *environment) *cobra.Command {
-	var name string
-	c := &cobra.Command{
-		Use:     "kill SID ID",
-		Short:   "Send a signal to a command and its process group",
-		Example: "  lumina kill --signal INT web 2",
-		Args:    usageArgs(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, args []string) error {
-			number, err := parseSignal(name)
-			if err != nil {
-				return usageError{err}
-			}
-			s, err := openSession(env, args[0])
-			if err != nil {
-				return err
-			}
-			report, err := newReport(env)
-			if err != nil {
-				return err
-			}
-			if err := s.Kill(c.Context(), args[1], number); err != nil {
-				return report.fail(&runtime.Error{Kind: runtime.ConnectionFailed, Err: err})
-			}
-			if report.format == formatText {
-				return nil
-			}
-			return printJSON(env.stdout, map[string]any{"id": args[1], "signal": int(number)})
-		},
-		ValidArgsFunction: completeSIDs(env),
-	}
-	c.Flags().StringVarP(&name, "signal", "s", "TERM", "signal to send, a name or a number")
-	return c
-}
-
-func parseSignal(s string) (syscall.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n <= 64 {
-		return syscall.Signal(n), nil
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if n := unix.SignalNum(name); n != 0 {
-		return n, nil
-	}
-	return 0, fmt.Errorf("%q is no signal", s)
 }

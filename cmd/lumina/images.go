@@ -14,9 +14,9 @@ func newImagesCommand(env *environment) *cobra.Command {
 	list := newImagesListCommand(env)
 	quiet := list.Flags().Lookup("quiet")
 	c := newGroup("images", "Make, list and remove images", newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesCopyCommand(env), newImagesExportCommand(env), list, newCatalogCommand(env), newImagesDFCommand(env), newImagesSaveCommand(env), newImagesLoadCommand(env), newImagesPruneCommand(env),
-		newInspectCommand(env, "Print all that is known of an image, as JSON", imageStore, describeImage),
+		newInspectCommand(env, "Print everything known about an image, as JSON", imageStore, describeImage),
 		newRemoveCommand(env, "Remove images that nothing uses", imagesByReference))
-	c.Long = "Make, list and remove images. Without a command they are listed."
+	c.Long = "Make, list and remove images. Without a command, list them."
 	c.RunE = list.RunE
 	c.Flags().AddFlag(quiet)
 	return c

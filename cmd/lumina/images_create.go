@@ -199,21 +199,21 @@ func newImagesCreateCommand(env *environment) *cobra.Command {
 		Short: "Make an image from a container image or another image",
 		Long: `Make an image from a container image or another image.
 
-REF is the name of a local image, a reference in a registry, oci:DIR[:TAG],
-oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], or mmdebstrap:SUITE[,VARIANT]
-for a root of Debian's packages, made on this host. An existing image is kept,
-unless --replace is given.
+REF is a local image, a reference in a registry, oci:DIR[:TAG],
+oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], or mmdebstrap:SUITE[,VARIANT]:
+a Debian root file system made on this host. An existing image is only replaced
+with --replace.
 
-A recipe is a YAML file with all of that and more, and with tests that the image
+A recipe is a YAML file with all of this and more, and with tests that the image
 must pass; see recipes/ and recipes/schema.json.
 
-Each --run is a command for the shell of the image so far, run in a VM of it;
-what it changes is one more layer. A layer that was made before from the same
-image by the same command is taken from the cache.
+Each --run runs a command in the shell of a VM of the image so far; its changes
+become one more layer. If the same command was run on the same image before, the
+layer comes from the cache.
 
-A Dockerfile means what it means to BuildKit; - is standard input. CONTEXT is the
-directory that COPY and ADD read, without what its .dockerignore excludes. Each RUN
-runs in a VM; where possible, one VM serves a whole stage.`,
+A Dockerfile has the meaning it has to BuildKit; - reads it from standard input.
+CONTEXT is the directory that COPY and ADD read, without what its .dockerignore
+excludes. Each RUN runs in a VM; where possible, one VM serves a whole stage.`,
 		Example: `  lumina images create debian --from debian:12
   lumina images create tools --from debian --run 'apt-get update && apt-get install -y git'
   lumina images create app --file Dockerfile .`,

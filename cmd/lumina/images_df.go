@@ -29,15 +29,15 @@ type imageUsage struct {
 func newImagesDFCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "df",
-		Short: "Show the disk space that images and their cache take",
-		Long: `Show the disk space that images and their cache take.
+		Short: "Show the disk space of images and their cache",
+		Long: `Show the disk space of images and their cache.
 
-Images with the same kernel or the same root have it once on the disk; on file
-systems with reflinks (XFS, btrfs) also the blocks that their lowest layers have in
-common. SHARED is how much of SIZE that is.
+Images with the same kernel or root store it once. On file systems with reflinks
+(XFS, btrfs) they also share the common blocks of their lowest layers. SHARED is the
+shared part of SIZE.
 
 Layers are those of installed images and the cached results of build steps. Layers
-that no image has are unused; they make the next build faster. Cache mounts are those
+that no image uses are unused; they make the next build faster. Cache mounts are those
 of RUN --mount=type=cache.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -107,8 +107,8 @@ func newImagesPruneCommand(env *environment) *cobra.Command {
 	var all, mounts bool
 	c := &cobra.Command{
 		Use:   "prune [--all | --size S | --age T] [--mounts]",
-		Short: "Remove layers that no image has, and cache mounts",
-		Long: `Remove layers that no image has, and cache mounts. Images stay; see images
+		Short: "Remove layers that no image uses, and cache mounts",
+		Long: `Remove layers that no image uses, and cache mounts. Images stay; see images
 remove. A build that needed such a layer makes it again.`,
 		Example: `  lumina images prune --size 5GB`,
 		Args:    usageArgs(cobra.NoArgs),

@@ -27,25 +27,25 @@ func newImagesExportCommand(env *environment) *cobra.Command {
 		Short: "Export an image as a disk that EFI firmware boots",
 		Long: `Export an image as a disk that EFI firmware of its architecture boots.
 
-The disk has the image's root, read-only, and a partition for what is written,
-which stays from boot to boot. An ISO has its root as a file and what is written
-in memory, and forgets. The same image gives the same bytes. On a larger disk the
-partition grows at the next boot.
+The disk has the image's root, read-only, and a writable partition that keeps its
+data from boot to boot and grows at the next boot on a larger disk. An ISO has the
+root as a file and keeps written data in memory only. The same image gives the same
+bytes.
 
-With --for the disk is of the format that a place takes, its kernel has the drivers
-of that place, and its messages are where that place shows them:
+--for selects the format, the kernel and the consoles for the place where it will
+boot:
 
 ` + placesHelp() + `
-Raw disks, GCE's and Azure's have their whole size: what can be written there
-begins with 1GB. The kernel with every driver is not part of this program. It is
-built on this host once, which takes some 20 minutes and a compiler, or named with
---kernel; releases can have it as kernel-full-amd64.
+Raw disks, and those for GCE and Azure, are written in full size; their writable
+part is 1GB at first. The kernel with every driver is not part of this program: it
+is built on this host once (20 minutes, and a compiler), or given with --kernel.
+Releases may contain it as kernel-full-amd64.
 
-The screen and the first serial line have a shell of root's, without a password,
-when the image has one; with --init systemd, or in an image whose recipe says so,
-the image's systemd is PID 1 and does what it is set up for.
-Either way Lumina's agent answers on the virtio-serial port
-"org.lumina.agent.0" and on vsock, where the machine has one.`,
+The screen and the first serial port have a root shell without a password, if the
+image has a shell. With --init systemd, or if the image's recipe says so, PID 1 is
+the image's systemd, which starts what it is configured to start.
+In both cases lumina's agent answers on the virtio-serial port "org.lumina.agent.0",
+and on vsock if the machine has it.`,
 		Example: `  lumina images export debian -o debian.qcow2
   lumina images export web --for azure -o web.vhd
   lumina images export desktop --init systemd --disk-size 64GB -o desktop.raw`,
@@ -110,10 +110,10 @@ Either way Lumina's agent answers on the virtio-serial port
 		ValidArgsFunction: completeNames(env, imageStore),
 	}
 	c.Flags().SortFlags = false
-	c.Flags().StringVarP(&o.Path, "output", "o", "", "file to write; its name says the format")
-	c.Flags().StringVar(&place, "for", "", "where it is to boot: "+strings.Join(disk.Places(), ", "))
-	c.Flags().StringVar(&kernel, "kernel", "", "a kernel that EFI can start, instead of Lumina's")
-	c.Flags().Var(&size, "disk-size", "size of what can be written (default the image's, or 16GB)")
+	c.Flags().StringVarP(&o.Path, "output", "o", "", "file to write; its extension selects the format")
+	c.Flags().StringVar(&place, "for", "", "where it will boot: "+strings.Join(disk.Places(), ", "))
+	c.Flags().StringVar(&kernel, "kernel", "", "kernel that EFI can start, to use instead of Lumina's")
+	c.Flags().Var(&size, "disk-size", "size of the writable part (default the image's, or 16GB)")
 	c.Flags().StringVar(&o.Init, "init", "", "PID 1: lumina, or the image's systemd (default the image's choice)")
 	c.Flags().BoolVar(&o.Force, "force", false, "replace the file if there is one")
 	if err := c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(disk.Places(), cobra.ShellCompDirectiveNoFileComp)); err != nil {

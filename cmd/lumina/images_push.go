@@ -210,7 +210,7 @@ func pushContainerDisk(ctx context.Context, env *environment, o builder.PushOpti
 func newImagesCopyCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "copy SRC DST",
-		Short: "Copy an image from registry to registry as it is",
+		Short: "Copy an image between registries without changing it",
 		Long: `Copy an image, or the images of all platforms, as they are: their digests stay.
 SRC and DST are HOST/NAME:TAG or oci:DIR[:TAG], a layout. From registry to registry,
 cosign's signatures and what refers to the image, such as its SBOM, are copied, too.`,

@@ -14,11 +14,11 @@ import (
 func newImagesSaveCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "save NAME DESTINATION",
-		Short: "Write an image as files of a container image, for any container tool",
-		Long: `Write an image as files of a container image, for any container tool: an OCI
+		Short: "Write an image as container image files, for any container tool",
+		Long: `Write an image as container image files, for any container tool: an OCI
 layout, oci:DIR[:TAG], beside what is there under other tags; an archive of one,
 oci-archive:FILE[:TAG]; or what docker load reads, docker-archive:FILE[:NAME:TAG].
-An archive takes the place of a file of that name. No path has a colon.`,
+An existing file is replaced by an archive. Paths cannot contain a colon.`,
 		Example: `  lumina images save app oci-archive:app.tar
   lumina images save app docker-archive:app.tar:team/app:v1`,
 		Args: usageArgs(cobra.ExactArgs(2)),
@@ -57,8 +57,8 @@ func newImagesLoadCommand(env *environment) *cobra.Command {
 	var flags createFlags
 	c := &cobra.Command{
 		Use:   "load NAME SOURCE",
-		Short: "Make an image of what images save, docker save or another tool wrote",
-		Long: `Make an image of what images save, docker save or another tool wrote:
+		Short: "Make an image from the output of images save, docker save or another tool",
+		Long: `Make an image from the output of images save, docker save or another tool:
 oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG]. It is images
 create NAME --from SOURCE.`,
 		Args: usageArgs(cobra.ExactArgs(2)),

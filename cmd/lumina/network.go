@@ -77,7 +77,7 @@ nowhere. FILE is YAML or JSON:
 		},
 	}
 	run.Flags().Var(&timeout, "timeout", "end after this time, such as 10m")
-	return newGroup("network", "Run VMs that see each other", run)
+	return newGroup("network", "Run several VMs on a network of their own", run)
 }
 
 func readNetwork(env *environment, name string) ([]member, error) {

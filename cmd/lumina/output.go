@@ -78,7 +78,7 @@ func (f jsonFlag) Set(s string) (err error) {
 
 // registerJSON gives a command and those below it the flag --json.
 func (env *environment) registerJSON(flags *pflag.FlagSet, of *cobra.Command) {
-	flags.VarPF(jsonFlag{env, of}, "json", "", "print JSON, as where the output is no terminal").NoOptDefVal = "true"
+	flags.VarPF(jsonFlag{env, of}, "json", "", "print JSON; the default when standard output is not a terminal").NoOptDefVal = "true"
 }
 
 // printJSON prints v on one line.

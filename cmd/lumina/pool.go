@@ -15,7 +15,7 @@ import (
 )
 
 func newPoolCommand(env *environment) *cobra.Command {
-	return newGroup("pool", "Run a command many times, several VMs at once", newPoolRunCommand(env))
+	return newGroup("pool", "Run a command many times, in several VMs at once", newPoolRunCommand(env))
 }
 
 func newPoolRunCommand(env *environment) *cobra.Command {

@@ -35,10 +35,10 @@ type fromFlags struct {
 
 func (f *fromFlags) register(c *cobra.Command) {
 	flags := c.Flags()
-	flags.StringVar(&f.repo, "repo", defaultRepo, "repository whose release it is")
+	flags.StringVar(&f.repo, "repo", defaultRepo, "repository of the release")
 	flags.StringVar(&f.tag, "tag", "", "tag of the release (default the latest)")
 	flags.StringVar(&f.keys, "public-key", "", "also trust this minisign key, or file of keys (default $LUMINA_PUBLIC_KEY)")
-	flags.BoolVar(&f.allowOlder, "allow-older", false, "take a release that is older than one of the same publisher that was seen here")
+	flags.BoolVar(&f.allowOlder, "allow-older", false, "accept a release older than the newest one seen from the same publisher")
 	flags.StringVar(&f.baseURL, "base-url", "", "address of a GitHub Enterprise server (default $LUMINA_GITHUB_URL or GitHub)")
 }
 
@@ -145,7 +145,7 @@ func newPullCommand(env *environment) *cobra.Command {
 
 // registerMaxSize is the flag of what makes or fetches an image.
 func registerMaxSize(c *cobra.Command, size *byteSize) {
-	c.Flags().Var(size, "max-size", "refuse an image that takes more, such as 20GB (default half of what is free)")
+	c.Flags().Var(size, "max-size", "refuse an image that takes more space than this, such as 20GB (default half of the free space)")
 }
 
 func newImagesPullCommand(env *environment) *cobra.Command {
@@ -197,7 +197,7 @@ signature is checked before anything is unpacked.`,
 	c.Flags().SortFlags = false
 	fromRegistry.register(c)
 	fromRelease.register(c)
-	c.Flags().StringVar(&verifyKey, "verify-key", "", "pull only what this public key has signed, as cosign does, of a registry")
+	c.Flags().StringVar(&verifyKey, "verify-key", "", "pull only registry images signed with this public key (cosign)")
 	return c
 }
 

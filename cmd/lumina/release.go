@@ -41,8 +41,8 @@ func newPublishCommand(env *environment) *cobra.Command {
 
 Each image becomes NAME-ARCHITECTURE, with an SBOM and its provenance; the
 signed catalog lists them all, so name all images of a release in one call. The
-release is a draft until everything is there. A call that failed can be
-repeated: what is there already is kept. The token is GITHUB_TOKEN.`,
+release is a draft until everything is there. A failed call can be
+repeated: files already uploaded are kept. The token is GITHUB_TOKEN.`,
 		Example: `  lumina release keygen lumina.key
   lumina release publish default default-arm64=default --repo me/images --tag v1 --key lumina.key`,
 		Args: usageArgs(cobra.MinimumNArgs(1)),
@@ -56,10 +56,10 @@ repeated: what is there already is kept. The token is GITHUB_TOKEN.`,
 	f.StringVar(&flags.repo, "repo", "", "repository, OWNER/REPO (required)")
 	f.StringVar(&flags.tag, "tag", "", "tag of the release, such as v1.2.0 (required)")
 	f.StringVar(&flags.key, "key", "", "private key that signs (default $LUMINA_KEY); LUMINA_KEY_PASSWORD decrypts it")
-	f.StringArrayVar(&flags.files, "file", nil, "also publish this file, such as a program (repeatable)")
-	f.BoolVar(&flags.replace, "replace", false, "replace files of the release that are other ones")
-	f.BoolVar(&flags.draft, "draft", false, "leave a new release a draft")
-	f.BoolVar(&flags.dryRun, "dry-run", false, "make the files and say what would be uploaded; without GITHUB_TOKEN, GitHub is not asked")
+	f.StringArrayVar(&flags.files, "file", nil, "also publish this file, for example a program (repeatable)")
+	f.BoolVar(&flags.replace, "replace", false, "replace files of the release that differ")
+	f.BoolVar(&flags.draft, "draft", false, "keep a new release as a draft")
+	f.BoolVar(&flags.dryRun, "dry-run", false, "make the files and list what would be uploaded; GitHub is only asked with GITHUB_TOKEN")
 	f.StringVar(&flags.out, "out", "", "keep the release's files in this directory, which must be empty or missing")
 	f.Var(&flags.partSize, "part-size", "size of an archive's largest part (default just under 2GB, GitHub's limit)")
 	f.StringVar(&flags.baseURL, "base-url", "", "address of a GitHub Enterprise server (default $LUMINA_GITHUB_URL or GitHub)")

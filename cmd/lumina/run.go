@@ -42,7 +42,7 @@ func (f *commandFlags) register(c *cobra.Command) {
 
 func (f *commandFlags) registerEnv(c *cobra.Command) {
 	c.Flags().StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, NAME=VALUE; NAME alone takes this process's value (repeatable)")
-	c.Flags().StringArrayVar(&f.envFiles, "env-file", nil, "set those of a file, a line each (repeatable)")
+	c.Flags().StringArrayVar(&f.envFiles, "env-file", nil, "set the variables in this file, one a line (repeatable)")
 }
 
 // settings are all of a command but what it is.
@@ -126,8 +126,8 @@ type terminalFlags struct{ pty bool }
 
 func (f *terminalFlags) register(c *cobra.Command) {
 	flags := c.Flags()
-	flags.BoolVarP(&f.pty, "pty", "t", false, "give the command a terminal: this one")
-	flags.BoolP("interactive", "i", false, "pass the standard input on: always on; accepted for compatibility")
+	flags.BoolVarP(&f.pty, "pty", "t", false, "run the command in a terminal, connected to this one")
+	flags.BoolP("interactive", "i", false, "pass standard input to the command: always on; accepted for compatibility")
 }
 
 // check says whether there is a terminal to give.
@@ -164,20 +164,19 @@ func newRunCommand(env *environment) *cobra.Command {
 		Short: "Run one command in a fresh VM",
 		Long: `Run one command in a fresh VM.
 
-COMMAND is one string for the VM's shell; what follows -- is a program and its
-arguments, run without one. Without either the image's ENTRYPOINT and CMD run, as
-docker runs them; a command that is given takes the place of both. With
---entrypoint PROG, what follows are its arguments.
+COMMAND is one string for the VM's shell. After --, a program and its arguments run
+without a shell. Without a command, the image's ENTRYPOINT and CMD run, as with
+docker; a command replaces both. With --entrypoint PROG, what follows are its arguments.
 
---image is an image that is here (lumina images list) or what images create --from
-takes: debian:12, ghcr.io/owner/name@sha256:…, oci:DIR[:TAG], docker-archive:FILE.
-The image is made once and kept under a name made of the reference; if it comes
+--image is a local image (lumina images list), or a reference as for images create
+--from: debian:12, ghcr.io/owner/name@sha256:…, oci:DIR[:TAG], docker-archive:FILE.
+The image is made once and kept under a name derived from the reference; if it comes
 from files, it is made again when they change. A local image of that name wins.
 
---copy and --download copy as lumina cp does; see there. --timeout is for the
-command and its copies together. A download that fails adds "transfer_error" to the
-result and changes nothing else of it; the exit code is the command's, or 125 when that
-is 0 (124 when the time was over).`,
+--copy and --download follow the rules of lumina cp. --timeout covers the command and
+its copies together. A failed download adds "transfer_error" to the result and changes
+nothing else in it; the exit code is the command's, or 125 if that is 0 (124 after a
+timeout).`,
 		Example: `  lumina run 'uname -a; id'
   lumina run --image debian:12 'cat /etc/os-release'
   lumina run -it -v ./src:/src -w /src --image golang:1.26 -- go test ./...
@@ -229,10 +228,10 @@ is 0 (124 when the time was over).`,
 	env.registerJSON(c.Flags(), c)
 	c.Flags().StringArrayVar(&copies, "copy", nil, "copy a file or directory in before the command, LOCAL:REMOTE (repeatable)")
 	c.Flags().StringArrayVar(&downloads, "download", nil, "copy a file or directory out after the command, REMOTE:LOCAL (repeatable)")
-	c.Flags().Lookup("max-size").Usage = "refuse to fetch an image that takes more, and end a download that writes more (default half of what is free)"
+	c.Flags().Lookup("max-size").Usage = "refuse images, and end downloads, that take more space than this (default half of the free space)"
 	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1 while the command runs, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")
 	c.Flags().Bool("rm", true, "leave nothing of the VM: always on; accepted for compatibility")
-	c.Flags().StringVar(&name, "name", "", "accepted for compatibility: a run is not listed, and needs no name")
+	c.Flags().StringVar(&name, "name", "", "no effect, accepted for compatibility: runs are not listed")
 	return c
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 func newSessionCommand(env *environment) *cobra.Command {
-	return newGroup("session", "Keep a VM and run many commands in it",
+	return newGroup("session", "Keep a VM running, and run many commands in it",
 		newSessionStartCommand(env), newSessionStopCommand(env), newSessionListCommand(env), newSessionForwardCommand(env))
 }
 
@@ -27,8 +27,8 @@ func newSessionStartCommand(env *environment) *cobra.Command {
 	var image imageRun
 	c := &cobra.Command{
 		Use:   "start",
-		Short: "Boot a VM that stays, and print its session identifier",
-		Long: `Boot a VM that stays, and print its session identifier.
+		Short: "Boot a VM that keeps running, and print its session identifier",
+		Long: `Boot a VM that keeps running, and print its session identifier.
 
 --image is what run takes. --run starts the image's ENTRYPOINT and CMD, detached:
 its id is printed, too; see lumina logs and lumina ps SID.`,
@@ -61,8 +61,8 @@ its id is printed, too; see lumina logs and lumina ps SID.`,
 	}
 	c.Flags().SortFlags = false
 	c.Flags().SetNormalizeFunc(dockerNames)
-	c.Flags().Bool("rm", true, "leave nothing of the session once it has been stopped: it is always so, so this changes nothing")
-	c.Flags().StringVar(&name, "name", "", "a name, which no other session has, to use in the place of the identifier")
+	c.Flags().Bool("rm", true, "leave nothing of a stopped session: always on; accepted for compatibility")
+	c.Flags().StringVar(&name, "name", "", "a unique name to use instead of the identifier")
 	c.Flags().StringArrayVar(&labels, "label", nil, "KEY=VALUE, to choose sessions by, see ps --filter (repeatable)")
 	vm.register(c, env)
 	c.Flags().StringArrayVarP(&forwards, "forward", "p", nil, "make a port of the VM reachable on 127.0.0.1, [HOSTPORT:]GUESTPORT[/udp] (repeatable)")

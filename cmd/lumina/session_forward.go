@@ -16,7 +16,7 @@ func newSessionForwardCommand(env *environment) *cobra.Command {
 		Use:   "forward SID [FORWARD…]",
 		Short: "Add, remove and list forwarded ports of a running session",
 		Long: "Make ports of a running session's VM reachable on 127.0.0.1, as session start --forward does: " + forward.Form + ", each port also as a range.\n" +
-			"Without HOSTPORT, a free port is used. Either all changes are made, or none.",
+			"Without HOSTPORT, a free port is used. If one change is not possible, none is made.",
 		Example: "  lumina session forward web 8080:80 5353:53/udp\n  lumina session forward web --remove 8080",
 		Args:    usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -54,7 +54,7 @@ func newSessionForwardCommand(env *environment) *cobra.Command {
 		},
 		ValidArgsFunction: completeSIDs(env),
 	}
-	c.Flags().StringArrayVar(&removed, "remove", nil, "HOSTPORT[/udp] or the FORWARD as it was given: forward it no more; its connections end (repeatable)")
+	c.Flags().StringArrayVar(&removed, "remove", nil, "remove this forward, HOSTPORT[/udp] or as it was given, and end its connections (repeatable)")
 	return c
 }
 

@@ -16,7 +16,7 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 		Use:     "stop SID…",
 		Aliases: []string{"remove", "rm"},
 		Short:   "End sessions and their VMs",
-		Long: "End sessions and their VMs. Running commands are killed, and volumes are synced first. If a session has crashed, what is left of it is removed.\n" +
+		Long: "End sessions and their VMs. Running commands are killed, and volumes are synced first. What a crashed session left is removed.\n" +
 			"SID is the identifier, a unique beginning of it (at least four characters), the session's name, or the JSON object that session start printed.",
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -41,7 +41,7 @@ func newSessionStopCommand(env *environment) *cobra.Command {
 		},
 		ValidArgsFunction: completeSIDs(env),
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "kill the VM and its supervisor at once, also when they do not answer; volumes lose what was not written yet")
+	c.Flags().BoolVarP(&force, "force", "f", false, "kill the VM and its supervisor at once, even if they do not answer; volumes lose unwritten data")
 	return c
 }
 

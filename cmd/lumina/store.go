@@ -59,7 +59,7 @@ func newInspectCommand[S store](env *environment, short string, open func(*envir
 
 // registerQuiet gives a command that lists things docker's flag for their names alone.
 func registerQuiet(c *cobra.Command, quiet *bool) {
-	c.Flags().BoolVarP(quiet, "quiet", "q", false, "print the names alone, one a line")
+	c.Flags().BoolVarP(quiet, "quiet", "q", false, "print only the names, one a line")
 }
 
 func printNames(env *environment, names []string) error {

@@ -20,7 +20,7 @@ func newVersionCommand(env *environment) *cobra.Command {
 		Short: "Print the version",
 		Args:  usageArgs(cobra.NoArgs),
 	}
-	all := c.Flags().Bool("notices", false, "print the licences of the software of others in this program")
+	all := c.Flags().Bool("notices", false, "print the licences of third-party software in this program")
 	c.RunE = func(*cobra.Command, []string) error {
 		if *all {
 			text, err := licences.Notices()

@@ -47,22 +47,22 @@ type vmFlags struct {
 
 func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags := c.Flags()
-	flags.StringVar(&f.image, "image", defaultImage, "image to boot: one that is here, or what images create --from takes, such as debian:12")
-	flags.StringVar(&f.pull, "pull", string(builder.PullMissing), "when to fetch that: missing, always or never")
-	flags.StringVar(&f.verifyKey, "verify-key", "", "take only an image of a registry that this public key has signed, as cosign does")
-	flags.Var(&f.maxSize, "max-size", "refuse to fetch an image that takes more, such as 20GB (default half of what is free)")
+	flags.StringVar(&f.image, "image", defaultImage, "image to boot: a local image, or a reference as for images create --from, such as debian:12")
+	flags.StringVar(&f.pull, "pull", string(builder.PullMissing), "when to fetch it: missing, always or never")
+	flags.StringVar(&f.verifyKey, "verify-key", "", "accept only registry images signed with this public key (cosign)")
+	flags.Var(&f.maxSize, "max-size", "refuse images that take more space than this, such as 20GB (default half of the free space)")
 	flags.VarP(&f.memory, "memory", "m", "memory of the VM (default $LUMINA_MEMORY or 1GB)")
 	flags.Var(&f.cpus, "cpus", "CPUs of the VM (default $LUMINA_CPUS or 2)")
 	flags.Var(&f.disk, "disk-size", "size of the VM's own disk (default $LUMINA_DISK_SIZE or 16GB)")
-	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,…: by a name, TLS and HTTP/1 that name it; by a name with a port of another protocol (github.com:22), that port of its address (default $LUMINA_NETWORK or nat)")
-	flags.BoolVar(&f.lan, "allow-lan", false, "let the network reach private addresses, too; never this host's own")
-	flags.Bool("no-wait-network", false, "accepted for compatibility: the network is there as soon as the VM has booted")
+	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,… A name allows TLS and HTTP/1 to it; a name with another protocol's port, such as github.com:22, allows that port of its address (default $LUMINA_NETWORK or nat)")
+	flags.BoolVar(&f.lan, "allow-lan", false, "also allow private addresses; this host's own are never reachable")
+	flags.Bool("no-wait-network", false, "no effect, accepted for compatibility: the network is always ready when the VM has booted")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, which is made if there is none, or DIR:PATH[:ro], a directory of this host (repeatable)")
-	flags.StringVarP(&f.hostname, "hostname", "h", "", "the host name of the VM (default a new one)")
+	flags.StringVarP(&f.hostname, "hostname", "h", "", "the host name of the VM (default a generated one)")
 	flags.Bool("help", false, "print this help; so does -h without a name") // cobra's own has -h
 	flags.Var(&f.init, "init", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
-	flags.BoolVar(&f.nested, "nested", false, "let the guest run virtual machines in its turn; for guests that are trusted more than others")
-	flags.BoolVar(&f.noTemplate, "no-template", false, "boot cold, even if there is a template (also LUMINA_TEMPLATE=0)")
+	flags.BoolVar(&f.nested, "nested", false, "let the guest run VMs itself (nested virtualization); only for guests you trust more than others")
+	flags.BoolVar(&f.noTemplate, "no-template", false, "start cold, without a template (also LUMINA_TEMPLATE=0)")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"image":   completeNames(env, imageStore),
 		"pull":    cobra.FixedCompletions([]string{"missing", "always", "never"}, cobra.ShellCompDirectiveNoFileComp),

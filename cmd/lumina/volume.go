@@ -11,9 +11,9 @@ import (
 )
 
 func newVolumeCommand(env *environment) *cobra.Command {
-	return newGroup("volume", "Keep disks that outlive VMs", newVolumeCreateCommand(env), newVolumeListCommand(env),
-		newInspectCommand(env, "Print what is known of a volume, as JSON", volumeStore, func(s *volume.Store, name string) (any, error) { return s.Inspect(name) }),
-		newRemoveCommand(env, "Remove volumes that no VM uses, and all they hold", volumeStore))
+	return newGroup("volume", "Manage volumes: disks that outlive VMs", newVolumeCreateCommand(env), newVolumeListCommand(env),
+		newInspectCommand(env, "Print everything known about a volume, as JSON", volumeStore, func(s *volume.Store, name string) (any, error) { return s.Inspect(name) }),
+		newRemoveCommand(env, "Remove volumes that no VM uses, with all their data", volumeStore))
 }
 
 func volumeStore(env *environment) (*volume.Store, error) {
@@ -47,7 +47,7 @@ func newVolumeCreateCommand(env *environment) *cobra.Command {
 			return printVolumes(env, store, args[0])
 		},
 	}
-	c.Flags().Var(&size, "size", "how much it may hold; only what is written takes room")
+	c.Flags().Var(&size, "size", "capacity; only written data takes space on the host")
 	return c
 }
 

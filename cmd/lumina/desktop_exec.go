@@ -15,7 +15,7 @@ func newDesktopExecCommand(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "exec [flags] NAME COMMAND | exec [flags] NAME -- PROG [ARG…]",
 		Short: "Run a command in a desktop made from a lumina image",
-		Long: "Run a command in a running desktop whose disk was made by lumina images export. Such systems have lumina's agent, which answers once they are up; other systems do not. "  +
+		Long: "Run a command in a running desktop whose disk was made by lumina images export. Such systems have lumina's agent, which answers once they are up; other systems do not. " +
 			"The command runs as root, in a fresh shell.",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 || c.ArgsLenAtDash() == 0 {

@@ -155,7 +155,10 @@ func TestPeakMemory(t *testing.T) {
 		runWithoutRaceDetector(t)
 		return
 	}
-	const large, small = 256 << 20, 100_000
+	large, small := int64(256<<20), 100_000
+	if testing.Short() {
+		large, small = 128<<20, 20_000
+	}
 	peak := peakMemory(t, "oci:"+writeLargeLayout(t, large, small))
 	t.Logf("an image of %d MB and %d files took %d MB", large>>20, small, peak>>20)
 	if peak > maxPeak {

@@ -53,6 +53,14 @@ func smallSource(t *testing.T) {
 	t.Setenv("LUMINA_CACHE", filepath.Join(dir, "cache"))
 }
 
+// compiles skips a test whose build of a kernel goes as far as make.
+func compiles(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("with -short: it runs make")
+	}
+}
+
 func onLinux(t *testing.T) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -62,6 +70,7 @@ func onLinux(t *testing.T) {
 
 func TestBuild(t *testing.T) {
 	onLinux(t)
+	compiles(t)
 	smallSource(t)
 	var said bytes.Buffer
 	built, err := Build(t.Context(), runtime.GOARCH, "# Mine.\nCONFIG_BLK_DEV_NBD=y\nCONFIG_LOG_BUF_SHIFT=20\n# CONFIG_SWAP is not set\n", &said)
@@ -106,6 +115,9 @@ func TestBuildRefuses(t *testing.T) {
 		{"dropped by the kernel", "CONFIG_NEEDS_MORE=y\n", "building a kernel: options asked for that the kernel's own rules dropped (a dependency is missing, or the name changed):\n  CONFIG_NEEDS_MORE=y"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if strings.Contains(tt.fragment, "MORE") {
+				compiles(t)
+			}
 			_, err := Build(t.Context(), runtime.GOARCH, tt.fragment, new(bytes.Buffer))
 			if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
@@ -124,6 +136,7 @@ func TestBuildRefuses(t *testing.T) {
 // What is cancelled has ended, all of it, when Build returns.
 func TestBuildCancelled(t *testing.T) {
 	onLinux(t)
+	compiles(t)
 	smallSource(t)
 	stuck := filepath.Join(t.TempDir(), "stuck")
 	if err := syscall.Mkfifo(stuck, 0o600); err != nil {

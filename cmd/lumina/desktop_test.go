@@ -197,6 +197,7 @@ func desktopRowOf(t testing.TB, name string) desktopRow {
 // here, and starts a signed one: Debian's first loader, whose key Microsoft has signed,
 // and which starts the second.
 func TestDesktopSecureBoot(t *testing.T) {
+	needsProgram(t)
 	const name = "secure"
 	signed := map[string][]byte{
 		"BOOTX64.EFI": readFile(t, "/usr/lib/shim/shimx64.efi.signed"),

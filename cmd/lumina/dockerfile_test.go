@@ -28,6 +28,7 @@ RUN mkdir -p /tmp /root /lower/dir/deep && chmod 1777 /tmp && echo 1 > /lower/di
 // dockerContext is what the Dockerfiles of these tests copy.
 func dockerContext(t testing.TB) string {
 	t.Helper()
+	needsProgram(t)
 	dir := t.TempDir()
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -18,11 +19,12 @@ const maxCapture = 128 << 20
 // capture keeps the beginning of a stream.
 type capture struct {
 	buf       []byte
+	most      int // bytes; maxCapture when 0
 	truncated bool
 }
 
 func (c *capture) Write(p []byte) (int, error) {
-	n := min(len(p), maxCapture-len(c.buf))
+	n := min(len(p), cmp.Or(c.most, maxCapture)-len(c.buf))
 	c.buf = append(c.buf, p[:n]...)
 	c.truncated = c.truncated || n < len(p)
 	return len(p), nil

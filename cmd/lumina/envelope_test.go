@@ -63,9 +63,10 @@ func TestEnvelopeOfAnything(t *testing.T) {
 // A guest that prints without end gets an end, and what is kept is not held
 // several times over.
 func TestCaptureIsBounded(t *testing.T) {
-	r := &report{format: formatJSON}
+	const most = 8 << 20
+	r := &report{format: formatJSON, stdout: capture{most: most}}
 	zeros := make([]byte, 1<<20)
-	for range maxCapture/len(zeros) + 2 {
+	for range most/len(zeros) + 2 {
 		if n, err := r.stdout.Write(zeros); n != len(zeros) || err != nil {
 			t.Fatal(n, err)
 		}
@@ -74,11 +75,15 @@ func TestCaptureIsBounded(t *testing.T) {
 	if err := append(r.output(""), r.success(0)...).print(&count); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.stdout.buf) != maxCapture || count.bytes < 6*maxCapture || count.largest > 1<<20 {
+	if len(r.stdout.buf) != most || count.bytes < 6*most || count.largest > 1<<20 {
 		t.Errorf("%d bytes kept, %d written, %d at once", len(r.stdout.buf), count.bytes, count.largest)
 	}
 	if !strings.Contains(count.tail, `"stdout_truncated":true`) {
 		t.Errorf("the end is %s", count.tail)
+	}
+	full := capture{buf: make([]byte, maxCapture-1, maxCapture)}
+	if n, err := full.Write([]byte("ab")); n != 2 || err != nil || len(full.buf) != maxCapture || !full.truncated {
+		t.Errorf("%d bytes kept, truncated %v: %d, %v", len(full.buf), full.truncated, n, err)
 	}
 }
 

@@ -91,6 +91,7 @@ func cachedFile(t testing.TB, kind, extension string, inputs [][]byte, build fun
 // installer is an ISO with Debian's installer that EFI firmware boots.
 func installer(t testing.TB) string {
 	t.Helper()
+	needsProgram(t)
 	kernel, initrd := filepath.Join(installerDir, "linux"), filepath.Join(installerDir, "initrd.gz")
 	inputs := [][]byte{readFile(t, kernel), readFile(t, initrd), []byte(installerConfig)}
 	return cachedFile(t, "installer", ".iso", inputs, func(name string) {
@@ -105,6 +106,7 @@ func installer(t testing.TB) string {
 // startsProgram is testdata/starts.c.
 func startsProgram(t testing.TB) []byte {
 	t.Helper()
+	needsProgram(t)
 	const source = "testdata/starts.c"
 	return readFile(t, cachedFile(t, "starts", ".efi", [][]byte{readFile(t, source)}, func(name string) {
 		object := filepath.Join(t.TempDir(), "starts.o")

@@ -35,6 +35,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	needsProgram(t)
 	w := &world{host: fmt.Sprintf("lumina-host-%d", os.Getpid()), internet: fmt.Sprintf("lumina-net-%d", os.Getpid()), hits: map[string]int{}}
 	ip := func(args ...string) { t.Helper(); buildertest.Run(t, "ip", args...) }
 	etc := filepath.Join("/etc/netns", w.host)

@@ -21,6 +21,7 @@ import (
 
 // An image that is named by a reference just runs, with what it says is to run.
 func TestRunOfReference(t *testing.T) {
+	needsProgram(t)
 	layout, err := buildertest.Debian("amd64")
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 // systemdImage makes an image whose recipe says that its systemd is PID 1.
 func systemdImage(t *testing.T, name string) {
 	t.Helper()
+	needsProgram(t)
 	layout, err := buildertest.Debian("amd64", "systemd-sysv", "udev", "dbus")
 	if err != nil {
 		t.Fatal(err)

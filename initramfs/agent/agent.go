@@ -58,11 +58,15 @@ type Server struct {
 // NewServer makes a server. Operations wait until the host has configured the
 // guest, so that a host can send both at once.
 func NewServer(system System, reaper *Reaper) *Server {
-	s := &Server{system: system, reaper: reaper, configure: make(chan struct{}, 1)}
+	s := &Server{system: system, processes: processes{logs: "/"}, reaper: reaper, configure: make(chan struct{}, 1)}
 	s.gate.shut()
 	s.configure <- struct{}{}
 	return s
 }
+
+// KeepLogsIn has the output of detached processes kept in the file system of another
+// directory than the root, which is the VM's own disk.
+func (s *Server) KeepLogsIn(dir string) { s.processes.logs = dir }
 
 // Configured lets operations pass in a guest that no host configures.
 func (s *Server) Configured() {

@@ -28,9 +28,8 @@ type log struct {
 	full   bool
 }
 
-func newLog() (*log, error) {
-	// The root is the VM's own disk.
-	f, err := os.OpenFile("/", unix.O_TMPFILE|os.O_RDWR, 0o600)
+func newLog(dir string) (*log, error) {
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, failed("making a log", err)
 	}

@@ -17,6 +17,7 @@ const maxEnded = 256
 
 // processes is what exec started and the host may ask for.
 type processes struct {
+	logs   string // a directory of the file system that detached processes' output goes to
 	mu     sync.Mutex
 	lastID int
 	all    []*process // in the order of their start
@@ -42,7 +43,7 @@ func (ps *processes) start(req *protocol.Exec, fork forker) (*process, <-chan sy
 	p := &process{args: req.Args, started: time.Now(), detached: req.Detach}
 	if p.detached {
 		var err error
-		if p.log, err = newLog(); err != nil {
+		if p.log, err = newLog(ps.logs); err != nil {
 			return nil, nil, err
 		}
 	}

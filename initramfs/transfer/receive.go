@@ -364,13 +364,13 @@ func (rc *receiver) leave() error {
 	}
 	err := rc.chown(e, l.made, func(uid, gid int) error { return rc.dir.Chown(".", uid, gid) })
 	if err == nil {
+		err = rc.dir.Chtimes(".", e.mtime, e.mtime) // before the mode, which may forbid it
+	}
+	if err == nil {
 		var info fs.FileInfo
 		if info, err = rc.dir.Stat("."); err == nil {
 			err = rc.dir.Chmod(".", rc.dirMode(e, info.Mode(), l.made))
 		}
-	}
-	if err == nil {
-		err = rc.dir.Chtimes(".", e.mtime, e.mtime)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", printable(e.name), pathError(err))

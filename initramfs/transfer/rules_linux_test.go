@@ -56,6 +56,36 @@ func TestUnreadableFiles(t *testing.T) {
 	}
 }
 
+// Whoever is not root gets the directory, too, which the mode that it is given does not
+// let him search.
+func TestDirectoryThatNobodyMaySearch(t *testing.T) {
+	base, target := t.TempDir(), t.TempDir()
+	build(t, base, "tree/closed/x=y", "tree/z=y")
+	if err := os.Chmod(base+"/tree/closed", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(target+"/got/closed", 0o700) //nolint:errcheck // whoever made it can remove it then
+	if err := errors.Join(os.Chmod(target, 0o777), os.Chmod(filepath.Dir(target), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		defer os.Chmod(base+"/tree/closed", 0o700) //nolint:errcheck // so can he here
+	}
+	var sent bytes.Buffer
+	if _, err := Send(t.Context(), &sent, base+"/tree", SendOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	asNobody(func() {
+		if copied, err := Receive(t.Context(), protocol.NewReader(&sent), target+"/got", Options{Name: "tree"}); err != nil {
+			t.Errorf("Receive() = %+v, %v", copied, err)
+		}
+	})
+	info, err := os.Stat(target + "/got/closed")
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the directory is %v, %v", info, err)
+	}
+}
+
 // asNobody takes root's rights to files from this thread for a while.
 func asNobody(do func()) {
 	runtime.LockOSThread()
@@ -96,6 +126,14 @@ func TestKernelFiles(t *testing.T) {
 // file waits for more, another has no end.
 func TestKernelTrees(t *testing.T) {
 	target := t.TempDir()
+	t.Cleanup(func() { // the kernel's directories are nobody's to write to
+		_ = filepath.WalkDir(target, func(path string, d os.DirEntry, _ error) error {
+			if d.IsDir() {
+				return os.Chmod(path, 0o700)
+			}
+			return nil
+		})
+	})
 	// cp -r would copy what has no end, and wait.
 	copied, err := copyOver(t, "/proc/self", target+"/self", Options{})
 	if err != nil || !strings.Contains(strings.Join(copied.FailedNames, ", "), "pagemap: it has more than 16 MiB") {

@@ -150,6 +150,9 @@ func TestCopyDiskRefuses(t *testing.T) {
 
 // Whatever a qcow2 image says, it is read within bounds.
 func FuzzQcow2(f *testing.F) {
+	if testing.Short() {
+		f.Skip("with -short: it runs qemu-img")
+	}
 	dir := f.TempDir()
 	raw := filepath.Join(dir, "d.raw")
 	someDisk(f, raw, 2<<20)

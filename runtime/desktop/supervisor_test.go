@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -244,13 +245,17 @@ func TestMain(m *testing.M) {
 		err = names(lock)
 	}
 	if err == nil && os.Getenv("LUMINA_TEST_LISTENS") != "" {
-		_, err = supervise.Listen(s.Path(a))
+		var l net.Listener
+		l, err = supervise.Listen(s.Path(a))
+		defer runtime.KeepAlive(l)
 	}
 	if err != nil {
 		panic(err)
 	}
 	fmt.Println("holds")
-	select {}
+	for {
+		time.Sleep(time.Hour) // select{} would be a deadlock, which ends the process
+	}
 }
 
 // A desktop whose process is stopped is told of within seconds, and ends by force,

@@ -128,6 +128,9 @@ func TestFormatGrows(t *testing.T) {
 }
 
 func TestFormatTakesFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it runs debugfs")
+	}
 	path := format(t, 1<<30)
 	source := filepath.Join(t.TempDir(), "source")
 	want := strings.Repeat("0123456789abcdef", 1<<20)

@@ -45,6 +45,9 @@ type webServer struct {
 func startServer(t *testing.T, address, program string, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath(program)
+	if err != nil && testing.Short() {
+		t.Skipf("with -short: it needs %s", program)
+	}
 	if err != nil {
 		t.Fatalf("%v; ./setup.sh --test installs it", err)
 	}
@@ -385,6 +388,9 @@ func exchange(c net.Conn, text string) string {
 func mutations(t *testing.T) int {
 	if n, err := strconv.Atoi(os.Getenv("LUMINA_TEST_MUTATIONS")); err == nil {
 		return n
+	}
+	if testing.Short() {
+		return 600
 	}
 	return 10000
 }

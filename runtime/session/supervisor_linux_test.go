@@ -34,6 +34,10 @@ func TestKilledSupervisor(t *testing.T) {
 
 // Nobody waits for a supervisor that was stopped, and it can be ended.
 func TestStoppedSupervisor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it waits for deadlines, 10 s")
+	}
+	t.Parallel() // most of it is waiting
 	home := newHome(t)
 	s := start(t, options(home))
 	if err := syscall.Kill(s.Info.PID, syscall.SIGSTOP); err != nil {
@@ -136,7 +140,7 @@ func TestForceKillsNobodyElse(t *testing.T) {
 // nobody, though its supervisor lives.
 func TestStoppedGuest(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it waits for each deadline, half a minute in all")
+		t.Skip("with -short: it waits for each deadline, half a minute in all")
 	}
 	t.Parallel() // most of it is waiting
 	home := newHome(t)

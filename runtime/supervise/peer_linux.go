@@ -1,10 +1,12 @@
 package supervise
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,17 +34,30 @@ func hasOpen(pid int, path string) error {
 		return err
 	}
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if errors.Is(err, os.ErrNotExist) {
-		return os.ErrProcessDone
-	}
-	if err != nil {
-		return err
-	}
 	for _, f := range files {
 		open, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%s", pid, f.Name()))
 		if err == nil && os.SameFile(open, file) {
 			return nil
 		}
 	}
+	if hasEnded(pid) {
+		return os.ErrProcessDone
+	}
+	if err != nil {
+		return err
+	}
 	return fmt.Errorf("process %d is another one", pid)
+}
+
+// hasEnded says whether a process is gone, or has only its end left for whoever waits
+// for it: such a one has no files, which the kernel tells root by an empty list and
+// others by refusing one.
+func hasEnded(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	// PID (NAME) STATE …, and a name may have any character.
+	_, state, _ := strings.Cut(string(stat[max(0, bytes.LastIndexByte(stat, ')')):]), " ")
+	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
 }

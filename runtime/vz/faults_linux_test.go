@@ -150,6 +150,9 @@ func TestKillWhileSaving(t *testing.T) {
 // A machine that the framework does not stop keeps its files: others would get their
 // numbers, and be its console and network.
 func TestFilesOfAMachineThatIsGivenUp(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it waits for a deadline, 10 s")
+	}
 	t.Parallel()
 	d, f := faulty(t)
 	m := begun(t, d, memorySpec(t))
@@ -208,6 +211,9 @@ func TestOneConnection(t *testing.T) {
 // A restored guest that does not answer is given up after seconds, and so is one that the
 // framework never connects to.
 func TestRestoredGuestThatDoesNotAnswer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it waits for a deadline, 5 s")
+	}
 	t.Parallel()
 	d, f := faulty(t)
 	spec, s := memorySpec(t), snapshot(t)

@@ -25,6 +25,9 @@ func program(machine uint16) []byte {
 // tool runs a program of the tests.
 func tool(t testing.TB, name string, args ...string) {
 	t.Helper()
+	if testing.Short() {
+		t.Skipf("with -short: it runs %s", name)
+	}
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", name, err, out)
 	}

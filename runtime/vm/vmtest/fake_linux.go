@@ -122,9 +122,11 @@ func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) (*Machine
 	case f.Silent:
 		go func() { _, _ = io.Copy(io.Discard, there) }()
 	default:
-		server := mux.Server(&hearing{there, m})
+		streams := mux.Server(&hearing{there, m})
 		go func() {
-			_ = agent.NewServer(system{Init{Off: m.PowerOff, Clock: f.Clock}, m}, agent.NewOwnReaper()).Serve(server)
+			server := agent.NewServer(system{Init{Off: m.PowerOff, Clock: f.Clock}, m}, agent.NewOwnReaper())
+			server.KeepLogsIn(os.TempDir()) // this guest's root is the host's
+			_ = server.Serve(streams)
 		}()
 	}
 	return m, nil

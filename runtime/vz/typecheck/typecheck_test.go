@@ -40,6 +40,9 @@ func TestDarwin(t *testing.T) {
 
 // The check fails when a call of vz does not exist or has a wrong type.
 func TestDarwinIsReallyChecked(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short: it checks the sources five times")
+	}
 	for _, tt := range []struct{ name, file, old, new, want string }{
 		{"a call that vz does not have", "framework_darwin.go", "apple.NewVirtioEntropyDeviceConfiguration()", "apple.NewVirtioEntropyDevice()", "undefined: apple.NewVirtioEntropyDevice"},
 		{"a method that vz does not have", "framework_darwin.go", "m.vm.Start()", "m.vm.StartUp()", "m.vm.StartUp undefined"},

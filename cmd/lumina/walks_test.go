@@ -8,14 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// The functions that docs/architecture.md walks through are there.
+// The functions that docs/architecture.md walks through are there, and each step that is
+// a call is one that an earlier function of the list makes, in this order.
 func TestWalks(t *testing.T) {
-	document := read(t, "../../docs/architecture.md")
-	_, walks, found := strings.Cut(document, "## The walks")
+	_, walks, found := strings.Cut(read(t, "../../docs/architecture.md"), "## The walks")
 	if !found {
 		t.Fatal("architecture.md has no walks")
 	}
@@ -26,14 +27,51 @@ func TestWalks(t *testing.T) {
 		if !strings.HasPrefix(item, "Today") {
 			continue
 		}
-		for _, m := range regexp.MustCompile("`([A-Za-z.]+)`").FindAllStringSubmatch(item, -1) {
-			if n++; !known[m[1]] {
-				t.Errorf("there is no function %s", m[1])
+		var earlier []string
+		free := false
+		last := map[string]token.Pos{} // in the body of an earlier function, what has been walked of it
+		for _, step := range regexp.MustCompile("([→⇒|]?)\\s*`([A-Za-z.]+)`").FindAllStringSubmatch(item, -1) {
+			kind, name := step[1], step[2]
+			if n++; known[name] == nil {
+				t.Errorf("there is no function %s", name)
+				continue
 			}
+			called := len(earlier) == 0 || kind == "⇒" || kind == "|" && free
+			for _, caller := range earlier {
+				for _, at := range known[caller][name[strings.LastIndexByte(name, '.')+1:]] {
+					if (at > last[caller] || kind == "|" && at == last[caller]) && !called {
+						called, last[caller] = true, at
+					}
+				}
+			}
+			if !called {
+				t.Errorf("%s: none of the functions before it calls it, or not in this order", name)
+			}
+			earlier, free = slices.Insert(earlier, 0, name), kind == "⇒" || kind == "|" && free
 		}
 	}
 	if n < 40 {
 		t.Errorf("the walks have %d functions", n)
+	}
+}
+
+// What the journeys of docs/architecture.md name in code is there.
+func TestJourneys(t *testing.T) {
+	document := read(t, "../../docs/architecture.md")
+	known, n := identifiers(t), 0
+	for _, section := range strings.Split(document, "\n## ") {
+		if !strings.HasPrefix(section, "The journey of ") {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([A-Za-z]+(?:\\.[A-Za-z]+)*)`").FindAllStringSubmatch(section, -1) {
+			last := m[1][strings.LastIndexByte(m[1], '.')+1:]
+			if n++; !known[last] {
+				t.Errorf("nothing is called %s", m[1])
+			}
+		}
+	}
+	if n < 40 {
+		t.Errorf("the journeys have %d names", n)
 	}
 }
 
@@ -77,10 +115,74 @@ func read(t *testing.T, path string) string {
 }
 
 // functions are those of the repository: a function as package.Name, a method as
-// Type.Name and package.Type.Name.
-func functions(t *testing.T) map[string]bool {
+// Type.Name and package.Type.Name; and of each, where its body has which identifiers.
+func functions(t *testing.T) map[string]map[string][]token.Pos {
+	t.Helper()
+	known := map[string]map[string][]token.Pos{}
+	eachFile(t, func(f *ast.File) {
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			called := []string{f.Name.Name + "." + fn.Name.Name}
+			if fn.Recv != nil {
+				of := fn.Recv.List[0].Type
+				if p, ok := of.(*ast.StarExpr); ok {
+					of = p.X
+				}
+				if id, ok := of.(*ast.Ident); ok {
+					called = []string{id.Name + "." + fn.Name.Name, f.Name.Name + "." + id.Name + "." + fn.Name.Name}
+				}
+			}
+			for _, name := range called {
+				if known[name] == nil {
+					known[name] = map[string][]token.Pos{}
+				}
+				if fn.Body != nil {
+					var later token.Pos // of what is deferred: it comes last
+					ast.Inspect(fn.Body, func(n ast.Node) bool {
+						switch n := n.(type) {
+						case *ast.DeferStmt:
+							later = n.End()
+						case *ast.Ident:
+							at := n.Pos()
+							if at < later {
+								at = fn.Body.End()
+							}
+							known[name][n.Name] = append(known[name][n.Name], at)
+						}
+						return true
+					})
+				}
+			}
+		}
+	})
+	return known
+}
+
+// identifiers are all that anything is called in the sources.
+func identifiers(t *testing.T) map[string]bool {
 	t.Helper()
 	known := map[string]bool{}
+	eachFile(t, func(f *ast.File) {
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.Ident:
+				known[n.Name] = true
+			case *ast.BasicLit: // a field of JSON
+				known[strings.Trim(n.Value, "\"")] = true
+			}
+			return true
+		})
+	})
+	return known
+}
+
+// eachFile calls do with every file of the sources, whose positions can be told apart.
+func eachFile(t *testing.T, do func(*ast.File)) {
+	t.Helper()
+	positions := token.NewFileSet()
 	for _, part := range []string{"cmd", "runtime", "builder", "initramfs"} {
 		err := filepath.WalkDir("../../"+part, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
@@ -92,33 +194,14 @@ func functions(t *testing.T) map[string]bool {
 			if d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 				return nil
 			}
-			f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-			if err != nil {
-				return err
+			f, err := parser.ParseFile(positions, path, nil, parser.SkipObjectResolution)
+			if err == nil {
+				do(f)
 			}
-			for _, d := range f.Decls {
-				fn, ok := d.(*ast.FuncDecl)
-				if !ok {
-					continue
-				}
-				name := fn.Name.Name
-				if fn.Recv != nil {
-					of := fn.Recv.List[0].Type
-					if p, ok := of.(*ast.StarExpr); ok {
-						of = p.X
-					}
-					if id, ok := of.(*ast.Ident); ok {
-						name = id.Name + "." + name
-						known[name] = true
-					}
-				}
-				known[f.Name.Name+"."+name] = true
-			}
-			return nil
+			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	return known
 }

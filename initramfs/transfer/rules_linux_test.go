@@ -37,6 +37,12 @@ func TestUnreadableFiles(t *testing.T) {
 	if err != nil || copied.Failed != 2 || strings.Join(copied.FailedNames, ", ") != "no: permission denied, none: permission denied" {
 		t.Errorf("Receive() = %+v, %v", copied, err)
 	}
+	if info, err := os.Stat(target + "/got/none"); err != nil || info.Mode().Perm() != 0 {
+		t.Errorf("the directory is %v, %v", info, err)
+	}
+	if err := os.Chmod(target+"/got/none", 0o700); err != nil { // for whoever is not root to look into it
+		t.Fatal(err)
+	}
 	if got := listed(t, target); got != "got/a=x got/none/ got/z=y" {
 		t.Errorf("there is %q", got)
 	}

@@ -263,6 +263,9 @@ func TestMain(m *testing.M) {
 func TestSilentSupervisor(t *testing.T) {
 	for name, listens := range map[string]bool{"that listens": true, "that does not yet": false} {
 		t.Run(name, func(t *testing.T) {
+			if listens && testing.Short() {
+				t.Skip("with -short: it waits for deadlines, 15 s")
+			}
 			t.Parallel()
 			home := t.TempDir()
 			s := NewStore(home)

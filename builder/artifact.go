@@ -130,7 +130,7 @@ type PullOptions struct {
 	MaxSize  int64
 	Replace  bool
 	verified verified
-	Verify   func(context.Context, *image.Handle) error
+	Verify   Verifier
 	Progress func(Progress)
 }
 
@@ -173,7 +173,7 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 		if err := o.verified.write(dir); err != nil || o.Verify == nil {
 			return err
 		}
-		return verifyImage(ctx, o.Verify, o.Progress, func() (*image.Handle, error) { return image.OpenDir(dir) })
+		return tryWhole(ctx, o.Verify, o.Progress, func() (*image.Handle, error) { return image.OpenDir(dir) })
 	})
 	if err != nil {
 		if ctx.Err() != nil {

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -52,9 +51,8 @@ type Options struct {
 	CacheDir  string
 	Kernel    func(arch string) (Kernel, error)
 	Initramfs func(arch string) ([]byte, error)
-	// Verify tries the finished image before it is installed, and takes it over;
-	// nil: it is not tried.
-	Verify func(context.Context, *image.Handle) error
+	// Verify tries the image before it is installed; nil: it is not tried.
+	Verify Verifier
 	// Progress is told how far each step is; it may be nil. It is called from
 	// several goroutines.
 	Progress func(Progress)
@@ -161,7 +159,7 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 	return made, nil
 }
 
-func build(ctx context.Context, dir string, o Options, source source, kernel Kernel, initramfs []byte) (*image.Image, error) {
+func build(ctx context.Context, dir string, o Options, source source, kernel Kernel, initramfs []byte) (made *image.Image, err error) {
 	if err := durable.WriteNew(filepath.Join(dir, image.Initramfs), initramfs, image.FileMode); err != nil {
 		return nil, fmt.Errorf("writing the initramfs: %w", err)
 	}
@@ -178,71 +176,29 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 		return writeKernel(filepath.Join(dir, image.Kernel), kernel, o.Architecture)
 	})
 	defer func() { _, _ = addKernel() }() // it writes to dir
-	var err error
+	ctx, cancel := context.WithCancelCause(ctx)
+	trial := &trial{verify: o.Verify, dir: dir, cancel: cancel, whole: make(chan struct{})}
+	defer func() { trial.end(err) }()
 	if bootsVMs(source) {
 		if img.Files[image.Kernel], err = addKernel(); err != nil {
 			return nil, err
 		}
 	}
+	if c, ok := source.(containerImage); ok && o.Verify != nil {
+		// A VM starts while the root is written, and waits for that.
+		c.begun = func() { trial.beginEarly(ctx, img, o.MaxSize, addKernel) }
+		source = c
+	}
 	if err := source.writeRoot(ctx, filepath.Join(dir, image.Rootfs), img, o.Progress); err != nil {
-		return nil, err
+		return nil, cmp.Or(context.Cause(ctx), err)
 	}
 	if img.Files[image.Kernel], err = addKernel(); err != nil {
 		return nil, err
 	}
-	if img.Files[image.Rootfs], err = o.settle(ctx, dir, img); err != nil {
+	if img.Files[image.Rootfs], err = trial.settle(ctx, o, img); err != nil {
 		return nil, err
 	}
 	return img, img.Write(dir)
-}
-
-// settle tries an image whose root is written. Meanwhile that gets its digest and
-// comes to the disk.
-func (o Options) settle(ctx context.Context, dir string, img *image.Image) (image.File, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	path := filepath.Join(dir, image.Rootfs)
-	synced := background(func() (struct{}, error) { return struct{}{}, durable.Sync(path) })
-	digested := background(func() (image.File, error) {
-		root, err := image.Digest(ctx, path)
-		if want, known := img.Files[image.Rootfs]; err == nil && known && root != want {
-			err = fmt.Errorf("%w: %s of image %q is not what it was made as", image.ErrInvalid, image.Rootfs, o.Reference)
-		}
-		if err != nil {
-			cancel(err)
-		}
-		return root, err
-	})
-	var tried error
-	if o.Verify != nil {
-		tried = verifyImage(ctx, o.Verify, o.Progress, func() (*image.Handle, error) { return image.OpenUnfinished(dir, img) })
-	}
-	if tried != nil {
-		cancel(tried)
-	}
-	root, err := digested()
-	_, syncErr := synced()
-	return root, cmp.Or(err, tried, syncErr)
-}
-
-// verifyImage tries an image before it is installed.
-func verifyImage(ctx context.Context, try func(context.Context, *image.Handle) error, progress func(Progress), open func() (*image.Handle, error)) error {
-	progress(Progress{Step: "verify"})
-	h, err := open()
-	if err == nil {
-		err = try(ctx, h)
-	}
-	if err != nil {
-		return fmt.Errorf("the image does not boot: %w", err)
-	}
-	return nil
-}
-
-// background runs do in a goroutine of its own; what it returns waits for it.
-func background[T any](do func() (T, error)) (wait func() (T, error)) {
-	wait = sync.OnceValues(do)
-	go func() { _, _ = wait() }() // who waits has them
-	return wait
 }
 
 // bootsVMs says whether the root of a source is made by VMs.
@@ -298,7 +254,7 @@ func openSource(ctx context.Context, o Options) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return containerImage{img, o}, nil
+	return containerImage{Image: img, o: o}, nil
 }
 
 // localImage is an image of the store: its root is taken as it is.
@@ -371,6 +327,9 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 type containerImage struct {
 	*oci.Image
 	o Options
+	// begun is called when all but the root is known, whose file is there; nil: it is
+	// not.
+	begun func()
 }
 
 func (c containerImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
@@ -426,7 +385,14 @@ func (c containerImage) writeRoot(ctx context.Context, path string, img *image.I
 	if err := c.describe(img); err != nil {
 		return err
 	}
-	return writeLayers(ctx, path, c.Layers, c.o.MaxSize, progress)
+	root, err := newRoot(path, c.o.MaxSize)
+	if err != nil {
+		return err
+	}
+	if c.begun != nil {
+		c.begun()
+	}
+	return root.fill(ctx, c.Layers, progress)
 }
 
 // ErrTooLarge is wrapped when an image has more than Options.MaxSize.
@@ -439,11 +405,16 @@ func writeLayers(ctx context.Context, path string, layers []oci.Layer, limit int
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	if err := root.Apply(ctx, progress, layers...); err != nil {
+	return root.fill(ctx, layers, progress)
+}
+
+// fill makes all of a new root of layers, the lowest first, and closes it.
+func (r *Root) fill(ctx context.Context, layers []oci.Layer, progress func(Progress)) error {
+	defer r.Close()
+	if err := r.Apply(ctx, progress, layers...); err != nil {
 		return err
 	}
-	return root.Finish()
+	return r.Finish()
 }
 
 func hashString(h v1.Hash) string {

@@ -145,7 +145,11 @@ func TestCreateKeepsWhatIsThere(t *testing.T) {
 	// It is there only when this one is done: two began at once.
 	other := o
 	other.Name = "other"
-	o.Name, o.Verify = "other", func(_ context.Context, h *image.Handle) error { h.Close(); create(t, other); return nil }
+	o.Name, o.Verify = "other", func(_ context.Context, h *image.Handle, _ <-chan struct{}) error {
+		h.Close()
+		create(t, other)
+		return nil
+	}
 	if _, err := Create(t.Context(), o); !errors.Is(err, image.ErrExists) {
 		t.Errorf("Create() of two at once = %v", err)
 	}

@@ -155,7 +155,10 @@ func TestCreateRefuses(t *testing.T) {
 			o.Kernel = func(string) (Kernel, error) { return fakeKernel("arm64") }
 		}, "another architecture"},
 		{"image that does not boot", func(t *testing.T, o *Options) {
-			o.Verify = func(_ context.Context, h *image.Handle) error { h.Close(); return errors.New("kernel panic") }
+			o.Verify = func(_ context.Context, h *image.Handle, _ <-chan struct{}) error {
+				h.Close()
+				return errors.New("kernel panic")
+			}
 		}, "does not boot: kernel panic"},
 		{"name that is none", func(t *testing.T, o *Options) { o.Name = "../x" }, "image name"},
 	}
@@ -233,7 +236,11 @@ func TestCancelledCreateLeavesNothing(t *testing.T) {
 			o := options(t, tt.reference)
 			home := t.TempDir()
 			o.Store, o.CacheDir = image.NewStore(filepath.Join(home, "images")), filepath.Join(home, "cache")
-			o.Verify = func(ctx context.Context, h *image.Handle) error { h.Close(); <-ctx.Done(); return ctx.Err() }
+			o.Verify = func(ctx context.Context, h *image.Handle, _ <-chan struct{}) error {
+				h.Close()
+				<-ctx.Done()
+				return ctx.Err()
+			}
 			ctx, cancel := context.WithCancelCause(context.Background())
 			stopped := errors.New("stopped by the user")
 			if tt.step == "" {

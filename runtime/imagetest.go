@@ -9,6 +9,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 // ImageTest is a command with what it should do.
@@ -21,9 +22,21 @@ type ImageTest struct {
 }
 
 // TestImage boots an image, which it takes over, until its agent answers, and runs
-// tests, if there are any, in that VM.
-func (r *Runtime) TestImage(ctx context.Context, img *image.Handle, tests ...ImageTest) error {
-	v, _, err := r.start(ctx, img, VMOptions{CPUs: 1, Network: network.ModeNone, NoTemplate: true}, nil)
+// tests, if there are any, in that VM. The root of the image may still be being
+// written: it is read when whole is closed.
+func (r *Runtime) TestImage(ctx context.Context, img *image.Handle, whole <-chan struct{}, tests ...ImageTest) error {
+	options := VMOptions{CPUs: 1, Network: network.ModeNone, NoTemplate: true, whole: whole}
+	_, late := r.Driver.(vm.LateReader)
+	if isClosed(whole) || !late || img.Init == image.InitSystemd { // which mounts it by itself
+		options.whole = nil
+		select {
+		case <-whole:
+		case <-ctx.Done():
+			img.Close()
+			return context.Cause(ctx)
+		}
+	}
+	v, _, err := r.start(ctx, img, options, nil)
 	if err != nil {
 		return err
 	}
@@ -34,6 +47,31 @@ func (r *Runtime) TestImage(ctx context.Context, img *image.Handle, tests ...Ima
 		}
 	}
 	return nil
+}
+
+// awaitRoot waits, beside the boot of the guest's kernel, until its root is written;
+// nil: it is.
+func (v *VM) awaitRoot(ctx context.Context, whole <-chan struct{}) error {
+	if whole == nil {
+		return nil
+	}
+	select {
+	case <-whole:
+		return nil
+	case <-v.machine.Done():
+		return v.ended(ConnectionFailed, v.machine.Err())
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func (v *VM) test(ctx context.Context, t ImageTest) error {

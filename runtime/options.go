@@ -55,6 +55,9 @@ type VMOptions struct {
 	DiskReserve int64
 	// disks are those of a build; the VM closes them.
 	disks []*volume.Disk
+	// whole is closed when the image's root is written, which is not read before; nil:
+	// it is.
+	whole <-chan struct{}
 }
 
 // CheckHostname says whether a guest may be called so.

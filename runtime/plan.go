@@ -45,6 +45,9 @@ func (r *Runtime) plan(img *image.Handle, options VMOptions) (*plan, error) {
 		// The interface keeps the name by which it was configured.
 		p.spec.CommandLine += " " + protocol.ParamInit.Is(image.InitSystemd) + " net.ifnames=0"
 	}
+	if options.whole != nil {
+		p.spec.CommandLine += " " + protocol.ParamRoot.Is(protocol.RootLater)
+	}
 	if options.NoRehearsal {
 		p.spec.CommandLine += " " + protocol.ParamRehearse.Is(protocol.RehearseOff)
 	}

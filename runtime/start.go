@@ -118,6 +118,10 @@ func (s *start) try(ctx context.Context, launch func(context.Context) (vm.Machin
 	}
 	s.trace.mark("started")
 	v := newVM(s.image, s.options, machine)
+	if err := v.awaitRoot(ctx, s.options.whole); err != nil {
+		v.end()
+		return nil, nil, err
+	}
 	limited, cancel := s.limit(ctx)
 	defer cancel()
 	conn, err := v.dial(limited) // the first stream is the configuration's

@@ -101,7 +101,9 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read,
 		Steps: f.steps, NoCache: f.noCache, Replace: f.replace,
 	}
-	verify := func(ctx context.Context, img *image.Handle) error { return rt.TestImage(ctx, img) }
+	verify := builder.Verifier(func(ctx context.Context, img *image.Handle, whole <-chan struct{}) error {
+		return rt.TestImage(ctx, img, whole)
+	})
 	if r != nil {
 		if r.Kernel.Fragment != "" || r.Kernel.Full {
 			if f.kernel != "" {

@@ -240,7 +240,9 @@ func (f *createFlags) pull(ctx context.Context, env *environment, name, from str
 		Replace: own || force || f.replace || sameSource(rt.Images, name, ref), Kernel: kernelOf(f.kernel), Initramfs: initramfs.Read, Progress: bars.update, MaxSize: int64(f.maxSize), Trust: trust,
 	}
 	if !f.noVerify {
-		o.Verify = func(ctx context.Context, img *image.Handle) error { return rt.TestImage(ctx, img) }
+		o.Verify = func(ctx context.Context, img *image.Handle, whole <-chan struct{}) error {
+			return rt.TestImage(ctx, img, whole)
+		}
 	}
 	img, err := builder.Pull(ctx, o)
 	bars.close(err == nil)

@@ -24,7 +24,7 @@ import (
 )
 
 // applyRecipe adds what a recipe says to o and returns its tests.
-func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (verify func(context.Context, *image.Handle) error, err error) {
+func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (verify builder.Verifier, err error) {
 	o.Apply(r)
 	if r.DiskSize != "" {
 		size, err := parseSize(r.DiskSize)
@@ -41,7 +41,9 @@ func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (ver
 	for _, t := range r.Tests {
 		tests = append(tests, runtime.ImageTest{Command: t.Command, User: t.User, Exit: t.Exit, Stdout: t.Stdout})
 	}
-	return func(ctx context.Context, img *image.Handle) error { return rt.TestImage(ctx, img, tests...) }, nil
+	return func(ctx context.Context, img *image.Handle, whole <-chan struct{}) error {
+		return rt.TestImage(ctx, img, whole, tests...)
+	}, nil
 }
 
 func readRecipe(env *environment, name string) (*recipe.Recipe, error) {

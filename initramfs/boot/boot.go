@@ -73,7 +73,11 @@ func Start() (*System, error) {
 		return nil, err
 	}
 	s.mounted = sync.OnceValues(func() (marks, error) { return mountRoot(s.cmdline) })
-	go func() { _, _ = s.mounted() }() // Configure gets the error
+	// The kernel keeps nothing of a disk that nobody has open: what it read of it to
+	// find partitions is not there any more when it is mounted later.
+	if s.cmdline[protocol.ParamRoot] != protocol.RootLater {
+		go func() { _, _ = s.mounted() }() // Configure gets the error
+	}
 	return s, nil
 }
 

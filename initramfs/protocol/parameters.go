@@ -20,6 +20,9 @@ const (
 	ParamHost Parameter = "lumina.host"
 	// ParamRehearse is RehearseOff in a template's guest that does not rehearse.
 	ParamRehearse Parameter = "lumina.rehearse"
+	// ParamRoot is RootLater in a guest whose root is not to be read before it is
+	// configured.
+	ParamRoot Parameter = "lumina.root"
 	// ParamDisk names the partitions of an exported disk, ParamISO an exported ISO.
 	ParamDisk Parameter = "lumina.disk"
 	ParamISO  Parameter = "lumina.iso"
@@ -32,6 +35,7 @@ const (
 	OffReset        = "reset"
 	HostNone        = "none"
 	RehearseOff     = "0"
+	RootLater       = "later"
 )
 
 // Is is the parameter with a value, a word of the kernel's command line.

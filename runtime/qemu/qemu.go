@@ -80,9 +80,13 @@ func find(arch string) (string, error) {
 }
 
 var (
-	_ vm.Installed = (*Driver)(nil)
-	_ vm.Cleaner   = (*Driver)(nil)
+	_ vm.Installed  = (*Driver)(nil)
+	_ vm.Cleaner    = (*Driver)(nil)
+	_ vm.LateReader = (*Driver)(nil)
 )
+
+// ReadsLate is part of [vm.LateReader].
+func (d *Driver) ReadsLate() {}
 
 // Installation is part of [vm.Installed].
 func (d *Driver) Installation() (reads, writes []string) {

@@ -89,6 +89,12 @@ type NamedDisks interface {
 	NamesDisks() bool
 }
 
+// LateReader is a [Driver] whose machines read the file of a disk when their guest
+// does: they see what is written to it after Start has returned.
+type LateReader interface {
+	ReadsLate()
+}
+
 // Sharer is a [Driver] that has devices for [Spec.Shares]. With others, directories are
 // served by the process that owns the VM, see package share.
 type Sharer interface {

@@ -26,7 +26,8 @@ type layerStream struct {
 	ctx    context.Context // of its reading
 	cancel context.CancelCauseFunc
 	ahead  *aheadReader
-	stored *digester // of what is stored; nil when it could not be opened
+	stored *digester    // of what is stored; nil when it could not be opened
+	source *aheadReader // reads stored
 	close  []func() error
 	err    error // of its opening
 }
@@ -35,7 +36,7 @@ type layerStream struct {
 func beginLayer(ctx context.Context, l oci.Layer, progress func(Progress)) *layerStream {
 	s := &layerStream{layer: l}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	s.ahead = readAhead(s.ctx, func() (io.Reader, error) {
+	s.ahead = readAhead(s.ctx, aheadSize, func() (io.Reader, error) {
 		var plain io.Reader
 		plain, s.err = s.open(progress)
 		return plain, s.err
@@ -53,12 +54,14 @@ func (s *layerStream) open(progress func(Progress)) (io.Reader, error) {
 	stored.report = func(done int64) {
 		progress(Progress{Step: "unpack", Item: s.layer.DiffID.String(), Done: done, Total: max(s.layer.Size, 0)})
 	}
-	plain, err := uncompress.Reader(stored)
+	s.stored = stored
+	// What takes longest is to uncompress: whoever does that does nothing else.
+	s.source = readAhead(s.ctx, storedSize, func() (io.Reader, error) { return stored, nil })
+	plain, err := uncompress.Reader(s.source)
 	if err != nil {
 		return nil, unexpected(err)
 	}
 	s.close = append(s.close, plain.Close)
-	s.stored = stored
 	return plain, nil
 }
 
@@ -66,6 +69,9 @@ func (s *layerStream) open(progress func(Progress)) (io.Reader, error) {
 func (s *layerStream) end(why error) {
 	s.cancel(why)
 	<-s.ahead.done
+	if s.source != nil {
+		<-s.source.done
+	}
 	for _, close := range slices.Backward(s.close) {
 		_ = close() // it was read
 	}
@@ -91,9 +97,10 @@ func (s *layerStream) apply(ctx context.Context, tree *flatten.Tree) error {
 	if s.err != nil {
 		return s.err
 	}
-	if _, drainErr := io.Copy(io.Discard, s.stored); err == nil {
+	if _, drainErr := io.Copy(io.Discard, s.source); err == nil {
 		err = drainErr
 	}
+	<-s.source.done
 	// Wrong bytes explain whatever else went wrong.
 	l := s.layer
 	if l.Digest != (v1.Hash{}) && s.stored.sum() != l.Digest.Hex {
@@ -145,6 +152,7 @@ func (d *digester) sum() string { return hex.EncodeToString(d.hash.Sum(nil)) }
 const (
 	aheadBuffers = 8
 	aheadSize    = 512 << 10 // bytes
+	storedSize   = 128 << 10 // of what is still compressed
 )
 
 // aheadReader reads in a goroutine of its own, a few buffers ahead.
@@ -158,8 +166,8 @@ type aheadReader struct {
 	whole []byte
 }
 
-// readAhead reads what open opens until ctx ends.
-func readAhead(ctx context.Context, open func() (io.Reader, error)) *aheadReader {
+// readAhead reads what open opens, into buffers of a size, until ctx ends.
+func readAhead(ctx context.Context, size int, open func() (io.Reader, error)) *aheadReader {
 	ctx, stop := context.WithCancel(ctx)
 	a := &aheadReader{full: make(chan []byte, aheadBuffers), empty: make(chan []byte, aheadBuffers), stop: stop, done: make(chan struct{})}
 	for range aheadBuffers {
@@ -178,7 +186,7 @@ func readAhead(ctx context.Context, open func() (io.Reader, error)) *aheadReader
 				return
 			}
 			if buf == nil {
-				buf = make([]byte, aheadSize)
+				buf = make([]byte, size)
 			}
 			n := 0
 			for n < len(buf) && err == nil {

@@ -29,16 +29,16 @@ func (l lateReader) Start(ctx context.Context, spec vm.Spec) (vm.Machine, error)
 func TestTrialOfAnImage(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		fake vmtest.Fake
+		fake *vmtest.Fake
 		late bool
 		want string
 	}{
-		{name: "root that is written meanwhile", late: true},
-		{name: "root that is written"},
-		{name: "kernel that ends", late: true, fake: vmtest.Fake{EndBeforeAgent: true}, want: "no init found"},
+		{name: "root that is written meanwhile", late: true, fake: &vmtest.Fake{}},
+		{name: "root that is written", fake: &vmtest.Fake{}},
+		{name: "kernel that ends", late: true, fake: &vmtest.Fake{EndBeforeAgent: true}, want: "no init found"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			fake := &tt.fake
+			fake := tt.fake
 			r := open(t, fake)
 			whole := make(chan struct{})
 			switch {

@@ -15,5 +15,5 @@ func ExampleParse() {
 	fmt.Println(err)
 	// Output:
 	// debian:12 [git] [git --version] <nil>
-	// tools.yaml:2: field package not found; see recipes/schema.json
+	// tools.yaml:2: package: there is no such field; "packages" may be meant; see recipes/schema.json
 }

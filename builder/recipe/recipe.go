@@ -3,18 +3,19 @@
 package recipe
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"path"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/abdul-abdi/lumina/builder/reference"
+	"github.com/abdul-abdi/lumina/builder/strictyaml"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -113,18 +114,12 @@ func Parse(r io.Reader, name string) (*Recipe, error) {
 	if len(b) > MaxSize {
 		return nil, fmt.Errorf("recipe %s: it is longer than %d bytes", name, MaxSize)
 	}
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
 	recipe := &Recipe{Name: name, source: b}
-	if err := d.Decode(recipe); err != nil {
-		return nil, located(name, err)
-	}
-	// A second document would be read by nobody.
-	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		if err == nil {
-			err = errors.New("it has a second document after ---; a recipe is one")
-		}
-		return nil, located(name, err)
+	var at *strictyaml.Error
+	if err := strictyaml.Read(b, recipe); errors.As(err, &at) {
+		return nil, fmt.Errorf("%s:%d: %s; see recipes/schema.json", name, at.Line, at.Message)
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if err := recipe.check(); err != nil {
 		var at *fieldError
@@ -134,26 +129,6 @@ func Parse(r io.Reader, name string) (*Recipe, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return recipe, nil
-}
-
-var (
-	yamlLine   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`line (\d+): `) })
-	recipeType = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(` in type recipe\.[A-Z][a-z]+$`) })
-)
-
-// located turns the decoder's "line N:" into "FILE:N:", the first one.
-func located(name string, err error) error {
-	text := err.Error()
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s:1: the recipe is empty", name)
-	}
-	m := yamlLine().FindStringSubmatchIndex(text)
-	if m == nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	rest, _, _ := strings.Cut(text[m[1]:], "\n")
-	rest = recipeType().ReplaceAllString(rest, "; see recipes/schema.json")
-	return fmt.Errorf("%s:%s: %s", name, text[m[2]:m[3]], rest)
 }
 
 // fieldError is what is wrong with a field.
@@ -238,8 +213,8 @@ func (r *Recipe) check() error {
 		if !path.IsAbs(c.To) || c.To != "/" && path.Clean(c.To) != strings.TrimSuffix(c.To, "/") {
 			return &fieldError{[]any{"copy", i, "to"}, fmt.Sprintf("%q is not an absolute, clean path", c.To)}
 		}
-		if c.UID < 0 || c.GID < 0 {
-			return &fieldError{[]any{"copy", i}, "uid and gid are not negative"}
+		if !isID(c.UID) || !isID(c.GID) {
+			return &fieldError{[]any{"copy", i}, "uid and gid are 0 to 4294967294"}
 		}
 	}
 	if _, err := reference.Parse(r.Base); err != nil && r.Dockerfile == nil && image.CheckName(r.Base) != nil {
@@ -260,8 +235,8 @@ func (r *Recipe) check() error {
 		if _, err := f.Permissions(); err != nil {
 			return &fieldError{[]any{"files", i, "mode"}, err.Error()}
 		}
-		if f.UID < 0 || f.GID < 0 {
-			return &fieldError{[]any{"files", i}, "uid and gid are not negative"}
+		if !isID(f.UID) || !isID(f.GID) {
+			return &fieldError{[]any{"files", i}, "uid and gid are 0 to 4294967294"}
 		}
 	}
 	for name := range r.Env {
@@ -285,6 +260,9 @@ func (r *Recipe) check() error {
 		if t.Command == "" {
 			return &fieldError{[]any{"tests", i}, "it has no command"}
 		}
+		if t.Exit < 0 || t.Exit > 255 {
+			return &fieldError{[]any{"tests", i, "exit"}, fmt.Sprintf("%d: an exit code is 0 to 255", t.Exit)}
+		}
 		if _, err := regexp.Compile(t.Stdout); err != nil {
 			return &fieldError{[]any{"tests", i, "stdout"}, err.Error()}
 		}
@@ -292,14 +270,17 @@ func (r *Recipe) check() error {
 	return nil
 }
 
+// isID says whether a number can be that of a user or a group; 4294967295 means none.
+func isID(n int) bool { return n >= 0 && int64(n) < 1<<32-1 }
+
 // Permissions are a file's mode bits.
 func (f File) Permissions() (int64, error) {
 	if f.Mode == "" {
 		return 0o644, nil
 	}
-	var mode int64
-	if _, err := fmt.Sscanf(f.Mode, "%o", &mode); err != nil || mode < 0 || mode > 0o7777 {
+	mode, err := strconv.ParseUint(strings.TrimPrefix(f.Mode, "0o"), 8, 12)
+	if err != nil {
 		return 0, fmt.Errorf("%q is no mode such as \"0755\"", f.Mode)
 	}
-	return mode, nil
+	return int64(mode), nil
 }

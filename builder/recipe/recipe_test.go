@@ -11,13 +11,13 @@ import (
 
 func TestParseErrorsSayWhere(t *testing.T) {
 	tests := []struct{ name, yaml, want string }{
-		{"empty", "", "r.yaml:1: the recipe is empty"},
-		{"two documents", "base: a\n---\nbase: b\n", "r.yaml: it has a second document after ---"},
+		{"empty", "", "r.yaml:1: it is empty"},
+		{"two documents", "base: a\n---\nbase: b\n", "r.yaml:2: a second document begins here"},
 		{"what follows is no YAML", "base: a\n---\nb: [1\n", "r.yaml:"},
 		{"no base", "description: x\n", "r.yaml:1: base: it is missing"},
 		{"base that is a path", "\nbase: ./layout\n", `r.yaml:2: base: "./layout" is not an image reference: it is a path; write oci:./layout`},
-		{"unknown field", "base: a\n\npackage: [git]\n", "r.yaml:3: field package not found; see recipes/schema.json"},
-		{"wrong type", "base: a\npackages: git\n", "r.yaml:2: cannot unmarshal"},
+		{"unknown field", "base: a\n\npackage: [git]\n", `r.yaml:3: package: there is no such field; "packages" may be meant; see recipes/schema.json`},
+		{"wrong type", "base: a\npackages: git\n", `r.yaml:2: packages: want a list, such as [a, b]; it is the text "git"`},
 		{"no YAML", "base: [\n", "r.yaml:"},
 		{"package", "base: a\npackages:\n  - git\n  - 'x; rm -rf /'\n", `r.yaml:4: packages[1]: "x; rm -rf /" is no package's name`},
 		{"relative file", "base: a\nfiles:\n  - path: etc/x\n", `r.yaml:3: files[0].path: "etc/x" is not an absolute, clean path`},
@@ -29,15 +29,19 @@ func TestParseErrorsSayWhere(t *testing.T) {
 		{"expression", "base: a\ntests:\n  - command: x\n    stdout: '('\n", "r.yaml:4: tests[0].stdout: "},
 		{"kernel option", "base: a\nkernel:\n  fragment: |\n    # Mine.\n    CONFIG_A=y\n    CONFIG_B=maybe\n", `r.yaml:6: kernel.fragment[2]: "CONFIG_B=maybe" is no option`},
 		{"kernel option on its key's line", "base: a\nkernel: {fragment: A}\n", `r.yaml:2: kernel.fragment[0]: "A" is no option`},
-		{"unknown part of the kernel", "base: a\nkernel:\n  version: 6\n", "r.yaml:3: field version not found; see recipes/schema.json"},
+		{"unknown part of the kernel", "base: a\nkernel:\n  version: 6\n", "r.yaml:3: kernel.version: there is no such field; there are fragment, full"},
 		{"init", "base: a\ninit: upstart\n", `r.yaml:2: init: init "upstart": want lumina or systemd`},
 		{"base and Dockerfile", "base: a\ndockerfile:\n  file: D\n", "r.yaml:1: base: it and dockerfile exclude each other"},
 		{"Dockerfile without a file", "dockerfile:\n  target: x\n", "r.yaml:1: dockerfile.file: it is missing"},
-		{"unknown part of a Dockerfile", "dockerfile:\n  fil: x\n", "r.yaml:2: field fil not found; see recipes/schema.json"},
+		{"unknown part of a Dockerfile", "dockerfile:\n  fil: x\n", `r.yaml:2: dockerfile.fil: there is no such field; "file" may be meant`},
 		{"copy without a source", "base: a\ncopy:\n  - to: /x\n", "r.yaml:3: copy[0].from: it is missing"},
 		{"copy to nowhere", "base: a\ncopy:\n  - from: x\n    to: y/../z\n", `r.yaml:4: copy[0].to: "y/../z" is not an absolute, clean path`},
-		{"copy's owner", "base: a\ncopy:\n  - {from: x, to: /, uid: -1}\n", "r.yaml:3: copy[0]: uid and gid are not negative"},
-		{"duplicate", "base: a\nbase: b\n", "r.yaml:2: mapping key \"base\" already defined"},
+		{"copy's owner", "base: a\ncopy:\n  - {from: x, to: /, uid: -1}\n", "r.yaml:3: copy[0]: uid and gid are 0 to 4294967294"},
+		{"a mode with more behind it", "base: a\nfiles:\n  - {path: /x, mode: 0755rwx}\n", `r.yaml:3: files[0].mode: "0755rwx" is no mode`},
+		{"an owner that is none", "base: a\nfiles:\n  - {path: /x, uid: 4294967295}\n", "r.yaml:3: files[0]: uid and gid are 0 to 4294967294"},
+		{"an exit code that is none", "base: a\ntests: [{command: x, exit: -1}]\n", "r.yaml:2: tests[0].exit: -1: an exit code is 0 to 255"},
+		{"fields in the place of text", "base: a\nrun:\n  - echo a: b\n", "r.yaml:3: run[0]: want text; what has \": \" in it"},
+		{"duplicate", "base: a\nbase: b\n", "r.yaml:2: base: it is there already, on line 1"},
 	}
 	for _, tt := range tests {
 		if _, err := Parse(strings.NewReader(tt.yaml), "r.yaml"); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -159,7 +159,7 @@ tests:
 		t.Errorf("two kernels: exit code %d, %s", r.code, r.stderr)
 	}
 	write(t, recipe, text+"packages_: [x]\n")
-	if r := lumina(t, "images", "create", "made", "--recipe", recipe); r.code != 125 || !strings.Contains(r.stderr, "r.yaml:14: field packages_ not found") {
+	if r := lumina(t, "images", "create", "made", "--recipe", recipe); r.code != 125 || !strings.Contains(r.stderr, `r.yaml:14: packages_: there is no such field; "packages" may be meant`) {
 		t.Errorf("an unknown field: exit code %d, %s", r.code, r.stderr)
 	}
 }

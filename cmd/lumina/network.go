@@ -1,21 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"regexp"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/abdul-abdi/lumina/builder"
+	"github.com/abdul-abdi/lumina/builder/strictyaml"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/network"
@@ -86,35 +83,18 @@ func readNetwork(env *environment, name string) ([]member, error) {
 		return nil, usageError{fmt.Errorf("the network's file: %w", err)}
 	}
 	var file networkFile
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	if err := d.Decode(&file); err != nil {
-		return nil, usageError{fmt.Errorf("%s: %s", name, yamlError(err))}
-	}
-	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, usageError{fmt.Errorf("%s: it has a second document after ---; a network is one", name)}
+	if err := strictyaml.Read(b, &file); err != nil {
+		var at *strictyaml.Error
+		if errors.As(err, &at) {
+			return nil, usageError{fmt.Errorf("%s:%d: %s", name, at.Line, at.Message)}
+		}
+		return nil, usageError{fmt.Errorf("%s: %w", name, err)}
 	}
 	members, err := file.options(env)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", name, err)}
 	}
 	return members, nil
-}
-
-// yamlError is what is wrong with a YAML file, in one line and without Go's types.
-func yamlError(err error) string {
-	var all *yaml.TypeError
-	if errors.Is(err, io.EOF) {
-		return "it is empty"
-	}
-	if !errors.As(err, &all) {
-		return strings.ReplaceAll(err.Error(), "\n", " ")
-	}
-	for i, e := range all.Errors {
-		e, _, _ = strings.Cut(e, " in type ")
-		all.Errors[i], _, _ = strings.Cut(e, " into ")
-	}
-	return strings.Join(all.Errors, "; ")
 }
 
 var hostName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`) })

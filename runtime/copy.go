@@ -40,7 +40,7 @@ func (g *Guest) CopyIn(ctx context.Context, local, remote string, o CopyOptions)
 		copied = Copied(done)
 		return err
 	})
-	return copied, errors.Join(err, unread(err, copied))
+	return copied, errors.Join(err, unread(err, local, copied))
 }
 
 // CopyOut copies a file or directory of the guest to the host, by the same rules.
@@ -55,12 +55,12 @@ func (g *Guest) CopyOut(ctx context.Context, remote, local string, o CopyOptions
 		copied = Copied(done)
 		return err
 	})
-	return copied, errors.Join(err, unread(err, copied))
+	return copied, errors.Join(err, unread(err, remote, copied))
 }
 
-// unread is the error of a copy that is whole but for files that could not be
-// read.
-func unread(err error, copied Copied) error {
+// unread is the error of a copy of source that is whole but for files that could not
+// be read. Their names are relative to it.
+func unread(err error, source string, copied Copied) error {
 	if err != nil || copied.Failed == 0 {
 		return nil
 	}
@@ -68,7 +68,7 @@ func unread(err error, copied Copied) error {
 	if copied.Failed > 3 {
 		names += "; …"
 	}
-	return fmt.Errorf("%d of the files could not be read and are missing: %s", copied.Failed, names)
+	return fmt.Errorf("%s: %d of its files could not be read and are missing: %s", source, copied.Failed, names)
 }
 
 // absolute resolves a path of the guest against the image's working directory. What

@@ -93,9 +93,9 @@ func syntaxError(text []byte, err error) error {
 // firstOf is the first line, from the given one on, with which the text has an error:
 // the parser gives the line where the list or the fields begin that it is in.
 func firstOf(text []byte, line int, said string) int {
-	const most = 1000 // lines; each is a parse
+	const mostBytes, mostLines = 64 << 10, 1000 // each line is a parse
 	lines := bytes.SplitAfter(text, []byte("\n"))
-	if len(lines) > most {
+	if len(text) > mostBytes || len(lines) > mostLines {
 		return line
 	}
 	for n := line; n <= len(lines); n++ {

@@ -157,6 +157,22 @@ func TestCopies(t *testing.T) {
 			}
 		}
 	})
+	t.Run("an error names the path that was written", func(t *testing.T) {
+		for _, tt := range []struct{ from, to, want string }{
+			{project, "SID:/proc/y", `"message":"in the guest: /proc/y: no such file or directory"`},
+			{project + "/", "SID:/full", `"message":"in the guest: /full/dist/index.html: no space left on device; one file was copied before"`},
+			{"SID:/nowhere", dir, `"message":"in the guest: /nowhere: no such file or directory"`},
+			{"SID:/several", "/proc/y", `"message":"/proc/y: no such file or directory"`},
+		} {
+			if tt.to == "SID:/full" {
+				guest("umount /full; mount -t tmpfs -o size=8k none /full; rm -rf /full/dist")
+				write(t, project+"/dist/index.html", strings.Repeat("x", 1<<20))
+			}
+			if r := cp(t, tt.from, tt.to); r.code != 125 || !strings.Contains(r.stdout, tt.want) {
+				t.Errorf("cp %s %s: exit code %d, %s", tt.from, tt.to, r.code, r.stdout)
+			}
+		}
+	})
 	t.Run("time, and Ctrl-C, end a copy and leave no half file", func(t *testing.T) {
 		guest("mkfifo /nobody")
 		r := cp(t, "--timeout", "1s", "--max-size", "1TB", project+"/package.json", "SID:/nobody")

@@ -28,7 +28,7 @@ func copyIn(req *protocol.CopyIn, r *protocol.Reader, w *protocol.Writer) error 
 	}
 	copied, err := transfer.Receive(context.Background(), r, req.Path, o)
 	if err != nil {
-		return fmt.Errorf("copying to the guest's %s: %w", req.Path, err)
+		return err // which names the file
 	}
 	return w.Message(protocol.FrameReply, copied)
 }

@@ -3,7 +3,6 @@
 package transfer
 
 import (
-	"fmt"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +26,7 @@ func defaultMaxSize(dir string) int64 {
 // writable says why nothing can be made in a directory.
 func writable(dir string) error {
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-		return fmt.Errorf("%s: %w", printable(dir), err)
+		return named(dir, err)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ func (rc *receiver) link(e *entry, base string, in *level) error {
 	}
 	temp := tempName()
 	if err := rc.dir.Symlink(e.target, temp); err != nil {
-		return pathError(err)
+		return cause(err)
 	}
 	err := rc.chown(e, true, func(uid, gid int) error { return rc.dir.Lchown(temp, uid, gid) })
 	if err == nil {
@@ -29,7 +29,7 @@ func (rc *receiver) link(e *entry, base string, in *level) error {
 	}
 	if err != nil {
 		_ = rc.dir.Remove(temp)
-		return pathError(err)
+		return cause(err)
 	}
 	rc.wrote(in, base, nil)
 	return nil
@@ -53,7 +53,7 @@ func (rc *receiver) replaceable(base string, in *level) error {
 	if err == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0 {
 		err = errors.New("a device, FIFO or socket is in the way of a link")
 	}
-	return pathError(err)
+	return cause(err)
 }
 
 // remember notes a file that hard links may come for. There is a bound to it, of
@@ -98,7 +98,7 @@ func (rc *receiver) hardLink(e *entry, base string, in *level) error {
 	}
 	if err := rc.dir.Rename(temp, base); err != nil {
 		_ = rc.dir.Remove(temp)
-		return pathError(err)
+		return cause(err)
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func (rc *receiver) duplicate(e *entry, base string, in *level, id inode) error 
 	}
 	info, err := stat(name)
 	if err != nil {
-		return pathError(err)
+		return cause(err)
 	}
 	if inodeOf(info) != id || !info.Mode().IsRegular() {
 		return errors.New("what it is a hard link to is no file here")
@@ -121,7 +121,7 @@ func (rc *receiver) duplicate(e *entry, base string, in *level, id inode) error 
 	}
 	from, err := open(name)
 	if err != nil {
-		return pathError(err)
+		return cause(err)
 	}
 	defer from.Close()
 	e.mode, e.mtime = uint32(info.Mode().Perm()), info.ModTime()

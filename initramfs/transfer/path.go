@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 // IsContent says whether a source is written as what a directory holds: SRC/, SRC/.,
@@ -47,16 +48,37 @@ func printable(name string) string {
 	return name + rest
 }
 
-// pathError leaves the name of the system call out, and that which a file had
-// before it was whole.
-func pathError(err error) error {
+// fileError is what is wrong with a file. Its path is the one that somebody wrote, or
+// begins with that.
+type fileError struct {
+	path string
+	err  error
+}
+
+func (e *fileError) Error() string { return printable(e.path) + ": " + e.err.Error() }
+func (e *fileError) Unwrap() error { return e.err }
+
+// named says which file an error is about, once: what the other side says of its own
+// files stays, and so does the end of the stream.
+func named(path string, err error) error {
+	var file *fileError
+	var theirs *protocol.Error
+	if err == nil || errors.As(err, &file) || errors.As(err, &theirs) || Broken(err) {
+		return err
+	}
+	return &fileError{path, err}
+}
+
+// cause leaves out of an error what the system call was, and the name that it was called
+// with: that may be one which a file has until it is whole.
+func cause(err error) error {
 	var p *fs.PathError
 	var l *os.LinkError
-	if errors.As(err, &l) {
-		return fmt.Errorf("%s: %w", printable(l.New), l.Err)
-	}
-	if errors.As(err, &p) {
-		return fmt.Errorf("%s: %w", printable(p.Path), p.Err)
+	switch {
+	case errors.As(err, &l):
+		return l.Err
+	case errors.As(err, &p):
+		return p.Err
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,9 +9,12 @@ import (
 	"syscall"
 )
 
+var errDangling = errors.New("it is a link to what does not exist")
+
 // place is where the first entry goes.
 type place struct {
 	path   string   // with the name
+	shown  string   // path as the destination was given: no link of it is resolved
 	parent *os.Root // the directory of the name; nil when the path is written through
 	base   string
 	made   []string // directories that were made for it, the deepest last
@@ -28,11 +30,11 @@ type place struct {
 //
 // Links of the destination are followed: they are the receiver's own.
 func (rc *receiver) locate(destination string, first *entry) (*place, error) {
-	p := &place{path: destination}
+	p := &place{path: destination, shown: destination}
 	info, err := os.Stat(destination)
 	if errors.Is(err, fs.ErrNotExist) {
 		if link, err := os.Lstat(strings.TrimRight(destination, "/")); err == nil && link.Mode()&fs.ModeSymlink != 0 {
-			return nil, fmt.Errorf("%s is a link to what does not exist", destination)
+			return nil, named(destination, errDangling)
 		}
 		into := isDirPath(destination) && !rc.o.Content
 		dir := filepath.Dir(filepath.Clean(destination))
@@ -47,33 +49,34 @@ func (rc *receiver) locate(destination string, first *entry) (*place, error) {
 		}
 		info, err = os.Stat(destination)
 		if err != nil {
-			return nil, pathError(err)
+			return nil, named(destination, cause(err))
 		}
 	} else if err != nil {
-		return nil, pathError(err)
+		return nil, named(destination, cause(err))
 	}
 	if !info.IsDir() && isDirPath(destination) {
-		return nil, fmt.Errorf("%s: %w", destination, syscall.ENOTDIR)
+		return nil, named(destination, syscall.ENOTDIR)
 	}
 	if p.output = rc.ownOutput(info); p.output != nil && first.isFile() {
 		return p, nil
 	}
 	if info.IsDir() && !rc.o.Content {
 		p.path = filepath.Join(destination, rc.o.Name)
+		p.shown = p.path
 		if info, err = os.Stat(p.path); errors.Is(err, fs.ErrNotExist) {
 			if _, err := os.Lstat(p.path); err == nil {
-				return nil, fmt.Errorf("%s is a link to what does not exist", printable(p.path))
+				return nil, named(p.shown, errDangling)
 			}
 			return p, p.open(p.path)
 		} else if err != nil {
-			return nil, pathError(err)
+			return nil, named(p.shown, cause(err))
 		}
 	}
 	switch {
 	case first.kind == kindDir && !info.IsDir():
-		return nil, fmt.Errorf("%s is not a directory, which the source is", printable(p.path))
+		return nil, named(p.shown, errors.New("it is not a directory, which the source is"))
 	case first.isFile() && info.IsDir():
-		return nil, fmt.Errorf("%s is a directory, which the source is not", printable(p.path))
+		return nil, named(p.shown, errors.New("it is a directory, which the source is not"))
 	case !info.IsDir() && !info.Mode().IsRegular():
 		return p, nil
 	}
@@ -81,7 +84,7 @@ func (rc *receiver) locate(destination string, first *entry) (*place, error) {
 	real, err := filepath.EvalSymlinks(p.path)
 	if err != nil {
 		if info.IsDir() {
-			return nil, pathError(err)
+			return nil, named(p.shown, cause(err))
 		}
 		return p, nil // a link of /proc
 	}
@@ -112,7 +115,7 @@ func (p *place) open(path string) (err error) {
 	}
 	if p.parent, err = os.OpenRoot(filepath.Dir(path)); err != nil {
 		p.undo()
-		return pathError(err)
+		return named(filepath.Dir(p.shown), cause(err))
 	}
 	return nil
 }
@@ -130,18 +133,18 @@ func (p *place) makeDirs(dir string) error {
 	for i := len(missing) - 1; i >= 0; i-- {
 		if err := os.Mkdir(missing[i], 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			p.undo()
-			return pathError(err)
+			return named(missing[i], cause(err))
 		}
 		p.made = append(p.made, missing[i])
 	}
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
-		err = fmt.Errorf("%s: %w", printable(dir), syscall.ENOTDIR)
+		err = syscall.ENOTDIR
 	}
 	if err != nil {
 		p.undo()
 	}
-	return pathError(err)
+	return named(dir, cause(err))
 }
 
 // undo removes the directories that were made, where nothing came into them.
@@ -160,7 +163,7 @@ func CheckDestination(destination string) error {
 	info, err := os.Stat(d)
 	if err == nil {
 		if !info.IsDir() && isDirPath(destination) {
-			return fmt.Errorf("%s: %w", destination, syscall.ENOTDIR)
+			return named(destination, syscall.ENOTDIR)
 		}
 		if info.IsDir() {
 			return writable(d)
@@ -169,7 +172,7 @@ func CheckDestination(destination string) error {
 	}
 	for ; errors.Is(err, fs.ErrNotExist); info, err = os.Stat(d) {
 		if _, linkErr := os.Lstat(d); linkErr == nil {
-			return fmt.Errorf("%s is a link to what does not exist", d)
+			return named(d, errDangling)
 		}
 		parent := filepath.Dir(d)
 		if parent == d {
@@ -179,9 +182,9 @@ func CheckDestination(destination string) error {
 	}
 	switch {
 	case err != nil:
-		return pathError(err)
+		return named(d, cause(err))
 	case !info.IsDir():
-		return fmt.Errorf("%s: %w", d, syscall.ENOTDIR)
+		return named(d, syscall.ENOTDIR)
 	}
 	return writable(d)
 }

@@ -65,8 +65,12 @@ func Receive(ctx context.Context, r *protocol.Reader, destination string, o Opti
 	defer rc.close()
 	err := rc.run(destination)
 	rc.copied.Written = rc.budget.taken
-	if err != nil && rc.copied.Files > 1 && !errors.Is(err, ErrTooMuch) {
-		err = fmt.Errorf("%w; %d files were copied before", err, rc.copied.Files-1)
+	switch {
+	case err == nil || rc.whole == 0:
+	case rc.whole == 1:
+		err = fmt.Errorf("%w; one file was copied before", err)
+	default:
+		err = fmt.Errorf("%w; %d files were copied before", err, rc.whole)
 	}
 	return rc.copied, err
 }
@@ -77,10 +81,12 @@ type receiver struct {
 	o      Options
 	budget budget
 	copied protocol.Copied
+	whole  int64 // files that were copied, and are there
 	told   int64
 
-	top  string   // the path of tree
-	tree *os.Root // the directory that relative names are in
+	top   string   // the path of tree
+	shown string   // as errors name it
+	tree  *os.Root // the directory that relative names are in
 	// dir is the directory of the last name, so that a file costs one lookup.
 	dir     *os.Root
 	dirName string
@@ -161,12 +167,13 @@ func (rc *receiver) run(destination string) error {
 		return fmt.Errorf("%w: it sends %s, and %s was asked for", protocol.ErrMalformed, printable(first.name), printable(rc.o.Name))
 	}
 	if rc.o.Content && first.isFile() {
-		return fmt.Errorf("%s: %w", printable(first.name), syscall.ENOTDIR)
+		return named(first.name, syscall.ENOTDIR)
 	}
 	p, err := rc.locate(destination, first)
 	if err != nil {
 		return err
 	}
+	rc.shown = p.shown
 	if p.parent != nil {
 		defer p.parent.Close()
 	}
@@ -180,6 +187,9 @@ func (rc *receiver) run(destination string) error {
 	}
 	if err != nil {
 		p.undo()
+		if rc.ctx.Err() == nil {
+			err = named(p.shown, err)
+		}
 	}
 	return err
 }
@@ -191,7 +201,7 @@ func (rc *receiver) single(e *entry, p *place) error {
 	}
 	var err error
 	if rc.dir, err = p.parent.OpenRoot("."); err != nil {
-		return pathError(err)
+		return cause(err)
 	}
 	rc.top = filepath.Dir(p.path)
 	n, err := rc.begin(e, p.base, &level{})
@@ -226,7 +236,7 @@ func (rc *receiver) receiveTree(first *entry, p *place) (err error) {
 		}
 	}
 	if rc.tree, err = os.OpenRoot(p.path); err != nil {
-		return pathError(err)
+		return cause(err)
 	}
 	rc.levels = []level{root}
 	for {
@@ -235,8 +245,13 @@ func (rc *receiver) receiveTree(first *entry, p *place) (err error) {
 			break
 		}
 		if err = rc.add(e); err != nil {
-			err = fmt.Errorf("%s: %w", printable(e.name), err)
+			if rc.ctx.Err() == nil {
+				err = named(rc.showing(e.name), err)
+			}
 			break
+		}
+		if e.kind != kindDir {
+			rc.whole++
 		}
 	}
 	for len(rc.levels) > 0 { // after an error, too: modes are more than the owner's until then
@@ -244,13 +259,11 @@ func (rc *receiver) receiveTree(first *entry, p *place) (err error) {
 			err = leaveErr
 		}
 	}
-	if errors.Is(err, ErrTooMuch) {
-		if !root.made {
-			return fmt.Errorf("%w; %d files were copied before", err, rc.copied.Files-1)
-		}
+	if errors.Is(err, ErrTooMuch) && root.made {
 		if removeErr := p.parent.RemoveAll(p.base); removeErr != nil {
-			return errors.Join(err, pathError(removeErr))
+			return errors.Join(err, named(p.shown, cause(removeErr)))
 		}
+		rc.whole = 0
 	}
 	return err
 }
@@ -260,13 +273,13 @@ func (rc *receiver) receiveTree(first *entry, p *place) (err error) {
 func makeDir(root *os.Root, name string, e *entry) (made bool, err error) {
 	err = root.Mkdir(name, fs.FileMode(e.mode&0o777)|0o700)
 	if err == nil || !errors.Is(err, fs.ErrExist) {
-		return err == nil, pathError(err)
+		return err == nil, cause(err)
 	}
 	info, err := root.Stat(name)
 	if err == nil && !info.IsDir() {
 		return false, errors.New("a file is in the way of a directory")
 	}
-	return false, pathError(err)
+	return false, cause(err)
 }
 
 func (rc *receiver) add(e *entry) error {
@@ -329,6 +342,11 @@ func (rc *receiver) directory(e *entry, base string, in *level) error {
 // path is the path of a name.
 func (rc *receiver) path(name string) string { return filepath.Join(rc.top, filepath.FromSlash(name)) }
 
+// showing is the path of a name as errors write it.
+func (rc *receiver) showing(name string) string {
+	return filepath.Join(rc.shown, filepath.FromSlash(name))
+}
+
 // enter makes a directory of the tree the current one. The sender has made it, or
 // it was there.
 func (rc *receiver) enter(name string) error {
@@ -340,7 +358,7 @@ func (rc *receiver) enter(name string) error {
 		dir, err = os.OpenRoot(rc.path(name))
 	}
 	if err != nil {
-		return pathError(err)
+		return named(rc.showing(name), cause(err))
 	}
 	if rc.dir != nil {
 		rc.dir.Close()
@@ -373,7 +391,7 @@ func (rc *receiver) leave() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", printable(e.name), pathError(err))
+		return named(rc.showing(e.name), cause(err))
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ type SendOptions struct {
 // Check says why Send would refuse a source at once.
 func Check(source string, o SendOptions) error {
 	_, _, err := find(source, o)
-	return err
+	return named(source, err)
 }
 
 // Send writes the file or tree at path to w. A symbolic link at path itself is
@@ -40,9 +40,12 @@ func Check(source string, o SendOptions) error {
 func Send(ctx context.Context, w io.Writer, path string, o SendOptions) (protocol.Copied, error) {
 	// Small files are a few small frames each: one write for many.
 	buffered := bufio.NewWriterSize(w, 2*protocol.MaxData)
-	s := sender{w: protocol.NewWriter(buffered), o: o,
+	s := sender{w: protocol.NewWriter(buffered), o: o, source: path,
 		frame: make([]byte, protocol.HeaderSize+protocol.MaxData), linked: map[inode]string{}, kernels: map[uint64]bool{}}
 	err := s.start(ctx, path)
+	if ctx.Err() == nil {
+		err = named(path, err)
+	}
 	if err == nil {
 		err = broken(s.w.Message(protocol.FrameEnd, s.copied))
 	}
@@ -66,6 +69,7 @@ type sender struct {
 	frame  []byte
 	copied protocol.Copied
 	told   int64 // bytes when progress was last told
+	source string
 	// linked are the names of files with several, by what they are.
 	linked      map[inode]string
 	linkedNames int             // bytes of names in linked
@@ -94,24 +98,24 @@ func broken(err error) error {
 	return &writeError{err}
 }
 
-// find resolves a source and says what is there.
+// find resolves a source and says what is there. The caller names it in an error.
 func find(path string, o SendOptions) (resolved string, info fs.FileInfo, err error) {
 	if info, err = os.Stat(path); err != nil {
-		return "", nil, pathError(err)
+		return "", nil, cause(err)
 	}
 	switch mode := info.Mode(); {
 	case mode.IsDir():
 	case isDirPath(path):
-		return "", nil, fmt.Errorf("%s: %w", printable(path), syscall.ENOTDIR)
+		return "", nil, syscall.ENOTDIR
 	case mode.IsRegular():
 	case o.Devices && (mode&fs.ModeNamedPipe != 0 || mode&fs.ModeCharDevice != 0):
 		return path, info, nil
 	default:
-		return "", nil, fmt.Errorf("%s is neither a file nor a directory", printable(path))
+		return "", nil, errors.New("it is neither a file nor a directory")
 	}
 	if resolved, err = filepath.EvalSymlinks(path); err != nil {
 		if info.IsDir() {
-			return "", nil, pathError(err)
+			return "", nil, cause(err)
 		}
 		// A link of /proc leads to what has no name.
 		return path, info, nil
@@ -142,7 +146,7 @@ func (s *sender) start(ctx context.Context, path string) error {
 		f, err = openFIFO(ctx, resolved, os.O_RDONLY)
 	}
 	if err != nil {
-		return pathError(err)
+		return cause(err)
 	}
 	defer f.Close()
 	defer context.AfterFunc(ctx, func() { f.Close() })()
@@ -179,7 +183,7 @@ func (s *sender) send(path, name, below string, info fs.FileInfo) error {
 		e.kind = kindDir
 		children, err := os.ReadDir(path)
 		if err != nil && s.copied.Files == 0 {
-			return pathError(err) // the source itself
+			return cause(err) // the source itself
 		}
 		if sendErr := s.sendEntry(e); sendErr != nil {
 			return sendErr
@@ -266,7 +270,7 @@ func (s *sender) failed(name string, err error) error {
 func (s *sender) sendEntry(e *entry) error {
 	frame, err := e.encode()
 	if err != nil {
-		return fmt.Errorf("%s: %w", printable(e.name), err)
+		return named(filepath.Join(s.source, filepath.FromSlash(e.name)), err)
 	}
 	s.copied.Files++
 	return broken(s.w.Data(protocol.FrameEntry, frame))
@@ -299,14 +303,14 @@ func (s *sender) sendFile(f *os.File, path string, info fs.FileInfo, e *entry) (
 	if info.Mode().IsRegular() && s.isKernels(path, info) {
 		regular = false // its size says nothing
 		if from, err = readKernels(f); err != nil {
-			return false, pathError(err)
+			return false, cause(err)
 		}
 	}
 	for {
 		hole := int64(0)
 		if regular {
 			if hole, err = holeAt(f, at, size); err != nil {
-				return false, pathError(err)
+				return false, cause(err)
 			}
 		}
 		n := 0
@@ -316,7 +320,7 @@ func (s *sender) sendFile(f *os.File, path string, info fs.FileInfo, e *entry) (
 		if err != nil && !errors.Is(err, io.EOF) {
 			switch {
 			case source:
-				return false, pathError(err)
+				return false, cause(err)
 			case !begun:
 				return false, s.failed(e.name, err)
 			}

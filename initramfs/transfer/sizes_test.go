@@ -176,7 +176,7 @@ func TestBounds(t *testing.T) {
 	t.Run("what was there stays", func(t *testing.T) {
 		dir := t.TempDir()
 		build(t, dir, "d/old=o")
-		if _, err := receive((&stream{}).dir("d").file("1", big).file("2", big).end(), dir, Options{Name: "d", MaxSize: 100 << 10}); !errors.Is(err, ErrTooMuch) || !strings.Contains(err.Error(), "were copied before") {
+		if _, err := receive((&stream{}).dir("d").file("1", big).file("2", big).end(), dir, Options{Name: "d", MaxSize: 100 << 10}); !errors.Is(err, ErrTooMuch) || !strings.Contains(err.Error(), "; one file was copied before") {
 			t.Errorf("error %v", err)
 		}
 		if b, err := os.ReadFile(dir + "/d/old"); string(b) != "o" {

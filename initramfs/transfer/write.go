@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -43,7 +42,7 @@ func (rc *receiver) begin(e *entry, base string, in *level) (*newFile, error) {
 		case err == nil:
 			n.old = info
 		case !errors.Is(err, fs.ErrNotExist):
-			return nil, pathError(err)
+			return nil, cause(err)
 		}
 	}
 	if n.old == nil {
@@ -129,20 +128,6 @@ func canOwn(old fs.FileInfo) bool {
 	return !ok || os.Geteuid() == 0 || int(st.Uid) == os.Geteuid()
 }
 
-// unmade is why a file could not be made under its temporary name, which says
-// nothing to anybody: the name of the only file instead; of a tree's the caller
-// says it.
-func (rc *receiver) unmade(base string, err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		err = p.Err
-	}
-	if rc.tree != nil {
-		return err
-	}
-	return fmt.Errorf("%s: %w", printable(filepath.Join(rc.top, base)), err)
-}
-
 func (rc *receiver) temporary(n *newFile) (err error) {
 	temp := tempName()
 	mode := fs.FileMode(n.e.mode & 0o777) // the umask is applied to it
@@ -150,7 +135,7 @@ func (rc *receiver) temporary(n *newFile) (err error) {
 		mode = 0o600 // until it is set
 	}
 	if n.f, err = rc.dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode); err != nil {
-		return rc.unmade(n.base, err)
+		return cause(err)
 	}
 	n.temp = temp
 	return nil
@@ -174,7 +159,7 @@ func (rc *receiver) openOld(n *newFile) (err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("a link to what does not exist is in the way")
 	case err != nil:
-		return fmt.Errorf("what is there cannot be written to: %w", pathError(err))
+		return fmt.Errorf("what is there cannot be written to: %w", cause(err))
 	case info.IsDir():
 		return errors.New("a link to a directory is in the way of a file")
 	}
@@ -186,7 +171,7 @@ func (rc *receiver) openOld(n *newFile) (err error) {
 	ctx, cancel := rc.patience()
 	defer cancel()
 	if n.f, err = open(ctx, flag, openFile); err != nil {
-		return pathError(err)
+		return cause(err)
 	}
 	rc.interruptible(n)
 	return nil
@@ -205,7 +190,7 @@ func (rc *receiver) through(e *entry, p *place) (err error) {
 		ctx, cancel := rc.patience()
 		defer cancel()
 		if n.f, err = openFIFO(ctx, p.path, os.O_WRONLY); err != nil {
-			return pathError(err)
+			return cause(err)
 		}
 	}
 	rc.interruptible(n)
@@ -288,7 +273,7 @@ func (rc *receiver) interrupted(err error) error {
 	if errors.Is(err, os.ErrClosed) && rc.ctx.Err() != nil {
 		return context.Cause(rc.ctx)
 	}
-	return pathError(err)
+	return cause(err)
 }
 
 // zeros writes the hole of a file to what has none.
@@ -323,14 +308,14 @@ func (n *newFile) end(rc *receiver, err error) error {
 		err = closeErr
 	}
 	if n.temp == "" {
-		return pathError(err)
+		return cause(err)
 	}
 	if complete && err == nil {
 		err = n.rename(rc)
 	} else {
 		_ = rc.dir.Remove(n.temp)
 	}
-	return pathError(err)
+	return cause(err)
 }
 
 // finish sets mode, owner and time. What was there keeps its own.
@@ -387,7 +372,7 @@ func (n *newFile) rename(rc *receiver) error {
 	if err != nil {
 		_ = rc.dir.Remove(n.temp)
 	}
-	return pathError(err)
+	return cause(err)
 }
 
 // copyOver writes a complete file to what has its name.

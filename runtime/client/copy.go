@@ -73,7 +73,7 @@ func CopyIn(ctx context.Context, conn net.Conn, local string, to *protocol.CopyI
 	// What could not be read is this host's to tell.
 	copied = reply
 	copied.Skipped, copied.SkippedNames, copied.Failed, copied.FailedNames = sent.Skipped, sent.SkippedNames, sent.Failed, sent.FailedNames
-	return copied, withCause(ctx, err)
+	return copied, withCause(ctx, ofGuest(err))
 }
 
 var errAnswered = errors.New("the guest has answered before all was sent")
@@ -105,7 +105,15 @@ func CopyOut(ctx context.Context, conn net.Conn, remote, local string, o CopyOpt
 	copied, err = transfer.Receive(ctx, protocol.NewReader(timed), local, transfer.Options{
 		Name: transfer.BaseName(remote), Content: transfer.IsContent(remote),
 		Preserve: o.Preserve, MaxSize: o.MaxSize, Progress: o.Progress})
-	return copied, withCause(ctx, err)
+	return copied, withCause(ctx, ofGuest(err))
+}
+
+// ofGuest tells the guest's errors, which are about its paths, from this host's.
+func ofGuest(err error) error {
+	if isRefusal(err) {
+		return fmt.Errorf("in the guest: %w", err)
+	}
+	return err
 }
 
 // silence is how long the agent may keep a copy waiting.

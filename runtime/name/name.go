@@ -15,11 +15,11 @@ const MaxLength = 128
 func Check(what, name string) error {
 	ok := name != "" && len(name) <= MaxLength
 	for i, c := range []byte(name) {
-		alphanumeric := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		alphanumeric := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 		ok = ok && (alphanumeric || i > 0 && (c == '.' || c == '_' || c == '-'))
 	}
 	if !ok {
-		return fmt.Errorf("%s name %q: want lower-case letters, digits, '.', '_' and '-', at most %d, beginning with a letter or digit", what, name, MaxLength)
+		return fmt.Errorf("%s name %q: want letters, digits, '.', '_' and '-', at most %d, beginning with a letter or digit", what, name, MaxLength)
 	}
 	return nil
 }

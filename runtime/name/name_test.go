@@ -6,12 +6,12 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	for _, good := range []string{"a", "0", "debian-12.1_x", strings.Repeat("n", MaxLength)} {
+	for _, good := range []string{"a", "0", "debian-12.1_x", "A", "X", "Ubuntu-24.04", strings.Repeat("n", MaxLength)} {
 		if err := Check("image", good); err != nil {
 			t.Errorf("Check(%q) = %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", ".", "..", ".tmp", "-x", "a/b", "A", "a b", "ä", "a\x00", strings.Repeat("n", MaxLength+1)} {
+	for _, bad := range []string{"", ".", "..", ".tmp", "-x", "a/b", "a b", "ä", "a\x00", strings.Repeat("n", MaxLength+1)} {
 		if Check("image", bad) == nil {
 			t.Errorf("Check(%q) = nil", bad)
 		}

@@ -160,7 +160,7 @@ func TestCopies(t *testing.T) {
 	t.Run("an error names the path that was written", func(t *testing.T) {
 		for _, tt := range []struct{ from, to, want string }{
 			{project, "SID:/proc/y", `"message":"in the guest: /proc/y: no such file or directory"`},
-			{project + "/", "SID:/full", `"message":"in the guest: /full/dist/index.html: no space left on device; one file was copied before"`},
+			{project + "/", "SID:/full", `"message":"in the guest: /full/dist/index.html: no space left on device"`},
 			{"SID:/nowhere", dir, `"message":"in the guest: /nowhere: no such file or directory"`},
 			{"SID:/several", "/proc/y", `"message":"/proc/y: no such file or directory"`},
 		} {

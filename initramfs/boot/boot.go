@@ -69,6 +69,9 @@ func Start() (*System, error) {
 	if err := s.readCommandLine(); err != nil {
 		return nil, err
 	}
+	if word := s.cmdline[protocol.ParamBegins]; word != "" {
+		fmt.Fprintln(os.Stderr, word) // the console
+	}
 	if err := setLogLevel(s.cmdline[protocol.ParamLogLevel]); err != nil {
 		return nil, err
 	}

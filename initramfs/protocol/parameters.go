@@ -12,6 +12,8 @@ const (
 	ParamOff Parameter = "lumina.off"
 	// ParamLogLevel is the kernel's level of messages once init runs.
 	ParamLogLevel Parameter = "lumina.loglevel"
+	// ParamBegins is a word that init writes to the console when it begins.
+	ParamBegins Parameter = "lumina.begins"
 	// ParamInit is the image's own init, which runs as PID 1: systemd.
 	ParamInit Parameter = "lumina.init"
 	// ParamRosetta is the tag of the share that has the host's translator.

@@ -88,10 +88,10 @@ const (
 
 // define lays out a machine that has an agent and makes it, stopped.
 func (d *Driver) define(ctx context.Context, spec vm.Spec, identifier []byte) (*machine, error) {
-	return d.defineWith(ctx, spec, identifier, func(*configuration) {})
+	return d.defineWith(ctx, spec, identifier, newFirstBoot(false), func(*configuration) {})
 }
 
-func (d *Driver) defineWith(ctx context.Context, spec vm.Spec, identifier []byte, change func(*configuration)) (*machine, error) {
+func (d *Driver) defineWith(ctx context.Context, spec vm.Spec, identifier []byte, b *firstBoot, change func(*configuration)) (*machine, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (d *Driver) defineWith(ctx context.Context, spec vm.Spec, identifier []byte
 		return nil, err
 	}
 	m := newMachine(spec.ConsoleTail)
-	config, err := d.configure(m, spec, identifier)
+	config, err := d.configure(m, spec, identifier, b)
 	if err != nil {
 		m.closeFiles()
 		return nil, err
@@ -167,7 +167,7 @@ func whileLocked(ctx context.Context, try func() error) error {
 }
 
 // configure translates a spec. m owns the files that must outlive the call.
-func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*configuration, error) {
+func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte, b *firstBoot) (*configuration, error) {
 	c := &configuration{commandLine: commandLine(spec), cpus: spec.CPUs, memory: spec.Memory, identifier: identifier, entropy: true}
 	var err error
 	if c.kernel, err = d.path(spec.Kernel); err != nil {
@@ -203,7 +203,7 @@ func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*config
 			return nil, fmt.Errorf("the NIC: %w", err)
 		}
 	}
-	if c.console, err = m.addConsole(m.console, m.seePanic()); err != nil {
+	if c.console, err = m.addConsole(m.console, m.watchBoot(b)); err != nil {
 		return nil, fmt.Errorf("the console: %w", err)
 	}
 	return c, nil
@@ -212,5 +212,5 @@ func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte) (*config
 // commandLine is the kernel's: the console is a virtio one, the agent is reached
 // by vsock.
 func commandLine(spec vm.Spec) string {
-	return spec.CommandLine + " console=hvc0 " + protocol.ParamTransport.Is(protocol.TransportVsock)
+	return spec.CommandLine + consoleParameters + " console=hvc0 " + protocol.ParamTransport.Is(protocol.TransportVsock)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/builder"
@@ -107,8 +108,39 @@ func TestFramework(t *testing.T) {
 		if err := m.Err(); err == vm.ErrEnded || !strings.Contains(err.Error(), "panicked") {
 			t.Errorf("Err is %v", err)
 		}
-		if !strings.Contains(m.Console(), string(panicText)) {
+		if !strings.Contains(m.Console(), panicText) {
 			t.Errorf("console: %s", m.Console())
+		}
+	})
+	t.Run("an early init that resets is told", func(t *testing.T) {
+		spec := b.target.Spec(t)
+		spec.Initramfs = resettingInit(t)
+		m := start(t, spec) // its kernel resets by a triple fault, see reboot=t
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := m.Dial(ctx)
+		if want := "reset before its agent"; err == nil || !errors.Is(err, vm.ErrEnded) || !strings.Contains(err.Error(), want) {
+			t.Fatalf("Dial: %v, want %q; console: %s", err, want, m.Console())
+		}
+	})
+	t.Run("a watchdog that resets a guest without an agent is told", func(t *testing.T) {
+		m := start(t, b.target.Silent(t))
+		limit := time.After(time.Minute)
+		for !strings.Contains(m.Console(), beginsText) {
+			select {
+			case <-limit:
+				t.Fatalf("no init; console: %s", m.Console())
+			case <-m.Done():
+				t.Fatalf("ended before it was reset: %v", m.Err())
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+		if err := m.(*machine).vm.(*simulated).command("system_reset", nil); err != nil {
+			t.Fatal(err)
+		}
+		<-m.Done()
+		if err := m.Err(); err == vm.ErrEnded || !strings.Contains(err.Error(), "reset before its agent") {
+			t.Errorf("Err is %v", err)
 		}
 	})
 	t.Run("disks that stay locked for a moment are waited for", func(t *testing.T) {
@@ -238,6 +270,35 @@ func TestFramework(t *testing.T) {
 			t.Errorf("%q, %v", out, err)
 		}
 	})
+}
+
+// resettingInit is an initramfs whose init resets the machine at once (reboot(2)).
+func resettingInit(t *testing.T) *os.File {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "init")
+	gcc := exec.Command("gcc", "-O1", "-static", "-nostdlib", "-x", "c", "-", "-o", program)
+	gcc.Stdin = strings.NewReader(`void _start(void) {
+	long is;
+	for (;;) __asm__ volatile ("syscall" : "=a"(is) : "a"(169), "D"(0xfee1dead), "S"(672274793), "d"(0x01234567) : "rcx", "r11", "memory");
+}`)
+	if out, err := gcc.CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v: %s", err, out)
+	}
+	b, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "initramfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	w := cpio.Newc.Writer(f)
+	err = cpio.WriteRecordsAndDirs(w, []cpio.Record{cpio.StaticFile("init", string(b), 0o755)})
+	if err := errors.Join(err, cpio.WriteTrailer(w)); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 // A guest as a Mac with Apple silicon has it: GICv3, virtio on PCI, a console on hvc0,

@@ -1,7 +1,6 @@
 package vz
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -127,30 +126,6 @@ func (m *machine) closeFiles() {
 	select {
 	case <-m.drained:
 	case <-time.After(time.Second):
-	}
-}
-
-// panicText is what a kernel says that panics. One that resets in order says so when its
-// virtio console is gone already, and one that starts says nothing: it is told to be quiet.
-var panicText = []byte("Kernel panic - not syncing")
-
-// seePanic ends the machine when the guest's kernel panics before its agent is up:
-// the framework starts such a guest again, in the same machine, and tells nobody.
-// Once the agent is up, its second greeting tells; then what the console says is
-// the guest's own affair.
-func (m *machine) seePanic() func(p []byte) {
-	var tail []byte // of what came before, which a panic may begin in
-	return func(p []byte) {
-		select {
-		case <-m.ready:
-			return
-		default:
-		}
-		tail = append(tail, p...)
-		if bytes.Contains(tail, panicText) {
-			m.fail(errors.New("the guest's kernel panicked"))
-		}
-		tail = append(tail[:0], tail[max(0, len(tail)-len(panicText)):]...)
 	}
 }
 

@@ -84,7 +84,7 @@ func (d *Driver) Save(ctx context.Context, spec vm.Spec, s vm.Snapshot, prepare 
 }
 
 func (d *Driver) save(ctx context.Context, spec vm.Spec, s vm.Snapshot, identifier []byte, prepare func(context.Context, vm.Machine) error) error {
-	m, err := d.defineSaved(ctx, spec, identifier)
+	m, err := d.defineSaved(ctx, spec, identifier, newFirstBoot(false))
 	if err != nil {
 		return err
 	}
@@ -111,8 +111,8 @@ func (d *Driver) save(ctx context.Context, spec vm.Spec, s vm.Snapshot, identifi
 
 // defineSaved makes a machine that can be saved and restored, stopped: without
 // the devices that the framework does not restore.
-func (d *Driver) defineSaved(ctx context.Context, spec vm.Spec, identifier []byte) (*machine, error) {
-	m, err := d.defineWith(ctx, spec, identifier, func(c *configuration) { c.entropy = false })
+func (d *Driver) defineSaved(ctx context.Context, spec vm.Spec, identifier []byte, b *firstBoot) (*machine, error) {
+	m, err := d.defineWith(ctx, spec, identifier, b, func(c *configuration) { c.entropy = false })
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 	if err != nil {
 		return nil, err
 	}
-	m, err := d.defineSaved(ctx, saved(spec), identifier)
+	m, err := d.defineSaved(ctx, saved(spec), identifier, newFirstBoot(true))
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ type Runtime struct {
 	Templates *template.Store
 	Volumes   *volume.Store
 	home      string
+	freeSpace func(dir string) (int64, error) // FreeSpace, but for tests
 }
 
 // Home finds the state directory: home, else ~/.lumina.
@@ -79,6 +80,7 @@ func Open(options Options) (*Runtime, error) {
 		Templates: template.NewStore(filepath.Join(home, "cache", "templates")),
 		Volumes:   volume.NewStore(filepath.Join(home, "volumes")),
 		home:      home,
+		freeSpace: FreeSpace,
 	}, nil
 }
 

@@ -37,13 +37,16 @@ func CheckSpace(dir string, reserve int64) error {
 	return checkSpace(dir, reserve, 0)
 }
 
-func checkSpace(dir string, reserve, more int64) error {
-	switch {
-	case reserve == 0:
-		reserve = DefaultDiskReserve
-	case reserve < 0:
-		reserve = 0
+// keptFree is a reserve in bytes.
+func keptFree(reserve int64) int64 {
+	if reserve == 0 {
+		return DefaultDiskReserve
 	}
+	return max(reserve, 0)
+}
+
+func checkSpace(dir string, reserve, more int64) error {
+	reserve = keptFree(reserve)
 	free, err := FreeSpace(dir)
 	if err != nil || free >= reserve+more {
 		return nil // who cannot know it tries

@@ -118,6 +118,7 @@ func (s *start) try(ctx context.Context, launch func(context.Context) (vm.Machin
 	}
 	s.trace.mark("started")
 	v := newVM(s.image, s.options, machine)
+	v.room = s.r.newRoom(s.options.DiskReserve)
 	if err := v.awaitRoot(ctx, s.options.whole); err != nil {
 		v.end()
 		return nil, nil, err
@@ -142,6 +143,7 @@ func (s *start) try(ctx context.Context, launch func(context.Context) (vm.Machin
 	}
 	close(v.ready)
 	go v.keepTime()
+	go v.keepRoom()
 	s.trace.booted(reply.Marks)
 	return v, sent, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,7 @@ type VM struct {
 	trace   Trace
 	ready   chan struct{} // closed when the agent has answered
 	clock   *hostClock
+	room    room
 	// unshared says which shared directory is not served any more; nil for none.
 	unshared atomic.Pointer[string]
 }
@@ -195,11 +197,26 @@ func (v *VM) EndMessage() string {
 // Report says in one line what the host noticed that the guest does not tell, as
 // that a disk of the host's is full; "" when there is nothing to say.
 func (v *VM) Report() string {
+	report, _ := v.report()
+	return report
+}
+
+// ReportSince is Report if there is more than there was before, or it goes on.
+func (v *VM) ReportSince(before string) string {
+	report, now := v.report()
+	if report == before && !now {
+		return ""
+	}
+	return report
+}
+
+func (v *VM) report() (report string, now bool) {
 	if report := v.unshared.Load(); report != nil {
-		return *report
+		return *report, false
 	}
+	report, now = v.roomReport()
 	if r, ok := v.machine.(vm.Reporter); ok {
-		return r.Report()
+		report = strings.Trim(report+"; "+r.Report(), "; ")
 	}
-	return ""
+	return report, now
 }

@@ -33,6 +33,14 @@ type System interface {
 	// Share waits until a directory that the host serves is mounted, and returns
 	// what its FUSE asks and is answered by: a message each Read and Write.
 	Share(tag string) (io.ReadWriteCloser, error)
+	// Measure notes what is free on the disks that the guest writes to, and says whether
+	// Limit has left it none.
+	Measure() (full bool, err error)
+	// Limit says how many bytes the host has left for the disks, of which the guest takes
+	// at most half more than it had when they were measured, it not being the only one;
+	// less than none: as many as it likes. It may take so many as least since it has a
+	// limit, whatever is left.
+	Limit(left, least int64) error
 	// Sync stops every process and brings all file systems to disk.
 	Sync() error
 	// PowerOff ends the VM; it does not return.
@@ -151,6 +159,8 @@ func (s *Server) dispatch(conn net.Conn, req *protocol.Request, r *protocol.Read
 	switch {
 	case req.Op == protocol.OpClock:
 		return s.setClock(r, w)
+	case req.Op == protocol.OpRoom && req.Room != nil:
+		return s.room(req.Room, w)
 	case req.Op == protocol.OpExec && req.Exec != nil:
 		return s.exec(req.Exec, r, w)
 	case req.Op == protocol.OpProcesses:
@@ -236,6 +246,21 @@ func (s *Server) setClock(r *protocol.Reader, w *protocol.Writer) error {
 		return fmt.Errorf("setting the clock: %w", err)
 	}
 	return w.Message(protocol.FrameReply, nil)
+}
+
+// room measures the guest's disks, or limits what is written to them.
+func (s *Server) room(r *protocol.Room, w *protocol.Writer) error {
+	var left protocol.RoomLeft
+	var err error
+	if r.Left == nil {
+		left.None, err = s.system.Measure()
+	} else {
+		err = s.system.Limit(*r.Left, r.Least)
+	}
+	if err != nil {
+		return fmt.Errorf("limiting what is written: %w", err)
+	}
+	return w.Message(protocol.FrameReply, left)
 }
 
 func (s *Server) changes(w *protocol.Writer) error {

@@ -44,6 +44,8 @@ func (fakeSystem) Configure(*protocol.Configure, func() (time.Time, error)) (*pr
 	return &protocol.Configured{}, nil
 }
 func (fakeSystem) SetClock(func() (time.Time, error)) error { return nil }
+func (fakeSystem) Measure() (bool, error)                   { return false, nil }
+func (fakeSystem) Limit(int64, int64) error                 { return nil }
 func (fakeSystem) Sync() error                              { return nil }
 
 func (fakeSystem) Share(string) (io.ReadWriteCloser, error) { return nil, errors.ErrUnsupported }

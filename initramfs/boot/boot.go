@@ -44,6 +44,7 @@ type System struct {
 	// upper is what the guest has changed of lower, its image.
 	upper, lower *os.Root
 	layers       layers
+	room         room
 	entered      bool // the root file system is the root directory
 	// configured lets PID 1 go on, beside which this process is the agent; nil
 	// for PID 1.

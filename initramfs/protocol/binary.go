@@ -64,6 +64,8 @@ func (r *Request) body() any {
 	switch r.Op {
 	case OpConfigure:
 		return field(&r.Configure)
+	case OpRoom:
+		return field(&r.Room)
 	case OpExec:
 		return field(&r.Exec)
 	case OpLogs:

@@ -18,6 +18,7 @@ var requests = []Request{
 		Network: &Interface{MAC: "02:00:00:00:00:01", Address: "10.0.0.2/24", Gateway: "10.0.0.1", DNS: []string{"10.0.0.1", "10.0.0.3"}, Search: []string{"corp.test", "b.test"}, MTU: 1500},
 		Mounts:  []Mount{{Disk: "volume0", Path: "/data"}, {Share: "share1", Path: "/src", ReadOnly: true}, {Share: "share2", Path: "/lib", Served: true}},
 		Hosts:   []Host{{Name: "db", Address: "10.0.0.3"}}}},
+	{Version: Version, Op: OpRoom, Room: &Room{Left: new(int64), Least: 4096}},
 	{Version: Version, Op: OpShare, Share: &Share{Tag: "share2"}},
 	{Version: Version, Op: OpKill, Kill: &Kill{ID: "7", Signal: 15}},
 	{Version: Version, Op: OpCopyIn, CopyIn: &CopyIn{Path: "/a", User: "u"}},

@@ -40,6 +40,7 @@ type Op string
 const (
 	OpConfigure Op = "configure" // Configure → Reply, Clock → Configured; before anything else
 	OpClock     Op = "clock"     // → Reply, Clock → Reply: the guest's clock is set
+	OpRoom      Op = "room"      // Room → RoomLeft: how much of its disks the guest may still take
 	OpExec      Op = "exec"      // Exec ⇄ stdin, signals, output, Exit
 	OpProcesses Op = "processes" // → Processes: what Exec started and still knows
 	OpLogs      Op = "logs"      // Logs → output frames of a detached process, then Reply
@@ -62,6 +63,7 @@ type Request struct {
 	Version   int
 	Op        Op
 	Configure *Configure
+	Room      *Room
 	Exec      *Exec
 	Logs      *Logs
 	Kill      *Kill
@@ -130,6 +132,22 @@ type Interface struct {
 	DNS     []string
 	Search  []string // domains in which names without a dot are looked for
 	MTU     int      // bytes; 0: the device's
+}
+
+// Room is about what the guest may still write to its disks, which are larger than the
+// room that the host has for them.
+type Room struct {
+	// Left is how many bytes the host has left, of which the guest takes at most half more
+	// than it had when it was asked last; less than none: as many as it likes; nil: it is
+	// asked now.
+	Left *int64 `json:"left,omitempty"`
+	// Least is how many it may take whatever is left, since it has a limit.
+	Least int64 `json:"least,omitempty"`
+}
+
+// RoomLeft is the reply to OpRoom.
+type RoomLeft struct {
+	None bool `json:"none,omitempty"` // a disk is full, since the host said so
 }
 
 // Exec starts a process.

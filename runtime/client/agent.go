@@ -83,6 +83,20 @@ func SetClock(ctx context.Context, conn net.Conn) error {
 	return withCause(ctx, tellTime(conn, &protocol.Request{Op: protocol.OpClock}, nil))
 }
 
+// Measure has the guest note what is free on its disks, and says whether a limit has
+// left it none.
+func Measure(ctx context.Context, conn net.Conn) (none bool, err error) {
+	var left protocol.RoomLeft
+	err = call(ctx, conn, &protocol.Request{Op: protocol.OpRoom, Room: &protocol.Room{}}, &left)
+	return left.None, err
+}
+
+// Limit tells the guest how many bytes the host has left for its disks, and what it may
+// take at least, see [protocol.Room].
+func Limit(ctx context.Context, conn net.Conn, left, least int64) error {
+	return call(ctx, conn, &protocol.Request{Op: protocol.OpRoom, Room: &protocol.Room{Left: &left, Least: least}}, &protocol.RoomLeft{})
+}
+
 // PrepareSnapshot returns when the guest is ready for a snapshot: it has read everything
 // that was sent before, nothing is under way in either direction, and the first
 // operation that it does next is Configure. conn is closed.

@@ -277,8 +277,11 @@ func (c *command) addMachine(m machine, spec vm.Spec, mem *memory) {
 
 func (c *command) addDisk(i int, d vm.Disk) {
 	node, options := fmt.Sprintf("disk%d", i), ""
+	if !d.ReadOnly {
+		options = ",discard=unmap" // what the guest gives back the host has again
+	}
 	if d.Ephemeral {
-		options = ",cache.no-flush=on"
+		options += ",cache.no-flush=on"
 	}
 	c.addFile(node, d.File, d.ReadOnly, options)
 	if d.Lock != nil {

@@ -80,10 +80,7 @@ func receiveKind(conn *net.UnixConn) (kind byte, passed *net.UnixConn, err error
 func (s *supervisor) tellMeanwhile(conn *net.UnixConn, network *network.Report, hostError string) {
 	defer conn.Close()
 	_, _ = io.Copy(io.Discard, conn)
-	reply := controlReply{Network: s.vm.Network().Since(network)}
-	if report := s.vm.Report(); report != hostError {
-		reply.HostError = report
-	}
+	reply := controlReply{Network: s.vm.Network().Since(network), HostError: s.vm.ReportSince(hostError)}
 	// A client that has gone needs no answer.
 	_ = json.NewEncoder(conn).Encode(reply)
 }

@@ -47,6 +47,9 @@ type Fake struct {
 	NoSnapshots bool
 	// Clock, unless nil, is told each time that a guest sets its clock to.
 	Clock func(time.Time)
+	// Room, unless nil, is told what a guest is told of the host's room; its answer is
+	// whether the guest has none left.
+	Room func(left int64) (none bool)
 
 	mu       sync.Mutex
 	machines []*Machine
@@ -124,7 +127,7 @@ func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) (*Machine
 	default:
 		streams := mux.Server(&hearing{there, m})
 		go func() {
-			server := agent.NewServer(system{Init{Off: m.PowerOff, Clock: f.Clock}, m}, agent.NewOwnReaper())
+			server := agent.NewServer(system{Init{Off: m.PowerOff, Clock: f.Clock, Room: f.Room}, m}, agent.NewOwnReaper())
 			server.KeepLogsIn(os.TempDir()) // this guest's root is the host's
 			_ = server.Serve(streams)
 		}()

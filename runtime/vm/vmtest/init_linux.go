@@ -3,6 +3,7 @@ package vmtest
 import (
 	"errors"
 	"io"
+	"math"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/agent"
@@ -11,9 +12,13 @@ import (
 
 // Init is the init of a guest that is none: the agent's commands run on this host.
 type Init struct {
-	Off   func()          // powers it off
-	Clock func(time.Time) // is told each time that the clock is set to; nil for nobody
+	Off   func()                       // powers it off
+	Clock func(time.Time)              // is told each time that the clock is set to; nil for nobody
+	Room  func(left int64) (none bool) // is told of the host's room, or Measured; nil for nobody
 }
+
+// Measured is what [Init.Room] is told when the guest is only asked.
+const Measured = math.MinInt64
 
 var _ agent.System = Init{}
 
@@ -29,6 +34,17 @@ func (i Init) SetClock(clock func() (time.Time, error)) error {
 		i.Clock(now)
 	}
 	return err
+}
+
+// Measure is part of [agent.System].
+func (i Init) Measure() (full bool, err error) { return i.Room != nil && i.Room(Measured), nil }
+
+// Limit is part of [agent.System].
+func (i Init) Limit(left, _ int64) error {
+	if i.Room != nil {
+		i.Room(left)
+	}
+	return nil
 }
 
 // Changes is part of [agent.System].

@@ -29,14 +29,16 @@ func execReady(t testing.TB, name, script string) result {
 	}
 }
 
-// An exported image that is booted as a desktop has its shell on the screen and its agent
-// behind exec, which answers again after a reset; the clipboard goes both ways.
+// An exported image that is booted as a desktop has a shell on the screen and one on the
+// serial port, both of which are seen and take keys, and its agent behind exec, which
+// answers again after a reset; the clipboard goes both ways.
 func TestDesktopOfImage(t *testing.T) {
 	const name = "image"
 	disk := filepath.Join(t.TempDir(), "disk.qcow2")
 	lumina(t, "images", "export", "debian", "--disk-size", "64MB", "-o", disk).succeeded(t)
 	createDesktop(t, name, "--disk", disk, "--memory", "512MB", "--network", "none")
-	lumina(t, "desktop", "boot", name, "--headless", "--detach").succeeded(t)
+	serial := filepath.Join(t.TempDir(), "serial")
+	lumina(t, "desktop", "boot", name, "--headless", "--detach", "--serial", serial).succeeded(t)
 	if r := execReady(t, name, "id -u; exit 7"); r.code != 7 || !strings.Contains(r.stdout, `"stdout":"0\n"`) {
 		t.Errorf("exec: %d %s", r.code, r.stdout)
 	}
@@ -45,6 +47,30 @@ func TestDesktopOfImage(t *testing.T) {
 	if !strings.Contains(typed.stdout, `"stdout":"/dev/tty1\n"`) {
 		t.Errorf("what is typed reaches %s", typed.stdout)
 	}
+	t.Run("the screen and the serial port", func(t *testing.T) {
+		// What a shell prints of it is not what was typed.
+		const typed, printed = `printf 'seen-%s\n' $((6 * 7))`, "seen-42"
+		lumina(t, "desktop", "type", name, typed+"\n").succeeded(t)
+		r := lumina(t, "desktop", "exec", name, "until grep -q "+printed+" /dev/vcs1; do sleep 0.1; done").succeeded(t)
+		if said := string(readFile(t, serial)); strings.Contains(said, printed) {
+			t.Errorf("the serial port's shell has got the screen's keys: %q, %q", said, r.stdout)
+		}
+		lumina(t, "desktop", "type", name, "clear; for i in 1 2 3 4 5 6 7 8; do echo 0123456789abcdefghijklmnopqrstuvwxyz; done\n").succeeded(t)
+		waitScreen(t, name, "the shell's own text", time.Minute, func(s *screen) bool {
+			_, ok := s.learn("0123456789abcdefghijklmnopqrstuvwxyz")
+			return ok
+		})
+		lumina(t, "desktop", "type", "--serial", name, typed+"; tty\n").succeeded(t)
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+			said := string(readFile(t, serial))
+			if strings.Contains(said, "# "+typed) && strings.Contains(said, printed+"\r\n/dev/ttyS0\r\n") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the serial port's shell says %q", said)
+			}
+		}
+	})
 	t.Run("the clipboard", func(t *testing.T) { testClipboard(t, name) })
 
 	lumina(t, "desktop", "exec", name, "sync; touch /run/before").succeeded(t)

@@ -56,23 +56,31 @@ func newDesktopScreenshotCommand(env *environment) *cobra.Command {
 }
 
 func newDesktopTypeCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var serial bool
+	c := &cobra.Command{
 		Use:   "type NAME TEXT…",
 		Short: "Type text on a US keyboard",
 		Args:  usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			text := strings.Join(args[1:], " ")
-			if err := desktop.CheckText(text); err != nil {
-				return usageError{err}
+			if !serial {
+				if err := desktop.CheckText(text); err != nil {
+					return usageError{err}
+				}
 			}
 			d, err := openDesktop(env, args[0])
 			if err != nil {
 				return err
 			}
+			if serial {
+				return d.TypeSerial(c.Context(), []byte(strings.ReplaceAll(text, "\n", "\r")))
+			}
 			return d.Type(c.Context(), text)
 		},
 		ValidArgsFunction: completeDesktops(env),
 	}
+	c.Flags().BoolVar(&serial, "serial", false, "into the serial port; any characters")
+	return c
 }
 
 func newDesktopKeyCommand(env *environment) *cobra.Command {

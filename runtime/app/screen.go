@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/abdul-abdi/lumina/runtime/desktop"
 )
 
 // maxMessage bounds a browser's message: one key or pointer event, or what is pasted;
@@ -101,7 +103,8 @@ const serialTail = 64 << 10
 const serialPause = 250 * time.Millisecond
 
 // serial sends what a desktop's guest writes to its serial port: the end of what it
-// wrote since its boot, and then more of it, until the page goes.
+// wrote since its boot, and then more of it, until the page goes. What the page sends is
+// typed there.
 func (s *server) serial(w http.ResponseWriter, r *http.Request) {
 	m, err := s.desktops.Find(r.PathValue("id"))
 	if err != nil {
@@ -113,8 +116,33 @@ func (s *server) serial(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ended()
-	ctx = ws.CloseRead(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		s.typeSerial(ctx, ws, m.ID)
+	}()
 	follow(ctx, s.desktops.SerialFile(m), func(b []byte) error { return ws.Write(ctx, websocket.MessageBinary, b) })
+}
+
+// typeSerial types what a page sends into a desktop's serial port, until the page goes. An
+// error is told as a text.
+func (s *server) typeSerial(ctx context.Context, ws *websocket.Conn, id string) {
+	for {
+		kind, b, err := ws.Read(ctx)
+		if err != nil {
+			return
+		}
+		if kind != websocket.MessageBinary || len(b) == 0 {
+			continue
+		}
+		c, err := desktop.Open(s.Home, id)
+		if err == nil {
+			err = c.TypeSerial(ctx, b)
+		}
+		if err != nil && writeText(ctx, ws, map[string]string{"error": oneLine(err)}) != nil {
+			return
+		}
+	}
 }
 
 // follow calls send with what is in a file and is appended to it, until ctx ends. A

@@ -170,6 +170,21 @@ func (c *Client) Type(ctx context.Context, text string) error {
 	return nil
 }
 
+// maxSerialInput is how many bytes are typed into a serial port between two looks at whether
+// somebody has given up.
+const maxSerialInput = 4 << 10
+
+// TypeSerial types a text into the guest's serial port, as a terminal that is connected to
+// it does: Enter is a carriage return there.
+func (c *Client) TypeSerial(ctx context.Context, text []byte) error {
+	for part := range slices.Chunk(text, maxSerialInput) {
+		if _, err := c.ask(ctx, request{Serial: part}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Click clicks at a pixel of the screen.
 func (c *Client) Click(ctx context.Context, click Click) error {
 	_, err := c.ask(ctx, request{Click: &click})

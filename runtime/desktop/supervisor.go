@@ -321,6 +321,7 @@ type request struct {
 	Screenshot bool       `json:"screenshot,omitempty"`
 	Chords     [][]vm.Key `json:"chords,omitempty"` // pressed one after the other
 	Click      *Click     `json:"click,omitempty"`
+	Serial     []byte     `json:"serial,omitempty"` // typed into the serial port
 	Viewer     bool       `json:"viewer,omitempty"` // whether it can be viewed
 	Agent      bool       `json:"agent,omitempty"`  // whether its guest has one
 	Ping       bool       `json:"ping,omitempty"`
@@ -442,6 +443,12 @@ func (s *supervisor) do(ctx context.Context, req request) (r reply, err error) {
 		err = s.press(ctx, req.Chords)
 	case req.Click != nil:
 		err = s.click(ctx, *req.Click)
+	case len(req.Serial) > 0:
+		if port, ok := s.machine.(vm.SerialInput); ok {
+			err = port.WriteSerial(req.Serial)
+		} else {
+			err = fmt.Errorf("%w: its driver's serial port takes no input", vm.ErrUnsupported)
+		}
 	case req.Viewer:
 		var screen net.Conn
 		if screen, err = s.viewer(); err == nil {

@@ -96,6 +96,7 @@ type command struct {
 	owner   *os.File          // QEMU waits for what arm writes there
 	monitor string            // and that is
 	agent   *net.UnixConn     // of a desktop's port for an agent; nil for none
+	stdin   *os.File          // what its standard input is; nil for nothing
 	tpm     *os.File          // swtpm's end of the TPM's socket; nil for none
 	disks   map[string]string // names for people, by QEMU's
 }

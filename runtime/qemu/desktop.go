@@ -105,20 +105,22 @@ func (s *signal) Write(p []byte) (int, error) {
 // desktop is one running QEMU with a screen.
 type desktop struct {
 	*process
-	mu    sync.Mutex // one command at a time
-	qmp   *monitor
-	agent *agentPort
-	tpm   *tpm // nil for none
+	mu     sync.Mutex // one command at a time
+	qmp    *monitor
+	agent  *agentPort
+	serial *serialInput
+	tpm    *tpm // nil for none
 }
 
 var (
-	_ vm.Desktop  = (*desktop)(nil)
-	_ vm.Screen   = (*desktop)(nil)
-	_ vm.Input    = (*desktop)(nil)
-	_ vm.Viewer   = (*desktop)(nil)
-	_ vm.Resetter = (*desktop)(nil)
-	_ vm.Dialer   = (*desktop)(nil)
-	_ vm.Meter    = (*desktop)(nil)
+	_ vm.Desktop     = (*desktop)(nil)
+	_ vm.Screen      = (*desktop)(nil)
+	_ vm.Input       = (*desktop)(nil)
+	_ vm.Viewer      = (*desktop)(nil)
+	_ vm.Resetter    = (*desktop)(nil)
+	_ vm.Dialer      = (*desktop)(nil)
+	_ vm.Meter       = (*desktop)(nil)
+	_ vm.SerialInput = (*desktop)(nil)
 )
 
 func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmware, a Accelerator) (_ *desktop, err error) {
@@ -130,22 +132,30 @@ func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmw
 	if spec.Serial != nil {
 		p.output = io.MultiWriter(p.console, spec.Serial)
 	}
-	m := &desktop{process: p}
+	serial, err := line.addSerialInput()
+	if err != nil {
+		line.discard()
+		return nil, err
+	}
+	m := &desktop{process: p, serial: serial}
 	m.agent = newAgentPort(line.agent, m.changeAgent)
 	p.ports = m.agent.opened
 	if spec.TPM != nil {
 		if m.tpm, err = startTPM(spec.TPM, line.tpm); err != nil {
 			line.discard()
+			serial.close()
 			return nil, err
 		}
 	}
 	if err := p.launch(ctx, spec.Arch, line, d.controlGroup()); err != nil {
 		m.agent.close()
+		serial.close()
 		return nil, m.tpm.explain(err)
 	}
 	go func() {
 		<-p.done
 		m.agent.close()
+		serial.close()
 		if m.tpm != nil {
 			m.tpm.kill()
 		}

@@ -214,6 +214,9 @@ func (p *process) launch(ctx context.Context, arch string, line *command, groups
 		cmd := exec.CommandContext(ctx, path, line.args...)
 		cmd.ExtraFiles = line.files
 		cmd.Stdout, cmd.Stderr = p.output, p.stderr
+		if line.stdin != nil {
+			cmd.Stdin = line.stdin
+		}
 		cmd.Env = environ(line.window)
 		return cmd
 	}

@@ -131,6 +131,13 @@ type Input interface {
 	Point(x, y int, button Button, down bool) error
 }
 
+// SerialInput is a [Desktop] whose serial port takes input.
+type SerialInput interface {
+	// WriteSerial writes to the guest's serial port. It fails when the guest does not
+	// take it in some seconds.
+	WriteSerial(p []byte) error
+}
+
 // Viewer is a [Desktop] that a VNC client can show and use.
 type Viewer interface {
 	// Viewer opens a stream of the RFB protocol (RFC 6143), which needs no

@@ -66,14 +66,16 @@ function listen(id: string) {
 }
 
 const maxTail = 200_000;
+let serialPort: WebSocket | undefined;
 function mountSerial(id: string) {
   return (el: HTMLElement) => {
     let ws: WebSocket, over = false, raw = '';
     const decode = new TextDecoder();
     const connect = () => {
       raw = '';
-      ws = socket(`desktops/${id}/serial`);
+      ws = serialPort = socket(`desktops/${id}/serial`);
       ws.onmessage = (e) => {
+        if (typeof e.data === 'string') { toast(JSON.parse(e.data).error); return; }
         const end = el.scrollHeight - el.scrollTop - el.clientHeight < 40;
         raw = (raw + decode.decode(e.data, { stream: true })).slice(-maxTail);
         el.textContent = plain(raw);
@@ -84,6 +86,20 @@ function mountSerial(id: string) {
     connect();
     return () => { over = true; ws.close(); };
   };
+}
+// serialLine types a line, or a control character, into the serial port.
+function serialLine(): Child {
+  const type = (text: string) => {
+    if (serialPort?.readyState === WebSocket.OPEN) serialPort.send(new TextEncoder().encode(text));
+    else toast('The serial port is not connected yet');
+  };
+  return h('form', { class: 'row serial-line', key: 'line', onsubmit: (e: Event) => { e.preventDefault(); const box = (e.target as HTMLFormElement).elements[0] as HTMLInputElement; type(box.value + '\r'); box.value = ''; } },
+    h('input', { type: 'text', 'aria-label': 'A line for the serial port', placeholder: 'Type here; Enter sends it', autocomplete: 'off', autocapitalize: 'off', spellcheck: 'false', onkeydown: (e: KeyboardEvent) => {
+      const box = e.target as HTMLInputElement;
+      if (!e.ctrlKey || e.altKey || e.shiftKey || box.selectionStart !== box.selectionEnd || !['c', 'd', 'z'].includes(e.key)) return;
+      e.preventDefault();
+      type(String.fromCharCode(e.key.charCodeAt(0) & 31));
+    } }), h('button', null, 'Send'));
 }
 const serialLog = (d: Desktop): Child => h('pre', { key: 'serial', class: 'serial', tabindex: '0', role: 'log', 'aria-label': 'Serial port', mount: mountSerial(d.id) });
 
@@ -137,7 +153,7 @@ export function desktopView(id: string): Child {
     d.running ? h('div', { class: 'stage', key: 'stage' },
       h('div', { class: 'shown', key: 'shown' }, h('div', { id: 'screen', class: view.fit ? 'fit' : 'exact', key: 'screen' + d.id + (d.boot?.began ?? ''), mount: mountScreen(d) }),
       view.captured ? h('div', { class: 'pill', role: 'status' }, 'Keys go to the desktop · ', h('kbd', null, 'Ctrl+Alt'), ' frees them') : null),
-      dark || view.log ? h('aside', { class: 'boot', key: 'boot', 'aria-label': 'Boot' }, h('div', { class: 'row' }, h('b', null, dark ? 'Its screen is dark yet' : 'Boot'), h('span', { class: 'grow' }), h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics')), d.boot ? waterfall(d.boot, d.running && dark) : null, serialLog(d)) : null,
+      dark || view.log ? h('aside', { class: 'boot', key: 'boot', 'aria-label': 'Boot' }, h('div', { class: 'row' }, h('b', null, dark ? 'Its screen is dark yet' : 'Boot'), h('span', { class: 'grow' }), h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics')), d.boot ? waterfall(d.boot, d.running && dark) : null, serialLog(d), serialLine()) : null,
     ) : h('div', { class: 'off', key: 'off' },
       h('div', { class: 'still' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?v=${d.picture}`, alt: 'Its last screen' }) : blank(d)),
       h('div', { class: 'panel' },

@@ -249,6 +249,10 @@ func TestDesktopRefusesMedia(t *testing.T) {
 		writeFile(t, name, content)
 		return name
 	}
+	pipe := filepath.Join(dir, "pipe.iso")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	sum := sha256.Sum256(content)
 	digest := hex.EncodeToString(sum[:])
 	other := strings.Repeat("0123456789abcdef", 4)
@@ -261,7 +265,10 @@ func TestDesktopRefusesMedia(t *testing.T) {
 		"truncated":           {[]string{file("truncated", content[:len(content)/2])}, "truncated"},
 		"empty":               {[]string{file("empty", nil)}, "it is empty"},
 		"no ISO":              {[]string{file("text", bytes.Repeat([]byte("text\n"), 1<<14))}, "not an ISO 9660 image"},
-		"a directory":         {[]string{dir}, "not an ISO 9660 image"},
+		"a directory":         {[]string{dir}, "is a directory: want a file"},
+		"a pipe":              {[]string{pipe}, "is a pipe: want a file"},
+		"a pipe of drivers":   {[]string{amd64, "--drivers", pipe}, "is a pipe: want a file"},
+		"a pipe for a disk":   {[]string{amd64, "--disk", pipe}, "is a pipe: want a file"},
 		"another digest":      {[]string{amd64, "--sha256", other}, "its SHA-256 is " + digest},
 		"a placeholder":       {[]string{amd64, "--sha256", strings.Repeat("0", 64)}, "placeholder"},
 		"not the catalogue's": {[]string{amd64, "--os", "debian-12-amd64"}, "its SHA-256 is " + digest + ", not 013f5b44670d81280b5b1bc02455842b250df2f0c6763398feb69af1a805a14f, which the catalogue has for Debian 12"},

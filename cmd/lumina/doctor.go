@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	goruntime "runtime"
 	"strings"
 	"time"
@@ -63,7 +62,7 @@ func reportChecks(env *environment, checks []vm.Check) error {
 
 // examineISO checks an installation ISO, for a desktop.
 func examineISO(path string) []vm.Check {
-	f, err := os.Open(path)
+	f, err := iso.Open(path)
 	if err != nil {
 		return []vm.Check{{Name: "iso", Status: vm.CheckFail, Detail: err.Error()}}
 	}

@@ -262,7 +262,7 @@ func TestCreateDesktop(t *testing.T) {
 		"no ISO":        {`{"name":"a","file":"` + text + `"}`, "not an ISO 9660 image"},
 		"a bad name":    {`{"name":"a/b","file":"` + text + `"}`, "desktop name"},
 		"no such file":  {`{"name":"a","file":"/none.iso"}`, "no such file"},
-		"its directory": {`{"name":"a","file":"` + o.Dirs[0] + `"}`, "it is no file"},
+		"its directory": {`{"name":"a","file":"` + o.Dirs[0] + `"}`, "is a directory: want a file"},
 		"a half path":   {`{"name":"a","file":"text.iso"}`, "want the whole path"},
 		"nothing":       {`{"name":"a"}`, "want a file"},
 		"no download":   {`{"name":"a","system":"windows-11-amd64"}`, "want a file, its ISO"},

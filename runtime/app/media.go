@@ -71,9 +71,6 @@ func checkFile(ctx context.Context, file, arch string) Medium {
 		return m
 	}
 	info, err := os.Stat(file)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: it is no file", printable.Line(file))
-	}
 	if err != nil {
 		m.Reason = err.Error()
 		return m
@@ -129,11 +126,14 @@ func (s *server) atHand(ctx context.Context) []Medium {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			file := filepath.Join(dir, e.Name())
-			if real, err := filepath.EvalSymlinks(file); err != nil || seen[real] || !isMedium(file) {
+			real, err := filepath.EvalSymlinks(file)
+			if err != nil || seen[real] || !isMedium(file) {
 				continue
-			} else {
-				seen[real] = true
 			}
+			if info, err := os.Stat(real); err != nil || !info.Mode().IsRegular() {
+				continue // a directory of such a name is nothing to boot
+			}
+			seen[real] = true
 			all = append(all, checkFile(ctx, file, s.library.host.Arch))
 		}
 	}
@@ -185,7 +185,7 @@ func listFiles(dir string) (*Listing, error) {
 	}
 	for _, e := range entries {
 		info, err := os.Stat(filepath.Join(dir, e.Name()))
-		if err != nil || strings.HasPrefix(e.Name(), ".") || !info.IsDir() && !isMedium(e.Name()) {
+		if err != nil || strings.HasPrefix(e.Name(), ".") || !info.IsDir() && !(info.Mode().IsRegular() && isMedium(e.Name())) {
 			continue
 		}
 		if len(l.Files) == maxListed {

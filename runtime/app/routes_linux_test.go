@@ -355,6 +355,17 @@ func TestRoutes(t *testing.T) {
 					t.Errorf("the sound is %v, %v", b, err)
 				}
 			}
+			if path == "desktops/still/serial" { // a desktop that runs nowhere takes no keys, and says so
+				if err := ws.Write(t.Context(), websocket.MessageBinary, []byte("x\r")); err != nil {
+					t.Error(err)
+				}
+				for kind := websocket.MessageBinary; err == nil && kind == websocket.MessageBinary; {
+					kind, b, err = ws.Read(t.Context())
+				}
+				if err != nil || !strings.Contains(string(b), `{"error":"desktop`) {
+					t.Errorf("typed into a serial port: %q, %v", b, err)
+				}
+			}
 			ws.CloseNow()
 			used["GET /api/"+strings.NewReplacer("still", "{id}", "/1", "/{id}").Replace(path)] = true
 		}

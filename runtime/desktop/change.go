@@ -165,7 +165,7 @@ func ExamineDrivers(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := os.Open(path)
+	f, err := iso.Open(path)
 	if err != nil {
 		return "", err
 	}

@@ -49,7 +49,7 @@ func (r *Request) Examine(ctx context.Context) error {
 	if r.Disk == "" {
 		return nil
 	}
-	f, err := os.Open(r.Disk)
+	f, err := iso.Open(r.Disk)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (r *Request) examineISO(ctx context.Context) (err error) {
 	if o, ok := osOfFile(r.ISO); ok && r.OS.ID == "" {
 		r.OS = o // what is called so is to be it
 	}
-	f, err := os.Open(r.ISO)
+	f, err := iso.Open(r.ISO)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -25,7 +24,7 @@ type Looked struct {
 // says why it cannot be.
 func Look(_ context.Context, file, arch string) (l Looked, err error) {
 	l.OS, _ = osOfFile(file)
-	f, err := os.Open(file)
+	f, err := iso.Open(file)
 	if err != nil {
 		return l, err
 	}

@@ -43,7 +43,7 @@ func (m *Manifest) open(dir string) (_ *parts, err error) {
 		}
 	}
 	if m.Drivers != "" {
-		p.spec.Drivers, err = p.files.open(m.Drivers, os.O_RDONLY)
+		p.spec.Drivers, err = p.files.image(m.Drivers)
 		if errors.Is(err, os.ErrNotExist) {
 			err = fmt.Errorf("its second ISO %q is gone; lumina desktop set %s --drivers none boots without it", m.Drivers, m.Name)
 		}
@@ -95,6 +95,15 @@ func (f *files) open(name string, flag int) (*os.File, error) {
 	return file, err
 }
 
+// image opens an ISO.
+func (f *files) image(name string) (*os.File, error) {
+	file, err := iso.Open(name)
+	if err == nil {
+		f.all = append(f.all, file)
+	}
+	return file, err
+}
+
 // temporary makes a file that ends with the others.
 func (f *files) temporary(dir string, content io.Reader) (*os.File, error) {
 	file, err := os.CreateTemp(dir, ".kernel-*")
@@ -136,7 +145,7 @@ func (s *supervisor) addISO(spec *vm.DesktopSpec, o Options, files *files) (err 
 		}
 		return nil
 	}
-	spec.ISO, err = files.open(path, os.O_RDONLY)
+	spec.ISO, err = files.image(path)
 	if errors.Is(err, os.ErrNotExist) && o.ISO == "" {
 		return fmt.Errorf("its ISO %q is gone: name another one, or %q", path, NoISO)
 	}

@@ -61,6 +61,7 @@ type machine struct {
 	mu     sync.Mutex
 	resets int
 	keys   []string
+	serial string
 	gone   chan struct{} // closed when a stream to the agent has ended
 }
 
@@ -94,6 +95,13 @@ func (m *machine) Key(k vm.Key, down bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.keys = append(m.keys, fmt.Sprint(k, down))
+	return nil
+}
+
+func (m *machine) WriteSerial(p []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.serial += string(p)
 	return nil
 }
 
@@ -163,6 +171,10 @@ func TestSupervisor(t *testing.T) {
 	if err := c.Reset(ctx); err != nil || d.last().resets != 1 {
 		t.Errorf("%d resets, %v", d.last().resets, err)
 	}
+	long := bytes.Repeat([]byte("é\r\x03"), maxSerialInput)
+	if err := c.TypeSerial(ctx, long); err != nil || d.last().serial != string(long) {
+		t.Errorf("the serial port got %d of %d bytes, %v", len(d.last().serial), len(long), err)
+	}
 	conn, err := c.dialAgent(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -211,6 +223,9 @@ func TestSupervisorOfLess(t *testing.T) {
 	c := supervised(t, s, d, "a")
 	if err := c.Reset(ctx); err == nil || !strings.Contains(err.Error(), "restart --force") {
 		t.Errorf("reset: %v", err)
+	}
+	if err := c.TypeSerial(ctx, []byte("a")); err == nil || !strings.Contains(err.Error(), "serial port takes no input") {
+		t.Errorf("the serial port: %v", err)
 	}
 	if _, err := c.dialAgent(ctx); err == nil || !strings.Contains(err.Error(), "no way to its guest") {
 		t.Errorf("exec: %v", err)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -167,18 +168,14 @@ func openDockerArchive(ctx context.Context, s string, o Options) (_ *Image, err 
 	}()
 	b, err := readSmall(a, "manifest.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		instead := ""
-		if _, err := readSmall(a, "index.json"); err == nil {
-			instead = ", but one of an OCI layout: write oci-archive: before its name"
-		}
-		return nil, fmt.Errorf("%w: there is no manifest.json: not an archive of docker save%s", ErrInvalid, instead)
+		return nil, fmt.Errorf("%w: there is no manifest.json: not an archive of docker save%s", ErrInvalid, notSaved(a))
 	}
 	if err != nil {
 		return nil, err
 	}
 	var manifests []dockerManifest
 	if err := json.Unmarshal(b, &manifests); err != nil {
-		return nil, fmt.Errorf("%w: manifest.json: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: manifest.json: %w", ErrInvalid, notJSON(b, err))
 	}
 	m, err := byRepoTag(manifests, tag)
 	if err != nil {
@@ -205,21 +202,63 @@ func openDockerArchive(ctx context.Context, s string, o Options) (_ *Image, err 
 	return img, nil
 }
 
+// byRepoTag finds the image of a tag: a whole one, the part behind the colon where that
+// is of one image only, or @N, the place in the archive, as skopeo has it: an image may
+// be without a tag.
 func byRepoTag(manifests []dockerManifest, tag string) (dockerManifest, error) {
+	if len(manifests) == 0 {
+		return dockerManifest{}, fmt.Errorf("%w: the archive holds no image", ErrInvalid)
+	}
+	if n, err := strconv.Atoi(strings.TrimPrefix(tag, "@")); err == nil && tag[0] == '@' && n >= 0 && n < len(manifests) {
+		return manifests[n], nil
+	}
 	var tags []string
+	var ending []dockerManifest // have the tag behind their colon
 	for _, m := range manifests {
 		if tag == "" && len(manifests) == 1 || slices.ContainsFunc(m.RepoTags, func(t string) bool { return sameTag(t, tag) }) {
 			return m, nil
 		}
+		if slices.ContainsFunc(m.RepoTags, func(t string) bool { return strings.HasSuffix(t, ":"+tag) }) {
+			ending = append(ending, m)
+		}
 		tags = append(tags, m.RepoTags...)
 	}
-	if len(manifests) == 0 {
-		return dockerManifest{}, fmt.Errorf("%w: the archive holds no image", ErrInvalid)
+	if len(ending) == 1 && tag != "" {
+		return ending[0], nil
+	}
+	const most = 20
+	if len(tags) > most {
+		tags = append(tags[:most], "…")
+	}
+	known := fmt.Sprintf("@0 to @%d by their place", len(manifests)-1)
+	if len(manifests) == 1 {
+		known = "none is needed for its one image"
+	}
+	if len(tags) > 0 {
+		known = strings.Join(tags, ", ") + "; or " + known
 	}
 	if tag == "" {
-		return dockerManifest{}, fmt.Errorf("it has %d images; name one of the tags: %s", len(manifests), strings.Join(tags, ", "))
+		return dockerManifest{}, fmt.Errorf("it has %d images; write one of their tags behind the file's name and a colon: %s", len(manifests), known)
 	}
-	return dockerManifest{}, fmt.Errorf("tag %q: %w; it has: %s", tag, ErrNotFound, strings.Join(tags, ", "))
+	return dockerManifest{}, fmt.Errorf("tag %q: %w; it has: %s", tag, ErrNotFound, known)
+}
+
+// notSaved says what an archive without a manifest.json is, if it is known.
+func notSaved(a *archive) string {
+	for name, what := range map[string]string{
+		"index.json":   ", but one of an OCI layout: write oci-archive: before its name",
+		"repositories": ", but of Docker before 1.10: docker load and docker save of today make one that can be read",
+	} {
+		if _, ok := a.parts[name]; ok {
+			return what
+		}
+	}
+	for _, name := range []string{"etc/passwd", "bin/sh", "usr/bin/env", "etc/os-release"} {
+		if _, ok := a.parts[name]; ok {
+			return ", but a root file system, as of docker export: a Dockerfile of FROM scratch and ADD FILE / makes an image of it"
+		}
+	}
+	return ""
 }
 
 // sameTag compares tags as people write them: debian:12 is that of Docker Hub.

@@ -60,11 +60,18 @@ func dockerArchive(name string, more ...tar.Header) []byte {
 
 // openBytes opens an archive of a kind.
 func openBytes(t *testing.T, kind string, b []byte) (*Image, error) {
+	t.Helper()
+	return openTagged(t, kind, b, "")
+}
+
+// openTagged is openBytes with what follows the file's name.
+func openTagged(t *testing.T, kind string, b []byte, tag string) (*Image, error) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "x.tar")
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	img, err := Open(context.Background(), kind+":"+file, Options{Platform: amd64, CacheDir: filepath.Join(t.TempDir(), "cache")})
+	img, err := Open(context.Background(), kind+":"+file+tag, Options{Platform: amd64, CacheDir: filepath.Join(t.TempDir(), "cache")})
 	if err == nil {
 		t.Cleanup(func() { img.Close() })
 	}

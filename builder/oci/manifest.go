@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -26,6 +27,24 @@ type place interface {
 // maxNested is how deep indexes may be in each other.
 const maxNested = 3
 
+// notJSON says in plain words why text, which should be JSON, cannot be read.
+func notJSON(text []byte, err error) error {
+	var kind *json.UnmarshalTypeError
+	switch text = bytes.TrimSpace(text); {
+	case len(text) == 0:
+		return errors.New("it is empty")
+	case text[0] == '<':
+		return errors.New("it is a web page, as a proxy or a log-in of the network sends")
+	case errors.As(err, &kind) && kind.Field == "":
+		return fmt.Errorf("it cannot be of the kind %s", kind.Value)
+	case errors.As(err, &kind):
+		return fmt.Errorf("%q cannot be of the kind %s", kind.Field, kind.Value)
+	case text[0] != '{' && text[0] != '[':
+		return errors.New("it is no JSON")
+	}
+	return fmt.Errorf("its JSON is broken: %w", err)
+}
+
 // readImage reads the image of a platform that a manifest is, or an index leads to.
 func readImage(ctx context.Context, p place, raw []byte, d v1.Descriptor, o Options) (*Image, error) {
 	for depth := 0; d.MediaType.IsIndex(); depth++ {
@@ -34,7 +53,7 @@ func readImage(ctx context.Context, p place, raw []byte, d v1.Descriptor, o Opti
 		}
 		index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
 		if err != nil {
-			return nil, fmt.Errorf("%w: index %s: %w", ErrInvalid, d.Digest, err)
+			return nil, fmt.Errorf("%w: index %s: %w", ErrInvalid, d.Digest, notJSON(raw, err))
 		}
 		chosen, err := pick(index, o.Platform)
 		if err != nil {
@@ -50,7 +69,7 @@ func readImage(ctx context.Context, p place, raw []byte, d v1.Descriptor, o Opti
 	}
 	m, err := v1.ParseManifest(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("%w: manifest %s: %w", ErrInvalid, d.Digest, err)
+		return nil, fmt.Errorf("%w: manifest %s: %w", ErrInvalid, d.Digest, notJSON(raw, err))
 	}
 	if err := checkKind(raw, m); err != nil {
 		return nil, err

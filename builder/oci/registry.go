@@ -3,10 +3,13 @@ package oci
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -77,20 +80,52 @@ func (p registryPlace) config(ctx context.Context, d v1.Descriptor) ([]byte, err
 
 func (p registryPlace) layer(d v1.Descriptor) Layer { return p.f.layer(d) }
 
-// explain adds what an error of a registry means. Parts of its text are the
+// explain says what an error of a registry means. Parts of its text are the
 // registry's.
 func explain(err error) error {
-	err = printable.Error(err)
 	var refused *transport.Error
-	if errors.As(err, &refused) {
+	var foreign x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var expired x509.CertificateInvalidError
+	var noTLS tls.RecordHeaderError
+	switch {
+	case errors.As(err, &foreign):
+		return fmt.Errorf("the registry's certificate is of an authority that this host does not know; SSL_CERT_FILE names a file with others: %w", printable.Error(err))
+	case errors.As(err, &host), errors.As(err, &expired):
+		return fmt.Errorf("the registry's certificate is not valid: %w", printable.Error(err))
+	case errors.As(err, &refused):
+		said := printable.Error(refusal{refused})
 		switch refused.StatusCode {
 		case http.StatusNotFound:
-			return fmt.Errorf("%w in the registry: %w", ErrNotFound, err)
+			return fmt.Errorf("%w in the registry: %w", ErrNotFound, said)
 		case http.StatusUnauthorized, http.StatusForbidden:
-			return fmt.Errorf("the registry refused access (log in with docker login or skopeo login): %w", err)
+			return fmt.Errorf("the registry refused access (log in with docker login or skopeo login): %w", said)
 		}
+		return fmt.Errorf("the registry: %w", said)
+	case errors.As(err, &noTLS):
+		return fmt.Errorf("the registry does not speak HTTPS, and plain HTTP is only for this host and private networks: %w", printable.Error(err))
 	}
-	return err
+	return printable.Error(err)
+}
+
+// refusal is what a registry answered, without the details that it adds for programs.
+type refusal struct{ err *transport.Error }
+
+func (r refusal) Unwrap() error { return r.err }
+
+func (r refusal) Error() string {
+	var said []string
+	for _, d := range r.err.Errors {
+		said = append(said, string(d.Code)+": "+d.Message)
+	}
+	if len(said) == 0 {
+		said = append(said, fmt.Sprintf("status %d %s", r.err.StatusCode, http.StatusText(r.err.StatusCode)))
+	}
+	where := ""
+	if r.err.Request != nil {
+		where = fmt.Sprintf("%s %s://%s%s: ", r.err.Request.Method, r.err.Request.URL.Scheme, r.err.Request.URL.Host, r.err.Request.URL.Path) // no query: it may hold a secret
+	}
+	return where + strings.Join(said, "; ")
 }
 
 // fetcher brings layers into the cache, several at once, from the first use of

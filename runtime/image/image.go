@@ -124,6 +124,10 @@ type Source struct {
 func (s Source) Public() string {
 	switch kind, local, _ := strings.Cut(s.Reference, ":"); kind {
 	case "oci", "oci-archive", "docker-archive":
+		file, tag, _ := strings.Cut(local, ":")
+		if host, _, ok := strings.Cut(tag, "/"); ok && strings.ContainsAny(host, ".:") {
+			return kind + ":" + path.Base(file) + ":" + tag // the tag has a registry's slashes
+		}
 		return kind + ":" + path.Base(local)
 	}
 	return s.Reference

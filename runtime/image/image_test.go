@@ -376,13 +376,15 @@ func TestVerifyFindsAFlippedBit(t *testing.T) {
 // What is published of an image does not say where on whose machine its input was.
 func TestPublicSource(t *testing.T) {
 	for reference, want := range map[string]string{
-		"oci:./debian:latest":                    "oci:debian:latest",
-		"oci:/home/me/debian":                    "oci:debian",
-		"oci-archive:/home/me/debian.tar:v1":     "oci-archive:debian.tar:v1",
-		"docker-archive:../../me/debian.tar":     "docker-archive:debian.tar",
-		"registry.example.test:5000/team/deb:v1": "registry.example.test:5000/team/deb:v1",
-		"mmdebstrap:bookworm,minbase":            "mmdebstrap:bookworm,minbase",
-		"debian":                                 "debian",
+		"oci:./debian:latest":                       "oci:debian:latest",
+		"oci:/home/me/debian":                       "oci:debian",
+		"oci-archive:/home/me/debian.tar:v1":        "oci-archive:debian.tar:v1",
+		"docker-archive:../../me/debian.tar":        "docker-archive:debian.tar",
+		"docker-archive:/me/d.tar:x.test:5000/a:v1": "docker-archive:d.tar:x.test:5000/a:v1",
+		"docker-archive:/me/a:b/d.tar":              "docker-archive:d.tar",
+		"registry.example.test:5000/team/deb:v1":    "registry.example.test:5000/team/deb:v1",
+		"mmdebstrap:bookworm,minbase":               "mmdebstrap:bookworm,minbase",
+		"debian":                                    "debian",
 	} {
 		if got := (Source{Reference: reference}).Public(); got != want {
 			t.Errorf("Public() of %q = %q, want %q", reference, got, want)

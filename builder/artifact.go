@@ -20,7 +20,8 @@ import (
 )
 
 // An image as it is, with kernel and initramfs, is an artifact of a registry: its
-// configuration is image.json, its blobs are the other files, each compressed.
+// configuration is image.json, its blobs are the other files, each compressed, the root
+// in chunks or, as older versions sent it, whole.
 const (
 	artifactType     = "application/vnd.lumina.image.v1+json"
 	artifactFileType = "application/vnd.lumina.file.v1+zstd"
@@ -46,6 +47,15 @@ func PushArtifact(ctx context.Context, o PushOptions) (string, error) {
 		return "", err
 	}
 	for _, name := range imageFiles {
+		if name == image.Rootfs {
+			chunks, compressed, err := compressChunks(ctx, name, h.Path(name), o.CacheDir)
+			if err != nil {
+				return "", fmt.Errorf("pushing image %q: %w", o.Name, err)
+			}
+			defer compressed.Close()
+			a.Blobs = append(a.Blobs, chunks...)
+			continue
+		}
 		blob, compressed, err := compress(ctx, h.Path(name), o.CacheDir)
 		if err != nil {
 			return "", fmt.Errorf("pushing image %q: %w", o.Name, err)
@@ -75,7 +85,7 @@ func compress(ctx context.Context, from, dir string) (blob *oci.Blob, out *os.Fi
 		return nil, nil, err
 	}
 	defer in.Close()
-	if out, err = os.CreateTemp(dir, "push-"); err != nil {
+	if out, err = unnamed(dir); err != nil {
 		return nil, nil, err
 	}
 	defer func() {
@@ -83,9 +93,6 @@ func compress(ctx context.Context, from, dir string) (blob *oci.Blob, out *os.Fi
 			out.Close()
 		}
 	}()
-	if err := os.Remove(out.Name()); err != nil {
-		return nil, nil, err
-	}
 	sum := sha256.New()
 	z, err := zstd.NewWriter(io.MultiWriter(out, sum))
 	if err != nil {
@@ -126,6 +133,8 @@ type PullOptions struct {
 	// Architecture is the one that the image must have.
 	Architecture string
 	Store        *image.Store
+	// CacheDir keeps what was fetched of an image until it is whole.
+	CacheDir string
 	// MaxSize, Replace and Verify are as those of Options.
 	MaxSize  int64
 	Replace  bool
@@ -148,8 +157,9 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 	if err == nil {
 		err = checkSize(img, a, o)
 	}
-	if err == nil && len(a.Blobs) != len(imageFiles) {
-		err = fmt.Errorf("%w: %d files", image.ErrInvalid, len(a.Blobs))
+	var blobs [][]oci.Blob
+	if err == nil {
+		blobs, err = blobsOfFiles(a.Blobs)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
@@ -160,10 +170,13 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 	}
 	err = install(ctx, o.Name, func(dir string) error {
 		for i, name := range imageFiles {
-			if a.Blobs[i].Name != name {
-				return fmt.Errorf("%w: %.80q in place of %s", image.ErrInvalid, a.Blobs[i].Name, name)
+			path, want := filepath.Join(dir, name), img.Files[name]
+			if b := blobs[i][0]; len(blobs[i]) == 1 && b.Annotations[chunkSumAnnotation] == "" {
+				err = decompress(ctx, b, path, want, o.Progress)
+			} else {
+				err = o.pullChunks(ctx, blobs[i], path, want)
 			}
-			if err := decompress(ctx, a.Blobs[i], filepath.Join(dir, name), img.Files[name], o.Progress); err != nil {
+			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -182,6 +195,25 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 		return nil, fmt.Errorf("pulling %q: %w", o.Reference, err)
 	}
 	return img, nil
+}
+
+// blobsOfFiles are the blobs of each of imageFiles.
+func blobsOfFiles(blobs []oci.Blob) ([][]oci.Blob, error) {
+	files := make([][]oci.Blob, len(imageFiles))
+	n := 0
+	for _, b := range blobs {
+		if n+1 < len(imageFiles) && len(files[n]) > 0 {
+			n++ // only the last one, the root, can have several
+		}
+		if b.Name != imageFiles[n] {
+			return nil, fmt.Errorf("%w: %.80q in place of %s", image.ErrInvalid, b.Name, imageFiles[n])
+		}
+		files[n] = append(files[n], b)
+	}
+	if len(files[len(files)-1]) == 0 {
+		return nil, fmt.Errorf("%w: %d files", image.ErrInvalid, len(blobs))
+	}
+	return files, nil
 }
 
 // checkSize compares what an image says it takes with the limit, before anything

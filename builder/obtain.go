@@ -132,7 +132,7 @@ func Pull(ctx context.Context, o Options) (*image.Image, error) {
 		}
 	}
 	if r.Kind == reference.Registry {
-		img, err := PullArtifact(ctx, PullOptions{Name: o.Name, Reference: o.Reference, Architecture: o.Architecture, Store: o.Store,
+		img, err := PullArtifact(ctx, PullOptions{Name: o.Name, Reference: o.Reference, Architecture: o.Architecture, Store: o.Store, CacheDir: o.CacheDir,
 			MaxSize: o.MaxSize, Replace: o.Replace, verified: o.verified, Verify: o.Verify, Progress: o.Progress})
 		if !errors.Is(err, ErrNotArtifact) {
 			return img, err

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -37,6 +38,7 @@ type Blob struct {
 	Name, MediaType string
 	Digest          v1.Hash
 	Size            int64 // bytes
+	Annotations     map[string]string
 	// Open reads it. Of a registry's the end is io.EOF only when digest and size
 	// are right.
 	Open func() (io.ReadCloser, error)
@@ -132,7 +134,7 @@ func (a *Artifact) read(ctx context.Context, c *client, raw []byte, d v1.Descrip
 		return err
 	}
 	for _, l := range manifest.Layers {
-		a.Blobs = append(a.Blobs, Blob{Name: l.Annotations[titleAnnotation], MediaType: string(l.MediaType), Digest: l.Digest, Size: l.Size,
+		a.Blobs = append(a.Blobs, Blob{Name: l.Annotations[titleAnnotation], MediaType: string(l.MediaType), Digest: l.Digest, Size: l.Size, Annotations: l.Annotations,
 			Open: func() (io.ReadCloser, error) { return c.blob(ctx, l), nil }})
 	}
 	return nil
@@ -162,9 +164,12 @@ func newManifest(a Artifact) (*manifest, error) {
 		ArtifactType: cmp.Or(a.Type, a.ConfigType), Annotations: a.Annotations, Subject: a.Subject}
 	for _, b := range a.Blobs {
 		m.blobs[b.Digest] = b
-		d := v1.Descriptor{MediaType: types.MediaType(b.MediaType), Digest: b.Digest, Size: b.Size}
+		d := v1.Descriptor{MediaType: types.MediaType(b.MediaType), Digest: b.Digest, Size: b.Size, Annotations: maps.Clone(b.Annotations)}
 		if b.Name != "" {
-			d.Annotations = map[string]string{titleAnnotation: b.Name}
+			if d.Annotations == nil {
+				d.Annotations = map[string]string{}
+			}
+			d.Annotations[titleAnnotation] = b.Name
 		}
 		described.Layers = append(described.Layers, d)
 	}

@@ -75,6 +75,15 @@ func CachedLayer(ctx context.Context, cacheDir string, l Layer) (Layer, error) {
 	return l, nil
 }
 
+// Forget removes a blob from the cache, if it is there.
+func Forget(cacheDir string, h v1.Hash) error {
+	err := os.Remove((&cache{dir: blobDir(cacheDir)}).path(h))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // KeepLayer copies a layer into the cache, if it is not there.
 func KeepLayer(ctx context.Context, cacheDir string, l Layer) (Layer, error) {
 	if kept, err := CachedLayer(ctx, cacheDir, l); err == nil {

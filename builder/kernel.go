@@ -57,7 +57,7 @@ func CheckKernel(f io.ReaderAt, arch string) error {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return fmt.Errorf("the kernel is compressed; give the uncompressed one (arm64: Image, amd64: vmlinux or bzImage)")
 	}
-	return fmt.Errorf("the kernel is none that can be booted (arm64: Image, amd64: vmlinux or bzImage)")
+	return fmt.Errorf("the kernel cannot be booted: want an Image (arm64), or a vmlinux or bzImage (amd64)")
 }
 
 // KernelFile is a kernel that is not Lumina's own.

@@ -93,7 +93,7 @@ func writeFiles(files []recipe.File, below *erofs.Inode, w io.Writer) error {
 			switch mode, _ := at(part); mode & erofs.TypeMask {
 			case erofs.TypeDir, 0:
 			default:
-				return fmt.Errorf("file %s: /%s is no directory", f.Path, part)
+				return fmt.Errorf("file %s: /%s is not a directory", f.Path, part)
 			}
 			if added[part] == nil {
 				if err := write(part, leading(below.Lookup(part))); err != nil {

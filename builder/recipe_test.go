@@ -33,7 +33,7 @@ func TestRecipeFilesUponABase(t *testing.T) {
 		{[]recipe.File{{Path: "/web/n/x", UID: 5}, {Path: "/web/n/y"}}, "web/ 700 33:34 trusted.overlay.opaque=y user.a=b|web/n/ 755 0:0|web/n/x 644 5:0|web/n/y 644 0:0"},
 		{[]recipe.File{{Path: "/lib/x"}}, "usr/ 755 0:0|usr/lib/ 755 0:0|usr/lib/x 644 0:0"},
 		{[]recipe.File{{Path: "/l", Link: "web"}, {Path: "/l/x"}}, "l 777 0:0|web/ 700 33:34 trusted.overlay.opaque=y user.a=b|web/x 644 0:0"},
-		{[]recipe.File{{Path: "/plain/x"}}, "file /plain/x: /plain is no directory"},
+		{[]recipe.File{{Path: "/plain/x"}}, "file /plain/x: /plain is not a directory"},
 		{[]recipe.File{{Path: "/bin"}}, "bin 644 0:0"}, // in place of the link
 		{[]recipe.File{{Path: "/tmp"}}, "file /tmp: there is a directory"},
 	} {

@@ -53,7 +53,7 @@ func TestCreateRefuses(t *testing.T) {
 		want    string // part of the message
 	}{
 		{"layout that is not there", func(t *testing.T, o *Options) { o.Reference = "oci:" + t.TempDir() + "/none" }, "not found"},
-		{"directory that is no layout", func(t *testing.T, o *Options) { o.Reference = "oci:" + t.TempDir() }, "not an OCI layout"},
+		{"directory that is not a layout", func(t *testing.T, o *Options) { o.Reference = "oci:" + t.TempDir() }, "not an OCI layout"},
 		{"tag that is not there", func(t *testing.T, o *Options) { o.Reference += ":nope" }, `tag "nope"`},
 		{"archive that is not there", func(t *testing.T, o *Options) { o.Reference = "docker-archive:/nonexistent.tar" }, "not found"},
 		{"archive that is none", func(t *testing.T, o *Options) {

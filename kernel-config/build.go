@@ -171,7 +171,7 @@ type FragmentError struct {
 }
 
 func (e *FragmentError) Error() string {
-	return fmt.Sprintf("%.80q is no option; write CONFIG_NAME=y, a number or a \"string\", or # CONFIG_NAME is not set", e.Text)
+	return fmt.Sprintf("%.80q is not an option; write CONFIG_NAME=y, a number or a \"string\", or # CONFIG_NAME is not set", e.Text)
 }
 
 // CheckFragment looks whether each line is an option, a comment or empty. Its

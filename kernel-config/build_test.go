@@ -111,7 +111,7 @@ func TestBuildRefuses(t *testing.T) {
 	onLinux(t)
 	smallSource(t)
 	for _, tt := range []struct{ name, fragment, want string }{
-		{"no option", "CONFIG_A=y\nA=y\n", `building a kernel: "A=y" is no option`},
+		{"no option", "CONFIG_A=y\nA=y\n", `building a kernel: "A=y" is not an option`},
 		{"dropped by the kernel", "CONFIG_NEEDS_MORE=y\n", "building a kernel: options asked for that the kernel's own rules dropped (a dependency is missing, or the name changed):\n  CONFIG_NEEDS_MORE=y"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

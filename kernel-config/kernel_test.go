@@ -196,7 +196,7 @@ func TestOpenChecks(t *testing.T) {
 		{"absurd size", built(t, image, sum, maxSize+1), "is not in 1.."},
 		{"no size", built(t, image, sum, 0), "is not in 1.."},
 		{"no kernel beside its description", fstest.MapFS{"out/arm64.json": {Data: []byte(`{"size":1}`)}}, "make kernel ARCH=arm64"},
-		{"description that is no JSON", fstest.MapFS{"out/arm64.json": {Data: []byte("{")}}, "reading its description"},
+		{"description that is not JSON", fstest.MapFS{"out/arm64.json": {Data: []byte("{")}}, "reading its description"},
 		{"nothing built", fstest.MapFS{}, "make kernel ARCH=arm64"},
 	}
 	for _, test := range tests {

@@ -31,7 +31,7 @@ func (p *plan) addMember(m *Member) error {
 	}
 	p.port = os.NewFile(m.Descriptor, "network")
 	if p.port == nil {
-		return fmt.Errorf("descriptor %d is no port of a switch", m.Descriptor)
+		return fmt.Errorf("descriptor %d is not a port of a switch", m.Descriptor)
 	}
 	p.spec.Network = &vm.NIC{MAC: mac, Socket: p.port, MTU: network.MTU}
 	p.configure.Hostname = m.Name

@@ -48,6 +48,6 @@ func TestScratchOfKilledStarts(t *testing.T) {
 		t.Errorf("one that was left: %v", err)
 	}
 	if _, err := os.Stat(other); err != nil {
-		t.Errorf("what is no scratch disk: %v", err)
+		t.Errorf("what is not a scratch disk: %v", err)
 	}
 }

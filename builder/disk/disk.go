@@ -99,7 +99,7 @@ func Export(ctx context.Context, o Options) (err error) {
 			return err
 		}
 		if !info.Mode().IsRegular() {
-			return fmt.Errorf("%q is no regular file; a disk is not written in order", o.Path)
+			return fmt.Errorf("%q is not a regular file; a disk is not written in order", o.Path)
 		}
 		mode = info.Mode().Perm()
 	}

@@ -62,7 +62,7 @@ func FindPlace(name string) (*Place, error) {
 			return &places[i], nil
 		}
 	}
-	return nil, fmt.Errorf("%q is no place that disks are made for: want %s", name, strings.Join(Places(), ", "))
+	return nil, fmt.Errorf("%q is not a place that disks are made for: want %s", name, strings.Join(Places(), ", "))
 }
 
 // Places are the names of all.

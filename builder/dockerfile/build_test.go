@@ -307,7 +307,7 @@ func TestRefused(t *testing.T) {
 		{"FROM scratch\nCOPY ../../etc/passwd /", `Dockerfile:2: "../../etc/passwd" not found`},
 		{"FROM scratch\nCOPY a.txt b.sh /x", "Dockerfile:2: several sources go into a directory: end the destination \"/x\" with a slash"},
 		{"FROM scratch\nCOPY a.txt /x\nCOPY a.txt /x/y", "Dockerfile:3: /x: there is something else than a directory"},
-		{"FROM scratch\nCOPY a.txt /x/sub\nCOPY d /x", "Dockerfile:3: /x/sub is no directory in the image, and one in the source"},
+		{"FROM scratch\nCOPY a.txt /x/sub\nCOPY d /x", "Dockerfile:3: /x/sub is a directory in the source, but not in the image"},
 		{"FROM scratch\nCOPY --chown=who a.txt /x", `Dockerfile:2: "who" is not in the image's /etc/passwd`},
 		{"FROM scratch\nCOPY --chmod=9 a.txt /x", "Dockerfile:2: --chmod=9: want an octal number"},
 		{"FROM scratch\nCOPY --from=$X a.txt /x", "Dockerfile:2: from=$X: variables are not expanded here"},

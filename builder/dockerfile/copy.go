@@ -386,7 +386,7 @@ func (p *placer) put(name string, k *pick, f *picked) error {
 	case isDir:
 		return fmt.Errorf("/%s is a directory in the image, and a file in the source", name)
 	default:
-		return fmt.Errorf("/%s is no directory in the image, and one in the source", name)
+		return fmt.Errorf("/%s is a directory in the source, but not in the image", name)
 	}
 	e := &entry{name: name, info: f.info}
 	if p.owner != nil {

@@ -79,7 +79,7 @@ func parseClause(s string) (chmod, error) {
 		perms := s[1:end]
 		s = s[end:]
 		if i := strings.IndexFunc(perms, func(r rune) bool { return !strings.ContainsRune("rwxXstugo", r) }); i >= 0 {
-			return nil, fmt.Errorf("%q is no permission", perms[i:i+1])
+			return nil, fmt.Errorf("%q is not a permission", perms[i:i+1])
 		}
 		steps = append(steps, func(mode uint32) uint32 { return applyPermissions(mode, op, perms, who, special) })
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
-// Log prints how far a build is, as BuildKit does on what is no terminal: each
+// Log prints how far a build is, as BuildKit does on what is not a terminal: each
 // step has a number, before each of its lines.
 type Log struct {
 	mu   sync.Mutex

@@ -34,7 +34,7 @@ func NewTerminalLog(w io.Writer, size func() (width, height int)) *Log {
 	return &Log{w: w, screen: &screen{w: w, size: size}}
 }
 
-// Close draws the end. A log that is no terminal's has none.
+// Close draws the end. A log that is not a terminal's has none.
 func (l *Log) Close() {
 	if l.screen == nil {
 		return

@@ -126,7 +126,7 @@ func TestArchives(t *testing.T) {
 		{"no configuration", "docker-archive", archiveOf(entry("manifest.json", `[{"Config":"c"}]`)), `configuration "c"`},
 		{"no index", "oci-archive", archiveOf(entry("x", "")), "not an OCI layout"},
 		{"index of nothing", "oci-archive", archiveOf(entry("index.json", "{}")), "holds no image"},
-		{"index that is no JSON", "oci-archive", archiveOf(entry("index.json", "]")), "index.json"},
+		{"index that is not JSON", "oci-archive", archiveOf(entry("index.json", "]")), "index.json"},
 		{"index that is long", "oci-archive", archiveOf(entry("index.json", strings.Repeat(" ", maxManifest+1))), "longer than"},
 		{"no blob", "oci-archive", archiveOf(entry("index.json", `{"manifests":[{"digest":"sha256:`+sha("")+`"}]}`)), "not found"},
 		{"blob of another digest", "oci-archive", archiveOf(entry("index.json", `{"manifests":[{"digest":"sha256:`+sha("")+`"}]}`), entry("blobs/sha256/"+sha(""), "{}")), "has digest"},

@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Artifact is something that a registry keeps and that is no container image: a
+// Artifact is something that a registry keeps and that is not a container image: a
 // manifest with a configuration of another type (OCI image specification 1.1,
 // manifest.md, "Guidelines for Artifact Usage").
 type Artifact struct {

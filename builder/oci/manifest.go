@@ -40,7 +40,7 @@ func notJSON(text []byte, err error) error {
 	case errors.As(err, &kind):
 		return fmt.Errorf("%q cannot be of the kind %s", kind.Field, kind.Value)
 	case text[0] != '{' && text[0] != '[':
-		return errors.New("it is no JSON")
+		return errors.New("it is not JSON")
 	}
 	return fmt.Errorf("its JSON is broken: %w", err)
 }

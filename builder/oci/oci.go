@@ -99,7 +99,7 @@ func Open(ctx context.Context, text string, o Options) (*Image, error) {
 	case reference.Registry:
 		img, err = openRegistry(ctx, r.Rest, o)
 	default:
-		err = fmt.Errorf("%w: %s is no container image", ErrInvalid, r.Kind)
+		err = fmt.Errorf("%w: %s is not a container image", ErrInvalid, r.Kind)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading image %q: %w", text, err)

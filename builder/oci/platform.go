@@ -63,7 +63,7 @@ func armVersion(variant string) float64 {
 	return v
 }
 
-// isAttestation says whether an entry of an index is no image but what somebody
+// isAttestation says whether an entry of an index is not an image but what somebody
 // says of one.
 func isAttestation(d v1.Descriptor) bool {
 	unknown := d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"

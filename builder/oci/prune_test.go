@@ -63,7 +63,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// A FIFO in the place of a layer is not waited for: it is no layer.
+// A FIFO in the place of a layer is not waited for: it is not a layer.
 func TestLayerThatIsAFIFO(t *testing.T) {
 	dir := t.TempDir()
 	h := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("a", 64)}

@@ -105,7 +105,7 @@ func TestFetchGoesOn(t *testing.T) {
 	}
 }
 
-// A manifest that is no image's says what it is.
+// A manifest that is not an image's says what it is.
 func TestRefusesWhatIsNoImage(t *testing.T) {
 	tests := []struct{ name, manifest, want string }{
 		{"schema 1", `{"schemaVersion":1,"name":"library/x","fsLayers":[],"history":[]}`, "first schema"},

@@ -36,7 +36,7 @@ func TestRegistryWords(t *testing.T) {
 		{"a fault", answer(500, "text/plain", "oops"), "the registry: GET http://ADDRESS/v2/a/manifests/v1: status 500 Internal Server Error"},
 		{"a web page", answer(200, "text/html", "\n<html>log in</html>"), ": it is a web page, as a proxy or a log-in of the network sends"},
 		{"nothing", answer(200, asText, ""), ": it is empty"},
-		{"text", answer(200, asText, "hello"), ": it is no JSON"},
+		{"text", answer(200, asText, "hello"), ": it is not JSON"},
 		{"half of it", answer(200, asText, `{"schemaVersion":2,`), ": its JSON is broken: unexpected EOF"},
 		{"text for a number", answer(200, asText, `{"schemaVersion":"2"}`), `: "schemaVersion" cannot be of the kind string`},
 		{"a page with an escape", answer(404, "application/json", `{"errors":[{"code":"X","message":"\u001b[2Jgone"}]}`), `X: \x1b[2Jgone`},

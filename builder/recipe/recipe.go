@@ -222,7 +222,7 @@ func (r *Recipe) check() error {
 	}
 	for i, p := range r.Packages {
 		if !packageName().MatchString(p) {
-			return &fieldError{[]any{"packages", i}, fmt.Sprintf("%q is no package's name", p)}
+			return &fieldError{[]any{"packages", i}, fmt.Sprintf("%q is not a package's name", p)}
 		}
 	}
 	for i, f := range r.Files {
@@ -241,7 +241,7 @@ func (r *Recipe) check() error {
 	}
 	for name := range r.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
-			return &fieldError{[]any{"env"}, fmt.Sprintf("%q is no variable's name", name)}
+			return &fieldError{[]any{"env"}, fmt.Sprintf("%q is not a variable's name", name)}
 		}
 	}
 	for i, s := range r.Run {
@@ -280,7 +280,7 @@ func (f File) Permissions() (int64, error) {
 	}
 	mode, err := strconv.ParseUint(strings.TrimPrefix(f.Mode, "0o"), 8, 12)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no mode such as \"0755\"", f.Mode)
+		return 0, fmt.Errorf("%q is not a mode such as \"0755\"", f.Mode)
 	}
 	return int64(mode), nil
 }

@@ -177,17 +177,17 @@ const maxName = 255
 func parseRegistry(s string) (string, error) {
 	name, digest, hasDigest := strings.Cut(s, "@")
 	if hasDigest && !digestForm().MatchString(digest) {
-		return "", fmt.Errorf("what follows the @ is no digest: write NAME@sha256: and 64 hexadecimal digits")
+		return "", fmt.Errorf("what follows the @ is not a digest: write NAME@sha256: and 64 hexadecimal digits")
 	}
 	if slash, colon := strings.LastIndexByte(name, '/'), strings.LastIndexByte(name, ':'); colon > slash {
 		if tag := name[colon+1:]; !tagForm().MatchString(tag) {
-			return "", fmt.Errorf("%q is no tag: letters, digits, '.', '_' and '-', at most 128", tag)
+			return "", fmt.Errorf("%q is not a tag: letters, digits, '.', '_' and '-', at most 128", tag)
 		}
 		name = name[:colon]
 	}
 	if host, rest, ok := strings.Cut(name, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
 		if !hostForm().MatchString(host) {
-			return "", fmt.Errorf("%q is no registry's HOST or HOST:PORT; write %s", host, Forms)
+			return "", fmt.Errorf("%q is not a registry's HOST or HOST:PORT; write %s", host, Forms)
 		}
 		name = rest
 	}
@@ -196,7 +196,7 @@ func parseRegistry(s string) (string, error) {
 	case nameForm().MatchString(lower):
 		return "", fmt.Errorf("names in a registry are lower-case: write %s", strings.Replace(s, name, lower, 1))
 	default:
-		return "", fmt.Errorf("%q is no name in a registry: lower-case letters and digits, with single '.', '_', '-' or '/' between them; write %s", name, Forms)
+		return "", fmt.Errorf("%q is not a name in a registry: lower-case letters and digits, with single '.', '_', '-' or '/' between them; write %s", name, Forms)
 	}
 	ref, err := registry.ParseReference(s)
 	if err != nil {

@@ -87,7 +87,7 @@ func syntaxError(text []byte, err error) error {
 		}
 		return &Error{line, p.plain}
 	}
-	return &Error{max(line, 1), "it is no YAML: " + said}
+	return &Error{max(line, 1), "it is not YAML: " + said}
 }
 
 // firstOf is the first line, from the given one on, with which the text has an error:

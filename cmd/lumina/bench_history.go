@@ -114,7 +114,7 @@ func readSamples(r io.Reader) ([]sample, error) {
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, errors.New("there is no sample; pipe the JSON of lumina bench boot or lumina bench session in")
+		return nil, errors.New("no samples found: pipe in the JSON of lumina bench boot or lumina bench session")
 	}
 	return all, nil
 }

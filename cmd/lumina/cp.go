@@ -101,7 +101,7 @@ func parseCopy(args []string) (*copyCall, error) {
 		sid, path, remote := splitRemote(arg)
 		switch {
 		case arg == "-":
-			return nil, errors.New(`"-" is no file here: /dev/stdin and /dev/stdout are, and lumina exec SID -- tar -c PATH makes a tar archive`)
+			return nil, errors.New(`"-" is not a file here: /dev/stdin and /dev/stdout are, and lumina exec SID -- tar -c PATH makes a tar archive`)
 		case path == "" && remote:
 			return nil, fmt.Errorf("%q names no path; %s:. is the image's working directory", arg, sid)
 		case i == last:

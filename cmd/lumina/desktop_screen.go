@@ -119,7 +119,7 @@ func newDesktopClickCommand(env *environment) *cobra.Command {
 			for i, at := range []*int{&click.X, &click.Y} {
 				n, err := strconv.Atoi(args[1+i])
 				if err != nil || n < 0 {
-					return usageError{fmt.Errorf("%q is no pixel", args[1+i])}
+					return usageError{fmt.Errorf("%q is not a pixel", args[1+i])}
 				}
 				*at = n
 			}

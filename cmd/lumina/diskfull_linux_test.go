@@ -114,6 +114,6 @@ func TestFullHostDisk(t *testing.T) {
 	run = command("run", "--image", "debian", "true")
 	run.Env = append(run.Env, "LUMINA_DISK_RESERVE=lots")
 	if r := finish(t, run); r.code != 2 {
-		t.Errorf("with a reserve that is no size: exit code %d, %s", r.code, r.stderr)
+		t.Errorf("with a reserve that is not a size: exit code %d, %s", r.code, r.stderr)
 	}
 }

@@ -56,7 +56,7 @@ func readEnvFile(env *environment, name string) ([]string, error) {
 			b = bytes.TrimPrefix(b, []byte("\xEF\xBB\xBF")) // as Windows begins a text
 		}
 		if !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 {
-			return nil, fmt.Errorf("%s:%d: it is no text in UTF-8", name, n)
+			return nil, fmt.Errorf("%s:%d: it is not text in UTF-8", name, n)
 		}
 		line := strings.TrimLeftFunc(string(b), unicode.IsSpace)
 		if line == "" || line[0] == '#' {
@@ -67,7 +67,7 @@ func readEnvFile(env *environment, name string) ([]string, error) {
 			variable = strings.TrimSpace(variable)
 		}
 		if variable == "" || strings.ContainsFunc(variable, unicode.IsSpace) {
-			return nil, fmt.Errorf("%s:%d: %q is no variable's name", name, n, variable) // not the value, which may be secret
+			return nil, fmt.Errorf("%s:%d: %q is not a variable's name", name, n, variable) // not the value, which may be secret
 		}
 		if set {
 			all = append(all, line)

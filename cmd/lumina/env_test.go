@@ -29,12 +29,12 @@ func TestVariables(t *testing.T) {
 		t.Errorf("variables() = %q, %v, want %q", got, err, want)
 	}
 	for text, want := range map[string]string{
-		"A=1\n=2\n":                    `env:2: "" is no variable's name`,
-		"A B=2\n":                      `env:1: "A B" is no variable's name`,
-		"A =2\n":                       `env:1: "A " is no variable's name`,
-		"export A=2\n":                 `"export A" is no variable's name`,
-		"A=\xff\n":                     "env:1: it is no text",
-		"A=1\nB=\x00\n":                "env:2: it is no text",
+		"A=1\n=2\n":                    `env:2: "" is not a variable's name`,
+		"A B=2\n":                      `env:1: "A B" is not a variable's name`,
+		"A =2\n":                       `env:1: "A " is not a variable's name`,
+		"export A=2\n":                 `"export A" is not a variable's name`,
+		"A=\xff\n":                     "env:1: it is not text",
+		"A=1\nB=\x00\n":                "env:2: it is not text",
 		strings.Repeat("x", 5<<20):     "longer than",
 		strings.Repeat("A=1\n", 2<<20): "longer than",
 	} {
@@ -44,6 +44,6 @@ func TestVariables(t *testing.T) {
 		}
 	}
 	if _, err := variables(env, nil, []string{t.TempDir()}); err == nil {
-		t.Error("a directory is no file of variables")
+		t.Error("a directory is not a file of variables")
 	}
 }

@@ -248,7 +248,7 @@ func parseFields(s string, known ...string) (map[string]string, error) {
 			found = found || k == key
 		}
 		if !found {
-			return fields, fmt.Errorf("%q is none of %s", key, strings.Join(known, ", "))
+			return fields, fmt.Errorf("%q is not one of %s", key, strings.Join(known, ", "))
 		}
 		fields[key] = value
 	}

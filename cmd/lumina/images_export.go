@@ -197,7 +197,7 @@ const maxKernel = 256 << 20
 // kernelOfFile is a kernel of the user's.
 func kernelOfFile(file string) (disk.Kernel, error) {
 	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
-		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %w", cmp.Or(err, fmt.Errorf("%q is no file", file)))}
+		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %w", cmp.Or(err, fmt.Errorf("%q is not a file", file)))}
 	}
 	f, err := os.Open(file)
 	if err != nil {
@@ -210,7 +210,7 @@ func kernelOfFile(file string) (disk.Kernel, error) {
 	}
 	head := make([]byte, 2)
 	if _, err := io.ReadFull(f, head); err != nil || string(head) != "MZ" || !info.Mode().IsRegular() || info.Size() > maxKernel {
-		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %q is no kernel that EFI can start: want a bzImage of amd64 or an Image of arm64", file)}
+		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %q is not a kernel that EFI can start: want a bzImage of amd64 or an Image of arm64", file)}
 	}
 	return disk.Kernel{Size: info.Size(), Open: func() (io.ReadCloser, error) { return os.Open(file) }}, nil
 }

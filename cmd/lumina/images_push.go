@@ -160,7 +160,7 @@ func attestations(ctx context.Context, env *environment, r *runtime.Runtime, nam
 	}
 	algorithm, sum, _ := strings.Cut(digest, ":")
 	if _, err := hex.DecodeString(sum); err != nil || algorithm != "sha256" {
-		return nil, fmt.Errorf("the digest %q is none of SHA-256", digest)
+		return nil, fmt.Errorf("%q is not a SHA-256 digest", digest)
 	}
 	entry := &catalog.Image{ID: name, Name: name, Version: digest, Architecture: h.Architecture, Files: files, Parts: []catalog.Asset{{Name: to, SHA256: sum}}}
 	sbom, err := attest.SBOM(ctx, h, entry)

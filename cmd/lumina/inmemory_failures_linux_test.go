@@ -24,7 +24,7 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 	const nobody = "127.0.0.1:1/a:1" // no registry listens there
 	failures := []struct {
 		args string
-		home bool // the state directory is no directory
+		home bool // the state directory is not a directory
 	}{
 		{"run --image other --pull never true", false},
 		{"exec none true", false}, {"logs none id", false}, {"kill none id", false}, {"cp none:/x " + t.TempDir(), false}, {"ps none", false},
@@ -104,7 +104,7 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 	}
 	m.env["LUMINA_HOME"] = home
 
-	// What is no JSON when all is well is none when it fails, and --json is LUMINA_FORMAT.
+	// What is not JSON when all is well is none when it fails, and --json is LUMINA_FORMAT.
 	if r := m.lumina("desktop", "screenshot", "x", "-"); r.code != exitFailure || r.stdout != "" {
 		t.Errorf("a picture on the standard output: exit code %d, %q", r.code, r.stdout)
 	}

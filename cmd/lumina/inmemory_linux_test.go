@@ -292,7 +292,7 @@ func TestInMemoryRefuses(t *testing.T) {
 		{"cp /etc/hostname /x", exitUsage, "SID"},
 		{"logs none id", exitFailure, "no such session"},
 		{"kill none id", exitFailure, "no such session"},
-		{"kill --signal MOON none id", exitUsage, "no signal"},
+		{"kill --signal MOON none id", exitUsage, "not a signal"},
 		{"ps none", exitFailure, "no such session"},
 		{"ps --denied", exitUsage, "session"},
 		{"ps --filter color=red", exitUsage, "filter"},

@@ -38,6 +38,6 @@ func TestSignalEndsWaitForPipe(t *testing.T) {
 		}
 	}
 	if _, err := kernelOfFile(pipe); err == nil {
-		t.Error("a pipe is no kernel")
+		t.Error("a pipe is not a kernel")
 	}
 }

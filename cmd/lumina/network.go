@@ -135,7 +135,7 @@ func (f *networkFile) options(env *environment) ([]member, error) {
 func (m *networkMember) options(env *environment) (member, error) {
 	var o member
 	if !hostName().MatchString(m.Name) {
-		return o, errors.New("the name is no host name: lower-case letters, digits and '-'")
+		return o, errors.New("the name is not a host name: lower-case letters, digits and '-'")
 	}
 	flags := vmFlags{image: m.Image, pull: m.Pull, cpus: cpuCount(m.CPUs), volumes: m.Volumes, network: string(network.ModeNone)}
 	if flags.image == "" {

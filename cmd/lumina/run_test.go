@@ -166,7 +166,7 @@ func TestBadUsage(t *testing.T) {
 		{"the command is empty", []string{"pool", "run", ""}}, {"the command is empty", []string{"exec", "x", ""}},
 		{"neither NAME=VALUE nor NAME", []string{"run", "-e", "", "true"}}, {"neither NAME=VALUE nor NAME", []string{"run", "-e", "=x", "true"}},
 		{"neither NAME=VALUE nor NAME", []string{"exec", "-e", "=x", "x", "true"}},
-		{"no such file", []string{"run", "--env-file", dir + "/none", "true"}}, {`env:2: "B C" is no variable's name`, []string{"run", "--env-file", dir + "/env", "true"}},
+		{"no such file", []string{"run", "--env-file", dir + "/none", "true"}}, {`env:2: "B C" is not a variable's name`, []string{"run", "--env-file", dir + "/env", "true"}},
 		{"want an absolute path", []string{"run", "-w", "src", "true"}}, {"want an absolute path", []string{"exec", "-w", "", "x", "true"}},
 		{"a number is from 0 to 2147483647", []string{"run", "--user", "4294967294:1", "true"}},
 		{"a number is from 0 to 2147483647", []string{"run", "--user", "1:-1", "true"}},
@@ -223,7 +223,7 @@ func TestBadUsage(t *testing.T) {
 		{"no such file", []string{"images", "create", "x", "--from", "oci:" + dir + "/none:tag"}}, {"no such file", []string{"images", "create", "x", "--from", "docker-archive:" + dir + "/none.tar"}},
 		// As "$SID" is when session start has failed.
 		{"the session is empty", []string{"exec", "", "true"}}, {"the session is empty", []string{"session", "stop", ""}}, {"the session is empty", []string{"ps", " "}}, {"SID:PATH", []string{"cp", dir + "/file", ":/x"}},
-		{"--filter and --quiet", []string{"ps", "-q", "x"}}, {"is no signal", []string{"kill", "-s", "x", "y", "z"}},
+		{"--filter and --quiet", []string{"ps", "-q", "x"}}, {"is not a signal", []string{"kill", "-s", "x", "y", "z"}},
 	} {
 		r := lumina(t, tt.args...)
 		if r.code != 2 || strings.Count(r.stderr, "\n") != 1 || !strings.HasPrefix(r.stderr, "lumina: ") || !strings.Contains(r.stderr, tt.want) || r.stdout != "" {

@@ -91,8 +91,8 @@ func TestVolumeBeginsWithTheImagesContent(t *testing.T) {
 		args, message string
 		code          int
 	}{
-		"over a file":        {"local:/etc/passwd", "/etc/passwd: what the image has there, or above, is no directory", 125},
-		"below a file":       {"local:/etc/passwd/x", "is no directory", 125},
+		"over a file":        {"local:/etc/passwd", "/etc/passwd: the image's file of that name, or a parent of it, is not a directory", 125},
+		"below a file":       {"local:/etc/passwd/x", "is not a directory", 125},
 		"the kernel's files": {"local:/proc/", "/proc", 2},
 	} {
 		r := run(t, "-v", tt.args, "true")

@@ -205,3 +205,37 @@ func eachFile(t *testing.T, do func(*ast.File)) {
 		}
 	}
 }
+
+// The tests that documents name are there.
+func TestDocumentsNameTests(t *testing.T) {
+	known := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(read(t, path), -1) {
+			known[m[1]] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(documents, "../../README.md", "../../SECURITY.md", "../../CONTRIBUTING.md") {
+		for _, m := range regexp.MustCompile("`((?:Test|Fuzz)\\w+)(/[^`]*)?`").FindAllStringSubmatch(read(t, file), -1) {
+			if !known[m[1]] {
+				t.Errorf("%s: there is no test %s", filepath.Base(file), m[1])
+			}
+		}
+	}
+}

@@ -183,7 +183,7 @@ func workingDir(dir string) (string, error) {
 	switch {
 	case err == nil && info.IsDir():
 	case err == nil:
-		return "", notFound("working directory %q is no directory in the guest", dir)
+		return "", notFound("working directory %q is not a directory in the guest", dir)
 	default:
 		if err := mkdir.All(dir, 0o755); err != nil {
 			return "", notFound("working directory %q cannot be made in the guest: %v", dir, err)

@@ -75,7 +75,7 @@ func TestShare(t *testing.T) {
 	if _, err := io.ReadAll(r); err != nil && err != mux.ErrReset {
 		t.Errorf("the directory was unmounted: %v", err)
 	}
-	// What is no message ends it, too.
+	// What is not a message ends it, too.
 	fuse, stream, _ = start()
 	if _, err := stream.Write([]byte{3, 0, 0, 0}); err != nil {
 		t.Fatal(err)

@@ -98,7 +98,7 @@ func lookupUser(spec string) (account, error) {
 // resolveUser finds USER[:GROUP] in /etc/passwd and /etc/group as runc does, by the
 // rules of github.com/moby/sys/user: a number is an ID and needs no entry, anything else
 // is a name and needs one, no USER is the superuser. Without a GROUP, those of which the
-// user is a member come along. Other than there, an entry whose ID is no number is no
+// user is a member come along. Other than there, an entry whose ID is not a number is no
 // entry, rather than the superuser's.
 func resolveUser(spec string, passwd, group []byte) (account, error) {
 	name, rest, _ := strings.Cut(spec, ":")
@@ -213,7 +213,7 @@ func fileID(s string) uint32 {
 }
 
 // readAccounts reads an account file. What cannot be read is empty, as a missing one is,
-// and so is what is no file: a device or FIFO that the image put there could block.
+// and so is what is not a file: a device or FIFO that the image put there could block.
 func readAccounts(path string) []byte {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -92,7 +92,7 @@ func openMountPoint(name string) (*os.File, error) {
 		}
 	}
 	if errors.Is(err, unix.ENOTDIR) {
-		return nil, errors.New("what the image has there, or above, is no directory")
+		return nil, errors.New("the image's file of that name, or a parent of it, is not a directory")
 	}
 	return dir, err
 }

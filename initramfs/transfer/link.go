@@ -114,7 +114,7 @@ func (rc *receiver) duplicate(e *entry, base string, in *level, id inode) error 
 		return cause(err)
 	}
 	if inodeOf(info) != id || !info.Mode().IsRegular() {
-		return errors.New("what it is a hard link to is no file here")
+		return errors.New("the target of this hard link is not a file here")
 	}
 	if err := rc.budget.take(info.Size()); err != nil {
 		return err

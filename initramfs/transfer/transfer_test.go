@@ -174,7 +174,7 @@ func TestHostileSenders(t *testing.T) {
 			if _, err := receive(tt.sent, destination, Options{Name: "d", MaxEntries: 4}); err == nil {
 				t.Error("Receive() = nil error")
 			} else if strings.ContainsAny(err.Error(), "\n\x00") {
-				t.Errorf("the error is no single line: %q", err)
+				t.Errorf("the error is not a single line: %q", err)
 			}
 			if !untouched() {
 				t.Error("something outside of the destination changed")

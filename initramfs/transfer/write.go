@@ -183,7 +183,7 @@ func (rc *receiver) interruptible(n *newFile) {
 	n.stopWait = context.AfterFunc(rc.ctx, func() { f.Close() })
 }
 
-// through writes the only file of a stream to what is no regular file.
+// through writes the only file of a stream to what is not a regular file.
 func (rc *receiver) through(e *entry, p *place) (err error) {
 	n := &newFile{e: e, f: p.output, in: &level{}}
 	if n.f == nil {

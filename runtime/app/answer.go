@@ -81,7 +81,7 @@ func decode(body io.Reader, in any) error {
 	case errors.As(err, &wrong):
 		return fmt.Errorf("%q cannot be a %s", wrong.Field, wrong.Value)
 	case err != nil:
-		return fmt.Errorf("the request is no JSON that is known here: %s", strings.TrimPrefix(err.Error(), "json: "))
+		return fmt.Errorf("the request is not valid JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
 	case d.More():
 		return errors.New("the request has more than one JSON value")
 	}
@@ -94,7 +94,7 @@ type none struct{}
 func send(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer is no JSON"}`)
+		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer is not JSON"}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -106,7 +106,7 @@ func hear(conn io.ReadWriter, send func([]byte) error) error {
 		case rfbQEMU:
 			err = hearMessage(r, send)
 		default:
-			err = fmt.Errorf("message %d of its screen's server is none that was asked for", kind)
+			err = fmt.Errorf("unexpected message %d from the screen's server", kind)
 		}
 		if err != nil {
 			return err

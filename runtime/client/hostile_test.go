@@ -96,7 +96,7 @@ func TestHostileAgent(t *testing.T) {
 		{"an exit that is cut", frame(protocol.FrameExit, "\x00")},
 		{"an exit with a number beyond all", frame(protocol.FrameExit, strings.Repeat("\xff", 20))},
 		{"a list that claims four million items", frame(protocol.FrameReply, "\xff\xff\xff\x01")},
-		{"an error that is no JSON", frame(protocol.FrameError, "[1")},
+		{"an error that is not JSON", frame(protocol.FrameError, "[1")},
 		{"a credit of the wrong length", frame(protocol.FrameStdinCredit, "\x00\x01")},
 		{"a credit for all there is", frame(protocol.FrameStdinCredit, "\xff\xff\xff\xff")},
 		{"deep JSON", frame(protocol.FrameReply, strings.Repeat("[", 1<<20))},
@@ -309,7 +309,7 @@ func TestTheNameIsTheHosts(t *testing.T) {
 }
 
 // The id of a process is printed, and given to other commands: the guest chooses it
-// among what does nothing to a terminal and is no option.
+// among what does nothing to a terminal and is not an option.
 func TestTheGuestsIDs(t *testing.T) {
 	for id, ok := range map[string]bool{
 		"12": true, "a-b.c_d": true, strings.Repeat("1", 64): true,

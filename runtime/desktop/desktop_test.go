@@ -174,7 +174,7 @@ func TestKeys(t *testing.T) {
 	}
 	for _, s := range []string{"", "ctrl+", "nokey", "ab"} {
 		if _, err := ParseKeys(s); err == nil {
-			t.Errorf("%q is no key", s)
+			t.Errorf("%q is not a key", s)
 		}
 	}
 	if len(plainKeys) != len(shiftedKeys) {
@@ -182,7 +182,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// Each entry of the catalogue has a digest, which is no placeholder.
+// Each entry of the catalogue has a digest, which is not a placeholder.
 func TestCatalog(t *testing.T) {
 	all, err := Catalog()
 	if err != nil {

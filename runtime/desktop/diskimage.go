@@ -34,7 +34,7 @@ func openDisk(f *os.File) (diskImage, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no file")
+		return nil, errors.New("it is not a file")
 	}
 	head := make([]byte, 512)
 	if _, err := f.ReadAt(head, 0); err != nil {

@@ -131,7 +131,7 @@ func TestCopyDiskRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ file, want string }{
 		"empty":            {write("empty", ""), "neither a qcow2 nor a raw"},
 		"text":             {write("text", strings.Repeat("text\n", 1000)), "no partition table"},
-		"a directory":      {dir, "it is no file"},
+		"a directory":      {dir, "it is not a file"},
 		"VMDK":             {convert("d.vmdk", "convert", "-f", "raw", "-O", "vmdk", raw), "VMDK image; qemu-img convert"},
 		"VHDX":             {convert("d.vhdx", "convert", "-f", "raw", "-O", "vhdx", raw), "VHDX image"},
 		"on another image": {convert("top.qcow2", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base), "needs another one"},

@@ -27,7 +27,7 @@ func ParseKeys(s string) ([]vm.Key, error) {
 	for part := range strings.SplitSeq(strings.ToLower(s), "+") {
 		k := vm.Key(part)
 		if !slices.Contains(namedKeys, k) && (len(part) != 1 || !strings.Contains(plainKeys, part)) {
-			return nil, fmt.Errorf("key %q is none: want a character of an American keyboard in lower case, or of: %v; several at once are joined by +", part, namedKeys)
+			return nil, fmt.Errorf("unknown key %q: want a lower-case character of a US keyboard, or one of: %v; join keys that are pressed together with +", part, namedKeys)
 		}
 		keys = append(keys, k)
 	}

@@ -162,7 +162,7 @@ func (s *Store) PurgeExpired() error {
 }
 
 // removeDir removes a desktop's directory. It is renamed first: what is removed
-// halfway is no desktop.
+// halfway is not a desktop.
 func (s *Store) removeDir(dir, id string) error {
 	gone := filepath.Join(s.dir, unfinished+id)
 	if err := os.Rename(dir, gone); err != nil {

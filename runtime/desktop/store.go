@@ -55,7 +55,7 @@ var (
 	// ErrExists is wrapped when there is a desktop of the name already.
 	ErrExists = errors.New("there is one already")
 	// ErrName is wrapped when no desktop can be called so.
-	ErrName = errors.New("it is no name")
+	ErrName = errors.New("it is not a name")
 )
 
 // CheckName returns an error when no desktop can be called so. A name is for people:

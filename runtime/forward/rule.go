@@ -97,7 +97,7 @@ func parsePorts(s string) (first, last int, err error) {
 	b, bErr := strconv.ParseUint(to, 10, 16)
 	switch {
 	case aErr != nil || bErr != nil || a == 0 || b == 0:
-		return 0, 0, fmt.Errorf("%q is no port", s)
+		return 0, 0, fmt.Errorf("%q is not a port", s)
 	case b < a:
 		return 0, 0, fmt.Errorf("%q ends before it begins", s)
 	case b-a >= maxRange:

@@ -392,7 +392,7 @@ func TestPublicSource(t *testing.T) {
 	}
 }
 
-// What is in the place of an image's files is no image, at once: nothing is waited
+// What is in the place of an image's files is not an image, at once: nothing is waited
 // for, nothing is read without an end, and it can be removed.
 func TestOddFiles(t *testing.T) {
 	tests := []struct {

@@ -61,7 +61,7 @@ func parseRule(s string) (rule, error) {
 	if h, port, ok := strings.Cut(s, ":"); ok {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
-			return rule{}, fmt.Errorf("%q is no port", port)
+			return rule{}, fmt.Errorf("%q is not a port", port)
 		}
 		host, r.port = h, uint16(n)
 	}
@@ -114,7 +114,7 @@ func (p *Policy) allowsName(name string, port uint16) bool {
 		return true
 	}
 	if name = canonicalName(name); !validName(name) {
-		return false // a suffix of what is no name says nothing
+		return false // a suffix of what is not a name says nothing
 	}
 	return slices.ContainsFunc(p.rules, func(r rule) bool {
 		return (port == 0 || r.port == 0 || r.port == port) && r.covers(name)

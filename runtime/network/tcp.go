@@ -169,7 +169,7 @@ func (n *Network) checkName(name string, to netip.AddrPort) error {
 	case name == "":
 		return &wrongName{"", "the guest did not say which host it wants"}
 	case !validName(strings.ToLower(name)):
-		return &wrongName{name, "the guest named what is no host name"}
+		return &wrongName{name, "the name that the guest sent is not a host name"}
 	case !n.policy.allowsName(name, to.Port()):
 		return &wrongName{name, "the name is not allowed"}
 	}

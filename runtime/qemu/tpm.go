@@ -26,7 +26,7 @@ func (*Driver) CheckTPM(arch string) error {
 func findTPM() (string, error) {
 	path, err := exec.LookPath(swtpm)
 	if err != nil {
-		return "", fmt.Errorf("a TPM is the program %s, which is not in the PATH; on Debian: apt-get install %s", swtpm, swtpm)
+		return "", fmt.Errorf("a TPM needs the program %s, which is not in PATH; on Debian: apt-get install %s", swtpm, swtpm)
 	}
 	return path, nil
 }

@@ -84,7 +84,7 @@ func splitID(s string) (id, rest string, err error) {
 	}
 	d := json.NewDecoder(strings.NewReader(s))
 	if err := d.Decode(&object); err != nil || object.SID == "" {
-		return "", "", fmt.Errorf("session %.80q: it begins as a JSON object, and is none with a sid", s)
+		return "", "", fmt.Errorf("session %.80q: it looks like a JSON object, but has no sid", s)
 	}
 	return object.SID, strings.TrimLeft(s[d.InputOffset():], " \t\r\n"), nil
 }

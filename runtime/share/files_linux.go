@@ -93,7 +93,7 @@ func (s *Server) create(r *request, f *fields, a *answer) error {
 		if err != nil {
 			return err
 		}
-		err = unix.ESTALE // one that is no file now: the guest looks it up anew
+		err = unix.ESTALE // one that is not a file now: the guest looks it up anew
 		if n.kind == unix.S_IFREG {
 			err = s.openNode(n.id, flags, a)
 		}

@@ -259,7 +259,7 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// What is no message ends the service.
+// What is not a message ends the service.
 func TestNoMessage(t *testing.T) {
 	for _, length := range []uint32{0, 39, maxMessage + 1, 0xffffffff} {
 		c := mount(t, t.TempDir(), Options{})

@@ -105,8 +105,8 @@ const (
 	writeFromCache = 1 << 0 // WRITE: of mapped memory, at its offset
 )
 
-// errNoMessage is wrapped by the error of what is no message.
-var errNoMessage = errors.New("what the guest has sent is no message of FUSE")
+// errNoMessage is wrapped by the error of what is not a message.
+var errNoMessage = errors.New("what the guest has sent is not a message of FUSE")
 
 // request is a message of the guest's.
 type request struct {

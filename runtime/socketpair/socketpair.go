@@ -42,7 +42,7 @@ func Conn(f *os.File) (*net.UnixConn, error) {
 	unix, ok := conn.(*net.UnixConn)
 	if !ok {
 		conn.Close()
-		return nil, fmt.Errorf("a %s connection is no unix socket", conn.LocalAddr().Network())
+		return nil, fmt.Errorf("a %s connection is not a unix socket", conn.LocalAddr().Network())
 	}
 	return unix, nil
 }

@@ -115,7 +115,7 @@ func (s *simulation) newMachine(c *configuration) (virtualMachine, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Of whatever is no bzImage, or no Image.
+	// Of whatever is not a bzImage, or no Image.
 	if s.arm64 && (len(kernel) < 64 || string(kernel[56:60]) != "ARM\x64") || !s.arm64 && (len(kernel) < 0x206 || string(kernel[0x202:0x206]) != "HdrS") {
 		return nil, errors.New("internal error")
 	}

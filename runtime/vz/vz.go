@@ -98,7 +98,7 @@ func checkKernel(f io.ReaderAt, arch string) error {
 	switch {
 	case arch == "amd64":
 		if string(head[0x202:]) != "HdrS" {
-			return errors.New("the kernel is no bzImage, which a Mac with an Intel processor boots: make the image on this Mac with lumina images create")
+			return errors.New("the kernel is not a bzImage, which a Mac with an Intel processor boots: make the image on this Mac with lumina images create")
 		}
 		return nil
 	case string(head[56:60]) == "ARM\x64":
@@ -108,5 +108,5 @@ func checkKernel(f io.ReaderAt, arch string) error {
 	case string(head[:2]) == "MZ" && string(head[4:8]) == "zimg":
 		return errors.New("the kernel is a compressed EFI image (vmlinuz.efi): an uncompressed arm64 Image is needed")
 	}
-	return errors.New("the kernel is no arm64 Image")
+	return errors.New("the kernel is not an arm64 Image")
 }

@@ -32,10 +32,10 @@ func TestCheckKernel(t *testing.T) {
 		{"Image", "", image, ""},
 		{"gzip", "compressed with gzip", append([]byte{0x1f, 0x8b}, make([]byte, 100)...), ""},
 		{"zboot", "compressed EFI image", append([]byte("MZ\x00\x00zimg"), make([]byte, 100)...), ""},
-		{"ELF", "no arm64 Image", append([]byte("\x7fELF"), make([]byte, 100)...), ""},
+		{"ELF", "not an arm64 Image", append([]byte("\x7fELF"), make([]byte, 100)...), ""},
 		{"short", "reading the kernel", []byte("MZ"), ""},
 		{"bzImage", "", append(make([]byte, 0x202), "HdrS and more"...), "amd64"},
-		{"vmlinux", "no bzImage", append([]byte("\x7fELF"), make([]byte, 0x300)...), "amd64"},
+		{"vmlinux", "not a bzImage", append([]byte("\x7fELF"), make([]byte, 0x300)...), "amd64"},
 	}
 	for _, tt := range tests {
 		err := checkKernel(bytes.NewReader(tt.kernel), cmp.Or(tt.arch, "arm64"))

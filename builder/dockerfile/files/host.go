@@ -59,7 +59,7 @@ func OpenHost(dir string, ignore []string) (*Host, error) {
 
 // ReadIgnore reads the ignore file of a build: that of its Dockerfile,
 // NAME.dockerignore, else the context's. There may be none; dockerfile is empty
-// for one that is no file.
+// for one that is not a file.
 func ReadIgnore(context, dockerfile string) (lines []string, err error) {
 	names := []string{filepath.Join(context, ".dockerignore")}
 	if dockerfile != "" {

@@ -70,7 +70,7 @@ func ReadFile(f *os.File) (*Image, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: it is no file", ErrNotISO)
+		return nil, fmt.Errorf("%w: it is not a file", ErrNotISO)
 	}
 	return Read(f, info.Size())
 }

@@ -128,7 +128,7 @@ func TestReadsTheTreeWithoutABootCatalog(t *testing.T) {
 	}
 }
 
-// What is no image, or no whole one, is refused in one line.
+// What is not an image, or no whole one, is refused in one line.
 func TestRefuses(t *testing.T) {
 	tree := t.TempDir()
 	write(t, filepath.Join(tree, "file"), bytes.Repeat([]byte("x"), 1<<20))

@@ -258,7 +258,7 @@ func parseHost(s string) (name string, port uint16, err error) {
 
 func parseLength(s string) (int64, error) {
 	if s == "" || len(s) > 18 || strings.Trim(s, "0123456789") != "" {
-		return 0, Refused("the length of the request is no number")
+		return 0, Refused("the length of the request is not a number")
 	}
 	return strconv.ParseInt(s, 10, 64)
 }

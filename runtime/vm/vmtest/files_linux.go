@@ -42,7 +42,7 @@ func digest(t *testing.T, s vm.Snapshot) []byte {
 	return h.Sum(nil)
 }
 
-// data calls do with each part of a file that is no hole.
+// data calls do with each part of a file that is not a hole.
 func data(f *os.File, do func(at, n int64) error) error {
 	fd := int(f.Fd())
 	for at := int64(0); ; {

@@ -285,8 +285,8 @@ func TestInMemoryNetwork(t *testing.T) {
 		"sessions: [{name: A, image: img}]": "host name",
 		"sessions: [{name: a, image: img}, {name: a, image: img}]": "two of the name",
 		"sessions: [{name: a, image: img, memory: much}]":          "much",
-		"sessions: [{name: a, image: img, colour: red}]":           "line 1: field colour not found\n",
-		"sessions: [{name: a, image: img, cpus: many, hue: red}]":  "cannot unmarshal !!str `many`",
+		"sessions: [{name: a, image: img, colour: red}]":           "sessions[0].colour: there is no such field",
+		"sessions: [{name: a, image: img, cpus: many, hue: red}]":  "sessions[0].cpus: want a whole number",
 		"sessions: [": "did not find",
 		"sessions: [{name: a, image: img, forwards: [x]}]": "x",
 	} {

@@ -70,6 +70,8 @@ func TestInstallScript(t *testing.T) {
 	uname := func(system, machine string) map[string]string {
 		return map[string]string{"uname": fmt.Sprintf("[ $1 = -s ] && echo %s || echo %s\n", system, machine)}
 	}
+	// It tells in the program itself that its quarantine was lifted.
+	const xattr = `[ "$1 $2" = "-d com.apple.quarantine" ] && echo "echo out of quarantine" >>"$3"` + "\n"
 	flip := func(name string) func(w *world) {
 		return func(w *world) {
 			b := w.server.Asset("v1", name)
@@ -89,6 +91,10 @@ func TestInstallScript(t *testing.T) {
 		{"Linux on amd64", []string{"curl", "sha256sum"}, uname("Linux", "x86_64"), nil, nil, "linux-amd64", ""},
 		{"Linux on arm64", []string{"curl", "sha256sum"}, uname("Linux", "aarch64"), nil, nil, "linux-arm64", ""},
 		{"macOS", []string{"curl", "shasum", "perl"}, uname("Darwin", "arm64"), nil, nil, "darwin-arm64", ""},
+		{"macOS in quarantine", []string{"curl", "shasum", "perl", "minisign"}, map[string]string{"uname": uname("Darwin", "arm64")["uname"], "xattr": xattr}, nil, func(w *world) []string {
+			return []string{"LUMINA_PUBLIC_KEY=" + w.key.Public()}
+		}, "darwin-arm64\nout of quarantine", ""},
+		{"macOS in quarantine, not verified", []string{"curl", "shasum", "perl"}, map[string]string{"uname": uname("Darwin", "arm64")["uname"], "xattr": xattr}, nil, nil, "darwin-arm64", ""},
 		{"macOS under Rosetta", []string{"curl", "sha256sum"}, map[string]string{"uname": uname("Darwin", "x86_64")["uname"], "sysctl": "echo 1\n"}, nil, nil, "darwin-arm64", ""},
 		{"with wget", []string{"wget", "sha256sum"}, uname("Linux", "x86_64"), nil, nil, "linux-amd64", ""},
 		{"with a key", []string{"curl", "sha256sum", "minisign"}, uname("Linux", "x86_64"), nil, func(w *world) []string {

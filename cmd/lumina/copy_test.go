@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -65,6 +66,49 @@ func TestCopies(t *testing.T) {
 		cp(t, "-a", "SID:/bin/su", dir+"/su").succeeded(t)
 		if info, err := os.Stat(dir + "/su"); err != nil || info.Mode() != 0o755 {
 			t.Errorf("a setuid program came as %v, %v", info.Mode(), err)
+		}
+	})
+	t.Run("on a disk that does not tell cases apart, as a Mac's", func(t *testing.T) {
+		disk := filepath.Join(dir, "fat")
+		write(t, disk, "")
+		if err := os.Truncate(disk, 40<<20); err != nil {
+			t.Fatal(err)
+		}
+		tool(t, "mkfs.vfat", disk)
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, "caseless"), "./testdata/caseless")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		cp(t, disk, "SID:/fat").succeeded(t)
+		cp(t, filepath.Join(dir, "caseless"), "SID:/caseless").succeeded(t)
+		const not, same = "this disk does not tell the two names apart", "this file system takes the name for that of a file before"
+		want := `image debian: <nil>
+image debian again: <nil>
+image Debian: image "Debian": there is "debian", and ` + not + `
+another Debian: image "Debian": there is "debian", and ` + not + `
+opening DEBIAN: image "DEBIAN": no such image: there is "debian", and ` + not + `
+removing Debian: removing image "Debian": no such image: there is "debian", and ` + not + `
+has true false
+opening debian: <nil>
+[debian] <nil>
+volume data: <nil>
+volume Data: creating volume "Data": there is "data", and ` + not + `
+opening DATA: volume "DATA": no such volume: there is "data", and ` + not + `
+removing Data: removing volume "Data": no such volume: there is "data", and ` + not + `
+opening data: <nil>
+[data] <nil>
+new-A: /caseless.d/new-A/a: ` + same + `; one file was copied before
+A has "A", <nil>
+old-A: /caseless.d/old-A/a: ` + same + `; one file was copied before
+A has "A", <nil>
+new-D: /caseless.d/new-D/d: ` + same + `; one file was copied before
+D/x has "D/x", <nil>
+old-D: /caseless.d/old-D/d: ` + same + `; one file was copied before
+D/x has "D/x", <nil>
+`
+		if got := guest("mkdir /caseless.d && mount -o loop /fat /caseless.d && /caseless /caseless.d && umount /caseless.d"); got != want {
+			t.Errorf("got %s, want %s", got, want)
 		}
 	})
 	t.Run("through links, devices and FIFOs of the guest", func(t *testing.T) {

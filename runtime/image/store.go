@@ -78,13 +78,26 @@ func (h *Handle) Close() error { return errors.Join(h.root.Close(), h.lock.Close
 
 // Has says whether there is an image of a name, which may be a broken one.
 func (s *Store) Has(name string) bool {
-	return CheckName(name) == nil && exists(filepath.Join(s.dir, name, metadata))
+	return CheckName(name) == nil && s.spelled(name) == nil && exists(filepath.Join(s.dir, name, metadata))
+}
+
+// spelled is an error when the disk takes a name for that of an image which is spelt
+// otherwise.
+func (s *Store) spelled(image string) error {
+	other, err := name.Other(s.dir, image)
+	if err == nil && other != "" {
+		err = fmt.Errorf("there is %q, and this disk does not tell the two names apart", other)
+	}
+	return err
 }
 
 // Open opens an image for use.
 func (s *Store) Open(name string) (*Handle, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
+	}
+	if err := s.spelled(name); err != nil {
+		return nil, fmt.Errorf("image %q: %w: %w", name, ErrNotFound, err)
 	}
 	h, err := OpenDir(filepath.Join(s.dir, name))
 	if errors.Is(err, os.ErrNotExist) {
@@ -196,6 +209,9 @@ func (s *Store) List() ([]string, error) {
 
 // Remove removes an image that nobody uses.
 func (s *Store) Remove(name string) error {
+	if err := s.spelled(name); err != nil {
+		return fmt.Errorf("removing image %q: %w: %w", name, ErrNotFound, err)
+	}
 	h, err := s.Open(name)
 	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound) && exists(filepath.Join(s.dir, name)) {
 		return os.RemoveAll(filepath.Join(s.dir, name)) // what is broken is not in use
@@ -246,6 +262,9 @@ func (s *Store) install(ctx context.Context, name string, replace bool, build fu
 	if err := CheckName(name); err != nil {
 		return err
 	}
+	if err := s.spelled(name); err != nil {
+		return fmt.Errorf("image %q: %w", name, err)
+	}
 	tmp, err := s.makeTemp(name)
 	if err != nil {
 		return err
@@ -270,6 +289,11 @@ func (s *Store) install(ctx context.Context, name string, replace bool, build fu
 			return err
 		}
 		err := os.Rename(from, to)
+		if err != nil { // somebody else may have made it meanwhile
+			if err := s.spelled(name); err != nil {
+				return err
+			}
+		}
 		if err != nil && !replace && s.Has(name) {
 			return ErrExists // somebody else made it meanwhile
 		}

@@ -50,6 +50,9 @@ func (s *Store) Create(name string, size int64) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
+	if err := s.spelled(name); err != nil {
+		return fmt.Errorf("creating volume %q: %w", name, err)
+	}
 	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("making the volume store: %w", err)
 	}
@@ -165,6 +168,9 @@ func (s *Store) Open(name string) (*Disk, error) {
 	if _, err := os.Stat(s.path(name)); err != nil {
 		return nil, s.openError(name, err)
 	}
+	if err := s.spelled(name); err != nil {
+		return nil, fmt.Errorf("volume %q: %w: %w", name, ErrNotFound, err)
+	}
 	lock, err := s.lock(name)
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %q: %w", name, err)
@@ -183,6 +189,16 @@ func (s *Store) Open(name string) (*Disk, error) {
 		return nil, fmt.Errorf("opening volume %q: %w", name, err)
 	}
 	return &Disk{f, lock}, nil
+}
+
+// spelled is an error when the disk takes a name for that of a volume which is spelt
+// otherwise.
+func (s *Store) spelled(volume string) error {
+	other, err := name.Other(s.dir, volume+extension)
+	if err == nil && other != "" {
+		err = fmt.Errorf("there is %q, and this disk does not tell the two names apart", strings.TrimSuffix(other, extension))
+	}
+	return err
 }
 
 // wholeSectors lengthens a disk that an older lumina made of any size. Its file
@@ -279,6 +295,9 @@ func (s *Store) List() ([]string, error) {
 
 // Remove removes a volume that no VM uses, and all it holds.
 func (s *Store) Remove(name string) error {
+	if err := s.spelled(name); err != nil {
+		return fmt.Errorf("removing volume %q: %w: %w", name, ErrNotFound, err)
+	}
 	f, err := s.Open(name)
 	if errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("removing volume %q: %w; lumina volume list has those that are here", name, ErrNotFound)

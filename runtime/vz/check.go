@@ -16,7 +16,7 @@ const signRemedy = "build it with make build, or: codesign -s - -f --entitlement
 
 // Check is part of [vm.Checker].
 func (d *Driver) Check(_ context.Context, _ vm.Spec) []vm.Check {
-	return []vm.Check{d.checkRelease(), d.checkSignature(), d.checkLimits(), d.checkRosetta()}
+	return []vm.Check{d.checkRelease(), d.checkSignature(), d.checkQuarantine(), d.checkLimits(), d.checkRosetta()}
 }
 
 func (d *Driver) checkRelease() vm.Check {
@@ -51,6 +51,23 @@ func (d *Driver) checkSignature() vm.Check {
 	}
 	if check.Status != vm.CheckOK {
 		check.Remedy = signRemedy
+	}
+	return check
+}
+
+// checkQuarantine looks at the mark of what a browser has downloaded, which macOS does
+// not let start until its user agrees, in a dialog that a program in the background never
+// sees.
+func (d *Driver) checkQuarantine() vm.Check {
+	check := vm.Check{Name: "quarantine", Status: vm.CheckOK, Detail: "this program is not in quarantine"}
+	mark, err := d.framework.quarantine()
+	switch {
+	case err != nil:
+		check.Status, check.Detail = vm.CheckWarn, "it is unknown whether this program is in quarantine: "+err.Error()
+	case mark != "":
+		check.Status = vm.CheckWarn
+		check.Detail = "this program is in quarantine, as a download: macOS may refuse to start it"
+		check.Remedy = "verify it as install.sh does, then: xattr -d com.apple.quarantine PROGRAM"
 	}
 	return check
 }

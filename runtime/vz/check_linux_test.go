@@ -12,6 +12,7 @@ import (
 type host struct {
 	framework
 	version, signed string
+	mark            string
 	signErr, ros    error
 }
 
@@ -19,6 +20,7 @@ func (h host) release() (string, error)       { return h.version, nil }
 func (host) build() (string, error)           { return "24F74 Mac16,1", nil }
 func (host) limits() (cpus int, memory int64) { return 10, 32 << 30 }
 func (h host) signature() (string, error)     { return h.signed, h.signErr }
+func (h host) quarantine() (string, error)    { return h.mark, nil }
 func (h host) rosetta() error                 { return h.ros }
 
 func TestCheck(t *testing.T) {
@@ -40,6 +42,8 @@ func TestCheck(t *testing.T) {
 			h.signed = "<key>com.apple.security.virtualization</key><false/><key>x</key><true/>"
 		}, vm.CheckFail},
 		{"limits", "VM limits", "10 CPUs and 32 GB", func(*host) {}, vm.CheckOK},
+		{"not downloaded", "quarantine", "not in quarantine", func(*host) {}, vm.CheckOK},
+		{"downloaded", "quarantine", "may refuse to start it", func(h *host) { h.mark = "0083;5f3b3a2e;Safari;" }, vm.CheckWarn},
 		{"Rosetta", "rosetta", "run amd64 programs", func(*host) {}, vm.CheckOK},
 		{"Rosetta that is not installed", "rosetta", "not installed", func(h *host) { h.ros = errors.New("it is not installed") }, vm.CheckWarn},
 		{"an Intel Mac", "rosetta", "Apple silicon only", func(h *host) { h.ros = errNoRosetta }, vm.CheckOK},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
@@ -128,7 +129,7 @@ func (d *Driver) checkSize(cpus int, memory int64) error {
 
 // make makes a machine of the framework's, stopped, and tells m how to make another.
 func (d *Driver) make(ctx context.Context, m *machine, with func() (virtualMachine, error)) error {
-	m.make = with
+	m.make, m.begin = with, d.framework.activity
 	if err := whileLocked(ctx, func() (err error) {
 		m.vm, err = with()
 		return err
@@ -196,7 +197,12 @@ func (d *Driver) configure(m *machine, spec vm.Spec, identifier []byte, b *first
 		c.commandLine += " " + protocol.ParamRosetta.Is(rosettaTag)
 	}
 	for _, s := range spec.Shares {
-		c.shares = append(c.shares, share{tag: s.Tag, dir: s.Dir, readOnly: s.ReadOnly})
+		// Below /tmp and /var, which are links on a Mac, too.
+		dir, err := filepath.EvalSymlinks(s.Dir)
+		if err != nil {
+			return nil, fmt.Errorf("sharing a directory: %w", err)
+		}
+		c.shares = append(c.shares, share{tag: s.Tag, dir: dir, readOnly: s.ReadOnly})
 	}
 	if spec.Network != nil {
 		if c.nic, err = m.addNIC(spec.Network); err != nil {

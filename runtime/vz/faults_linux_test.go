@@ -281,3 +281,71 @@ func TestClearRefusals(t *testing.T) {
 		}
 	}
 }
+
+// macOS is told that a machine runs until it has ended, however it did, and nothing of one
+// that never started.
+func TestActivity(t *testing.T) {
+	d, f := faulty(t)
+	spec := memorySpec(t)
+	spec.Memory++
+	if _, err := d.Start(t.Context(), spec); err == nil {
+		t.Error("a machine of half a mebibyte has started")
+	}
+	first, second := begun(t, d, memorySpec(t)), begun(t, d, memorySpec(t))
+	if n := f.activities.Load(); n != 2 {
+		t.Errorf("%d activities of two machines", n)
+	}
+	first.Kill()
+	<-first.Done()
+	if n := f.activities.Load(); n != 1 {
+		t.Errorf("%d activities after the end of one", n)
+	}
+	second.(*machine).vm.(*inMemoryMachine).end() // it powers off
+	<-second.Done()
+	d.framework.(*inMemory).lateLock = true
+	spec = memorySpec(t)
+	held, err := os.Open(spec.Disks[len(spec.Disks)-1].File.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), lockPause)
+	defer cancel()
+	if _, err := d.Start(ctx, spec); err == nil {
+		t.Error("a machine with a locked disk has started")
+	}
+	// A start that was not waited for is ended behind its caller.
+	for limit := time.Now().Add(time.Minute); f.activities.Load() != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("%d activities without a machine", f.activities.Load())
+		}
+	}
+}
+
+// A directory that is reached by a link, as /tmp and /var are on a Mac, is shared as what
+// it is.
+func TestShareThroughLink(t *testing.T) {
+	d, f := faulty(t)
+	dir := t.TempDir()
+	real, link := filepath.Join(dir, "private", "tmp"), filepath.Join(dir, "tmp")
+	if err := errors.Join(os.MkdirAll(filepath.Join(real, "shared"), 0o700), os.Symlink(real, link)); err != nil {
+		t.Fatal(err)
+	}
+	spec := memorySpec(t)
+	spec.Shares = []vm.Share{{Dir: filepath.Join(link, "shared"), Tag: "share0"}}
+	begun(t, d, spec)
+	if got := f.made[0].c.shares[0].dir; got != filepath.Join(real, "shared") {
+		t.Errorf("it shares %q", got)
+	}
+	spec = memorySpec(t)
+	spec.Shares = []vm.Share{{Dir: filepath.Join(link, "gone"), Tag: "share0"}}
+	if m, err := d.Start(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "gone") {
+		if err == nil {
+			m.Kill()
+		}
+		t.Errorf("a directory that is gone: %v", err)
+	}
+}

@@ -20,6 +20,11 @@ type framework interface {
 	limits() (cpus int, memory int64)
 	// signature is what codesign(1) says of this program, its entitlements among it.
 	signature() (string, error)
+	// quarantine is what macOS wrote to this program's file when it was downloaded; ""
+	// for nothing.
+	quarantine() (string, error)
+	// activity tells macOS that this process works for its user until end is called.
+	activity() (end func())
 	// rosetta says why guests cannot use Rosetta, if so.
 	rosetta() error
 	// path is the name of an open file: the framework opens its files by name.

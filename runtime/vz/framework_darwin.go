@@ -71,6 +71,19 @@ func (appleFramework) signature() (string, error) {
 	return string(out), nil
 }
 
+func (appleFramework) quarantine() (string, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	mark := make([]byte, 1024)
+	n, err := unix.Getxattr(program, "com.apple.quarantine", mark)
+	if errors.Is(err, unix.ENOATTR) || errors.Is(err, unix.ENOTSUP) {
+		return "", nil
+	}
+	return string(mark[:max(n, 0)]), err
+}
+
 // path is the name of an open file, as fcntl(2) F_GETPATH gives it.
 func (appleFramework) path(f *os.File) (string, error) {
 	var buf [1024]byte // MAXPATHLEN

@@ -23,6 +23,8 @@ import (
 type machine struct {
 	vm      virtualMachine
 	make    func() (virtualMachine, error) // makes another of the same configuration
+	begin   func() (end func())            // tells the host that the machine runs, until it does not
+	end     func()                         // nil before that
 	console *vm.Tail
 	files   []*os.File    // of the framework's, as long as the machine
 	drained chan struct{} // closed when the console has been read to its end
@@ -114,6 +116,9 @@ func (m *machine) addConsole(to io.Writer, see func([]byte)) (*console, error) {
 // end: what a kernel says last is why it ended.
 func (m *machine) closeFiles() {
 	close(m.free)
+	if m.end != nil {
+		m.end()
+	}
 	console := len(m.files) > 0
 	for _, f := range m.files {
 		f.Close()
@@ -166,6 +171,7 @@ func answer(ctx context.Context, do func() error) error {
 // run starts the machine by start and watches it until it ends, with ctx or by
 // itself.
 func (m *machine) run(ctx context.Context, start func(virtualMachine) error) error {
+	m.end = m.begin()
 	var states <-chan state
 	err := whileLocked(ctx, func() error {
 		if states != nil { // A machine whose start failed has told its end.

@@ -45,6 +45,8 @@ type simulation struct {
 	noRestore bool
 	// unsigned: the program lacks its entitlement.
 	unsigned bool
+	// activities are those that have begun and not ended.
+	activities atomic.Int64
 	// deaf machines do nothing when they are asked to stop.
 	deaf atomic.Bool
 	// arm64: a Mac with Apple silicon; else one with an Intel processor.
@@ -60,6 +62,13 @@ func (s *simulation) signature() (string, error) {
 		return "Executable=/usr/local/bin/lumina\nSignature=adhoc\n", nil
 	}
 	return signedText, nil
+}
+
+func (*simulation) quarantine() (string, error) { return "", nil }
+
+func (s *simulation) activity() (end func()) {
+	s.activities.Add(1)
+	return func() { s.activities.Add(-1) }
 }
 
 func (s *simulation) rosetta() error {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -17,12 +18,16 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
-// blobReader reads a blob over as many connections as it takes.
+// blobReader reads a blob over as many connections as it takes. It may be closed while
+// it is read, which ends that.
 type blobReader struct {
 	ctx    context.Context // ends the reading
+	stop   context.CancelCauseFunc
 	d      v1.Descriptor
 	period time.Duration // see package pace
 	open   func(ctx context.Context, from int64) (*http.Response, error)
+
+	mu     sync.Mutex // of what follows
 	body   io.ReadCloser
 	in     io.Reader // body, as long as it comes fast enough
 	cancel context.CancelCauseFunc
@@ -42,10 +47,13 @@ const (
 )
 
 func newBlobReader(ctx context.Context, d v1.Descriptor, open func(ctx context.Context, from int64) (*http.Response, error)) *blobReader {
-	return &blobReader{ctx: ctx, d: d, period: idleTimeout, open: open, hash: sha256.New()}
+	ctx, stop := context.WithCancelCause(ctx)
+	return &blobReader{ctx: ctx, stop: stop, d: d, period: idleTimeout, open: open, hash: sha256.New()}
 }
 
 func (b *blobReader) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for b.err == nil {
 		if b.body == nil {
 			b.err = b.connect()
@@ -126,10 +134,15 @@ func (b *blobReader) disconnect() {
 	}
 }
 
+var errBlobClosed = errors.New("the blob is closed")
+
 func (b *blobReader) Close() error {
+	b.stop(errBlobClosed)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.disconnect()
 	if b.err == nil {
-		b.err = errors.New("the blob is closed")
+		b.err = errBlobClosed
 	}
 	return nil
 }

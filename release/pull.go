@@ -15,6 +15,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // From is where releases are fetched from and whose signatures are trusted.
@@ -216,7 +217,7 @@ func OpenCache(ctx context.Context, dir string) (*Cache, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the cache: %w", err)
 	}
-	f, err := os.Open(dir)
+	f, err := statefile.OpenDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
@@ -306,7 +307,7 @@ func (c *Cache) fetchPart(ctx context.Context, client *github.Client, r *github.
 
 // CleanCache empties a cache that no other process has open.
 func CleanCache(dir string) error {
-	f, err := os.Open(dir)
+	f, err := statefile.OpenDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

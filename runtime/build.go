@@ -106,23 +106,8 @@ func (r *Runtime) cacheMounts() *volume.Store {
 }
 
 // CacheMounts describes the disks of builds' cache mounts.
-func (r *Runtime) CacheMounts() (list []volume.Info, err error) {
-	store := r.cacheMounts()
-	names, err := store.List()
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		info, err := store.Inspect(name)
-		if errors.Is(err, volume.ErrNotFound) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, info)
-	}
-	return list, nil
+func (r *Runtime) CacheMounts() ([]volume.Info, error) {
+	return r.cacheMounts().InspectAll()
 }
 
 // PruneCacheMounts removes the disks that no build uses, and returns how many

@@ -10,6 +10,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,17 +117,10 @@ func (r *Runtime) Clean(ctx context.Context) (image.Left, error) {
 		d.Clean()
 	}
 	left, err := r.Images.Clean()
-	if err == nil {
-		err = r.Volumes.Clean()
-	}
-	if err == nil {
-		err = r.Templates.Clean(false)
-	}
-	if err == nil {
-		err = r.cleanScratch(time.Now())
-	}
-	if err == nil {
-		err = context.Cause(ctx)
-	}
+	// What cannot be cleaned keeps nothing else from it.
+	err = cmp.Or(err, r.Volumes.Clean())
+	err = cmp.Or(err, r.Templates.Clean(false))
+	err = cmp.Or(err, r.cleanScratch(time.Now()))
+	err = cmp.Or(err, context.Cause(ctx))
 	return left, err
 }

@@ -39,7 +39,7 @@ func openCache(cacheDir string) (*cache, error) {
 	if _, err := CleanCache(cacheDir); err != nil {
 		return nil, err
 	}
-	lock, err := os.Open(dir)
+	lock, err := statefile.OpenDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
@@ -88,7 +88,7 @@ func (c *cache) add(h v1.Hash, r io.Reader) (err error) {
 // from it until the file is closed. The file is nil when somebody does; so it is
 // when there is no cache.
 func alone(cacheDir string) (dir *os.File, busy bool, err error) {
-	dir, err = os.Open(blobDir(cacheDir))
+	dir, err = statefile.OpenDir(blobDir(cacheDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/abdul-abdi/lumina/builder/reference"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // files is where the parts of a local image are.
@@ -48,7 +49,7 @@ func (d dirFiles) Close() error { return d.root.Close() }
 
 func openLayout(ctx context.Context, s string, o Options) (*Image, error) {
 	path, tag := reference.SplitTag(s)
-	root, err := os.OpenRoot(path)
+	root, err := statefile.OpenRoot(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("OCI layout %q: %w", path, ErrNotFound)
 	}

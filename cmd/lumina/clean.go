@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"path/filepath"
 	"time"
 
@@ -26,34 +27,36 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// What cannot be cleaned keeps nothing else from it.
+			var failed error
+			tell := func(err error) {
+				if failed != nil && err != nil {
+					env.note("%v", err)
+				}
+				failed = cmp.Or(failed, err)
+			}
 			sessions, err := session.Clean(r.Home())
+			tell(err)
 			if sessions > 0 {
 				env.note("what was left of %d sessions: removed", sessions)
 			}
-			if err != nil {
-				return err
-			}
-			if _, err := oci.CleanCache(filepath.Join(r.Home(), "cache")); err != nil {
-				return err
-			}
+			_, err = oci.CleanCache(filepath.Join(r.Home(), "cache"))
+			tell(err)
 			for _, dir := range []string{pullCache(r.Home()), publishCache(r.Home())} {
-				if err := release.CleanCache(dir); err != nil {
-					return err
-				}
+				tell(release.CleanCache(dir))
 			}
 			left, err := r.Clean(c.Context())
+			tell(err)
 			if left.Count > 0 {
 				env.note("%d unfinished images removed, %s", left.Count, formatSize(left.Bytes))
 			}
-			if err != nil {
-				return err
-			}
 			freed, err := desktop.NewStore(r.Home()).Purge(time.Now())
+			tell(err)
 			if freed > 0 {
 				env.note("%s of removed desktops: gone for good", formatSize(freed))
 			}
-			if err != nil {
-				return err
+			if failed != nil {
+				return failed
 			}
 			if templates {
 				if err := r.Templates.Clean(true); err != nil {

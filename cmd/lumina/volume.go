@@ -44,7 +44,11 @@ func newVolumeCreateCommand(env *environment) *cobra.Command {
 			if err := store.Create(args[0], int64(size)); err != nil {
 				return err
 			}
-			return printVolumes(env, store, args[0])
+			info, err := store.Inspect(args[0])
+			if err != nil {
+				return err
+			}
+			return printVolumes(env, []volume.Info{info})
 		},
 	}
 	c.Flags().Var(&size, "size", "capacity; only written data takes space on the host")
@@ -70,31 +74,31 @@ func newVolumeListCommand(env *environment) *cobra.Command {
 			if quiet {
 				return printNames(env, names)
 			}
-			return printVolumes(env, store, names...)
+			rows, err := store.InspectAll()
+			if err != nil {
+				return err
+			}
+			return printVolumes(env, rows)
 		},
 	}
 	registerQuiet(c, &quiet)
 	return c
 }
 
-func printVolumes(env *environment, store *volume.Store, names ...string) error {
+func printVolumes(env *environment, rows []volume.Info) error {
 	f, err := outputFormat(env)
 	if err != nil {
 		return err
 	}
-	rows := []volume.Info{}
-	for _, name := range names {
-		info, err := store.Inspect(name)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, info)
-	}
 	if f != formatText {
-		return printJSON(env.stdout, rows)
+		return printJSON(env.stdout, append([]volume.Info{}, rows...))
 	}
 	w := newTable(env.stdout, "NAME", "SIZE", "USED", "IN USE")
 	for _, r := range rows {
+		if r.Error != "" {
+			w.row(r.Name, r.Error, "", "")
+			continue
+		}
 		w.row(r.Name, formatSize(r.Size), formatSize(r.Used), r.InUse)
 	}
 	return w.print()

@@ -231,7 +231,7 @@ func (img *Image) Write(dir string) error {
 
 // Read reads the image.json of a directory and checks the sizes of its files.
 func Read(dir string) (*Image, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := statefile.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}

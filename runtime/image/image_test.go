@@ -436,6 +436,42 @@ func TestOddFiles(t *testing.T) {
 	}
 }
 
+// A FIFO in the place of a store or of an image is not waited for.
+func TestFIFOsForDirectories(t *testing.T) {
+	s := NewStore(t.TempDir())
+	install(t, s, "b", "content")
+	if err := syscall.Mkfifo(filepath.Join(s.dir, "a"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := s.Open("a"); err == nil {
+		h.Close()
+		t.Error("Open() of a FIFO = nil")
+	}
+	if _, err := s.Clean(); err != nil {
+		t.Errorf("Clean() beside a FIFO: %v", err)
+	}
+	if err := s.Remove("a"); err != nil {
+		t.Errorf("Remove() of a FIFO: %v", err)
+	}
+	if names, err := s.List(); len(names) != 1 || err != nil {
+		t.Errorf("List() = %q, %v", names, err)
+	}
+	store := NewStore(filepath.Join(t.TempDir(), "images"))
+	if err := syscall.Mkfifo(store.dir, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Clean(); err == nil {
+		t.Error("Clean() of a store that is a FIFO = nil")
+	}
+	if h, err := store.Open("a"); err == nil {
+		h.Close()
+		t.Error("Open() in a store that is a FIFO = nil")
+	}
+	if err := store.Remove("a"); err == nil {
+		t.Error("Remove() in a store that is a FIFO = nil")
+	}
+}
+
 // An image's files can be read by the user of root's virtual machines, whatever
 // the umask of who made it.
 func TestModesOfFiles(t *testing.T) {

@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // Store is a directory of images.
@@ -132,7 +134,7 @@ func OpenDir(dir string) (*Handle, error) {
 // OpenUnfinished opens an image of a directory that has its other files and not yet
 // its description, which is img.
 func OpenUnfinished(dir string, img *Image) (*Handle, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := statefile.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +147,10 @@ func OpenUnfinished(dir string, img *Image) (*Handle, error) {
 
 // openDir returns a handle, to be closed, also when the image is none.
 func openDir(dir string) (*Handle, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := statefile.OpenRoot(dir)
+	if errors.Is(err, syscall.ENOTDIR) {
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +219,11 @@ func (s *Store) Remove(name string) error {
 	}
 	h, err := s.Open(name)
 	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound) && exists(filepath.Join(s.dir, name)) {
-		return os.RemoveAll(filepath.Join(s.dir, name)) // what is broken is not in use
+		// What is broken is not in use. RemoveAll waits for a store that is a FIFO.
+		if _, err := os.Lstat(filepath.Join(s.dir, name)); err != nil {
+			return fmt.Errorf("removing image %q: %w", name, err)
+		}
+		return os.RemoveAll(filepath.Join(s.dir, name))
 	}
 	if errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("removing image %q: %w; lumina images lists those that are here", name, ErrNotFound)
@@ -333,7 +342,7 @@ func (s *Store) makeTemp(name string) (*temp, error) {
 		return nil, fmt.Errorf("making the image store: %w", err)
 	}
 	// A directory that has no lock yet is not to be taken for one of the dead.
-	store, err := os.Open(s.dir)
+	store, err := statefile.OpenDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the image store: %w", err)
 	}
@@ -404,7 +413,7 @@ func (s *Store) Unfinished() (left Left) {
 // eachStale calls do for each temporary directory whose maker is dead.
 // While another process begins an installation there is none.
 func (s *Store) eachStale(do func(dir string) error) error {
-	store, err := os.Open(s.dir)
+	store, err := statefile.OpenDir(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -457,7 +466,7 @@ func (h *Handle) Verify(ctx context.Context) error {
 
 // Digest reads a file for its entry in image.json.
 func Digest(ctx context.Context, path string) (File, error) {
-	f, err := os.Open(path)
+	f, err := statefile.Open(path)
 	if err != nil {
 		return File{}, err
 	}

@@ -54,6 +54,21 @@ func OpenIn(root *os.Root, name string) (*os.File, error) {
 	return f, nil
 }
 
+// OpenDir opens a directory: a FIFO in its place is not waited for.
+func OpenDir(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// OpenRoot is os.OpenRoot, which waits for a FIFO.
+func OpenRoot(name string) (*os.Root, error) {
+	dir, err := OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return os.OpenRoot(name)
+}
+
 func check(f *os.File, name string, err error) (*os.File, error) {
 	switch {
 	case errors.Is(err, unix.ELOOP):

@@ -57,3 +57,26 @@ func TestRead(t *testing.T) {
 		}
 	}
 }
+
+// A FIFO in the place of a directory is not waited for.
+func TestOpenDir(t *testing.T) {
+	dir := t.TempDir()
+	fifo, link := filepath.Join(dir, "fifo"), filepath.Join(dir, "link")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Symlink(dir, link)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{fifo: unix.ENOTDIR, dir: nil, link: nil, filepath.Join(dir, "none"): os.ErrNotExist} {
+		d, err := OpenDir(name)
+		if !errors.Is(err, want) {
+			t.Errorf("OpenDir(%s) = %v, want %v", filepath.Base(name), err, want)
+		}
+		d.Close()
+		r, err := OpenRoot(name)
+		if !errors.Is(err, want) {
+			t.Errorf("OpenRoot(%s) = %v, want %v", filepath.Base(name), err, want)
+		}
+		if r != nil {
+			r.Close()
+		}
+	}
+}

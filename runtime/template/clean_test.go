@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -39,5 +40,63 @@ func TestForeignFiles(t *testing.T) {
 	}
 	if _, err := os.Stat(damaged); err == nil {
 		t.Error("a damaged template is there")
+	}
+}
+
+// What is in the place of a template or of its files is not waited for or followed: a
+// template is made anew, and Clean removes what was there, and nothing elsewhere.
+func TestOddTemplates(t *testing.T) {
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, description), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key := strings.Repeat("a", 32)
+	puts := map[string]func(path string) error{
+		"FIFO": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"link": func(path string) error { return os.Symlink(outside, path) },
+		"file": func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"full directory": func(path string) error {
+			return errors.Join(os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "x"), nil, 0o600))
+		},
+	}
+	for kind, put := range puts {
+		for _, file := range append([]string{".", description}, fileNames[:]...) {
+			t.Run(kind+" "+file, func(t *testing.T) {
+				for _, clean := range []bool{false, true} {
+					s := NewStore(t.TempDir())
+					if err := s.Make(t.Context(), key, func(*Files) error { return nil }); err != nil {
+						t.Fatal(err)
+					}
+					path := filepath.Join(s.dir, key, file)
+					if err := errors.Join(os.RemoveAll(path), put(path)); err != nil {
+						t.Fatal(err)
+					}
+					if clean {
+						if err := s.Clean(true); err != nil {
+							t.Errorf("Clean() = %v", err)
+						}
+						if entries, err := os.ReadDir(s.dir); len(entries) != 0 || err != nil {
+							t.Errorf("after Clean(): %v, %v", entries, err)
+						}
+						continue
+					}
+					if f, err := s.Open(key); err == nil {
+						f.Close()
+						t.Error("Open() = nil")
+					}
+					if err := s.Make(t.Context(), key, func(*Files) error { return nil }); err != nil {
+						t.Errorf("Make() = %v", err)
+					}
+					f, err := s.Open(key)
+					if err != nil {
+						t.Fatalf("Open() of what was made anew = %v", err)
+					}
+					f.Close()
+				}
+				if _, err := os.Lstat(filepath.Join(outside, description)); err != nil {
+					t.Errorf("where the link leads: %v", err)
+				}
+			})
+		}
 	}
 }

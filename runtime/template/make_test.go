@@ -100,7 +100,7 @@ func TestModifiedTemplates(t *testing.T) {
 		{"a file is missing", func(dir string) error { return os.Remove(filepath.Join(dir, "scratch")) }, "scratch"},
 		{"a file is a link", func(dir string) error {
 			return errors.Join(os.Rename(filepath.Join(dir, "state"), filepath.Join(dir, "other")), os.Symlink("other", filepath.Join(dir, "state")))
-		}, `file "state" was modified`},
+		}, "state is damaged"},
 		{"the description is damaged", func(dir string) error { return os.WriteFile(filepath.Join(dir, description), []byte("{"), 0o600) }, "damaged"},
 		{"the description is another's", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, description), []byte(`{"key":"00"}`), 0o600)

@@ -27,6 +27,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
@@ -122,7 +123,7 @@ func (s *Store) Open(key string) (*Files, error) {
 	files := &Files{}
 	for i, f := range files.all() {
 		// QEMU opens memory that is a file for writing, also to read it only.
-		if *f, err = os.Open(filepath.Join(dir, fileNames[i])); err != nil {
+		if *f, err = statefile.Open(filepath.Join(dir, fileNames[i])); err != nil {
 			break
 		}
 		var got identity
@@ -171,7 +172,14 @@ func (s *Store) Remove(key string) error { return remove(filepath.Join(s.dir, ke
 // remove takes away first what vouches for the rest: what is removed halfway is
 // no template.
 func remove(dir string) error {
-	if err := os.Remove(filepath.Join(dir, description)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	info, err := os.Lstat(dir)
+	if err == nil && info.IsDir() {
+		err = os.Remove(filepath.Join(dir, description))
+	}
+	if errors.Is(err, syscall.ENOTEMPTY) {
+		err = nil // a directory in its place, with files
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return os.RemoveAll(dir)

@@ -16,6 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/name"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -31,6 +32,8 @@ var (
 	ErrInUse = errors.New("in use by another VM")
 	// ErrExists is wrapped when there is a volume of the name already.
 	ErrExists = errors.New("there is one already")
+	// ErrDamaged is wrapped when what has the name of a volume, or of its lock, is no file.
+	ErrDamaged = errors.New("damaged")
 )
 
 // Store is a directory of volumes.
@@ -82,7 +85,7 @@ const unfinished = ".new-"
 
 func (s *Store) makeTemp() (*os.File, error) {
 	// A file that has no lock yet is not to be taken for one of the dead.
-	dir, err := os.Open(s.dir)
+	dir, err := statefile.OpenDir(s.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +106,7 @@ func (s *Store) makeTemp() (*os.File, error) {
 // Clean removes volumes whose makers were killed, and locks that are left of
 // volumes.
 func (s *Store) Clean() error {
-	dir, err := os.Open(s.dir)
+	dir, err := statefile.OpenDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -166,6 +169,9 @@ func (s *Store) Open(name string) (*Disk, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(s.path(name)); err != nil {
+		if _, linkErr := os.Lstat(s.path(name)); linkErr == nil {
+			return nil, fmt.Errorf("volume %q is %w: its file is a link that leads nowhere", name, ErrDamaged)
+		}
 		return nil, s.openError(name, err)
 	}
 	if err := s.spelled(name); err != nil {
@@ -175,7 +181,13 @@ func (s *Store) Open(name string) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %q: %w", name, err)
 	}
-	f, err := os.OpenFile(s.path(name), os.O_RDWR, 0)
+	f, err := os.OpenFile(s.path(name), os.O_RDWR|syscall.O_NONBLOCK, 0)
+	if err == nil {
+		err = regular(f)
+	}
+	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENXIO) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 			os.Remove(lock.Name())
@@ -201,6 +213,18 @@ func (s *Store) spelled(volume string) error {
 	return err
 }
 
+// regular closes what is no file: a VM's disk is nothing else of the host's.
+func regular(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w: %s is no file", ErrDamaged, filepath.Base(f.Name()))
+	}
+	if err != nil {
+		f.Close()
+	}
+	return err
+}
+
 // wholeSectors lengthens a disk that an older lumina made of any size. Its file
 // system stays as it is.
 func wholeSectors(f *os.File) error {
@@ -221,7 +245,12 @@ func (s *Store) openError(name string, err error) error {
 // lock takes a volume's lock.
 func (s *Store) lock(name string) (*os.File, error) {
 	for {
-		f, err := os.OpenFile(s.lockPath(name), os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := os.OpenFile(s.lockPath(name), os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0o600)
+		if err == nil {
+			err = regular(f)
+		} else if info, statErr := os.Lstat(s.lockPath(name)); statErr == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -257,6 +286,7 @@ type Info struct {
 	Size  int64  `json:"size_bytes"`
 	Used  int64  `json:"used_bytes"` // on the host
 	InUse bool   `json:"in_use"`
+	Error string `json:"error,omitempty"` // why it is not known, in a list
 }
 
 // Inspect describes a volume.
@@ -273,6 +303,26 @@ func (s *Store) Inspect(name string) (Info, error) {
 	}
 	i.Size, i.Used, err = sizes(s.path(name))
 	return i, err
+}
+
+// InspectAll describes all volumes, and says of each that is damaged how.
+func (s *Store) InspectAll() ([]Info, error) {
+	names, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	var all []Info
+	for _, name := range names {
+		i, err := s.Inspect(name)
+		switch {
+		case errors.Is(err, ErrNotFound): // removed meanwhile
+		case err != nil:
+			all = append(all, Info{Name: name, Error: err.Error()})
+		default:
+			all = append(all, i)
+		}
+	}
+	return all, nil
 }
 
 // List returns the names of all volumes, sorted.
@@ -299,6 +349,13 @@ func (s *Store) Remove(name string) error {
 		return fmt.Errorf("removing volume %q: %w: %w", name, ErrNotFound, err)
 	}
 	f, err := s.Open(name)
+	if errors.Is(err, ErrDamaged) { // no VM has that
+		err = os.Remove(s.path(name))
+		if lockErr := os.Remove(s.lockPath(name)); !errors.Is(lockErr, fs.ErrNotExist) {
+			err = errors.Join(err, lockErr)
+		}
+		return err
+	}
 	if errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("removing volume %q: %w; lumina volume list has those that are here", name, ErrNotFound)
 	}

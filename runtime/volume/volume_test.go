@@ -2,6 +2,7 @@ package volume
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,5 +143,53 @@ func TestSizes(t *testing.T) {
 	defer d.Close()
 	if info, err := d.Stat(); err != nil || info.Size() != 64<<20 {
 		t.Errorf("the old one has %d bytes, %v", info.Size(), err)
+	}
+}
+
+// What has a volume's name, or its lock's, and is no file is no disk of a VM. It is told
+// and can be removed, a link does not lead out, and the other volumes are listed.
+func TestDamagedVolumes(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "outside")
+	for kind, put := range map[string]func(path string) error{
+		"FIFO":           func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"directory":      func(path string) error { return os.Mkdir(path, 0o700) },
+		"device":         func(path string) error { return os.Symlink("/dev/zero", path) },
+		"dangling link":  func(path string) error { return os.Symlink(outside, path) },
+		"link to itself": func(path string) error { return os.Symlink(filepath.Base(path), path) },
+	} {
+		for _, extension := range []string{extension, lockExtension} {
+			t.Run(kind+extension, func(t *testing.T) {
+				s := NewStore(t.TempDir())
+				for _, name := range []string{"a", "b"} {
+					if err := s.Create(name, 16<<20); err != nil {
+						t.Fatal(err)
+					}
+				}
+				path := filepath.Join(s.dir, "a"+extension)
+				if err := os.RemoveAll(path); err != nil {
+					t.Fatal(err)
+				}
+				if err := put(path); err != nil {
+					t.Fatal(err)
+				}
+				if d, err := s.Open("a"); err == nil {
+					d.Close()
+					t.Error("Open() = nil")
+				}
+				all, err := s.InspectAll()
+				if err != nil || len(all) != 2 || all[0].Error == "" || all[1].Error != "" || all[1].Size != 16<<20 {
+					t.Errorf("InspectAll() = %+v, %v", all, err)
+				}
+				if err := s.Remove("a"); err != nil {
+					t.Errorf("Remove() = %v", err)
+				}
+				if names, err := s.List(); len(names) != 1 || err != nil {
+					t.Errorf("after Remove(): %q, %v", names, err)
+				}
+				if _, err := os.Lstat(outside); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("where the link leads: %v", err)
+				}
+			})
+		}
 	}
 }

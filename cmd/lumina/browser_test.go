@@ -99,7 +99,7 @@ type browser struct {
 	tab  string // the identifier of the page's tab
 }
 
-func newBrowser(t *testing.T, url string) *browser {
+func newBrowser(t testing.TB, url string) *browser {
 	t.Helper()
 	cmd := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1400,1000",
 		"--remote-debugging-port=0", "--user-data-dir="+t.TempDir(), "about:blank")
@@ -130,7 +130,7 @@ func newBrowser(t *testing.T, url string) *browser {
 }
 
 // ask asks the browser itself.
-func (b *browser) ask(t *testing.T, method, what string) *http.Response {
+func (b *browser) ask(t testing.TB, method, what string) *http.Response {
 	t.Helper()
 	request, err := http.NewRequestWithContext(b.ctx, method, fmt.Sprintf("http://127.0.0.1:%s/json/%s", b.port, what), nil)
 	if err != nil {
@@ -145,7 +145,7 @@ func (b *browser) ask(t *testing.T, method, what string) *http.Response {
 }
 
 // open shows a page in a tab of its own.
-func (b *browser) open(t *testing.T, url string) {
+func (b *browser) open(t testing.TB, url string) {
 	t.Helper()
 	var target struct {
 		ID  string `json:"id"`
@@ -163,7 +163,7 @@ func (b *browser) open(t *testing.T, url string) {
 }
 
 // call calls a method of the DevTools protocol.
-func (b *browser) call(t *testing.T, method string, params, result any) error {
+func (b *browser) call(t testing.TB, method string, params, result any) error {
 	t.Helper()
 	b.id++
 	if err := wsjson.Write(b.ctx, b.page, map[string]any{"id": b.id, "method": method, "params": params}); err != nil {

@@ -26,6 +26,14 @@ type appPage struct {
 
 func newAppPage(t *testing.T, files map[string]string) *appPage {
 	t.Helper()
+	a := newApp(t, files)
+	a.browser = newBrowser(t, a.url)
+	return a
+}
+
+// newApp is one without a browser.
+func newApp(t *testing.T, files map[string]string) *appPage {
+	t.Helper()
 	a := &appPage{home: filepath.Join(t.TempDir(), "home")}
 	if err := os.Mkdir(a.home, 0o700); err != nil {
 		t.Fatal(err)
@@ -70,7 +78,6 @@ func newAppPage(t *testing.T, files map[string]string) *appPage {
 		t.Fatal(err)
 	}
 	a.url = page.URL
-	a.browser = newBrowser(t, a.url)
 	return a
 }
 
@@ -180,7 +187,7 @@ func TestApp(t *testing.T) {
 	})
 	var f font
 	t.Run("two clicks", func(t *testing.T) {
-		a.wait(t, "the files at hand", "document.querySelectorAll('.tile').length === 4")
+		a.wait(t, "the file at hand that boots", "document.querySelectorAll('.tile').length === 2")
 		a.axe(t, "the empty library")
 		a.eval(t, "localStorage.setItem('sound', 'on')")
 		a.eval(t, "new MutationObserver(() => { if (document.querySelector('.sound[data-heard]')) window.heard = true }).observe(document.body, {subtree: true, childList: true, attributes: true})")

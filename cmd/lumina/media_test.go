@@ -179,7 +179,16 @@ func efiImage(t testing.TB, programs map[string][]byte) string {
 // efiISO is an ISO with such programs.
 func efiISO(t testing.TB, programs map[string][]byte) string {
 	t.Helper()
+	return efiISOWith(t, programs, nil)
+}
+
+// efiISOWith is an ISO with such programs, and other files beside them.
+func efiISOWith(t testing.TB, programs, files map[string][]byte) string {
+	t.Helper()
 	tree, name := t.TempDir(), filepath.Join(t.TempDir(), "efi.iso")
+	for file, content := range files {
+		writeFile(t, filepath.Join(tree, file), content)
+	}
 	tool(t, "cp", efiImage(t, programs), filepath.Join(tree, "efi.img"))
 	tool(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-e", "efi.img", "-no-emul-boot", "-o", name, tree)
 	return name

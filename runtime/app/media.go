@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -71,6 +72,9 @@ func checkFile(ctx context.Context, file, arch string) Medium {
 		return m
 	}
 	info, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no file %q", file)
+	}
 	if err != nil {
 		m.Reason = err.Error()
 		return m

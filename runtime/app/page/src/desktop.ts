@@ -4,7 +4,7 @@ import { state, redraw } from './store';
 import { ago, plain, size } from './format';
 import { icon } from './icons';
 import { act, copy, dialog, failed, menu, toast } from './dialogs';
-import { blank, crashed, desktopCommands, diagnostics } from './library';
+import { blank, crashed, desktopCommands, diagnostics, systemName } from './library';
 import type { Screen } from './screen';
 import { play, type Sound } from './sound';
 
@@ -16,9 +16,12 @@ const phaseNames: Record<string, string> = { parts: 'Disk, ISO, network', machin
 function waterfall(boot: Boot, running: boolean): Child {
   const marks = [{ name: 'begin', at_ms: 0 }, ...boot.phases];
   const end = boot.ended ? Date.parse(boot.ended) - Date.parse(boot.began) : running ? Math.max(Date.now() - Date.parse(boot.began), marks[marks.length - 1]!.at_ms + 1) : marks[marks.length - 1]!.at_ms + 1;
-  const rows = boot.phases.map((p, i) => ({ name: phaseNames[p.name] ?? p.name, from: p.name === 'parts' || p.name === 'machine' ? marks[i]!.at_ms : p.at_ms, to: p.name === 'parts' || p.name === 'machine' ? p.at_ms : boot.phases[i + 1]?.at_ms ?? end }));
+  // What is under way has not said anything yet: the firmware, once there is a machine.
+  const last = boot.phases[boot.phases.length - 1], phases = running && last?.name === 'machine' ? [...boot.phases, { name: 'firmware', at_ms: last.at_ms }] : boot.phases;
+  // A firmware works long before it says anything; of the last phase nobody knows the end.
+  const rows = phases.map((p, i) => ({ name: phaseNames[p.name] ?? p.name, goesOn: !boot.ended && !running && i === phases.length - 1, from: ['parts', 'machine', 'firmware'].includes(p.name) ? marks[i]!.at_ms : p.at_ms, to: p.name === 'parts' || p.name === 'machine' ? p.at_ms : phases[i + 1]?.at_ms ?? end }));
   const total = Math.max(1, end);
-  return h('div', { class: 'waterfall', role: 'table', 'aria-label': 'Phases of the boot' }, rows.map((r) => h('div', { role: 'row' }, h('span', { role: 'cell' }, r.name), h('span', { role: 'cell', class: 'track' }, h('i', { style: `left:${(100 * r.from) / total}%;width:${Math.max(0.6, (100 * (r.to - r.from)) / total)}%` })), h('span', { role: 'cell', class: 'num' }, r.to - r.from < 1000 ? Math.round(r.to - r.from) + ' ms' : ((r.to - r.from) / 1000).toFixed(1) + ' s'))));
+  return h('div', { class: 'waterfall', role: 'table', 'aria-label': 'Phases of the boot' }, rows.map((r) => h('div', { role: 'row' }, h('span', { role: 'cell' }, r.name), h('span', { role: 'cell', class: 'track' }, h('i', { style: `left:${(100 * r.from) / total}%;width:${Math.max(0.6, (100 * (r.to - r.from)) / total)}%` })), h('span', { role: 'cell', class: 'num' }, r.goesOn ? '…' : r.to - r.from < 1000 ? Math.round(r.to - r.from) + ' ms' : ((r.to - r.from) / 1000).toFixed(1) + ' s'))));
 }
 
 // mountScreen shows the screen as long as the desktop runs, and again when the connection
@@ -153,13 +156,13 @@ export function desktopView(id: string): Child {
     d.running ? h('div', { class: 'stage', key: 'stage' },
       h('div', { class: 'shown', key: 'shown' }, h('div', { id: 'screen', class: view.fit ? 'fit' : 'exact', key: 'screen' + d.id + (d.boot?.began ?? ''), mount: mountScreen(d) }),
       view.captured ? h('div', { class: 'pill', role: 'status' }, 'Keys go to the desktop · ', h('kbd', null, 'Ctrl+Alt'), ' frees them') : null),
-      dark || view.log ? h('aside', { class: 'boot', key: 'boot', 'aria-label': 'Boot' }, h('div', { class: 'row' }, h('b', null, dark ? 'Its screen is dark yet' : 'Boot'), h('span', { class: 'grow' }), h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics')), d.boot ? waterfall(d.boot, d.running && dark) : null, serialLog(d), serialLine()) : null,
+      dark || view.log ? h('aside', { class: 'boot', key: 'boot', 'aria-label': 'Boot' }, h('div', { class: 'row' }, h('b', null, dark ? 'Its screen is still dark' : 'Boot'), h('span', { class: 'grow' }), h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics')), d.boot ? waterfall(d.boot, d.running && dark) : null, serialLog(d), serialLine()) : null,
     ) : h('div', { class: 'off', key: 'off' },
       h('div', { class: 'still' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?v=${d.picture}`, alt: 'Its last screen' }) : blank(d)),
       h('div', { class: 'panel' },
         crashed(d) ? h('div', { class: 'wrong box', role: 'alert' }, h('b', null, 'It has crashed '), ago(d.boot?.ended), h('p', null, d.boot?.error)) : null,
         h('div', { class: 'row' }, h('button', { class: 'primary', id: 'start', onclick: act(() => post(`desktops/${d.id}/boot`)) }, icon('play'), crashed(d) ? 'Try again' : 'Start'), crashed(d) ? h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics') : null),
-        h('dl', { class: 'facts' }, fact('System', d.variant + ', ' + d.arch), fact('Size', `${d.cpus} CPUs, ${size(d.memory_bytes)} of memory`), fact('Disk', `${size(d.used_bytes)} of ${size(d.disk_bytes)}`), d.iso ? fact('ISO', d.iso) : null, fact('Network', d.network), d.tpm || d.secure_boot ? fact('Has', [d.secure_boot && 'Secure Boot', d.tpm && 'TPM 2.0'].filter(Boolean).join(', ')) : null, fact('Last used', ago(d.last_booted)), fact('Files', d.path)),
+        h('dl', { class: 'facts' }, fact('System', systemName(d) + ', ' + d.arch), fact('Size', `${d.cpus} CPU${d.cpus > 1 ? 's' : ''}, ${size(d.memory_bytes)} of memory`), fact('Disk', `${size(d.used_bytes)} of ${size(d.disk_bytes)}`), d.iso ? fact('ISO', d.iso) : null, fact('Network', d.network === 'nat' ? 'the internet' : d.network.replace(/^allow=/, 'only ')), d.tpm || d.secure_boot ? fact('Has', [d.secure_boot && 'Secure Boot', d.tpm && 'TPM 2.0'].filter(Boolean).join(', ')) : null, fact('Last used', ago(d.last_booted)), fact('Files', d.path)),
         d.boot?.phases.length ? [h('h2', null, 'Its last boot'), waterfall(d.boot, false), h('h2', null, 'Serial port'), serialLog(d)] : null)),
   );
 }

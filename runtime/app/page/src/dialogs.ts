@@ -28,7 +28,7 @@ export function dialog(title: string, body: (close: () => void) => Child): () =>
   patch(el, [h('header', null, h('h2', null, title), h('button', { class: 'ghost', 'aria-label': 'Close', onclick: close }, icon('close'))), h('div', { class: 'body' }, body(close))]);
   (document.fullscreenElement ?? document.body).append(el);
   el.showModal();
-  el.querySelector<HTMLElement>('[autofocus]')?.focus();
+  (el.querySelector<HTMLElement>('[autofocus]') ?? el.querySelector<HTMLElement>('.body input'))?.focus();
   return close;
 }
 
@@ -38,7 +38,7 @@ export function confirm(title: string, text: string, label: string, run: () => P
 
 export function help() {
   const keys = [
-    ['/', 'search'], ['n', 'new desktop'], ['Ctrl+K', 'do anything by its name'], ['j  k', 'next, previous'], ['Enter', 'open'], ['q', 'back; in the library, leave the app'], ['?', 'these keys'],
+    ['/', 'search'], ['n', 'new desktop'], ['Ctrl+K', 'do anything by its name'], ['j  k', 'next, previous'], ['Enter', 'open'], ['t', 'in a session: another terminal'], ['q', 'back; in the library, leave the app'], ['?', 'these keys'],
     ['Ctrl+Alt', 'on a screen: free the keyboard'], ['Ctrl+Shift+C', 'in a terminal: copy'], ['Ctrl+Shift+V', 'in a terminal: paste'],
   ];
   dialog('Keys', () => h('dl', { class: 'keys' }, keys.map(([k, what]) => [h('dt', null, h('kbd', null, k)), h('dd', null, what)])));

@@ -38,16 +38,16 @@ export function library(): Child {
       state.desktops.length ? h('div', { class: 'cards' }, desktops.map(card)) : emptyDesktops()) : null,
     show('sessions', sessions.length) ? section('Sessions', state.sessions.length, sessions.length, null,
       state.sessions.length ? table(['Session', 'Image', 'State', 'Uses', 'Forwards', ''], sessions.map(sessionRow)) : empty('No session runs.', 'A session is a VM that stays, for commands and terminals.', state.images.length ? 'Start one by “Terminal” beside an image below.' : 'Pull an image first.')) : null,
-    show('images', images.length) ? section('Images', state.images.length, images.length, h('button', { onclick: pullDialog }, icon('down'), 'Pull an image'),
-      state.images.length ? table(['Image', 'Source', 'Size', 'Made', ''], images.map(imageRow)) : empty('There is no image yet.', 'An image is what sessions and lumina run boot: any container image, such as debian:12.', '')) : null,
+    show('images', images.length) ? section('Images', state.images.length, images.length, state.images.length ? h('button', { onclick: pullDialog }, icon('down'), 'Pull an image') : null,
+      state.images.length ? table(['Image', 'Source', 'Size', 'Made', ''], images.map(imageRow)) : empty('There is no image yet.', 'An image is what sessions and lumina run boot: any container image, such as debian:12.', h('button', { class: 'primary', onclick: pullDialog }, icon('down'), 'Pull an image'))) : null,
   );
 }
 
 function section(title: string, n: number, found: number, action: Child, body: Child): Child {
   return h('section', { key: title, 'aria-label': title }, h('header', null, h('h2', null, title), n ? h('span', { class: 'count' }, found < n ? `${found} of ${n}` : n) : null, h('span', { class: 'grow' }), action), body);
 }
-function empty(title: string, text: string, next: string): Child {
-  return h('div', { class: 'empty' }, h('strong', null, title), h('p', null, text, ' ', next));
+function empty(title: string, text: string, next: Child): Child {
+  return h('div', { class: 'empty' }, h('strong', null, title), h('p', null, text, typeof next === 'string' ? ' ' + next : null), typeof next === 'string' ? null : h('p', null, next));
 }
 function table(heads: string[], rows: Child): Child {
   return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Table of ' + heads[0]!.toLowerCase() + 's' }, h('table', null, h('thead', null, h('tr', null, heads.map((t) => (t ? h('th', { scope: 'col' }, t) : h('td', null))))), h('tbody', null, rows)));
@@ -55,15 +55,16 @@ function table(heads: string[], rows: Child): Child {
 
 function emptyDesktops(): Child {
   if (state.host.no_desktops) return empty('This host runs no desktops.', state.host.no_desktops, '');
+  const good = (media ?? []).filter((m) => !m.reason); // why others do not boot is told where one is chosen
   return h('div', { class: 'empty start' },
     h('strong', null, 'A whole computer in a window'),
-    h('p', null, 'A desktop is a system with a screen, installed from its ISO. ', media?.length ? 'These are at hand:' : 'Drop an ISO on this page, or choose a system.'),
-    h('div', { class: 'tiles' }, mediaTiles(null), h('a', { class: 'tile quiet', href: '#/new' }, h('span', { class: 'glyph' }, icon('plus')), h('span', { class: 'grow' }, h('b', null, 'Another system'), h('small', null, 'from the catalogue, or a file of yours')))));
+    h('p', null, 'A desktop is a system with a screen, installed from its ISO. ', good.length ? 'These are at hand:' : 'Drop an ISO on this page, or choose a system.'),
+    h('div', { class: 'tiles' }, mediaTiles(null, good), h('a', { class: 'tile quiet', href: '#/new' }, h('span', { class: 'glyph' }, icon('plus')), h('span', { class: 'grow' }, h('b', null, 'Another system'), h('small', null, 'from the catalogue, or a file of yours')))));
 }
 
 // mediaTiles are the files at hand; the one that is chosen is marked.
-export function mediaTiles(chosen: string | null): Child {
-  return (media ?? []).map((m) =>
+export function mediaTiles(chosen: string | null, all = media ?? []): Child {
+  return all.map((m) =>
     h('a', { key: m.file, class: 'tile' + (m.reason ? ' bad' : ''), href: '#/new?file=' + encodeURIComponent(m.file), 'aria-current': chosen === m.file ? 'true' : null, title: m.file },
       h('span', { class: 'glyph' }, icon('disc')), h('span', { class: 'grow' }, h('b', null, m.name), h('small', null, size(m.size_bytes), m.arch ? ' · ' + m.arch : '', m.reason ? ' · does not boot here' : ''))));
 }
@@ -87,14 +88,16 @@ const osNames: Record<string, string> = { linux: 'Linux', windows: 'Windows', ma
 function dot(on: boolean, bad = false): Child { return h('span', { class: 'dot' + (on ? ' on' : bad ? ' bad' : ''), 'aria-hidden': 'true' }); }
 export const crashed = (d: Desktop) => !d.running && !!d.boot?.error;
 
+export const systemName = (d: Desktop) => (d.variant && d.variant !== 'generic' ? d.variant : osNames[d.family] ?? d.family);
+
 // blank stands for a screen that nobody has seen.
 export function blank(d: Desktop): Child {
-  return h('span', { class: 'blank' }, h('span', { class: 'glyph letter ' + d.variant.split('-')[0], 'aria-hidden': 'true' }, (d.variant && d.variant !== 'generic' ? d.variant : d.family)[0]?.toUpperCase()), d.running ? 'starting' : d.last_booted ? 'no picture was kept' : 'not started yet');
+  return h('span', { class: 'blank' }, h('span', { class: 'glyph letter ' + d.variant.split('-')[0], 'aria-hidden': 'true' }, [...(d.variant && d.variant !== 'generic' ? d.variant : d.name)][0]?.toUpperCase()), d.running ? 'starting' : d.last_booted ? 'no picture was kept' : 'not started yet');
 }
 
 function card(d: Desktop): Child {
   const u = ui.usage.get(d.id);
-  const system = d.variant && d.variant !== 'generic' ? d.variant : osNames[d.family] ?? d.family;
+  const system = systemName(d);
   return h('article', { class: 'card' + (d.running ? ' lit' : ''), key: d.id },
     h('a', { href: '#/desktop/' + d.id, class: 'open item', 'aria-label': d.name + ', ' + (d.running ? 'running' : crashed(d) ? 'crashed' : 'stopped') },
       h('span', { class: 'shot' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?small&v=${d.picture}`, alt: '', loading: 'lazy' }) : blank(d)),
@@ -160,7 +163,7 @@ function sessionRow(s: Session): Child {
   const u = ui.usage.get(s.sid);
   return h('tr', { key: s.sid },
     h('td', null, h('a', { class: 'item', href: '#/session/' + s.sid }, h('b', null, sessionName(s)))), h('td', { class: 'source' }, s.image),
-    h('td', null, dot(s.state === 'running', s.state === 'crashed'), s.state, s.state === 'running' ? h('span', { class: 'muted' }, ' · since ', ago(s.started)) : null, s.message ? h('div', { class: 'wrong' }, s.message) : null),
+    h('td', null, dot(s.state === 'running', s.state === 'crashed'), s.state, s.state === 'running' ? h('span', { class: 'muted' }, ' · started ', ago(s.started)) : null, s.message ? h('div', { class: 'wrong' }, s.message) : null),
     h('td', { class: 'num' }, u ? load(u) : s.memory_bytes ? size(s.memory_bytes) : ''),
     h('td', null, s.forwards.map((f) => h('a', { class: 'port', href: 'http://127.0.0.1:' + f.host, target: '_blank', rel: 'noreferrer' }, `${f.host}→${f.guest}`))),
     h('td', { class: 'actions' }, h('button', { 'aria-label': 'Stop ' + sessionName(s), onclick: act(() => remove('sessions/' + s.sid)) }, s.state === 'crashed' ? 'Remove' : 'Stop')));

@@ -24,6 +24,7 @@ export const openTerminal = async (sid: string) => {
   // It is told by an event, too, which may come later.
   if (!state.terminals.some((x) => x.id === t.id)) state.terminals.push({ id: t.id, sid, ended: false });
   redraw();
+  await look(sid);
 };
 
 function mountTerminal(id: string) {

@@ -108,13 +108,15 @@ export function wizard(): Child {
   const cannot = lacks[form.arch] ?? {};
   if (chosen && form.arch) askHardware(form.arch);
   const reason = form.wrong || m?.reason || state.host.no_desktops || '';
+  // No setting makes it boot.
+  const hopeless = !!m?.reason && !form.wrong && !m.arch;
   const page = sys && system && !sys.url.endsWith('.iso');
   return h('main', { class: 'wizard', key: 'wizard' },
     h('header', null, h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')), h('h1', null, 'New desktop')),
     h('div', { class: 'two' },
       h('div', null,
         h('h2', null, 'A file of mine'),
-        h('div', { class: 'tiles' }, mediaTiles(file), file && !(atHand() ?? []).some((x) => x.file === file) ? h('a', { class: 'tile', 'aria-current': 'true', href: location.hash, title: file }, h('span', { class: 'glyph' }, icon('disc')), h('span', { class: 'grow' }, h('b', null, file.split('/').pop()), h('small', null, m ? size(m.size_bytes) : ''))) : null,
+        h('div', { class: 'tiles' }, mediaTiles(file), file && !(atHand() ?? []).some((x) => x.file === file) ? h('a', { class: 'tile', 'aria-current': 'true', href: location.hash, title: file }, h('span', { class: 'glyph' }, icon('disc')), h('span', { class: 'grow' }, h('b', null, file.split('/').pop()), h('small', null, m ? (m.reason ? 'does not boot here' : size(m.size_bytes)) : ''))) : null,
           h('button', { class: 'tile quiet', onclick: () => browse('', (f) => go('new?file=' + encodeURIComponent(f))) }, h('span', { class: 'glyph' }, icon('folder')), h('span', { class: 'grow' }, h('b', null, 'Choose a file…'), h('small', null, 'or drop one anywhere on this page')))),
         h('h2', null, 'The catalogue'),
         h('div', { class: 'tiles' }, [...(systems ?? [])].sort((a, b) => Number(a.architecture !== here) - Number(b.architecture !== here)).map((s) => h('a', { key: s.id, class: 'tile' + (s.architecture !== here ? ' dim' : ''), href: '#/new?system=' + s.id, 'aria-current': system === s.id ? 'true' : null },
@@ -122,10 +124,10 @@ export function wizard(): Child {
       h('form', { class: 'panel', 'aria-label': 'The new desktop', onsubmit: (e: Event) => { e.preventDefault(); create(); } },
         chosen ? [
           h('p', { key: 'what', class: 'what' }, icon('disc'), h('b', null, m?.name ?? sys?.name ?? ''), h('span', { class: 'muted' }, m?.arch ?? sys?.architecture ?? '')),
-          reason ? h('div', { key: 'reason', class: 'wrong box', role: 'alert' }, reason, m?.reason && m.arch && m.arch !== form.arch ? h('div', { class: 'row' }, h('button', { type: 'button', onclick: () => emulate(m) }, `Emulate ${m.arch}, slowly`)) : null) : null,
+          reason ? h('div', { key: 'reason', class: 'wrong box', role: 'alert' }, reason, m?.reason && m.arch && m.arch !== form.arch ? h('div', { class: 'row' }, h('button', { type: 'button', onclick: () => emulate(m) }, `Emulate ${m.arch}, slowly`)) : hopeless ? h('div', { class: 'row' }, chooseFile('Choose another file…')) : null) : null,
           !reason && form.arch && form.arch !== here ? h('p', { key: 'emulated', class: 'box' }, `It is for ${form.arch}, and this host is ${here}: it is emulated, and slow.`) : null,
-          page ? h('p', { key: 'vendor', class: 'box' }, 'Its vendor has the ISO behind a page: ', h('a', { href: sys.url, target: '_blank', rel: 'noreferrer' }, sys.url), '. Download it there, then choose the file here.') : null,
-          h('label', { key: 'name' }, 'Name', h('input', { type: 'text', value: form.name, required: true, autocomplete: 'off', spellcheck: 'false', oninput: (e: any) => { form.name = e.target.value; form.touched = true; keep(); } })),
+          page ? h('p', { key: 'vendor', class: 'box' }, 'Its vendor has the ISO behind a page: ', h('a', { href: sys.url, target: '_blank', rel: 'noreferrer' }, sys.url), '. Download it there, then choose the file here.', h('span', { class: 'row' }, chooseFile('Choose the file…'))) : null,
+          hopeless ? null : [h('label', { key: 'name' }, 'Name', h('input', { type: 'text', value: form.name, required: true, autocomplete: 'off', spellcheck: 'false', oninput: (e: any) => { form.name = e.target.value; form.touched = true; keep(); } })),
           slider('CPUs', 'cpus', 1, Math.max(state.host.cpus, 1), 1, (v) => `${v} of ${state.host.cpus}`),
           slider('Memory', 'memory', 0.5, Math.max(1, Math.floor(state.host.memory_bytes / GB)), 0.5, (v) => `${v} GB of ${Math.round(state.host.memory_bytes / GB)} GB`, sys?.memoryBytes ? sys.memoryBytes / GB : 0),
           m?.kind === 'disk' ? h('p', { key: 'copy', class: 'muted' }, 'Its disk is a copy of this one.') : slider('Disk', 'disk', 8, 512, 8, (v) => `up to ${v} GB; ${size(state.host.free_bytes)} are free`, sys?.diskBytes ? sys.diskBytes / GB : 0),
@@ -135,10 +137,11 @@ export function wizard(): Child {
             h('label', null, 'Second ISO, such as virtio-win’s drivers for Windows', h('span', { class: 'row' }, h('input', { type: 'text', id: 'drivers', list: 'isos', placeholder: 'none', spellcheck: 'false', autocomplete: 'off', value: form.drivers, oninput: (e: any) => { form.drivers = e.target.value; keep(); } }), h('button', { type: 'button', onclick: () => browse('', (f) => { form.drivers = f; keep(); }) }, 'Choose…')),
               h('datalist', { id: 'isos' }, (atHand() ?? []).filter((x) => x.kind === 'iso' && x.file !== file).map((x) => h('option', { value: x.file })))),
             tick('TPM 2.0', 'tpm', cannot.no_tpm), tick('Secure Boot', 'secure', cannot.no_secure_boot, 'only what Microsoft’s keys have signed starts')),
-          h('div', { class: 'row end' }, h('button', { id: 'create', key: form.of, class: 'primary', disabled: form.busy || !!m?.reason || !!page || !!state.host.no_desktops || !form.name}, form.busy ? 'Looking at it …' : system ? 'Download and start' : 'Create and start')),
+          h('div', { class: 'row end' }, h('button', { id: 'create', key: form.of, class: 'primary', disabled: form.busy || !!m?.reason || !!page || !!state.host.no_desktops || !form.name}, form.busy ? 'Looking at it …' : system ? 'Download and start' : 'Create and start'))],
         ] : h('p', { class: 'muted' }, 'Choose what it is made of.'))));
 }
 
+const chooseFile = (label: string): Child => h('button', { type: 'button', onclick: () => browse('', (f) => go('new?file=' + encodeURIComponent(f))) }, label);
 function tick(label: string, key: 'tpm' | 'secure', why?: string, hint = ''): Child {
   return h('label', { class: 'radio tick' }, h('input', { type: 'checkbox', id: key, checked: form[key], disabled: !!why && !form[key], onchange: (e: any) => { form[key] = e.target.checked; keep(); } }), label, h('small', { class: why && form[key] ? 'wrong' : '' }, why ?? hint));
 }

@@ -26,9 +26,9 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/desktop"
 )
 
-// windowsPackages are what the guest of TestDesktopForWindows plays its tone with, beside
-// Debian's kernel.
-var windowsPackages = []string{"alsa-utils", "libasound2", "libasound2-data"}
+// windowsPackages are what the guest of TestDesktopForWindows looks and plays its tone
+// with, beside Debian's kernel. A static busybox aborts in an initial RAM disk.
+var windowsPackages = []string{"busybox", "alsa-utils", "libasound2", "libasound2-data"}
 
 // windowsModules are the kernel's that it needs.
 var windowsModules = []string{"efivarfs", "nvme", "snd-hda-intel", "snd-hda-codec-generic"}
@@ -193,11 +193,11 @@ func windowsInitrd(t testing.TB, root, modules string, script []byte) []byte {
 	}
 	writeFile(t, filepath.Join(tree, "init"), script)
 	writeFile(t, filepath.Join(tree, "tone.wav"), tone(2*time.Second))
-	tool(t, "cp", "/bin/busybox", filepath.Join(root, "usr/bin/aplay"), filepath.Join(root, "usr/bin/amixer"), filepath.Join(tree, "bin"))
+	tool(t, "cp", filepath.Join(root, "bin/busybox"), filepath.Join(root, "usr/bin/aplay"), filepath.Join(root, "usr/bin/amixer"), filepath.Join(tree, "bin"))
 	tool(t, "cp", "-a", filepath.Join(root, "usr/share/alsa"), filepath.Join(tree, "usr/share"))
 	sound, _ := filepath.Glob(filepath.Join(root, "usr/lib/*/libasound.so.2*"))
 	tool(t, "cp", append(sound, filepath.Join(tree, "lib"))...)
-	for _, lib := range []string{"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"} {
+	for _, lib := range []string{"libc.so.6", "libm.so.6", "libresolv.so.2", "ld-linux-x86-64.so.2"} {
 		tool(t, "cp", "-L", filepath.Join("/lib/x86_64-linux-gnu", lib), filepath.Join(tree, "lib"))
 	}
 	if err := errors.Join(os.Symlink("busybox", filepath.Join(tree, "bin/sh")), os.Symlink("../lib/ld-linux-x86-64.so.2", filepath.Join(tree, "lib64/ld-linux-x86-64.so.2")), os.Chmod(filepath.Join(tree, "init"), 0o755)); err != nil {

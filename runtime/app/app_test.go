@@ -261,7 +261,7 @@ func TestCreateDesktop(t *testing.T) {
 	for name, tt := range map[string]struct{ body, want string }{
 		"no ISO":        {`{"name":"a","file":"` + text + `"}`, "not an ISO 9660 image"},
 		"a bad name":    {`{"name":"a/b","file":"` + text + `"}`, "desktop name"},
-		"no such file":  {`{"name":"a","file":"/none.iso"}`, "there is no file \"/none.iso\""},
+		"no such file":  {`{"name":"a","file":"/none.iso"}`, `there is no file \"/none.iso\"`},
 		"its directory": {`{"name":"a","file":"` + o.Dirs[0] + `"}`, "is a directory: want a file"},
 		"a half path":   {`{"name":"a","file":"text.iso"}`, "want the whole path"},
 		"nothing":       {`{"name":"a"}`, "want a file"},

@@ -296,5 +296,12 @@ func (s *server) keepDropped(r *http.Request) (m Medium, err error) {
 		ext := filepath.Ext(base)
 		to = filepath.Join(dir, fmt.Sprintf("%s-%d%s", strings.TrimSuffix(base, ext), i, ext))
 	}
-	return checkFile(r.Context(), to, s.library.host.Arch), nil
+	m = checkFile(r.Context(), to, s.library.host.Arch)
+	if m.Arch == "" {
+		// One of drivers need not boot; anything else that boots nothing is of no use.
+		if _, err := desktop.ExamineDrivers(to); m.Kind == kindDisk || err != nil {
+			return Medium{}, errors.Join(bad{errors.New(m.Reason)}, os.Remove(to))
+		}
+	}
+	return m, nil
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -168,6 +169,24 @@ func (p *inProcess) call(method, path, body string) (int, []byte) {
 }
 
 // Every request does what it says, and says in one line why it does not.
+// driversISO is an ISO that boots nothing, and has nothing in it.
+func driversISO() string {
+	b := make([]byte, 20*2048)
+	primary := b[16*2048:]
+	copy(primary, "\x01CD001\x01")
+	le, be := binary.LittleEndian, binary.BigEndian
+	le.PutUint32(primary[80:], 20) // sectors
+	be.PutUint32(primary[84:], 20)
+	le.PutUint16(primary[128:], 2048)
+	root := primary[156:]
+	root[0] = 34
+	le.PutUint32(root[2:], 18)
+	le.PutUint32(root[10:], 2048)
+	root[25], root[32] = 2, 1 // a directory, with a name of one byte
+	copy(b[17*2048:], "\xffCD001\x01")
+	return string(b)
+}
+
 func TestRoutes(t *testing.T) {
 	p := newInProcess(t)
 	at := func(n string) string { return filepath.Join(p.dir, n) }
@@ -208,7 +227,9 @@ func TestRoutes(t *testing.T) {
 		{"POST", "media/check", `[1]`, 400, "cannot be"},
 		{"POST", "media/find", `{"name":"x.iso","size_bytes":1,"head_sha256":"00"}`, 200, `"file":""`},
 		{"POST", "media/find", `{"nome":"x"}`, 400, "unknown field"},
-		{"PUT", "media/new.iso", "content", 200, `"name":"new.iso"`},
+		{"PUT", "media/new.iso", driversISO(), 200, `"name":"new.iso"`},
+		{"PUT", "media/rubbish.iso", "content", 400, "not an ISO 9660 image"},
+		{"PUT", "media/rubbish.img", "content", 400, "disk"},
 		{"PUT", "media/new.txt", "content", 400, "want an .iso"},
 		{"PUT", "media/.hidden.iso", "content", 400, "want an .iso"},
 		{"PUT", "media/..%2f..%2fx.iso", "content", 400, "want an .iso"},

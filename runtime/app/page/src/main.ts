@@ -85,7 +85,7 @@ addEventListener('drop', (e) => {
   else dropped(files[0]!);
 });
 
-let was = '';
+let was = '', left = location.hash;
 addEventListener('hashchange', () => {
   redraw();
   const view = route().view;
@@ -96,7 +96,11 @@ addEventListener('hashchange', () => {
     setTimeout(() => { if (document.activeElement === at) document.getElementById('create')?.focus(); }, 200);
   }
   if (view !== was) scrollTo(0, 0);
+  // Who comes back goes on where they left.
+  const from = left;
+  if (view === 'library' && view !== was) setTimeout(() => { if (document.activeElement === document.body) [...document.querySelectorAll<HTMLElement>('a.item')].find((a) => a.getAttribute('href') === from)?.focus(); }, 150);
   was = view;
+  left = location.hash;
 });
 drawer(draw);
 draw();

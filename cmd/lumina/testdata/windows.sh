@@ -11,7 +11,7 @@ done
 busybox mount -t efivarfs efivarfs /sys/firmware/efi/efivars
 say() { echo "check: $1"; }
 # Four bytes of attributes are before the variable (the kernel's efivarfs.rst).
-say "secure boot=$(busybox od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c)"
+say "secure boot=$(busybox tail -c 1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c | busybox od -An -tu1)"
 # TPM2_GetCapability of one property, TPM_PT_FAMILY_INDICATOR (TPM 2.0 Library, parts 2 and 3).
 exec 3<>/dev/tpm0
 printf '\200\001\000\000\000\026\000\000\001\172\000\000\000\006\000\000\001\000\000\000\000\001' >&3
@@ -26,7 +26,7 @@ until [ -e /sys/block/nvme0n1/size ] || [ $i = 100 ]; do i=$((i + 1)); busybox s
 say "disk=$(busybox cat /sys/block/nvme0n1/size)"
 i=0
 until [ -e /dev/snd/pcmC0D0p ] || [ $i = 300 ]; do i=$((i + 1)); busybox sleep 0.1; done
-say "sound=$(busybox sed -n 's/.*\[\(.*\)\].*/\1/p' /proc/asound/cards)"
+say "sound=$(busybox sed -n 's/.*]: //p' /proc/asound/cards)"
 amixer -q -c 0 sset Master 100% unmute 2>&1
 say done
 while aplay -q -D plughw:0,0 /tone.wav; do :; done

@@ -188,7 +188,7 @@ function imageRow(i: Image): Child {
     h('td', { class: 'actions' }, i.error ? null : h('button', { class: 'item', disabled: !!starting, 'aria-label': 'Terminal in a new session of ' + i.name, onclick: () => terminalIn(i.name) }, icon('term'), starting === i.name ? 'Starting…' : 'Terminal'),
       h('button', { class: 'ghost', 'aria-label': 'More for ' + i.name, 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, [
         { name: 'Copy lumina run …', run: () => copy(`lumina run --image ${quote(i.name)} 'uname -a'`, 'Command') },
-        { name: 'Remove', danger: true, run: () => confirm(`Remove image ${i.name}?`, `${size(i.size_bytes)} are freed. ${i.source ? 'It can be pulled again: ' + i.source + '.' : ''}`, 'Remove', () => remove('images/' + encodeURIComponent(i.name))) },
+        { name: 'Remove', danger: true, run: () => confirm(`Remove image ${i.name}?`, `${size(i.size_bytes)} are freed. ${i.source ? 'It was made of ' + i.source + '.' : ''}`, 'Remove', () => remove('images/' + encodeURIComponent(i.name))) },
       ]) }, icon('more'))));
 }
 

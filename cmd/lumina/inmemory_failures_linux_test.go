@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -121,5 +122,26 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 	}
 	if err := os.Remove(file); err != nil {
 		t.Error(err)
+	}
+}
+
+// A state directory whose disk is full: one line says so, says what to do about it, and
+// nothing is left behind.
+func TestInMemoryFullStateDirectory(t *testing.T) {
+	m := newInMemory(t, &vmtest.Fake{})
+	home := t.TempDir()
+	if err := syscall.Mount("none", home, "tmpfs", 0, "size=128k"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(home, syscall.MNT_DETACH) })
+	m.env["LUMINA_HOME"] = home
+	write(t, filepath.Join(home, "filler"), strings.Repeat("x", 100<<10))
+	m.env["LUMINA_FORMAT"] = "text"
+	r := m.lumina("volume", "create", "data", "--size", "1GB")
+	if r.code != exitFailure || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, "no space left on device; the disk with "+home+" is full: lumina images df shows") {
+		t.Errorf("exit code %d, %q", r.code, r.stderr)
+	}
+	if left, err := filepath.Glob(home + "/volumes/*"); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %q, %v", left, err)
 	}
 }

@@ -194,7 +194,7 @@ func (r *report) fail(err error) error {
 	if !errors.As(err, &e) || r.format == formatText {
 		return err
 	}
-	if printErr := r.lines.print(r.failure(err)); printErr != nil {
+	if printErr := r.lines.print(r.failure(r.env.advise(err))); printErr != nil {
 		return printErr
 	}
 	return exitCode(codeOf(err))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -111,6 +112,7 @@ func execute(ctx context.Context, env *environment) int {
 	if cause := context.Cause(ctx); ctx.Err() != nil {
 		err = cause
 	}
+	err = env.advise(err)
 	fmt.Fprintf(env.stderr, "lumina: %s\n", printable.Lines(err.Error()))
 	if isNotBuilt(err) {
 		fmt.Fprintf(env.stderr, "lumina: \"go install\" cannot build these parts; on Debian this does: %s\n", wholeBuild)
@@ -123,6 +125,17 @@ func execute(ctx context.Context, env *environment) int {
 		_ = (&report{env: env, format: f, start: start}).failure(err).print(env.stdout)
 	}
 	return codeOf(err)
+}
+
+// advise adds what to do about a state directory that cannot grow, to an error that only
+// names a file of it.
+func (env *environment) advise(err error) error {
+	var p *fs.PathError
+	home, homeErr := runtime.Home(env.getenv("LUMINA_HOME"))
+	if homeErr != nil || !errors.Is(err, syscall.ENOSPC) || !errors.As(err, &p) || !strings.HasPrefix(p.Path, home+"/") {
+		return err
+	}
+	return fmt.Errorf("%w; the disk with %s is full: lumina images df shows what images take, lumina clean removes what nothing needs", err, home)
 }
 
 // wholeBuild makes a program with everything in it.

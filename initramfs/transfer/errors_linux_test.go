@@ -72,6 +72,9 @@ func TestErrorsNameThePath(t *testing.T) {
 			}
 		}
 	}
+	if _, err := copyOver(t, base+"/big", base+"/full/x", Options{}); err == nil || !strings.Contains(err.Error(), "/full/x: larger than allowed: more than half of what is free there") {
+		t.Errorf("to a disk that is nearly full: %v", err)
+	}
 	if _, err := Send(t.Context(), io.Discard, base+"/none", SendOptions{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what is not there: %v", err)
 	}

@@ -22,6 +22,7 @@ const (
 // can do something with.
 type budget struct {
 	most    int64 // bytes; 0 for no bound
+	ofFree  bool  // most is a part of what is free, which nobody has asked for
 	taken   int64
 	claimed int64
 	entries int64
@@ -42,6 +43,9 @@ func (b *budget) take(n int64) error {
 		n = math.MaxInt64 - b.taken
 	}
 	if b.taken += n; b.most > 0 && b.taken > b.most {
+		if b.ofFree {
+			return fmt.Errorf("%w: more than half of what is free there, which is %d bytes; --max-size allows more", ErrTooMuch, b.most)
+		}
 		return fmt.Errorf("%w: more than %d bytes; --max-size allows more", ErrTooMuch, b.most)
 	}
 	return b.claim(n)

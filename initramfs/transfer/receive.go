@@ -179,6 +179,7 @@ func (rc *receiver) run(destination string) error {
 	}
 	if !rc.o.Trusted && rc.budget.most == 0 && (p.parent != nil || !first.isFile()) {
 		rc.budget.most = defaultMaxSize(filepath.Dir(p.path))
+		rc.budget.ofFree = true
 	}
 	if first.isFile() {
 		err = rc.single(first, p)

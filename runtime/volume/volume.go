@@ -67,7 +67,11 @@ func (s *Store) Create(name string, size int64) error {
 	defer os.Remove(f.Name())
 	o := ext4.Options{Label: name[:min(len(name), 16)]}
 	_, _ = rand.Read(o.UUID[:]) // never fails, see crypto/rand
-	if err := errors.Join(ext4.Format(f, size, o), ext4.Reserve(f, size)); err != nil {
+	err = ext4.Format(f, size, o)
+	if err == nil {
+		err = ext4.Reserve(f, size)
+	}
+	if err != nil {
 		return fmt.Errorf("creating volume %q: %w", name, err)
 	}
 	// Unlike a rename, a link does not replace what is there.

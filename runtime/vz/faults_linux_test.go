@@ -349,3 +349,24 @@ func TestShareThroughLink(t *testing.T) {
 		t.Errorf("a directory that is gone: %v", err)
 	}
 }
+
+// A second greeting is that of a guest that has reset, though nothing was heard of the end
+// of the first conversation.
+func TestSecondGreeting(t *testing.T) {
+	d, f := faulty(t)
+	m := begun(t, d, memorySpec(t))
+	conn, err := m.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	f.made[0].accepts <- f.made[0].guest()
+	select {
+	case <-m.Done():
+	case <-time.After(time.Minute):
+		t.Fatal("the machine goes on")
+	}
+	if err := m.Err(); err == vm.ErrEnded || !strings.Contains(err.Error(), "the guest reset") {
+		t.Errorf("Err is %v", err)
+	}
+}

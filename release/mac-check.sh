@@ -97,7 +97,7 @@ volume() {
 		"$lumina" volume rm data
 }
 
-directory() {
+directory() { # below /tmp, which is a link
 	mkdir -p "$work/shared" && echo here >"$work/shared/file" &&
 		is here "$lumina" run --image check --volume "$work/shared:/shared" 'cat /shared/file; echo back >/shared/answer' &&
 		is back cat "$work/shared/answer"
@@ -143,6 +143,7 @@ else
 fi
 show=1 step "doctor" doctor
 step "images create from $reference" "$lumina" images create check --from "$reference"
+step "a name in another case is not an image's" exits 125 "$lumina" images inspect CHECK
 step "run" is hello "$lumina" run --image check 'echo hello'
 step "a command's exit code" exits 7 "$lumina" run --image check 'exit 7'
 step "--timeout" exits 124 "$lumina" run --image check --timeout 5s 'sleep 600'

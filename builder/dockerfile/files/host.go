@@ -15,10 +15,12 @@ import (
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
+	"golang.org/x/sys/unix"
 )
 
 // Host is a directory of the host, without what its ignore file says. Owners and
-// extended attributes are the host's own business: everything is root's.
+// extended attributes are the host's own business: everything is root's. But what a
+// program may do (setcap(8)) goes with it.
 type Host struct {
 	root    *os.Root
 	matcher *patternmatcher.PatternMatcher // nil: nothing is ignored
@@ -197,6 +199,9 @@ func (h *Host) describe(name string, info fs.FileInfo) (Info, error) {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
 			i.ID = ID{uint64(st.Dev), uint64(st.Ino)}
 		}
+		if info.Mode()&0o111 != 0 {
+			i.Xattrs = h.capabilities(name)
+		}
 	case fs.ModeDir:
 		i.Mode |= TypeDir
 		i.Size = 0
@@ -213,6 +218,25 @@ func (h *Host) describe(name string, info fs.FileInfo) (Info, error) {
 		return Info{}, fmt.Errorf("%s: a %s of the context cannot be copied", name, kindOf(info.Mode()))
 	}
 	return i, nil
+}
+
+// capability is the extended attribute that has a program's capabilities.
+const capability = "security.capability"
+
+// capabilities are those of a program; nil for none. One that cannot be opened fails
+// when it is read.
+func (h *Host) capabilities(name string) map[string]string {
+	f, err := h.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b := make([]byte, 64) // struct vfs_ns_cap_data has 24
+	n, err := unix.Fgetxattr(int(f.Fd()), capability, b)
+	if err != nil || n == 0 {
+		return nil
+	}
+	return map[string]string{capability: string(b[:n])}
 }
 
 func kindOf(m fs.FileMode) string {

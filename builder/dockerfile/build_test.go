@@ -408,6 +408,15 @@ ONBUILD RUN make
 	if log := b.log.String(); strings.Contains(log, "warning") {
 		t.Error(log)
 	}
+	// What ARG gave a stage, those that are made from it have, and no others.
+	img, err = b.build(t, "made", "ARG OUT=1\nFROM base AS x\nARG OUT\nARG IN=2\nFROM x AS y\nENV A=$OUT$IN\nFROM y\nARG IN=3\nENV B=$OUT$IN")
+	if want := []string{"PATH=/usr/bin", "HOME=/h", "A=12", "B=13"}; err != nil || !cmp.Equal(want, img.Config.Env) {
+		t.Errorf("the environment is %q, %v, want %q", img.Config.Env, err, want)
+	}
+	img, err = b.build(t, "made", "ARG OUT=1\nFROM base AS x\nARG OUT\nFROM base\nENV A=${OUT:-none}\nCOPY --from=x /etc/passwd /p")
+	if want := []string{"PATH=/usr/bin", "HOME=/h", "A=none"}; err != nil || !cmp.Equal(want, img.Config.Env) {
+		t.Errorf("the environment is %q, %v, want %q", img.Config.Env, err, want)
+	}
 	if _, err := b.build(t, "made", "FROM base", func(o *Options) { o.Args = map[string]string{"NONE": "1", "http_proxy": "x"} }); err != nil || !strings.Contains(b.log.String(), "--build-arg NONE\n") {
 		t.Errorf("an argument that nothing takes: %v, %s", err, &b.log)
 	}

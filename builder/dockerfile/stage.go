@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -286,7 +287,7 @@ func (s *stage) takeBase() error {
 		}
 		s.config, s.origin = s.base.config.DeepCopy(), s.base.origin
 		s.layers = append([]layer(nil), s.base.layers...)
-		s.env = environ(s.config.Config.Env)
+		s.env, s.args = slices.Clone(s.base.env), slices.Clone(s.base.args) // with what ARG gave it
 		s.step = 1
 		return nil
 	}

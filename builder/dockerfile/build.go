@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
@@ -39,6 +40,9 @@ type Options struct {
 	// CacheDisk opens the disk of a cache mount, for one VM alone; it may wait
 	// until others have closed it.
 	CacheDisk func(ctx context.Context, id string) (*volume.Disk, error)
+	// Dial connects to the servers that ADD fetches from, and that they redirect to;
+	// nil: ADD fetches nothing.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Debug is called when a command has failed, with its VM as it is; nil: it is
 	// not.
 	Debug func(context.Context, VM, Command) error

@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,7 +73,7 @@ func (b *bench) build(t testing.TB, name, text string, change ...func(*Options))
 		t.Fatal(err)
 	}
 	defer context.Close()
-	o := Options{File: file, Context: context, Log: NewLog(&b.log), Args: map[string]string{}}
+	o := Options{File: file, Context: context, Dial: new(net.Dialer).DialContext, Log: NewLog(&b.log), Args: map[string]string{}}
 	for _, c := range change {
 		c(&o)
 	}
@@ -316,6 +318,10 @@ func TestRefused(t *testing.T) {
 		{"FROM scratch\nCOPY https://x.test/y /", "Dockerfile:2: COPY https://x.test/y: a URL can only be fetched by ADD"},
 		{"FROM scratch\nADD git@x.test:y /", "Dockerfile:2: ADD git@x.test:y: a git repository cannot be added"},
 		{"FROM scratch\nADD https://x.test/y.git#v1 /", "a git repository cannot be added"},
+		{"FROM oci:/x:latest", "FROM oci:/x:latest: a Dockerfile cannot name images outside of registries and this host's store; write FROM NAME, and --build-context NAME=oci:/x:latest"},
+		{"ARG A=mmdebstrap:bookworm\nFROM $A", "FROM mmdebstrap:bookworm: a Dockerfile cannot name images outside"},
+		{"FROM scratch\nCOPY --from=docker-archive:/etc/shadow / /", "docker-archive:/etc/shadow: a Dockerfile cannot name images outside"},
+		{"FROM scratch\nRUN --mount=from=oci-archive:/etc/shadow,target=/x y", "oci-archive:/etc/shadow: a Dockerfile cannot name images outside"},
 		{"FROM scratch\nADD --checksum=sha256:00 a.txt /", "Dockerfile:2: ADD --checksum is for one source, a URL"},
 		{"FROM scratch\nADD evil.tar /", `entry "../evil" leads out of the destination`},
 		{"FROM scratch\nRUN --mount=type=ssh x", "Dockerfile:2: RUN --mount=type=ssh: there is no SSH agent"},
@@ -438,7 +444,7 @@ func TestCache(t *testing.T) {
 		}
 		defer context.Close()
 		b.log.Reset()
-		o := b.options("made", Maker(Options{File: file, Context: context, Log: NewLog(&b.log)}))
+		o := b.options("made", Maker(Options{File: file, Context: context, Dial: new(net.Dialer).DialContext, Log: NewLog(&b.log)}))
 		o.NoCache = noCache
 		if _, err := builder.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -519,6 +525,39 @@ func TestAddOfAURL(t *testing.T) {
 	}
 }
 
+// ADD connects to where the build may, also where a server redirects to, and through
+// nobody else.
+func TestAddConnectsWhereItMay(t *testing.T) {
+	var asked atomic.Int32
+	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = io.WriteString(w, "secret")
+	}))
+	defer inside.Close()
+	outside := httptest.NewServer(http.RedirectHandler(inside.URL+"/internal", http.StatusFound))
+	defer outside.Close()
+	t.Setenv("http_proxy", inside.URL)
+	refused := errors.New("not there")
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address != outside.Listener.Addr().String() {
+			return nil, refused
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	for _, from := range []string{inside.URL, outside.URL, "http://x.test/y"} {
+		b := newBench(t)
+		if _, err := b.build(t, "made", "FROM scratch\nADD "+from+" /x", func(o *Options) { o.Dial = dial }); !errors.Is(err, refused) {
+			t.Errorf("ADD %s: %v", from, err)
+		}
+		if _, err := b.build(t, "made", "FROM scratch\nADD "+from+" /x", func(o *Options) { o.Dial = nil }); err == nil {
+			t.Errorf("ADD %s, where nothing is fetched: no error", from)
+		}
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("the server inside was asked %d times", n)
+	}
+}
+
 // Neither what is copied nor what is fetched takes more of the disk than it may.
 func TestBuildMaxSize(t *testing.T) {
 	b := newBench(t)
@@ -537,7 +576,7 @@ func TestBuildMaxSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer context.Close()
-		o := b.options("made", Maker(Options{File: file, Context: context, Log: NewLog(io.Discard)}))
+		o := b.options("made", Maker(Options{File: file, Context: context, Dial: new(net.Dialer).DialContext, Log: NewLog(io.Discard)}))
 		o.MaxSize = 2 << 20
 		if _, err := builder.Create(t.Context(), o); !errors.Is(err, builder.ErrTooLarge) {
 			t.Errorf("%s: error %v, want ErrTooLarge", text, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -79,7 +80,7 @@ func TestHostilePeersOfABuild(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := Options{File: file, Log: NewLog(io.Discard), Args: map[string]string{},
+			o := Options{File: file, Dial: new(net.Dialer).DialContext, Log: NewLog(io.Discard), Args: map[string]string{},
 				Start: func(context.Context, Start) (VM, error) { return &hostileVM{make([]byte, 64<<10)}, nil }}
 			options := b.options("made", func(ctx context.Context, p *builder.Place) error {
 				build, err := newBuild(ctx, o, p)

@@ -90,7 +90,13 @@ func (b *build) fetch(from, checksum string) (f fetched, err error) {
 	if err != nil {
 		return f, err
 	}
+	if b.o.Dial == nil {
+		return f, fmt.Errorf("ADD %s: this build fetches nothing", u.Redacted())
+	}
+	// Who wrote the Dockerfile says where this host connects to: no further than a RUN
+	// could, and not through somebody else.
 	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext, transport.Proxy = b.o.Dial, nil
 	transport.ResponseHeaderTimeout = remoteTimeout
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Do(req)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/builder/reference"
 )
 
 // stage is a stage of a build, or an image that one reads.
@@ -104,11 +105,26 @@ func (b *build) newStage(n int, def instructions.Stage, arch string) (*stage, er
 		}
 	}
 	if s.base = b.find(from, n); s.base == nil {
+		if err := b.checkReference(from); err != nil {
+			return nil, err
+		}
 		s.image = from
 	} else if def.Platform == "" {
 		s.arch = s.base.arch
 	}
 	return s, nil
+}
+
+// checkReference refuses what names files of this host: who calls may name those, by a
+// context, but not who wrote the Dockerfile.
+func (b *build) checkReference(text string) error {
+	if _, ok := b.o.Contexts[text]; ok {
+		return nil
+	}
+	if r, err := reference.Parse(text); err == nil && r.Kind != reference.Registry {
+		return fmt.Errorf("FROM %s: a Dockerfile cannot name images outside of registries and this host's store; write FROM NAME, and --build-context NAME=%s", text, text)
+	}
+	return nil
 }
 
 // parsePlatform reads linux/ARCH[/VARIANT], or ARCH.
@@ -298,12 +314,15 @@ func (s *stage) takeBase() error {
 		s.step = 1
 		return nil
 	}
-	reference := s.image
-	if named, ok := s.b.o.Contexts[reference]; ok {
+	ref := s.image
+	if err := s.b.checkReference(ref); err != nil {
+		return err
+	}
+	if named, ok := s.b.o.Contexts[ref]; ok {
 		if named.Dir != nil {
-			return fmt.Errorf("FROM %s: --build-context says that it is a directory", reference)
+			return fmt.Errorf("FROM %s: --build-context says that it is a directory", ref)
 		}
-		reference = named.Reference
+		ref = named.Reference
 	}
 	name := s.title(true) + " FROM " + s.image
 	if s.only {
@@ -312,7 +331,7 @@ func (s *stage) takeBase() error {
 	v := s.b.o.Log.begin("%s", name)
 	place := *s.b.place
 	place.Progress = v.fetching
-	base, err := place.Base(s.b.ctx, reference, s.arch)
+	base, err := place.Base(s.b.ctx, ref, s.arch)
 	if err != nil {
 		v.failed(err)
 		return fmt.Errorf("FROM %s: %w", s.image, err)

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -234,6 +236,21 @@ func TestDockerfileUsage(t *testing.T) {
 	} {
 		if r := lumina(t, append([]string{"images", "create", "x"}, tt.args...)...); r.code != tt.code || !strings.Contains(r.stderr, tt.want) {
 			t.Errorf("%q: exit code %d, want %d; %s, want %s", tt.args, r.code, tt.code, r.stderr, tt.want)
+		}
+	}
+	// Who wrote the Dockerfile reaches neither this host's servers nor its files.
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("this host's server was asked") }))
+	defer server.Close()
+	for text, want := range map[string]string{
+		"FROM scratch\nADD " + server.URL + " /x":                        "the host's own, link-local",
+		"FROM scratch\nADD http://169.254.169.254/latest/ /x":            "the host's own, link-local",
+		"FROM scratch\nCOPY --from=docker-archive:/etc/shadow /etc/ /x/": "a Dockerfile cannot name images outside",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if r := lumina(t, "images", "create", "x", "--no-verify", "--file", file, dir); r.code != 125 || !strings.Contains(r.stderr, want) {
+			t.Errorf("%q: exit code %d; %s, want %s", text, r.code, r.stderr, want)
 		}
 	}
 	nothingLeft(t)

@@ -107,7 +107,7 @@ func (f *dockerfileFlags) maker(env *environment, rt *runtime.Runtime, mode netw
 	if err != nil {
 		return nil, err
 	}
-	o := dockerfile.Options{File: file, Target: f.target, Log: f.log(env)}
+	o := dockerfile.Options{File: file, Target: f.target, Log: f.log(env), Dial: options.Network.Dial}
 	if f.context != "" {
 		if err := checkContext(f.context); err != nil {
 			return nil, err

@@ -154,12 +154,33 @@ func (c *copying) pickParents(ctx context.Context, s copySource, exclude *patter
 		base, pattern = "", s.pattern
 	}
 	pattern = strings.TrimPrefix(path.Clean("/"+pattern), "/")
+	if !files.HasPattern(base) {
+		return c.pickBelow(ctx, s, base, pattern, exclude)
+	}
+	bases, err := files.Glob(s.tree, base)
+	for _, base := range bases {
+		_, info, statErr := files.Resolve(s.tree, base)
+		if err == nil && statErr == nil && info.IsDir() {
+			err = c.pickBelow(ctx, s, base, pattern, exclude)
+		}
+	}
+	return err
+}
+
+// pickBelow picks what a pattern names below a directory, with the directories that
+// lead to it.
+func (c *copying) pickBelow(ctx context.Context, s copySource, base, pattern string, exclude *patternmatcher.PatternMatcher) error {
 	root, info, err := files.Resolve(s.tree, base)
 	if err != nil {
 		return notThere(s.pattern, err)
 	}
 	if !info.IsDir() {
 		return fmt.Errorf("%q is not a directory", base)
+	}
+	if !files.HasPattern(s.pattern) { // what a pattern does not match is no error
+		if _, _, err := files.Resolve(s.tree, path.Join(root, pattern)); err != nil {
+			return notThere(s.pattern, err)
+		}
 	}
 	if pattern == "" {
 		pattern = "**"
@@ -203,13 +224,7 @@ func (c *copying) pickParents(ctx context.Context, s copySource, exclude *patter
 	if err != nil {
 		return err
 	}
-	if len(p.files) == 0 {
-		if files.HasPattern(s.pattern) {
-			return nil
-		}
-		return fmt.Errorf("%q not found", s.pattern)
-	}
-	c.picks = append(c.picks, p)
+	c.picks = append(c.picks, p) // also of nothing: the destination is made
 	return nil
 }
 

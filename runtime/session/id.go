@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -151,15 +150,6 @@ func (f *Filter) Match(s *Status) bool {
 		}
 	}
 	return (len(f.Images) == 0 || slices.Contains(f.Images, s.Image)) && (len(f.States) == 0 || slices.Contains(f.States, s.State))
-}
-
-// FormatLabels is the labels as they are given, in order.
-func FormatLabels(labels map[string]string) string {
-	var all []string
-	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		all = append(all, k+"="+labels[k])
-	}
-	return strings.Join(all, ",")
 }
 
 // errAmbiguous is wrapped when a beginning names several sessions.

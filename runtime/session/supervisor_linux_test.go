@@ -1,9 +1,11 @@
 package session_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +34,20 @@ func TestKilledSupervisor(t *testing.T) {
 	}
 }
 
+// guestCalls are all that needs a session's guest.
+func guestCalls(t *testing.T, s *session.Session) map[string]func() error {
+	return map[string]func() error{
+		"exec":      func() error { _, err := echo(t.Context(), s); return err },
+		"processes": func() error { _, err := s.Processes(t.Context()); return err },
+		"logs":      func() error { return s.Logs(t.Context(), "1", true, nil, nil) },
+		"kill":      func() error { return s.Kill(t.Context(), "1", syscall.SIGTERM) },
+		"copy": func() error {
+			_, err := s.CopyOut(t.Context(), "/etc/passwd", t.TempDir(), runtime.CopyOptions{})
+			return err
+		},
+	}
+}
+
 // Nobody waits for a supervisor that was stopped, and it can be ended.
 func TestStoppedSupervisor(t *testing.T) {
 	if testing.Short() {
@@ -46,19 +62,11 @@ func TestStoppedSupervisor(t *testing.T) {
 	await(t, "it stops", func() bool { return states(t, s.Info.PID) == "T" })
 	begin := time.Now()
 	var wg sync.WaitGroup
-	for name, do := range map[string]func() error{
-		"exec":      func() error { _, err := echo(t.Context(), s); return err },
-		"processes": func() error { _, err := s.Processes(t.Context()); return err },
-		"logs":      func() error { return s.Logs(t.Context(), "1", true, nil, nil) },
-		"kill":      func() error { return s.Kill(t.Context(), "1", syscall.SIGTERM) },
-		"copy": func() error {
-			_, err := s.CopyOut(t.Context(), "/etc/passwd", t.TempDir(), runtime.CopyOptions{})
-			return err
-		},
-		"network": func() error { _, err := s.Network(t.Context()); return err },
-		"forward": func() error { _, err := s.Forward(t.Context(), nil, nil); return err },
-		"stop":    func() error { _, err := session.Stop(t.Context(), home, s.Info.SID, false); return err },
-	} {
+	calls := guestCalls(t, s)
+	calls["network"] = func() error { _, err := s.Network(t.Context()); return err }
+	calls["forward"] = func() error { _, err := s.Forward(t.Context(), nil, nil); return err }
+	calls["stop"] = func() error { _, err := session.Stop(t.Context(), home, s.Info.SID, false); return err }
+	for name, do := range calls {
 		wg.Go(func() {
 			if err := do(); !errors.Is(err, session.ErrSilent) || !strings.Contains(err.Error(), "--force") {
 				t.Errorf("%s, after %v: %v", name, time.Since(begin), err)
@@ -92,7 +100,15 @@ func TestStoppedSupervisor(t *testing.T) {
 func TestForceKillsNobodyElse(t *testing.T) {
 	home := newHome(t)
 	s := start(t, options(home))
-	other := exec.Command("sleep", "1000")
+	other := exec.Command("cat")
+	in, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -123,10 +139,10 @@ func TestForceKillsNobodyElse(t *testing.T) {
 			t.Errorf("Stop(%v) = %v", force, err)
 		}
 	}
-	select {
-	case <-ended:
-		t.Error("another process was killed")
-	case <-time.After(50 * time.Millisecond):
+	// Who has been killed says nothing more.
+	_, err = io.WriteString(in, "alive\n")
+	if line, readErr := bufio.NewReader(out).ReadString('\n'); line != "alive\n" {
+		t.Errorf("another process was killed: it says %q, %v, %v", line, err, readErr)
 	}
 	if err := os.WriteFile(info, good, 0o600); err != nil {
 		t.Fatal(err)
@@ -159,16 +175,7 @@ func TestStoppedGuest(t *testing.T) {
 	})
 	begin := time.Now()
 	var wg sync.WaitGroup
-	for name, do := range map[string]func() error{
-		"exec":      func() error { _, err := echo(t.Context(), s); return err },
-		"processes": func() error { _, err := s.Processes(t.Context()); return err },
-		"logs":      func() error { return s.Logs(t.Context(), "1", true, nil, nil) },
-		"kill":      func() error { return s.Kill(t.Context(), "1", syscall.SIGTERM) },
-		"copy": func() error {
-			_, err := s.CopyOut(t.Context(), "/etc/passwd", t.TempDir(), runtime.CopyOptions{})
-			return err
-		},
-	} {
+	for name, do := range guestCalls(t, s) {
 		wg.Go(func() {
 			err := do()
 			t.Logf("%s, after %v: %v", name, time.Since(begin).Round(time.Second), err)

@@ -157,6 +157,7 @@ func newSimulated(s *simulation, c *configuration) *simulated {
 type simulated struct {
 	s       *simulation
 	c       *configuration
+	locking sync.Mutex // guards locks: a start that nobody waits for takes them while the machine ends
 	locks   []*os.File
 	changes chan state
 	accepts chan net.Conn
@@ -175,9 +176,11 @@ type simulated struct {
 
 // lockDisks locks all disks or none.
 func (m *simulated) lockDisks() error {
+	m.locking.Lock()
+	defer m.locking.Unlock()
 	for _, d := range m.c.disks {
 		if err := m.lock(d); err != nil {
-			m.unlock()
+			m.closeLocks()
 			return fmt.Errorf("disk %q: %w", d.serial, err)
 		}
 	}
@@ -187,7 +190,10 @@ func (m *simulated) lockDisks() error {
 // locked is whether the disks are the machine's at its start. A machine whose start
 // fails tells so.
 func (m *simulated) locked() error {
-	if len(m.locks) > 0 || len(m.c.disks) == 0 {
+	m.locking.Lock()
+	held := len(m.locks) > 0 || len(m.c.disks) == 0
+	m.locking.Unlock()
+	if held {
 		return nil
 	}
 	err := m.lockDisks()
@@ -222,6 +228,12 @@ func (m *simulated) lock(d disk) error {
 }
 
 func (m *simulated) unlock() {
+	m.locking.Lock()
+	defer m.locking.Unlock()
+	m.closeLocks()
+}
+
+func (m *simulated) closeLocks() {
 	for _, f := range m.locks {
 		f.Close()
 	}

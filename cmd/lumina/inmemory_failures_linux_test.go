@@ -125,6 +125,31 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 	}
 }
 
+// Several arguments that fail are several lines, one message; a wrong number of them says
+// what to write.
+func TestInMemoryArguments(t *testing.T) {
+	m := newInMemory(t, &vmtest.Fake{})
+	r := m.lumina("session", "stop", "none", "other")
+	if want := `"message":"session \"none\": no such session; lumina session list shows those that there are; session \"other\": no such session;`; r.code != exitFailure || !strings.Contains(r.stdout, want) {
+		t.Errorf("exit code %d, %s, want %s", r.code, r.stdout, want)
+	}
+	if lines := strings.Split(strings.TrimSpace(r.stderr), "\n"); len(lines) != 2 || !strings.HasPrefix(lines[0], `lumina: session "none"`) || !strings.HasPrefix(lines[1], `lumina: session "other"`) {
+		t.Errorf("stderr: %q", r.stderr)
+	}
+	for args, want := range map[string]string{
+		"images rm":          "lumina: no argument is given; write lumina images remove NAME",
+		"logs only":          "lumina: one argument is given; write lumina logs SID ID",
+		"cp":                 "lumina: no argument is given; write lumina cp SRC… DST",
+		"desktop clone a":    "lumina: one argument is given; write lumina desktop clone ",
+		"volume inspect a b": "lumina: 2 arguments are given; write lumina volume inspect NAME",
+	} {
+		r := m.lumina(strings.Fields(args)...)
+		if r.code != exitUsage || !strings.HasPrefix(r.stderr, want) || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("lumina %s: exit code %d, %q, want %q", args, r.code, r.stderr, want)
+		}
+	}
+}
+
 // A state directory whose disk is full: one line says so, says what to do about it, and
 // nothing is left behind.
 func TestInMemoryFullStateDirectory(t *testing.T) {

@@ -224,7 +224,11 @@ func (r *report) failure(err error) envelope {
 	if errors.As(err, &e) {
 		kind = e.Kind
 	}
-	f := append(envelope{{"error", kind}, {"message", err.Error()}}, r.times(kind != runtime.ConnectionFailed)...)
+	var messages []string
+	for _, one := range separate(err) {
+		messages = append(messages, one.Error())
+	}
+	f := append(envelope{{"error", kind}, {"message", strings.Join(messages, "; ")}}, r.times(kind != runtime.ConnectionFailed)...)
 	if kind != runtime.ConnectionFailed && r.format == formatJSON {
 		f = append(f, r.output("partial_")...)
 	}

@@ -113,7 +113,9 @@ func execute(ctx context.Context, env *environment) int {
 		err = cause
 	}
 	err = env.advise(err)
-	fmt.Fprintf(env.stderr, "lumina: %s\n", printable.Lines(err.Error()))
+	for _, one := range separate(err) {
+		fmt.Fprintf(env.stderr, "lumina: %s\n", printable.Lines(one.Error()))
+	}
 	if isNotBuilt(err) {
 		fmt.Fprintf(env.stderr, "lumina: \"go install\" cannot build these parts; on Debian this does: %s\n", wholeBuild)
 	}
@@ -125,6 +127,14 @@ func execute(ctx context.Context, env *environment) int {
 		_ = (&report{env: env, format: f, start: start}).failure(err).print(env.stdout)
 	}
 	return codeOf(err)
+}
+
+// separate are the errors of several arguments, each of which gets its own line.
+func separate(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && strings.Contains(err.Error(), "\n") {
+		return joined.Unwrap()
+	}
+	return []error{err}
 }
 
 // advise adds what to do about a state directory that cannot grow, to an error that only
@@ -237,8 +247,22 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 			if strings.HasPrefix(first, "unknown command") { // which it says of any argument where there are none
 				first = fmt.Sprintf("unexpected argument %q", args[0])
 			}
+			if strings.Contains(first, " arg(s)") { // it counts
+				_, form, _ := strings.Cut(c.Use, " ")
+				first = fmt.Sprintf("%s given; write %s %s", countOf(len(args)), c.CommandPath(), form)
+			}
 			return usageError{fmt.Errorf("%s; see %s --help", first, c.CommandPath())}
 		}
 		return nil
 	}
+}
+
+func countOf(arguments int) string {
+	switch arguments {
+	case 0:
+		return "no argument is"
+	case 1:
+		return "one argument is"
+	}
+	return fmt.Sprintf("%d arguments are", arguments)
 }

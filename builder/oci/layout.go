@@ -90,7 +90,7 @@ func readLayout(ctx context.Context, f files, tag string, o Options) (_ *Image, 
 	}
 	index, err := v1.ParseIndexManifest(bytes.NewReader(b))
 	if err != nil {
-		return nil, fmt.Errorf("%w: index.json: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: index.json: %w", ErrInvalid, notJSON(b, err))
 	}
 	d, err := byTag(index, tag, o.Platform)
 	if err != nil {

@@ -95,7 +95,7 @@ func readImage(ctx context.Context, p place, raw []byte, d v1.Descriptor, o Opti
 func newImage(config []byte, name string) (*Image, error) {
 	c, err := v1.ParseConfigFile(bytes.NewReader(config))
 	if err != nil {
-		return nil, fmt.Errorf("%w: configuration %.80q: %w", ErrInvalid, name, err)
+		return nil, fmt.Errorf("%w: configuration %.80q: %w", ErrInvalid, name, notJSON(config, err))
 	}
 	return &Image{Config: c, RawConfig: config}, nil
 }

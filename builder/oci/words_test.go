@@ -105,6 +105,7 @@ func TestArchiveChoice(t *testing.T) {
 		{"one image of another tag", archive(image("one", `["a:v1"]`)), ":v2", `tag "v2": not found; it has: a:v1; or none is needed`},
 		{"of Docker before 1.10", archiveOf(entry("repositories", "{}"), entry("abc/layer.tar", "first")), "", "but of Docker before 1.10: docker load and docker save of today"},
 		{"of docker export", archiveOf(entry("etc/passwd", ""), entry("bin/sh", "")), "", "but a root file system, as of docker export: a Dockerfile of FROM scratch and ADD FILE /"},
+		{"a configuration that is none", archiveOf(entry("manifest.json", "["+image("one", "null")+"]"), entry("one.json", `{"config":{"Cmd":"sh"}}`)), "", `configuration "one.json": "config.Cmd" cannot be of the kind string`},
 		{"a list that is none", archiveOf(entry("manifest.json", `{"Config":1}`)), "", `manifest.json: it cannot be of the kind object`},
 	}
 	for _, tt := range tests {

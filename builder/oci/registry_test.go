@@ -158,6 +158,7 @@ func TestRegistryLayers(t *testing.T) {
 
 // Whatever a registry sends in place of a layer, nothing of it is kept.
 func TestFetchRefuses(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		answer func(w http.ResponseWriter, r *http.Request, blob []byte)

@@ -14,6 +14,7 @@ import (
 // What a registry, or what is in its place, answers is told in plain words: what it
 // means, where, and neither Go's types nor what is meant for programs.
 func TestRegistryWords(t *testing.T) {
+	t.Parallel() // one of them is waiting
 	const asText = "application/vnd.oci.image.manifest.v1+json"
 	answer := func(status int, kind, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {

@@ -15,9 +15,11 @@ func TestErrorsNameThePath(t *testing.T) {
 	base := t.TempDir()
 	build(t, base, "file=x", "tree/f=x", "tree/sub/g=y", "tree2/a=1", "tree2/f=2", "big="+strings.Repeat("x", 100<<10), "bigs/b="+strings.Repeat("x", 100<<10),
 		"there/dir/", "there/f/x=1", "there/link->nowhere", "there/tree/f->nowhere", "through->there", "full/")
+	isFull := false // for whoever may not mount, no file system is
 	if err := syscall.Mount("none", base+"/full", "tmpfs", 0, "size=16k"); err != nil {
 		t.Logf("no full file system: %v", err)
 	} else {
+		isFull = true
 		t.Cleanup(func() { _ = syscall.Unmount(base+"/full", 0) })
 	}
 	long := strings.Repeat("n", 300)
@@ -58,6 +60,9 @@ func TestErrorsNameThePath(t *testing.T) {
 		return base + "/" + p
 	}
 	for _, tt := range tests {
+		if !isFull && strings.HasPrefix(tt.destination, "full") {
+			continue
+		}
 		for _, trusted := range []bool{false, true} {
 			_, err := copyOver(t, at(tt.source), at(tt.destination), Options{Trusted: trusted, MaxSize: 1 << 30})
 			if tt.want == "" {
@@ -72,7 +77,7 @@ func TestErrorsNameThePath(t *testing.T) {
 			}
 		}
 	}
-	if _, err := copyOver(t, base+"/big", base+"/full/x", Options{}); err == nil || !strings.Contains(err.Error(), "/full/x: larger than allowed: more than half of what is free there") {
+	if _, err := copyOver(t, base+"/big", base+"/full/x", Options{}); isFull && (err == nil || !strings.Contains(err.Error(), "/full/x: larger than allowed: more than half of what is free there")) {
 		t.Errorf("to a disk that is nearly full: %v", err)
 	}
 	if _, err := Send(t.Context(), io.Discard, base+"/none", SendOptions{}); !errors.Is(err, os.ErrNotExist) {

@@ -16,6 +16,8 @@ import (
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
+
+	"golang.org/x/sys/unix"
 )
 
 const digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -191,4 +193,15 @@ func FuzzVerify(f *testing.F) {
 			t.Errorf("taken: %q", text)
 		}
 	})
+}
+
+// A key that is a FIFO is not waited for.
+func TestKeyThatIsAFIFO(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadPublicKey(path); err == nil {
+		t.Error("ReadPublicKey() = nil")
+	}
 }

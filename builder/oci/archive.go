@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -38,7 +39,7 @@ type part struct {
 // openArchive indexes a tar file. A compressed one is uncompressed first, into
 // a file without a name.
 func openArchive(ctx context.Context, file string, o Options) (*archive, error) {
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is not waited for
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("archive %q: %w", file, ErrNotFound)
 	}

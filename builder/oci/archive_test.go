@@ -21,6 +21,8 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
 	"github.com/abdul-abdi/lumina/builder/uncompress"
+
+	"golang.org/x/sys/unix"
 )
 
 func sha(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
@@ -352,4 +354,15 @@ func FuzzLayout(f *testing.F) {
 			t.Fatalf("%d layers, %d of them named, for %s", len(img.Layers), len(img.Config.RootFS.DiffIDs), img.Config.Architecture)
 		}
 	})
+}
+
+// An archive that is a FIFO is refused, and not waited for.
+func TestArchiveThatIsAFIFO(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openArchive(t.Context(), path, Options{}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("openArchive() = %v", err)
+	}
 }

@@ -82,7 +82,10 @@ type record struct {
 
 func newRecord(dir string) *record {
 	r := &record{dir: dir, boot: Boot{Began: time.Now().UTC(), Phases: []Phase{}}}
-	r.serial, _ = os.OpenFile(filepath.Join(dir, serialFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	// A new file: what has its name may be a link, which would lose what it leads to.
+	serial := filepath.Join(dir, serialFile)
+	_ = os.Remove(serial)
+	r.serial, _ = os.OpenFile(serial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	r.write()
 	return r
 }

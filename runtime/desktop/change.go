@@ -10,6 +10,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
 	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -178,7 +179,7 @@ func ExamineDrivers(path string) (string, error) {
 
 // growDisk makes a disk longer; what is new of it reads as zeros and takes no room.
 func growDisk(name string, size int64) error {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := os.OpenFile(name, lockFlags|os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -243,7 +244,7 @@ func (s *Store) Clone(ctx context.Context, driver vm.DesktopDriver, id, newName 
 // cloneDisk copies the disk of a desktop: its bytes are the guest's, and are not looked
 // at for what format they might be in.
 func cloneDisk(ctx context.Context, name, from string) error {
-	f, err := os.Open(from)
+	f, err := statefile.Open(from)
 	if err != nil {
 		return err
 	}
@@ -261,7 +262,7 @@ func cloneDisk(ctx context.Context, name, from string) error {
 // copySmall copies files of a desktop that are there.
 func copySmall(ctx context.Context, dir, from string, names ...string) error {
 	for _, name := range names {
-		f, err := os.Open(filepath.Join(from, name))
+		f, err := statefile.Open(filepath.Join(from, name))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -30,7 +30,7 @@ func names(lock *os.File) error {
 // kill kills the process that runs a desktop, and the machine with it: the kernel sees
 // to that.
 func (c *Client) kill(ctx context.Context) error {
-	lock, err := os.Open(filepath.Join(c.dir, lockFile))
+	lock, err := os.OpenFile(filepath.Join(c.dir, lockFile), lockFlags|os.O_RDONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("desktop %q: %w", c.Manifest.Name, ErrNotRunning) // never was
 	}
@@ -55,7 +55,7 @@ func (c *Client) kill(ctx context.Context) error {
 	if err := supervise.Signal(pid, lock.Name(), syscall.SIGKILL); err != nil {
 		return fmt.Errorf("killing process %d of desktop %q: %w", pid, c.Manifest.Name, err)
 	}
-	again, err := os.Open(filepath.Join(c.dir, lockFile))
+	again, err := os.OpenFile(filepath.Join(c.dir, lockFile), lockFlags|os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

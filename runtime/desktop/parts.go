@@ -10,6 +10,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
 	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -88,8 +89,16 @@ type files struct {
 }
 
 func (f *files) open(name string, flag int) (*os.File, error) {
-	file, err := os.OpenFile(name, flag, 0o600)
+	file, err := os.OpenFile(name, lockFlags|flag, 0o600)
 	if err == nil {
+		var info os.FileInfo
+		if info, err = file.Stat(); err == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s is %w: it is not a file", filepath.Base(name), statefile.ErrDamaged)
+		}
+		if err != nil {
+			file.Close()
+			return nil, err
+		}
 		f.all = append(f.all, file)
 	}
 	return file, err

@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/driver"
@@ -232,7 +233,7 @@ func (s *Store) lock() (*os.File, error) {
 	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(s.dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.dir, ".lock"), lockFlags|os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -339,9 +340,12 @@ func (s *Store) at(dir string) (*Manifest, error) {
 // Path is a desktop's directory.
 func (s *Store) Path(m *Manifest) string { return s.path(m.ID) }
 
+// lockFlags: a lock that is a link is not followed, one that is a FIFO not waited for.
+const lockFlags = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
 // hold takes the lock of a desktop, for the process that runs or removes it.
 func (s *Store) hold(m *Manifest) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(s.path(m.ID), lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.path(m.ID), lockFile), lockFlags|os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("desktop %q: %w", m.Name, ErrNotFound)
 	}
@@ -376,7 +380,7 @@ const lookTime = time.Second
 
 // Running says whether a process runs a desktop.
 func (s *Store) Running(m *Manifest) bool {
-	f, err := os.Open(filepath.Join(s.path(m.ID), lockFile))
+	f, err := os.OpenFile(filepath.Join(s.path(m.ID), lockFile), lockFlags|os.O_RDONLY, 0)
 	if err != nil {
 		return false // never booted, or gone
 	}

@@ -185,11 +185,11 @@ func (s *Store) Open(name string) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %q: %w", name, err)
 	}
-	f, err := os.OpenFile(s.path(name), os.O_RDWR|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(s.path(name), os.O_RDWR|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err == nil {
 		err = regular(f)
 	}
-	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENXIO) {
+	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ELOOP) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if err != nil {

@@ -151,10 +151,13 @@ func TestSizes(t *testing.T) {
 func TestDamagedVolumes(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside")
 	for kind, put := range map[string]func(path string) error{
-		"FIFO":           func(path string) error { return syscall.Mkfifo(path, 0o600) },
-		"directory":      func(path string) error { return os.Mkdir(path, 0o700) },
-		"device":         func(path string) error { return os.Symlink("/dev/zero", path) },
-		"dangling link":  func(path string) error { return os.Symlink(outside, path) },
+		"FIFO":          func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
+		"device":        func(path string) error { return os.Symlink("/dev/zero", path) },
+		"dangling link": func(path string) error { return os.Symlink(outside, path) },
+		"link to a file": func(path string) error {
+			return errors.Join(os.WriteFile(filepath.Join(filepath.Dir(path), "elsewhere"), []byte("content"), 0o600), os.Symlink("elsewhere", path))
+		},
 		"link to itself": func(path string) error { return os.Symlink(filepath.Base(path), path) },
 	} {
 		for _, extension := range []string{extension, lockExtension} {
@@ -185,6 +188,9 @@ func TestDamagedVolumes(t *testing.T) {
 				}
 				if names, err := s.List(); len(names) != 1 || err != nil {
 					t.Errorf("after Remove(): %q, %v", names, err)
+				}
+				if b, err := os.ReadFile(filepath.Join(s.dir, "elsewhere")); kind == "link to a file" && (err != nil || string(b) != "content") {
+					t.Errorf("what the link leads to: %q, %v", b, err)
 				}
 				if _, err := os.Lstat(outside); !errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("where the link leads: %v", err)

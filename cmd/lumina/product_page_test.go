@@ -46,8 +46,9 @@ func (p *page) sh(t *testing.T, script string) result {
 	return finish(t, cmd)
 }
 
-// shortLists leaves a Debian the one list of packages that is read in seconds.
-const shortLists = `sed -i '/security/!d' /etc/apt/sources.list`
+// shortLists leaves a Debian the one list of packages that is read in seconds. A mirror
+// may be busy for a moment.
+const shortLists = `sed -i '/security/!d' /etc/apt/sources.list && echo 'Acquire::Retries 5;' > /etc/apt/apt.conf.d/80retries`
 
 // The lines of the product page and of its guide for agents run as they stand. What
 // the page shows of their output is what they print.
@@ -148,7 +149,7 @@ func TestProductPage(t *testing.T) {
 		// The whole line, python3 of the whole of Debian in the default image, is the last
 		// of make recipes: under emulation it takes minutes. Here it is the same package
 		// manager and the same network with the shortest of Debian's lists.
-		r := p.sh(t, `lumina images create X --from default --no-verify --timeout 5m --run "`+shortLists+` && apt-get update && apt-get install -y less" >&2
+		r := p.sh(t, `lumina images create X --from default --no-verify --timeout 10m --run "`+shortLists+` && apt-get update && apt-get install -y less" >&2
 			lumina run --image X --network none "dpkg -s less; less --version"
 			lumina images rm X >&2`)
 		if r.code != 0 || !strings.Contains(r.Stdout, "install ok installed") || !strings.Contains(r.Stdout, "\nless ") {

@@ -238,6 +238,12 @@ func TestDockerfileUsage(t *testing.T) {
 			t.Errorf("%q: exit code %d, want %d; %s, want %s", tt.args, r.code, tt.code, r.stderr, tt.want)
 		}
 	}
+	if err := os.Symlink("/etc/shadow", filepath.Join(dir, "Link")); err != nil {
+		t.Fatal(err)
+	}
+	if r := lumina(t, "images", "create", "x", "--file", filepath.Join(dir, "Link"), dir); r.code != 2 || !strings.Contains(r.stderr, "Link leads out of the context") || strings.Contains(r.stderr, "root:") {
+		t.Errorf("a Dockerfile that is a link out of the context: exit code %d; %s", r.code, r.stderr)
+	}
 	// Who wrote the Dockerfile reaches neither this host's servers nor its files.
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("this host's server was asked") }))
 	defer server.Close()

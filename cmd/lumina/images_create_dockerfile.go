@@ -155,6 +155,11 @@ func (f *dockerfileFlags) read(env *environment) (file *dockerfile.File, name st
 	if info, err := os.Stat(f.file); err == nil && info.IsDir() {
 		return nil, "", usageError{fmt.Errorf("--file %s is a directory; name the Dockerfile, and the context after the image's name", f.file)}
 	}
+	if f.context != "" {
+		if err := files.Inside(f.context, f.file); err != nil {
+			return nil, "", usageError{fmt.Errorf("--file: %w", err)}
+		}
+	}
 	b, err := env.readFile(f.file, dockerfile.MaxSize)
 	if err != nil {
 		return nil, "", usageError{fmt.Errorf("opening the Dockerfile: %w", err)}

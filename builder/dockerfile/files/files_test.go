@@ -241,3 +241,21 @@ func TestSameNumbersOnTwoFileSystems(t *testing.T) {
 		t.Errorf("%+v, %+v, %+v, %v", a, b, same, err)
 	}
 }
+
+// Neither the Dockerfile nor the ignore file of a context is a link out of it.
+func TestInside(t *testing.T) {
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "secret")
+	if err := errors.Join(os.WriteFile(outside, []byte("secret"), 0o600), os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600),
+		os.Symlink("file", filepath.Join(dir, "within")), os.Symlink(outside, filepath.Join(dir, "out")), os.Symlink(outside, filepath.Join(dir, ".dockerignore")),
+		os.Symlink("../../../../etc/hostname", filepath.Join(dir, "above")), os.Symlink("/etc", filepath.Join(dir, "dir"))); err != nil {
+		t.Fatal(err)
+	}
+	for name, ok := range map[string]bool{"file": true, "within": true, "none": true, "out": false, "above": false, "dir/hostname": false, "../x": true} {
+		if err := Inside(dir, filepath.Join(dir, name)); (err == nil) != ok {
+			t.Errorf("Inside(%s) = %v", name, err)
+		}
+	}
+	if lines, err := ReadIgnore(dir, ""); err == nil {
+		t.Errorf("ReadIgnore() of a link out = %q", lines)
+	}
+}

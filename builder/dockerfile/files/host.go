@@ -68,12 +68,42 @@ func ReadIgnore(context, dockerfile string) (lines []string, err error) {
 		names = append([]string{dockerfile + ".dockerignore"}, names...)
 	}
 	for _, name := range names {
+		if err := Inside(context, name); err != nil {
+			return nil, err
+		}
 		lines, err := readIgnore(name)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return lines, err
 		}
 	}
 	return nil, nil
+}
+
+// Inside refuses a file of the context that is a link out of it: who made the context
+// does not say what else of this host is read. A file that is named elsewhere is the
+// caller's choice.
+func Inside(context, name string) error {
+	from, err := filepath.Abs(context)
+	if err != nil {
+		return err
+	}
+	to, err := filepath.Abs(name)
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(from, to)
+	if err != nil || !filepath.IsLocal(rel) {
+		return nil
+	}
+	root, err := os.OpenRoot(context)
+	if err != nil {
+		return nil // which is told where it is opened
+	}
+	defer root.Close()
+	if _, err := root.Stat(rel); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s leads out of the context: %w", rel, err)
+	}
+	return nil
 }
 
 // maxIgnore bounds an ignore file, in bytes.

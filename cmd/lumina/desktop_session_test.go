@@ -7,8 +7,11 @@ import (
 	"image/png"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/desktop"
 )
 
 // What the X session of recipes/desktop.yaml draws.
@@ -110,6 +113,7 @@ func TestDesktopSession(t *testing.T) {
 	if r.code != 3 || !strings.Contains(r.stdout, `"stdout":"systemd\n"`) || !strings.Contains(r.stdout, `"stderr":"wrong\n"`) {
 		t.Errorf("exec: %d %s%s", r.code, r.stdout, r.stderr)
 	}
+	t.Run("the clipboard", func(t *testing.T) { testSpiceClipboard(t, name) })
 	lumina(t, "desktop", "stop", name).succeeded(t)
 	picture := filepath.Join(desktopRowOf(t, name).Path, "screen.png")
 	if size, err := png.DecodeConfig(bytes.NewReader(readFile(t, picture))); err != nil || size.Width != 480 {
@@ -117,5 +121,44 @@ func TestDesktopSession(t *testing.T) {
 	}
 	if r := lumina(t, "desktop", "exec", name, "true"); r.code != exitFailure || !strings.Contains(r.stdout, `"error":"connection_failed"`) || !strings.Contains(r.stdout, "it is not running") {
 		t.Errorf("exec, once it has ended: %d %s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// testSpiceClipboard pastes a text into an X session whose spice-vdagent runs, as a viewer
+// does, and gets one that is copied there.
+func testSpiceClipboard(t *testing.T, name string) {
+	// spice-vdagent forwards what a program asks for, and what one has.
+	const loop = `export DISPLAY=:0 XAUTHORITY=/home/user/.Xauthority; echo ready
+while :; do
+	got=$(timeout 5 xclip -o -selection clipboard 2>/dev/null)
+	if [ "$got" = "from the viewer ü" ]; then echo "the guest got $got" | timeout 60 xclip -i -selection clipboard >/dev/null 2>&1; fi
+	sleep 0.2
+done`
+	cmd := command("desktop", "exec", name, loop)
+	cmd.Env = append(cmd.Env, "LUMINA_FORMAT=text")
+	started(t, "ready", cmd)
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		_ = waitCode(t, cmd)
+	}()
+	d, err := desktop.Open(home, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is offered before spice-vdagent is there is not told to it later.
+	var got string
+	for end := time.Now().Add(3 * time.Minute); got != "the guest got from the viewer ü\n"; {
+		if time.Now().After(end) {
+			t.Fatalf("what the session copied is %q, %v", got, err)
+		}
+		screen, viewErr := d.Viewer(t.Context())
+		if viewErr != nil {
+			t.Fatal(viewErr)
+		}
+		if err := screen.SetDeadline(time.Now().Add(15 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		got, err = clipboard(screen, "from the viewer ü")
+		screen.Close()
 	}
 }

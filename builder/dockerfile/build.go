@@ -312,11 +312,27 @@ func (b *build) from(s *stage, name string) (*stage, error) {
 // refuse names the first thing in some instructions that Lumina cannot do.
 func (s *stage) refuse(commands []command) error {
 	for _, c := range commands {
-		if err := refusal(c.Command); err != nil {
+		err := refusal(c.Command)
+		if err == nil && s.b.o.Context == nil && readsContext(c.Command) {
+			err = errNoContext
+		}
+		if err != nil {
 			return &Error{s.b.o.File.Name, c.line(), err}
 		}
 	}
 	return nil
+}
+
+// readsContext says whether an instruction surely copies files of the context. What is
+// in a variable may be a URL.
+func readsContext(c instructions.Command) bool {
+	switch c := c.(type) {
+	case *instructions.CopyCommand:
+		return c.From == "" && len(c.SourcePaths) > 0
+	case *instructions.AddCommand:
+		return slices.ContainsFunc(c.SourcePaths, func(source string) bool { return !isURL(source) && !strings.Contains(source, "$") })
+	}
+	return false
 }
 
 var errSSH = errors.New("RUN --mount=type=ssh: there is no SSH agent in the VM; use a secret")

@@ -106,7 +106,10 @@ func parseCopy(args []string) (*copyCall, error) {
 			return nil, fmt.Errorf("%q names no path; %s:. is the image's working directory", arg, sid)
 		case i == last:
 		case remote == toGuest:
-			return nil, errors.New("either every SRC or DST is SID:PATH, the other side a path of this host")
+			if remote {
+				return nil, fmt.Errorf("%q and %q are both in sessions: DST is a path of this host then; a file of this host with a colon in its name is ./%s", arg, args[last], arg)
+			}
+			return nil, fmt.Errorf("%q and %q are both paths of this host: one side is SID:PATH", arg, args[last])
 		case remote && i > 0 && sid != call.sid:
 			return nil, errors.New("every SRC must be of the same session")
 		default:

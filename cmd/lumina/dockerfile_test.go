@@ -216,6 +216,7 @@ func TestDockerfileUsage(t *testing.T) {
 		{[]string{"--file", dir + "/none", dir}, 2, "opening the Dockerfile"},
 		{[]string{"--file", file, dir + "/none"}, 2, "opening the context"},
 		{[]string{"--file", file, file}, 2, "is not a directory"},
+		{[]string{"--file", file, "-t", "x"}, 2, "write lumina images create NAME --file Dockerfile CONTEXT"},
 		{[]string{"--file", file}, 125, "Dockerfile:2: there is no context: name a directory after the image's name"},
 		{[]string{"--file", file, dir, "--from", "x"}, 2, "--from and --file exclude each other"},
 		{[]string{"--file", file, dir, "--recipe", "x"}, 2, "--recipe and --file exclude each other"},

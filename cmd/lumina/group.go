@@ -80,6 +80,11 @@ func dockerHint(c *cobra.Command, err error) string {
 	} else if rest, ok := strings.CutPrefix(text, "unknown shorthand flag: '"); ok {
 		name, _, _ = strings.Cut(rest, "'")
 	}
+	for _, hint := range otherHints() {
+		if c.CommandPath() == c.Root().Name()+" "+hint.command && slices.Contains(strings.Fields(hint.flags), name) {
+			return " (write lumina " + hint.instead + ")"
+		}
+	}
 	switch c.Name() {
 	case "run", "start", "exec":
 	default:
@@ -105,6 +110,11 @@ func dockerVerbs() []hint {
 		{"start, create, container", "session start"},
 		{"stop, rm, session kill", "session stop SID"},
 		{"container ls, network ls, network list", "session list"},
+		{"ls, list", "session list, and lumina images list"},
+		{"ssh, shell, sh, bash, login, enter, session exec, session shell", "exec -it SID CMD"},
+		{"up, launch, spawn", "session start"},
+		{"down", "session stop SID"},
+		{"session cp", "cp"},
 		{"network rm, network remove", "session stop SID"},
 		{"attach", "exec -it SID CMD, or lumina logs -f SID ID"},
 		{"top, session ps", "ps SID"},
@@ -112,12 +122,12 @@ func dockerVerbs() []hint {
 		{"port", "session forward SID"},
 		{"rmi", "images remove NAME"},
 		{"image", "images"},
-		{"build, buildx, commit", "images create NAME --file Dockerfile CONTEXT"},
-		{"inspect, history", "images inspect NAME"},
+		{"build, buildx, commit, images build", "images create NAME --file Dockerfile CONTEXT"},
+		{"inspect, history, images history", "images inspect NAME"},
 		{"push", "images push NAME REF"},
 		{"save, export", "images save NAME DESTINATION"},
 		{"load, import", "images load NAME SOURCE"},
-		{"tag", "images create NEW --from NAME"},
+		{"tag, images tag", "images create NEW --from NAME"},
 		{"system", "images df, images prune and clean"},
 		{"volume prune", "volume remove NAME…"},
 		{"compose", "network run FILE"},
@@ -126,6 +136,16 @@ func dockerVerbs() []hint {
 }
 
 type hint struct{ flags, instead string }
+
+// otherHints are flags of other commands of docker's, and of kill's, as dockerHints are.
+func otherHints() []struct{ command, flags, instead string } {
+	return []struct{ command, flags, instead string }{
+		{"images create", "t tag f", "images create NAME --file Dockerfile CONTEXT"},
+		{"images save", "o output", "images save NAME docker-archive:FILE"},
+		{"images load", "i input", "images load NAME docker-archive:FILE"},
+		{"kill", "0 1 2 3 4 5 6 7 8 9 K T H I Q", "kill --signal SIGNAL SID ID"},
+	}
+}
 
 // dockerHints are flags of docker run, create and exec that are none here, with what
 // to do instead.

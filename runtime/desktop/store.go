@@ -140,7 +140,7 @@ func (m *Manifest) makeDisk(ctx context.Context, name, from string) error {
 	}
 	f, err := os.Open(from)
 	if err != nil {
-		return err
+		return fmt.Errorf("the disk to copy: %w", err)
 	}
 	defer f.Close()
 	image, err := openDisk(f)
@@ -149,7 +149,7 @@ func (m *Manifest) makeDisk(ctx context.Context, name, from string) error {
 	}
 	set(&m.DiskSize, vm.RoundUp(image.size()))
 	if m.DiskSize < image.size() {
-		return fmt.Errorf("disk %q has %d bytes, which do not go into one of %d", from, image.size(), m.DiskSize)
+		return fmt.Errorf("disk %q has %d MB, which do not fit into one of %d MB", from, (image.size()+999_999)/1_000_000, m.DiskSize/1_000_000)
 	}
 	if raw, ok := image.(*rawDisk); ok && clone(name, raw.File) {
 		return enlarge(name, m.DiskSize)

@@ -616,9 +616,9 @@ func (countingVM) Finish(context.Context) error                              { r
 func TestRunCacheKnowsItsVM(t *testing.T) {
 	b := newBench(t)
 	ran := 0
-	build := func(initramfs string) {
+	build := func(initramfs string, text ...string) {
 		t.Helper()
-		file, err := Parse(strings.NewReader("FROM scratch\nRUN [\"/x\"]\n"), "Dockerfile")
+		file, err := Parse(strings.NewReader("FROM scratch"+append(text, "\nRUN [\"/x\"]")[0]+"\n"), "Dockerfile")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -635,6 +635,17 @@ func TestRunCacheKnowsItsVM(t *testing.T) {
 	}{{"070701", 1}, {"070701", 1}, {"070701 of another agent", 2}, {"070701", 2}} {
 		if build(step.initramfs); ran != step.want {
 			t.Fatalf("build %d: %d commands were run, want %d", n+1, ran, step.want)
+		}
+	}
+	// What another one left in its VM counts, whatever it says that it has changed: the
+	// layers of /a and /b are the same.
+	const last = "FROM one\nRUN [\"/last\"]"
+	for n, step := range []struct {
+		first string
+		want  int
+	}{{`RUN ["/a"]`, 4}, {`RUN ["/b"]`, 6}, {`RUN ["/b"]`, 6}, {`RUN ["/a"]`, 6}} {
+		if build("070701", " AS one\n"+step.first+"\n"+last); ran != step.want {
+			t.Fatalf("build %d of two: %d commands were run, want %d", n+1, ran, step.want)
 		}
 	}
 }

@@ -50,9 +50,10 @@ func (s *stage) run(c *instructions.RunCommand, v *vertex) (cached bool, err err
 		}
 	}
 	config := s.config.Config
-	// Another agent, or another kernel, may give another result.
+	// Another agent, or another kernel, may give another result. So may what ran in the VM
+	// before: it could say that its layer is one that other Dockerfiles have, too.
 	vm := s.b.place.Image.Files
-	key, err := keyOf("run 2", vm[image.Kernel].SHA256, vm[image.Initramfs].SHA256, s.arch, s.below(), r.args, s.env, config.User, config.WorkingDir, r.keys, r.network)
+	key, err := keyOf("run 3", vm[image.Kernel].SHA256, vm[image.Initramfs].SHA256, s.arch, s.below(), s.ran, r.args, s.env, config.User, config.WorkingDir, r.keys, r.network)
 	if err != nil {
 		return false, err
 	}
@@ -73,6 +74,7 @@ func (s *stage) run(c *instructions.RunCommand, v *vertex) (cached bool, err err
 	if err != nil {
 		return false, err
 	}
+	s.ran = append(s.ran, key)
 	if s.vm != nil && !cached {
 		s.vm.has = len(s.layers)
 	}

@@ -42,6 +42,7 @@ type stage struct {
 	config *v1.ConfigFile
 	origin *builder.Base
 	layers []layer
+	ran    []string // the keys of the RUNs so far, those of the stage's base among them
 	env    environ  // what RUN has, and what variables are expanded to
 	args   []string // names that ARG declared
 	cmdSet bool
@@ -302,7 +303,7 @@ func (s *stage) takeBase() error {
 			return err
 		}
 		s.config, s.origin = s.base.config.DeepCopy(), s.base.origin
-		s.layers = append([]layer(nil), s.base.layers...)
+		s.layers, s.ran = slices.Clone(s.base.layers), slices.Clone(s.base.ran)
 		s.env, s.args = slices.Clone(s.base.env), slices.Clone(s.base.args) // with what ARG gave it
 		s.step = 1
 		return nil

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,6 +49,7 @@ func dial(ctx context.Context, repo name.Repository) (*client, error) {
 	}
 	pool := http.DefaultTransport.(*http.Transport).Clone()
 	pool.ResponseHeaderTimeout = answerTimeout
+	confine(pool, repo.Registry)
 	login, cancel := context.WithTimeoutCause(ctx, manifestTimeout, fmt.Errorf("the registry has not let us in for %v", manifestTimeout))
 	defer cancel()
 	t, err := transport.NewWithContext(login, repo.Registry, auth, patient{pool}, []string{repo.Scope(transport.PullScope)})
@@ -54,6 +58,36 @@ func dial(ctx context.Context, repo name.Repository) (*client, error) {
 		return nil, explain(orCause(login, err))
 	}
 	return &client{http: &http.Client{Transport: t}, repo: repo, pool: pool, patience: manifestTimeout}, nil
+}
+
+// confine lets a registry's redirects not reach what only this host does: its own
+// services, and a cloud's metadata. A proxy looks after that by itself.
+func confine(pool *http.Transport, registry name.Registry) {
+	own := &url.URL{Scheme: registry.Scheme(), Host: registry.RegistryStr()}
+	if proxy, err := pool.Proxy(&http.Request{URL: own}); err != nil || proxy != nil {
+		return
+	}
+	here := own.Hostname() == "localhost"
+	if a, err := netip.ParseAddr(own.Hostname()); err == nil {
+		here = a.IsLoopback()
+	}
+	d := net.Dialer{ControlContext: func(_ context.Context, _, to string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(to)
+		if err != nil {
+			return err
+		}
+		if ip := a.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsLoopback() && !here {
+			return fmt.Errorf("registry %s sends us to %s, which is an address of this host or its link", own.Host, ip)
+		}
+		return nil
+	}}
+	direct := pool.DialContext
+	pool.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if host, _, err := net.SplitHostPort(address); err == nil && host == own.Hostname() {
+			return direct(ctx, network, address)
+		}
+		return d.DialContext(ctx, network, address)
+	}
 }
 
 func (c *client) close() { c.pool.CloseIdleConnections() }

@@ -80,3 +80,31 @@ func TestPasswordsStayWithTheirRegistry(t *testing.T) {
 		t.Errorf("%d requests with the password; it came to %q", asked, leaked)
 	}
 }
+
+// A registry's redirect leads to no service of this host and no metadata of a cloud's.
+// It is not connected to: the error says why.
+func TestRedirectsStayOutside(t *testing.T) {
+	for _, tt := range []struct {
+		registry, to string
+		refused      bool
+	}{
+		{"registry.example.test:5000", "127.0.0.1:1", true}, {"registry.example.test", "[::1]:1", true}, {"registry.example.test", "0.0.0.0:1", true},
+		{"registry.example.test", "localhost:1", true}, {"10.0.0.9:5000", "127.0.0.1:1", true},
+		{"registry.example.test", "169.254.169.254:80", true}, {"127.0.0.1:5000", "169.254.169.254:80", true}, {"localhost:5000", "[fe80::1%lo]:80", true},
+		{"127.0.0.1:5000", "127.0.0.1:1", false}, {"localhost:5000", "127.0.0.1:1", false}, {"127.0.0.1:5000", "localhost:1", false},
+	} {
+		ref, err := inRegistry(tt.registry + "/test:latest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := http.DefaultTransport.(*http.Transport).Clone()
+		confine(pool, ref.Context().Registry)
+		conn, err := pool.DialContext(t.Context(), "tcp", tt.to)
+		if err == nil {
+			conn.Close()
+			t.Errorf("%s: %s answers", tt.registry, tt.to)
+		} else if got := strings.Contains(err.Error(), "which is an address of this host or its link"); got != tt.refused {
+			t.Errorf("a redirect of %s to %s: %v", tt.registry, tt.to, err)
+		}
+	}
+}

@@ -13,6 +13,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/session"
@@ -127,15 +129,26 @@ func (s *server) copyOut(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		defer f.Close()
-		head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": base}))
+		head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": portable(base)}))
 		http.ServeContent(w, r, "", info.ModTime(), f)
 		return nil
 	case info.IsDir():
-		head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": base + ".zip"}))
+		head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": portable(base) + ".zip"}))
 		_ = pack(r.Context(), w, local) // it has begun: a browser notices that it breaks off
 		return nil
 	}
 	return bad{fmt.Errorf("%q is neither a file nor a directory", from)}
+}
+
+// portable is a guest's name without what another system takes for more than a name:
+// the separators and drives of Windows, control characters, and what is no text.
+func portable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\\' || r == ':' || r == utf8.RuneError || !unicode.IsGraphic(r) {
+			return '_'
+		}
+		return r
+	}, name)
 }
 
 // pack writes the files below a directory as a zip archive. Links and devices are left
@@ -153,7 +166,7 @@ func pack(ctx context.Context, w io.Writer, dir string) error {
 		if err != nil {
 			return err
 		}
-		to, err := z.Create(filepath.ToSlash(rel))
+		to, err := z.Create(portable(filepath.ToSlash(rel)))
 		if err != nil {
 			return err
 		}

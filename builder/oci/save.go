@@ -65,6 +65,9 @@ func Save(ctx context.Context, d Destination, config []byte, annotations map[str
 		return hash.String(), nil
 	}
 	dir, base := filepath.Dir(d.Path), filepath.Base(d.Path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("saving to %s: %w", d.Path, err)
+	}
 	f, err := os.CreateTemp(dir, "."+base+"-*")
 	if err != nil {
 		return "", fmt.Errorf("saving to %s: %w", d.Path, err)

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	goruntime "runtime"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/abdul-abdi/lumina/initramfs"
+	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -124,8 +130,8 @@ func examine(ctx context.Context, r *runtime.Runtime, fix bool) []vm.Check {
 	return append(checks, examineImages(ctx, r)...)
 }
 
-// examineDriver tries the accelerator with the kernel of an image, if there is
-// one for this host.
+// examineDriver tries the accelerator with the kernel of an image, or with this
+// program's where there is no image for this host.
 func examineDriver(ctx context.Context, r *runtime.Runtime) []vm.Check {
 	checker, ok := r.Driver.(vm.Checker)
 	if !ok {
@@ -143,15 +149,61 @@ func examineDriver(ctx context.Context, r *runtime.Runtime) []vm.Check {
 			continue
 		}
 		kernel, kernelErr := h.Open(image.Kernel)
-		initramfs, initramfsErr := h.Open(image.Initramfs)
-		if kernelErr == nil && initramfsErr == nil {
+		agent, agentErr := h.Open(image.Initramfs)
+		if kernelErr == nil && agentErr == nil {
 			defer kernel.Close()
-			defer initramfs.Close()
-			spec.Kernel, spec.Initramfs, spec.CommandLine = kernel, initramfs, h.Image.Kernel.CommandLine
+			defer agent.Close()
+			spec.Kernel, spec.Initramfs, spec.CommandLine = kernel, agent, h.Image.Kernel.CommandLine
 			break
 		}
 	}
+	if spec.Kernel == nil {
+		// A program that was built without them tries no accelerator.
+		if kernel, agent, err := ownBoot(spec.Arch); err == nil {
+			defer kernel.Close()
+			defer agent.Close()
+			spec.Kernel, spec.Initramfs, spec.CommandLine = kernel, agent, kernelconfig.CommandLine(spec.Arch)
+		}
+	}
 	return checker.Check(ctx, spec)
+}
+
+// ownBoot has the kernel and the initramfs of this program in files without a name.
+func ownBoot(arch string) (kernel, agent *os.File, err error) {
+	k, err := kernelOf("")(arch)
+	if err != nil {
+		return nil, nil, err
+	}
+	content, err := k.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer content.Close()
+	cpio, err := initramfs.Read(arch)
+	if err != nil {
+		return nil, nil, err
+	}
+	if kernel, err = unnamed(content); err != nil {
+		return nil, nil, err
+	}
+	if agent, err = unnamed(bytes.NewReader(cpio)); err != nil {
+		kernel.Close()
+	}
+	return kernel, agent, err
+}
+
+// unnamed is a file without a name that has what is read.
+func unnamed(r io.Reader) (*os.File, error) {
+	f, err := os.CreateTemp("", "lumina-*")
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(f, r)
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func examineMemory() vm.Check {

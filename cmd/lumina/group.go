@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,6 +65,14 @@ func flagError(c *cobra.Command, err error) error {
 	}
 	if c.Flags().Lookup("hostname") != nil && strings.HasPrefix(err.Error(), "flag needs an argument: 'h' in ") {
 		return pflag.ErrHelp // -h alone, as everywhere
+	}
+	// The flag package's words for what is not a number are Go's.
+	text, _, number := strings.Cut(err.Error(), ": strconv.Parse")
+	switch {
+	case number && strings.Contains(err.Error(), "value out of range"):
+		err = errors.New(text + ": the number is too large or too small")
+	case number && !strings.Contains(err.Error(), "ParseBool"):
+		err = errors.New(text + ": want a whole number")
 	}
 	return usageError{fmt.Errorf("%w%s; see %s --help", err, dockerHint(c, err), c.CommandPath())}
 }

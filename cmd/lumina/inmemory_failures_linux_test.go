@@ -142,6 +142,8 @@ func TestInMemoryArguments(t *testing.T) {
 		"kill -9 web 2":      "lumina: unknown shorthand flag: '9' in -9 (write lumina kill --signal SIGNAL SID ID)",
 		"images save -o t x": "lumina: unknown shorthand flag: 'o' in -o (write lumina images save NAME docker-archive:FILE)",
 		"images load -i t":   "lumina: unknown shorthand flag: 'i' in -i (write lumina images load NAME docker-archive:FILE)",
+		"app --port 99999":   `lumina: invalid argument "99999" for "--port" flag: the number is too large or too small; see`,
+		"app --port x":       `lumina: invalid argument "x" for "--port" flag: want a whole number; see`,
 		"ssh web":            `lumina: unknown command "ssh" for "lumina" (it is lumina exec -it SID CMD)`,
 		"ls":                 `lumina: unknown command "ls" for "lumina" (it is lumina session list, and lumina images list)`,
 		"images tag a b":     `lumina: unknown command "tag" for "lumina images" (it is lumina images create NEW --from NAME)`,

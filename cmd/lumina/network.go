@@ -122,7 +122,7 @@ func (f *networkFile) options(env *environment) ([]member, error) {
 		seen[m.Name] = true
 		address := fmt.Sprintf("10.0.3.%d", i+1)
 		hosts = append(hosts, runtime.Host{Name: m.Name, Address: address})
-		o.Home = home
+		o.Home, o.Name = home, m.Name
 		o.VM.Member = &runtime.Member{Name: m.Name, MAC: vm.NewMAC().String(), Address: address + "/24"}
 		all = append(all, o)
 	}

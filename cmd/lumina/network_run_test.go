@@ -64,7 +64,7 @@ func TestNetworkRun(t *testing.T) {
 	if want := "db to 10.0.3.2\nno third:5432\nno 10.0.2.2:80\nno 127.0.0.1:5432\nno 198.51.100.1:80\n"; r.Stdout != want {
 		t.Errorf("web reached %q, want %q", r.Stdout, want)
 	}
-	if r := lumina(t, "exec", sids["third"], "hostname; cat /sys/class/net/eth0/address").succeeded(t); !strings.HasPrefix(r.Stdout, "third\n") {
+	if r := lumina(t, "exec", "third", "hostname; cat /sys/class/net/eth0/address").succeeded(t); !strings.HasPrefix(r.Stdout, "third\n") {
 		t.Errorf("third says %q", r.Stdout)
 	}
 	interrupt()

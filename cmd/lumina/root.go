@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/initramfs"
@@ -80,7 +81,12 @@ func (env *environment) desktopDriver() (vm.DesktopDriver, error) {
 // interrupted is the cause of a context that a signal ended.
 type interrupted struct{ signal syscall.Signal }
 
-func (i interrupted) Error() string { return "interrupted by " + i.signal.String() }
+func (i interrupted) Error() string {
+	if i.signal == syscall.SIGINT {
+		return "interrupted"
+	}
+	return "ended by " + unix.SignalName(i.signal)
+}
 
 // exitCode ends the program with a code and no further word.
 type exitCode int

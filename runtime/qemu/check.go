@@ -53,7 +53,7 @@ func (d *Driver) Check(ctx context.Context, spec vm.Spec) []vm.Check {
 			remedy = "let this user have " + kvm + ", as root: usermod -aG kvm USER; then log in anew"
 		}
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckWarn,
-			Detail: "software emulation, several times slower: " + verdict.Reason, Remedy: remedy})
+			Detail: "software emulation, several times slower: " + strings.ReplaceAll(verdict.Reason, "\n", "; "), Remedy: remedy})
 	default:
 		checks = append(checks, vm.Check{Name: "accelerator", Status: vm.CheckOK, Detail: string(verdict.Accelerator)})
 	}

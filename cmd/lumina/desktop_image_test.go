@@ -36,7 +36,9 @@ func TestDesktopOfImage(t *testing.T) {
 	const name = "image"
 	disk := filepath.Join(t.TempDir(), "disk.qcow2")
 	lumina(t, "images", "export", "debian", "--disk-size", "64MB", "-o", disk).succeeded(t)
-	createDesktop(t, name, "--disk", disk, "--memory", "512MB", "--network", "none")
+	// Two emulated CPUs have kept QEMU 7.2 busy for ever in 2 of 9 resets, one of them in
+	// its lists of translated code (page_collection_lock).
+	createDesktop(t, name, "--disk", disk, "--memory", "512MB", "--cpus", "1", "--network", "none")
 	serial := filepath.Join(t.TempDir(), "serial")
 	lumina(t, "desktop", "boot", name, "--headless", "--detach", "--serial", serial).succeeded(t)
 	if r := execReady(t, name, "id -u; exit 7"); r.code != 7 || !strings.Contains(r.stdout, `"stdout":"0\n"`) {

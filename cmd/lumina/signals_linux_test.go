@@ -21,6 +21,25 @@ const trap = `for s in HUP INT TERM; do trap "echo $s; exit 7" $s; done; echo up
 // deaf goes on whatever comes, until it is killed.
 const deaf = `trap "" HUP INT TERM; echo up; while :; do sleep 0.1; done`
 
+// TestTwins has timeout(1), which sends its signal twice, kill nothing that has a trap.
+func TestTwins(t *testing.T) {
+	var seen twins
+	start := time.Now()
+	for n, tt := range []struct {
+		signal syscall.Signal
+		after  time.Duration
+		want   bool
+	}{
+		{syscall.SIGTERM, 0, false}, {syscall.SIGTERM, time.Millisecond, true}, {syscall.SIGTERM, 200 * time.Millisecond, false},
+		{syscall.SIGINT, 201 * time.Millisecond, false}, {syscall.SIGTERM, 202 * time.Millisecond, false},
+		{syscall.SIGUSR1, 300 * time.Millisecond, false}, {syscall.SIGUSR1, 300 * time.Millisecond, false},
+	} {
+		if got := seen.twin(tt.signal, start.Add(tt.after)); got != tt.want {
+			t.Errorf("signal %d, %v: %v, want %v", n, tt.signal, got, tt.want)
+		}
+	}
+}
+
 // A signal of run and exec is the command's to answer; the second one kills.
 func TestSignalsReachTheCommand(t *testing.T) {
 	sid := lumina(t, "session", "start", "--image", "debian").succeeded(t).SID

@@ -296,7 +296,7 @@ func examineImages(ctx context.Context, r *runtime.Runtime) []vm.Check {
 			h.Close()
 		}
 		if err != nil {
-			checks = append(checks, vm.Check{Name: "image", Status: vm.CheckWarn, Detail: err.Error(), Remedy: "make it again: lumina images create " + name})
+			checks = append(checks, vm.Check{Name: "image", Status: vm.CheckWarn, Detail: err.Error(), Remedy: "make it again: lumina images create " + name + " --replace --from REF, or remove it: lumina images remove " + name})
 		}
 	}
 	return checks

@@ -214,7 +214,7 @@ func TestReleaseUsage(t *testing.T) {
 		{[]string{"pull", "--base-url", "host"}, exitUsage, "want https://HOST"},
 		{[]string{"pull", "--public-key", "nonsense"}, exitUsage, "neither a key nor a file"},
 		{[]string{"pull", "--platform", "linux/mips"}, exitUsage, "--platform"},
-		{[]string{"images", "pull"}, exitUsage, "accepts between 1 and 2 arg"},
+		{[]string{"images", "pull"}, exitUsage, "no argument is given; write lumina images pull"},
 	}
 	for _, tt := range tests {
 		r := finish(t, with(command(tt.args...), "GITHUB_TOKEN=", "LUMINA_KEY="))

@@ -85,7 +85,7 @@ func (i interrupted) Error() string {
 	if i.signal == syscall.SIGINT {
 		return "interrupted"
 	}
-	return "ended by " + unix.SignalName(i.signal)
+	return "interrupted by " + unix.SignalName(i.signal)
 }
 
 // exitCode ends the program with a code and no further word.

@@ -20,6 +20,8 @@ func TestFirstBoot(t *testing.T) {
 		{"one boot", kernel + begins + "[    0.300000] a line\n", false, true},
 		{"a line again", kernel + "[    0.300000] Key type registered\n" + begins, false, true},
 		{"lines out of order", kernel + "[    0.199990] Key type registered\n" + begins, false, true},
+		{"a clock that is changed", "[    0.000000] calibrate\n[    0.012000] tsc\n[    0.000000] calibrate\n" + kernel + begins, false, true},
+		{"a clock that is changed later", kernel + begins + "[    0.000000] Key type registered\n", false, true},
 		{"init twice", kernel + begins + slow + begins, false, false},
 		{"an init that says nothing", kernel + kernel, false, false},
 		{"a boot that is slower, and one as fast", kernel + slow + kernel, false, false},

@@ -139,7 +139,8 @@ func TestFramework(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-m.Done()
-		if err := m.Err(); err == vm.ErrEnded || !strings.Contains(err.Error(), "reset before its agent") {
+		// Its agent may have been there for a moment, and then its going tells.
+		if err := m.Err(); err == vm.ErrEnded || !strings.Contains(err.Error(), "reset before its agent") && !strings.Contains(err.Error(), "agent has gone") {
 			t.Errorf("Err is %v", err)
 		}
 	})

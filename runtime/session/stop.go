@@ -101,7 +101,8 @@ func kill(ctx context.Context, dir string, signal syscall.Signal) error {
 	if err == nil {
 		err = supervise.Signal(pid, filepath.Join(dir, lockFile), signal)
 	}
-	if err != nil {
+	// One that is just ending has let go of its lock, but is not gone yet.
+	if err != nil && alive(dir) {
 		return fmt.Errorf("ending the supervisor of session %s: %w", sid, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf("process %d, the supervisor of session %s, has not ended %v after it was killed", pid, sid, killTimeout))

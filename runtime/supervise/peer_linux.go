@@ -40,7 +40,8 @@ func hasOpen(pid int, path string) error {
 			return nil
 		}
 	}
-	if hasEnded(pid) {
+	// One that is just ending has closed its files, and is no zombie yet.
+	if hasEnded(pid) || err == nil && len(files) == 0 {
 		return os.ErrProcessDone
 	}
 	if err != nil {

@@ -28,15 +28,16 @@ var consoleParameters = " loglevel=6 " + protocol.ParamLogLevel.Is("4") + " " + 
 // guest's own affair; what it says before ends nobody but itself.
 type firstBoot struct {
 	panics, begins finder
-	expected       int  // times that an init may begin
-	told           bool // one has
+	echoes         finder // of the parameter, when the kernel prints its command line
+	expected       int    // times that an init may begin
+	told           bool   // one has
 	line           []byte
 	clock          clock
 }
 
 // newFirstBoot is for a machine that boots, or for one that is restored.
 func newFirstBoot(restored bool) *firstBoot {
-	b := &firstBoot{panics: finder{text: panicText}, begins: finder{text: beginsText}, expected: 1}
+	b := &firstBoot{panics: finder{text: panicText}, begins: finder{text: beginsText}, echoes: finder{text: protocol.ParamBegins.Is(beginsText)}, expected: 1}
 	if restored {
 		b.expected = 0
 	}
@@ -53,7 +54,7 @@ func (b *firstBoot) see(p []byte) error {
 	if b.panics.count(p) > 0 {
 		return errPanic
 	}
-	if n := b.begins.count(p); n > 0 {
+	if n := b.begins.count(p) - b.echoes.count(p); n > 0 {
 		b.told = true
 		if b.expected -= n; b.expected < 0 {
 			return errSecond
@@ -102,7 +103,7 @@ func (c *clock) turnedBack(line []byte) bool {
 		return false
 	}
 	at, err := strconv.ParseInt(string(m[1])+string(m[2]), 10, 64)
-	if err != nil {
+	if err != nil || at == 0 { // 0: the clock does not run yet, or is being changed
 		return false
 	}
 	if at < c.latest-outOfOrder && c.seen[string(m[3])] {

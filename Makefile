@@ -112,13 +112,13 @@ install: build man ## install bin/lumina, man pages and completion below PREFIX
 check: lint ## lint and the short tests, in under two minutes, without root
 	go test -short -vet=off ./...
 
-# Everything CI checks: lint, the macOS sources, unit and end-to-end tests.
 # A test that fails is run once more, so that one bad moment of an emulated machine
 # does not cost a run of 20 minutes. Both results are printed, the first one in
 # full: a test that passes only the second time is a bug to be found. The command
 # line's tests have the host to themselves: their VMs are slow beside a compiler.
 TEST = go run $(GOTESTSUM) --format=standard-quiet --rerun-fails=1 --rerun-fails-run-root-test --rerun-fails-max-failures=10
 
+# Everything CI checks: lint, the macOS sources, unit and end-to-end tests.
 test: setup kernels kernel-full build lint typecheck-darwin ## what CI runs, packages, kernels, lint, unit and end-to-end tests
 	$(TEST) --packages="$$(go list ./... | grep -v '/cmd/lumina$$')" -- -race -timeout 30m
 	$(TEST) --packages=./cmd/lumina -- -race -timeout 60m

@@ -154,6 +154,7 @@ func Create(ctx context.Context, o Options) (*image.Image, error) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+		err = errors.Join(err, forgetBroken(ctx, o, err))
 		return nil, fmt.Errorf("creating image %q: %w", o.Name, err)
 	}
 	return made, nil

@@ -176,3 +176,26 @@ func (p *Place) cachedElsewhere(ctx context.Context, key string) (oci.Layer, boo
 	}
 	return oci.Layer{}, false
 }
+
+// brokenLayer is an error about what a layer holds.
+type brokenLayer struct {
+	error
+	digest v1.Hash
+}
+
+func (b *brokenLayer) Unwrap() error { return b.error }
+
+// forgetBroken forgets a layer that an error is about: a guest whose agent has been
+// replaced gave it for its step, and what the cache has of the step would fail every
+// later build.
+func forgetBroken(ctx context.Context, o Options, about error) error {
+	broken, ok := errors.AsType[*brokenLayer](about)
+	if !ok {
+		return nil
+	}
+	used, err := usedLayers(o.Store)
+	if err == nil && !used[broken.digest.String()] {
+		err = oci.Forget(o.CacheDir, broken.digest)
+	}
+	return errors.Join(err, forgetSteps(ctx, o.CacheDir, func(l oci.Layer) bool { return l.Digest != broken.digest }))
+}

@@ -37,7 +37,7 @@ func Prune(ctx context.Context, o PruneOptions) (freed int64, err error) {
 	if err != nil {
 		return freed, err
 	}
-	return freed, forgetSteps(ctx, o.CacheDir)
+	return freed, forgetSteps(ctx, o.CacheDir, func(l oci.Layer) bool { return oci.HasLayer(o.CacheDir, l.Digest) })
 }
 
 // Usage is what layers take of the disk.
@@ -84,8 +84,8 @@ func usedLayers(store *image.Store) (map[string]bool, error) {
 	return used, nil
 }
 
-// forgetSteps removes what is known of steps whose layer is gone.
-func forgetSteps(ctx context.Context, cacheDir string) error {
+// forgetSteps removes what is known of steps but those whose layer is to be kept.
+func forgetSteps(ctx context.Context, cacheDir string, keep func(oci.Layer) bool) error {
 	files, err := filepath.Glob(filepath.Join(cacheDir, "steps", "*.json"))
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func forgetSteps(ctx context.Context, cacheDir string) error {
 			return err
 		}
 		b, err := statefile.Read(f, maxStep)
-		if err != nil && !errors.Is(err, statefile.ErrDamaged) {
+		if err != nil && !errors.Is(err, statefile.ErrDamaged) && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("pruning the cache: %w", err)
 		}
 		var l image.Layer
@@ -103,7 +103,7 @@ func forgetSteps(ctx context.Context, cacheDir string) error {
 		if err == nil {
 			layer, err = layerOf(l)
 		}
-		if err == nil && oci.HasLayer(cacheDir, layer.Digest) {
+		if err == nil && keep(layer) {
 			continue
 		}
 		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -3,9 +3,13 @@ package builder
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"os"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/abdul-abdi/lumina/builder/erofs"
 	"github.com/abdul-abdi/lumina/builder/flatten"
@@ -76,7 +80,11 @@ func (r *Root) Apply(ctx context.Context, progress func(Progress), layers ...oci
 			if next != nil {
 				next.end(err)
 			}
-			return fmt.Errorf("layer %d of %d (%s): %w", n+1, len(layers), l.DiffID, err)
+			err = fmt.Errorf("layer %d of %d (%s): %w", n+1, len(layers), l.DiffID, err)
+			if l.Digest != (v1.Hash{}) && (errors.Is(err, flatten.ErrInvalid) || errors.Is(err, errDigest) || errors.Is(err, io.ErrUnexpectedEOF)) {
+				err = &brokenLayer{err, l.Digest}
+			}
+			return err
 		}
 		fmt.Fprintln(r.names, l.DiffID)
 	}

@@ -91,6 +91,27 @@ func TestMaxSize(t *testing.T) {
 	}
 }
 
+// What a step gave that nobody can apply is not in the cache: it is run again.
+func TestBrokenStepsAreNotKept(t *testing.T) {
+	o := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("a", "x"))))
+	ran, said := 0, []byte(strings.Repeat("junk", 1000))
+	o.Steps = []string{"x"}
+	o.RunStep = func(_ context.Context, _ Step, w io.Writer) error {
+		ran++
+		_, err := w.Write(said)
+		return err
+	}
+	for n := 1; n <= 2; n++ {
+		if _, err := Create(context.Background(), o); err == nil || ran != n {
+			t.Fatalf("build %d: error %v, the step was run %d times", n, err, ran)
+		}
+	}
+	said = layer(t, file("b", "y"))
+	if _, err := Create(context.Background(), o); err != nil {
+		t.Error(err)
+	}
+}
+
 // Without a limit it is half of what is free.
 func TestDefaultMaxSize(t *testing.T) {
 	s := image.NewStore(filepath.Join(t.TempDir(), "not/there/yet"))

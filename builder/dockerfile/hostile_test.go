@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"io"
@@ -36,6 +37,63 @@ func (v *hostileVM) Changes(ctx context.Context, w io.Writer) error {
 		}
 	}
 	return context.Cause(ctx)
+}
+
+// changesVM is a guest whose agent says what it likes of what has changed.
+type changesVM struct {
+	hostileVM
+	said []byte
+	asks *int
+}
+
+func (v *changesVM) Changes(_ context.Context, w io.Writer) error {
+	*v.asks++
+	_, err := w.Write(v.said)
+	return err
+}
+
+// A layer that nobody can apply fails the build that it was made in, and is not taken
+// from the cache by a later one: its step is run again.
+func TestBrokenLayersAreNotKept(t *testing.T) {
+	whole := archive(t, false, tar.Header{Name: "f", Typeflag: tar.TypeReg, Mode: 0o644})
+	for _, tt := range []struct{ name, said, after string }{
+		{"junk", strings.Repeat("\x1b[2Jjunk\n", 100), ""},
+		{"junk below", strings.Repeat("junk", 1000), "\nRUN [\"y\"]\nCOPY a.txt /"},
+		{"cut", whole[:514], ""},
+		{"above", archive(t, false, tar.Header{Name: "../f", Typeflag: tar.TypeReg, Mode: 0o644}), ""},
+		{"no target", archive(t, false, tar.Header{Name: "f", Linkname: "none", Typeflag: tar.TypeLink}), ""},
+		{"device", archive(t, false, tar.Header{Name: "f", Typeflag: tar.TypeChar, Devmajor: 1 << 13}), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			asks, said := 0, tt.said
+			build := func() error {
+				_, err := b.build(t, "made", "FROM scratch\nRUN [\"x\"]"+tt.after, func(o *Options) {
+					o.Start = func(context.Context, Start) (VM, error) { return &changesVM{said: []byte(said), asks: &asks}, nil }
+				})
+				return err
+			}
+			for n := range 2 {
+				before := asks
+				if err := build(); err == nil || strings.Contains(err.Error(), "\x1b") {
+					t.Fatalf("build %d: error %v", n+1, err)
+				}
+				if asks == before {
+					t.Errorf("build %d has taken the layer from the cache", n+1)
+				}
+			}
+			if keys, _ := filepath.Glob(filepath.Join(b.home, "cache/steps/*.json")); len(keys) > strings.Count(tt.after, "\n") {
+				t.Errorf("the cache keeps the steps %q", keys)
+			}
+			said = whole
+			if err := build(); err != nil {
+				t.Errorf("with a whole layer: %v", err)
+			}
+			if err, before := build(), asks; err != nil || asks != before {
+				t.Errorf("once more: error %v, %d commands were run", err, asks-before)
+			}
+		})
+	}
 }
 
 // Neither a guest nor a server that sends without an end fills the host, and one that

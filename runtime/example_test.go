@@ -26,14 +26,15 @@ const inExamples = "LUMINA_TEST_EXAMPLES"
 
 // TestMain runs the examples, which boot real VMs, in a process of their own: the
 // guests of the other tests are in this one and wait for all of its children. With
-// -short there are no examples.
+// -short or -list no example runs.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv(inExamples) != "" {
 		os.Exit(runExamples(m))
 	}
 	wanted, err := regexp.MatchString(flag.Lookup("test.run").Value.String(), "ExampleRuntime")
-	if !testing.Short() && wanted && err == nil {
+	listing := flag.Lookup("test.list").Value.String() != ""
+	if !testing.Short() && !listing && wanted && err == nil {
 		cmd := exec.Command(os.Args[0], "-test.run=^Example")
 		cmd.Env = append(os.Environ(), inExamples+"=1")
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -36,6 +37,14 @@ func openDesktop(env *environment, id string) (*desktop.Client, error) {
 		return nil, err
 	}
 	return desktop.Open(home, id)
+}
+
+// desktopUsage marks an error about a change or a name as bad usage.
+func desktopUsage(err error) error {
+	if errors.Is(err, desktop.ErrChange) || errors.Is(err, desktop.ErrName) {
+		return usageError{err}
+	}
+	return err
 }
 
 // completeDesktops completes a first argument with the names of desktops.

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// appPage is the app in Chromium, with a state directory of its own in which there is
+// nothing but an image.
+type appPage struct {
+	*browser
+	url, home string
+}
+
+func newAppPage(t *testing.T, files map[string]string) *appPage {
+	t.Helper()
+	a := newApp(t, files)
+	a.browser = newBrowser(t, a.url)
+	return a
+}
+
+// newApp is one without a browser.
+func newApp(t *testing.T, files map[string]string) *appPage {
+	t.Helper()
+	a := &appPage{home: filepath.Join(t.TempDir(), "home")}
+	if err := os.Mkdir(a.home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// A part of a state directory may be a link to another disk.
+	if err := os.Symlink(filepath.Join(home, "images"), filepath.Join(a.home, "images")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "app", "--no-browser")
+	cmd.Env = append(os.Environ(), "LUMINA_HOME="+a.home, "LUMINA_TEMPLATE=0", "HOME="+t.TempDir())
+	cmd.Dir = t.TempDir()
+	for name, from := range files {
+		if err := os.Symlink(from, filepath.Join(cmd.Dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, kind := range []string{"desktop", "session"} {
+			var rows []struct{ ID, SID string }
+			_ = json.Unmarshal([]byte(a.lumina(t, kind, "list", "--json").stdout), &rows)
+			for _, r := range rows {
+				a.lumina(t, kind, "stop", "--force", r.ID+r.SID)
+			}
+		}
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		if code := waitCode(t, cmd); code != 128+int(syscall.SIGINT) {
+			t.Errorf("the app ended with %d", code)
+		}
+	})
+	var page struct {
+		URL string `json:"url"`
+	}
+	if err := json.NewDecoder(out).Decode(&page); err != nil {
+		t.Fatal(err)
+	}
+	a.url = page.URL
+	return a
+}
+
+// lumina calls the program for the app's state directory.
+func (a *appPage) lumina(t *testing.T, args ...string) result {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), "LUMINA_HOME="+a.home)
+	return finish(t, cmd)
+}
+
+// eval is what an expression is in the page; nil while there is no page.
+func (a *appPage) eval(t *testing.T, expression string) any {
+	t.Helper()
+	var r struct {
+		Result struct {
+			Value any `json:"value"`
+		} `json:"result"`
+		Exception json.RawMessage `json:"exceptionDetails"`
+	}
+	if err := a.call(t, "Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true}, &r); err != nil {
+		return nil
+	}
+	if r.Exception != nil {
+		return nil // the page is not as far yet
+	}
+	return r.Result.Value
+}
+
+// wait waits until an expression holds in the page.
+func (a *appPage) wait(t *testing.T, what, expression string) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); a.eval(t, expression) != true; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within two minutes; the page is at %v and says %.2000v", what, a.eval(t, "location.hash"), a.eval(t, "document.body.innerText"))
+		}
+	}
+}
+
+// click clicks at the middle of the element that an expression is, once it can be
+// clicked.
+func (a *appPage) click(t *testing.T, what, element string) {
+	t.Helper()
+	a.wait(t, what, "(() => { const e = "+element+"; return !!e && !e.disabled && e.getClientRects().length > 0 })()")
+	at, ok := a.eval(t, "(() => { const e = "+element+"; e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()").([]any)
+	if !ok {
+		t.Fatalf("%s: it is nowhere", what)
+	}
+	for _, kind := range []string{"mousePressed", "mouseReleased"} {
+		if err := a.call(t, "Input.dispatchMouseEvent", map[string]any{"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func named(selector, text string) string {
+	return fmt.Sprintf("[...document.querySelectorAll(%q)].find((e) => (e.getAttribute('aria-label') ?? e.textContent).includes(%q))", selector, text)
+}
+
+// typed types a text into what has the focus.
+func (a *appPage) typed(t *testing.T, text string) {
+	t.Helper()
+	if err := a.call(t, "Input.insertText", map[string]any{"text": text}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shows waits until the screen in the page is as wished.
+func (a *appPage) shows(t *testing.T, what string, ok func(*screen) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		if shot := a.canvas(t); shot != nil && ok(newScreen(decode(t, string(shot)))) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the page does not show %s", what)
+		}
+	}
+}
+
+// axe says what is wrong with the page for who cannot see it, or has no pointer.
+func (a *appPage) axe(t *testing.T, where string) {
+	t.Helper()
+	script := readFile(t, "../../runtime/app/page/node_modules/axe-core/axe.min.js")
+	if err := a.call(t, "Runtime.evaluate", map[string]any{"expression": string(script)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		if err := a.call(t, "Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{"name": "prefers-color-scheme", "value": scheme}}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		found := a.eval(t, `axe.run().then((r) => r.violations.map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).join("; ")).join("\n"))`)
+		if found != "" {
+			t.Errorf("%s, %s: %v", where, scheme, found)
+		}
+	}
+}

@@ -1,0 +1,263 @@
+//go:build linux
+
+package network
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+func TestAllowedNamesAreReached(t *testing.T) {
+	g := newGuest(t, mustAllow(t, "example.test, *.example.test,example.test:25,203.0.113.0/24:80"))
+	if a, code := g.ask("Example.Test"); len(a) != 1 || code != 0 {
+		t.Fatalf("example.test resolves to %v, %v", a, code)
+	}
+	for name, request := range map[string]string{
+		"http":          "GET / HTTP/1.1\r\nHost: example.test\r\nConnection: close\r\n\r\n",
+		"port":          "GET / HTTP/1.1\r\nHost: EXAMPLE.test:80\r\nConnection: close\r\n\r\n",
+		"body":          "POST / HTTP/1.1\r\nHost: www.example.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+		"two at a time": "GET / HTTP/1.1\r\nHost: example.test\r\n\r\nGET / HTTP/1.1\r\nHost: www.example.test\r\nConnection: close\r\n\r\n",
+	} {
+		if got, err := g.say("198.51.100.10:80", request); err != nil || !strings.Contains(got, "200 OK") || strings.Contains(got, "403") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if got, err := g.handshake("198.51.100.10:443", "www.example.test"); !strings.Contains(got, "GET www.example.test 0") {
+		t.Errorf("https: %q, %v", got, err)
+	}
+	if got, err := g.say("198.51.100.10:25", "HELO me\r\n"); got != "220 hello\r\n250 HELO me\r\n" {
+		t.Errorf("a server that speaks first: %q, %v", got, err)
+	}
+	if got, err := g.say("203.0.113.7:80", "GET / HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n"); !strings.Contains(got, "200 OK") {
+		t.Errorf("an address that is allowed: %q, %v", got, err)
+	}
+	if list, _ := g.net.Denied(); len(list) != 0 {
+		t.Errorf("denied: %v", list)
+	}
+	if m := g.net.Metrics(); m.Connections < 7 || m.ReceivedBytes == 0 || m.SentPackets == 0 {
+		t.Errorf("metrics: %+v", m)
+	}
+}
+
+// Ways round a list of names: each fails, and is on record.
+func TestWaysRoundTheNames(t *testing.T) {
+	resolved := func(g *guest) { g.ask("example.test") }
+	refused := func(g *guest, to string) string {
+		if _, err := g.connect(to); err == nil {
+			return "connected"
+		}
+		return ""
+	}
+	http := func(g *guest, request string) string {
+		got, _ := g.say("198.51.100.10:80", request)
+		g.site.mu.Lock()
+		defer g.site.mu.Unlock()
+		for _, host := range g.site.hosts {
+			if !strings.Contains(host, "example.test") {
+				return fmt.Sprintf("the server was asked for %s and said %q", host, got)
+			}
+		}
+		if strings.Contains(got, "evil") && !strings.Contains(got, "403") {
+			return got
+		}
+		return ""
+	}
+	tests := []struct {
+		name string
+		try  func(g *guest) (reached string)
+	}{
+		{"an address that no name was resolved to", func(g *guest) string { return refused(g, "198.51.100.10:80") }},
+		{"another address", func(g *guest) string { resolved(g); return refused(g, "198.51.100.11:80") }},
+		{"the port of another rule", func(g *guest) string { resolved(g); return refused(g, "198.51.100.10:8443") }},
+		{"a name that is not allowed", func(g *guest) string {
+			a, code := g.ask("evil.test")
+			if len(a) != 0 || code != dnsmessage.RCodeRefused {
+				return fmt.Sprint(a, code)
+			}
+			return ""
+		}},
+		{"a name that ends alike", func(g *guest) string {
+			a, _ := g.ask("evilexample.test")
+			return strings.Join(a, " ")
+		}},
+		{"a name that begins alike", func(g *guest) string {
+			a, _ := g.ask("example.test.evil.test")
+			return strings.Join(a, " ")
+		}},
+		{"data in a question", func(g *guest) string {
+			a, _ := g.ask("secret.evil.test")
+			return strings.Join(a, " ")
+		}},
+		{"rebinding to the loopback", func(g *guest) string {
+			a, _ := g.ask("loop.example.test")
+			return strings.Join(a, " ")
+		}},
+		{"rebinding to private addresses and metadata", func(g *guest) string {
+			if a, _ := g.ask("lan.example.test"); len(a) != 1 || a[0] != "198.51.100.10" {
+				return strings.Join(a, " ")
+			}
+			return refused(g, "10.1.2.3:80") + refused(g, "169.254.169.254:80")
+		}},
+		{"another resolver", func(g *guest) string { return g.datagram("198.51.100.53:53") }},
+		{"QUIC", func(g *guest) string { resolved(g); return g.datagram("198.51.100.10:443") }},
+		{"DNS over TLS", func(g *guest) string { return refused(g, "198.51.100.53:853") }},
+		{"another name in the TLS handshake", func(g *guest) string {
+			resolved(g)
+			got, _ := g.handshake("198.51.100.10:443", "evil.test")
+			return got
+		}},
+		{"no name in the TLS handshake", func(g *guest) string {
+			resolved(g)
+			got, _ := g.handshake("198.51.100.10:443", "")
+			return got
+		}},
+		{"a broken TLS handshake", func(g *guest) string {
+			resolved(g)
+			got, _ := g.say("198.51.100.10:443", "\x16\x03\x01\x00\x05hello")
+			return got
+		}},
+		{"another Host", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"another Host in the second request", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.1\r\nHost: example.test\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"two Hosts", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.1\r\nHost: example.test\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"no Host", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.0\r\n\r\n")
+		}},
+		{"HTTP 0.9", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET /evil\r\n")
+		}},
+		{"empty lines first", func(g *guest) string {
+			resolved(g)
+			return http(g, "\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a method of one's own", func(g *guest) string {
+			resolved(g)
+			return http(g, "XYZZY / HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n")
+		}},
+		{"a method in small letters", func(g *guest) string {
+			resolved(g)
+			return http(g, "get / HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n")
+		}},
+		{"a whole URL", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET http://evil.test/ HTTP/1.1\r\nHost: example.test\r\n\r\n")
+		}},
+		{"CONNECT", func(g *guest) string {
+			resolved(g)
+			return http(g, "CONNECT example.test:80 HTTP/1.1\r\nHost: example.test\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"HTTP/2 without TLS", func(g *guest) string {
+			resolved(g)
+			return http(g, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+		}},
+		{"a smuggled request", func(g *guest) string {
+			resolved(g)
+			return http(g, "POST / HTTP/1.1\r\nHost: example.test\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"an upgrade that is none", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.1\r\nHost: example.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a byte above 0x7f in the request line", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET /\xff HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a control byte in the request line", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET /\x01 HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a Host with two ports", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.1\r\nHost: evil.test:80:x.example.test\r\n\r\n")
+		}},
+		{"a name in the TLS handshake that is none", func(g *guest) string {
+			resolved(g)
+			got, _ := g.say("198.51.100.10:443", string(bytes.Replace(captureHello(g.t, "evil.test.x.example.test"), []byte("evil.test."), []byte("evil.test\x00"), 1)))
+			return got
+		}},
+		{"the second hello of a TLS handshake", secondHello},
+		{"a server that speaks first", func(g *guest) string {
+			resolved(g)
+			got, _ := g.say("198.51.100.10:25", "HELO me\r\n")
+			if strings.Contains(got, "220") {
+				return got
+			}
+			return ""
+		}},
+		{"the gateway", func(g *guest) string { return refused(g, Gateway+":80") }},
+		{"the host's loopback", func(g *guest) string {
+			g.patience = time.Second // a packet to it is dropped on the way
+			return refused(g, "127.0.0.1:"+g.site.first[strings.LastIndexByte(g.site.first, ':')+1:])
+		}},
+		{"the host's own address", func(g *guest) string {
+			if own := ownAddress(); own != "" {
+				return refused(g, own+":80")
+			}
+			return ""
+		}},
+		{"broadcast", func(g *guest) string { return g.datagram("255.255.255.255:67") + g.datagram("10.0.2.255:9") }},
+		{"multicast", func(g *guest) string { return g.datagram("224.0.0.251:5353") }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newGuest(t, mustAllow(t, "example.test:80,example.test:443,*.example.test,203.0.113.0/24"))
+			if reached := tt.try(g); reached != "" {
+				t.Errorf("reached: %s", reached)
+			}
+			g.site.mu.Lock()
+			defer g.site.mu.Unlock()
+			for _, d := range g.site.dials {
+				if !strings.HasPrefix(d, "tcp4 198.51.100.10:") {
+					t.Errorf("the host dialled %s", d)
+				}
+			}
+		})
+	}
+}
+
+// ownAddress is one of this host's that is not of the loopback; "" when it has none.
+func ownAddress() string {
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
+			return ip.IP.String()
+		}
+	}
+	return ""
+}
+
+func TestDeniedIsRecorded(t *testing.T) {
+	g := newGuest(t, NAT(false))
+	for range 3 {
+		if _, err := g.connect("10.9.9.9:80"); err == nil {
+			t.Fatal("a private address was reached")
+		}
+	}
+	list, more := g.net.Denied()
+	if len(list) != 1 || more != 0 || list[0].Count != 3 || list[0].Destination != "10.9.9.9:80" || list[0].Reason != "the address is private" {
+		t.Errorf("denied: %+v, %d more", list, more)
+	}
+	for i := range maxDenied + 50 {
+		g.net.deny("tcp", netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(i+1)), "", "x")
+	}
+	if list, more := g.net.Denied(); len(list) != maxDenied || more != 51 {
+		t.Errorf("%d listed, %d more", len(list), more)
+	}
+}

@@ -126,7 +126,7 @@ func printChecks(env *environment, checks []vm.Check) error {
 
 func examine(ctx context.Context, r *runtime.Runtime, fix bool) []vm.Check {
 	checks := examineDriver(ctx, r)
-	checks = append(checks, examineMemory(), examineDisk(r.Home()), examineState(ctx, r, fix), examineTemplates(r))
+	checks = append(checks, examineMemory(), examineDisk(r.Home()), examineOwners(r.Home()), examineState(ctx, r, fix), examineTemplates(r))
 	return append(checks, examineImages(ctx, r)...)
 }
 
@@ -233,6 +233,14 @@ func examineDisk(home string) vm.Check {
 		check.Status, check.Remedy = vm.CheckWarn, "remove images, or set LUMINA_HOME to a larger disk"
 	}
 	return check
+}
+
+// examineOwners says who can write to the state directory.
+func examineOwners(home string) vm.Check {
+	if err := runtime.CheckOwners(home); err != nil {
+		return vm.Check{Name: "owner", Status: vm.CheckWarn, Detail: err.Error()}
+	}
+	return vm.Check{Name: "owner", Status: vm.CheckOK, Detail: "only you can write to " + home}
 }
 
 // examineState finds what processes left that were killed.

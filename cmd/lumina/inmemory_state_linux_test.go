@@ -179,3 +179,29 @@ func TestInMemoryVolumes(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// A state directory that others can write to is used, and said so by each command that
+// reads it.
+func TestInMemoryHomeOfOthers(t *testing.T) {
+	m := newInMemory(t, &vmtest.Fake{})
+	const said = "can be written to by all users (mode 0777)"
+	for mode, told := range map[os.FileMode]bool{0o700: false, 0o755: false, 0o777: true} {
+		if err := os.Chmod(m.home, mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range []string{"run --image img true", "images list", "ps", "volume list", "desktop ls"} {
+			r := m.lumina(strings.Fields(args)...).succeeded(t)
+			if n := strings.Count(r.stderr, said); n == 1 != told || strings.Contains(r.stdout, said) {
+				t.Errorf("mode %04o, lumina %s: it is told %d times: %s", mode, args, n, r.stderr)
+			}
+		}
+		for _, args := range []string{"version", "--version", "help run", "completion bash"} {
+			if r := m.lumina(strings.Fields(args)...).succeeded(t); strings.Contains(r.stderr, said) {
+				t.Errorf("lumina %s: %s", args, r.stderr)
+			}
+		}
+		if r := m.lumina("doctor"); strings.Contains(r.stdout, said) != told || strings.Contains(r.stderr, said) {
+			t.Errorf("mode %04o, doctor: %s%s", mode, r.stdout, r.stderr)
+		}
+	}
+}

@@ -228,6 +228,7 @@ func newRootCommand(env *environment) *cobra.Command {
 		}
 		return help(c, args)
 	}
+	root.PersistentPreRun = func(c *cobra.Command, _ []string) { env.checkOwners(c) }
 	env.registerJSON(root.PersistentFlags(), nil)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelpCommand())
@@ -242,6 +243,29 @@ func newRootCommand(env *environment) *cobra.Command {
 		initCompletion(root)
 	}
 	return root
+}
+
+// checkOwners says when others can write to the state directory, as gpg does of its own:
+// containers and shared disks often have such, and nobody else in them. Processes that a
+// command starts have it said by that one, and doctor says it itself.
+func (env *environment) checkOwners(c *cobra.Command) {
+	for c.HasParent() && c.Parent().HasParent() {
+		c = c.Parent()
+	}
+	switch c.Name() {
+	case c.Root().Name(), "doctor", "version", "help", "completion", "recipe":
+		return
+	}
+	if c.Hidden {
+		return
+	}
+	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
+	if err == nil {
+		err = runtime.CheckOwners(home)
+	}
+	if err != nil {
+		env.note("%v", err)
+	}
 }
 
 // usageArgs makes a wrong number of arguments bad usage.

@@ -11,9 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -68,26 +66,11 @@ func PushArtifact(ctx context.Context, reference string, a Artifact, progress fu
 	if err != nil {
 		return "", err
 	}
-	if err := remote.Write(ref, img, remoteOptions(ctx, progress)...); err != nil {
+	if err := remote.Write(ref, img, remoteOptions(ctx, ref.Context().Registry, progress)...); err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, explain(err))
 	}
 	digest, err := img.Digest()
 	return digest.String(), err
-}
-
-// remoteOptions are those of every exchange with a registry.
-func remoteOptions(ctx context.Context, progress func(done, total int64)) []remote.Option {
-	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(http.DefaultTransport)}
-	if progress != nil {
-		updates := make(chan v1.Update, 16)
-		go func() {
-			for u := range updates {
-				progress(u.Complete, u.Total)
-			}
-		}()
-		options = append(options, remote.WithProgress(updates))
-	}
-	return options
 }
 
 // PullArtifact finds an artifact in a registry, by the digest of its manifest if

@@ -36,6 +36,9 @@ type client struct {
 const (
 	answerTimeout = 60 * time.Second
 	idleTimeout   = 60 * time.Second
+	// commitTimeout is for the answer to what was sent: a registry may read a layer of
+	// gigabytes again before it takes it.
+	commitTimeout = 10 * time.Minute
 	// manifestTimeout is for all of a manifest: of 8 MiB at most, with the pauses that a
 	// registry asks for.
 	manifestTimeout = 5 * time.Minute
@@ -47,9 +50,7 @@ func dial(ctx context.Context, repo name.Repository) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool := http.DefaultTransport.(*http.Transport).Clone()
-	pool.ResponseHeaderTimeout = answerTimeout
-	confine(pool, repo.Registry)
+	pool := newPool(repo.Registry, answerTimeout)
 	login, cancel := context.WithTimeoutCause(ctx, manifestTimeout, fmt.Errorf("the registry has not let us in for %v", manifestTimeout))
 	defer cancel()
 	t, err := transport.NewWithContext(login, repo.Registry, auth, patient{pool}, []string{repo.Scope(transport.PullScope)})
@@ -60,12 +61,22 @@ func dial(ctx context.Context, repo name.Repository) (*client, error) {
 	return &client{http: &http.Client{Transport: t}, repo: repo, pool: pool, patience: manifestTimeout}, nil
 }
 
+// newPool makes the connections to a registry, which answers a request within a time.
+func newPool(registry name.Registry, answer time.Duration) *http.Transport {
+	pool := http.DefaultTransport.(*http.Transport).Clone()
+	pool.ResponseHeaderTimeout = answer
+	confine(pool, registry)
+	return pool
+}
+
 // confine lets a registry's redirects not reach what only this host does: its own
 // services, and a cloud's metadata. A proxy looks after that by itself.
 func confine(pool *http.Transport, registry name.Registry) {
 	own := &url.URL{Scheme: registry.Scheme(), Host: registry.RegistryStr()}
-	if proxy, err := pool.Proxy(&http.Request{URL: own}); err != nil || proxy != nil {
-		return
+	if pool.Proxy != nil {
+		if proxy, err := pool.Proxy(&http.Request{URL: own}); err != nil || proxy != nil {
+			return
+		}
 	}
 	here := own.Hostname() == "localhost"
 	if a, err := netip.ParseAddr(own.Hostname()); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -105,15 +106,19 @@ func (c *copier) open(text string) (artifact, error) {
 }
 
 func (c *copier) get(ref name.Reference) (a artifact, err error) {
-	d, err := remote.Get(ref, remoteOptions(c.ctx, nil)...)
+	d, err := remote.Get(ref, remoteOptions(c.ctx, ref.Context().Registry, nil)...)
 	if err != nil {
 		return a, err
 	}
 	switch {
 	case d.MediaType.IsIndex():
-		a.index, err = d.ImageIndex()
+		if a.index, err = d.ImageIndex(); err == nil {
+			err = checkConfigs(a.index, maxDepth)
+		}
 	case d.MediaType.IsImage():
-		a.image, err = d.Image()
+		if a.image, err = d.Image(); err == nil {
+			err = checkConfig(a.image)
+		}
 	default:
 		err = fmt.Errorf("%w: it is of type %.80q", ErrInvalid, d.MediaType)
 	}
@@ -122,6 +127,9 @@ func (c *copier) get(ref name.Reference) (a artifact, err error) {
 
 func openLayoutAs(rest string) (a artifact, err error) {
 	dir, tag := reference.SplitTag(rest)
+	if err := checkLayout(dir); err != nil {
+		return a, err
+	}
 	index, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
 		return a, err
@@ -138,6 +146,9 @@ func openLayoutAs(rest string) (a artifact, err error) {
 	}
 	if len(found) != 1 {
 		return a, fmt.Errorf("the layout %q has %d images of tag %q; name one with oci:DIR:TAG", dir, len(found), tag)
+	}
+	if err := checkManifests(dir, found[0]); err != nil {
+		return a, err
 	}
 	if found[0].MediaType.IsIndex() {
 		a.index, err = index.ImageIndex(found[0].Digest)
@@ -163,7 +174,7 @@ func (c *copier) write(a artifact, to string, progress func(done, total int64)) 
 }
 
 func (c *copier) put(a artifact, ref name.Reference, progress func(done, total int64)) error {
-	options := remoteOptions(c.ctx, progress)
+	options := remoteOptions(c.ctx, ref.Context().Registry, progress)
 	if a.index != nil {
 		return remote.WriteIndex(ref, a.index, options...)
 	}
@@ -175,6 +186,10 @@ func (c *copier) put(a artifact, ref name.Reference, progress func(done, total i
 func writeLayoutAs(a artifact, rest string) error {
 	d, err := ParseDestination("oci:" + rest) // it need not be there
 	if err != nil {
+		return err
+	}
+	err = checkLayout(d.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	path, err := layout.FromPath(d.Path)
@@ -212,7 +227,7 @@ func (c *copier) copyReferrers(from, to name.Repository, digest v1.Hash) error {
 			return fmt.Errorf("its signatures: %w", err)
 		}
 	}
-	index, err := remote.Referrers(from.Digest(digest.String()), remoteOptions(c.ctx, nil)...)
+	index, err := remote.Referrers(from.Digest(digest.String()), remoteOptions(c.ctx, from.Registry, nil)...)
 	if isMissing(err) {
 		return nil
 	}
@@ -283,7 +298,7 @@ func Attach(ctx context.Context, ref string, subject v1.Descriptor, a Attachment
 	if err != nil {
 		return "", err
 	}
-	if err := remote.Write(r.Context().Digest(digest.String()), img, remoteOptions(ctx, nil)...); err != nil {
+	if err := remote.Write(r.Context().Digest(digest.String()), img, remoteOptions(ctx, r.Context().Registry, nil)...); err != nil {
 		return "", fmt.Errorf("attaching a %s to %q: %w", a.Type, ref, explain(err))
 	}
 	return digest.String(), nil
@@ -298,7 +313,7 @@ func Describe(ctx context.Context, ref, digest string) (v1.Descriptor, error) {
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	d, err := remote.Head(r.Context().Digest(digest), remoteOptions(ctx, nil)...)
+	d, err := remote.Head(r.Context().Digest(digest), remoteOptions(ctx, r.Context().Registry, nil)...)
 	if err != nil {
 		return v1.Descriptor{}, explain(err)
 	}

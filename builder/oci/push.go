@@ -29,7 +29,7 @@ func Push(ctx context.Context, reference string, config []byte, annotations map[
 	if err != nil {
 		return "", err
 	}
-	if err := remote.Write(ref, img, remoteOptions(ctx, progress)...); err != nil {
+	if err := remote.Write(ref, img, remoteOptions(ctx, ref.Context().Registry, progress)...); err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, explain(err))
 	}
 	pushed, err := img.Digest()

@@ -48,7 +48,7 @@ func PushIndex(ctx context.Context, reference string, images []Pushed, progress 
 		seen[platform.String()] = true
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &platform}})
 	}
-	if err := remote.WriteIndex(ref, index, remoteOptions(ctx, progress)...); err != nil {
+	if err := remote.WriteIndex(ref, index, remoteOptions(ctx, ref.Context().Registry, progress)...); err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", reference, explain(err))
 	}
 	digest, err := index.Digest()

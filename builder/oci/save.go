@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // Destination is where Save puts an image.
@@ -233,7 +234,14 @@ func (w *dirWriter) has(name string) bool {
 	return err == nil
 }
 
-func (w *dirWriter) read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(w.dir, name)) }
+func (w *dirWriter) read(name string) ([]byte, error) {
+	root, err := statefile.OpenRoot(w.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return readSmall(dirFiles{root}, name)
+}
 
 func (w *dirWriter) write(name string, size int64, r io.Reader) error {
 	full := filepath.Join(w.dir, name)

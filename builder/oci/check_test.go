@@ -1,0 +1,110 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// savedLayout is a layout with one image.
+func savedLayout(t *testing.T) (dir string, d v1.Descriptor) {
+	t.Helper()
+	dir = t.TempDir()
+	content := "a layer"
+	hash, size, err := v1.SHA256(strings.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers := []Layer{{MediaType: string(types.OCILayer), Digest: hash, DiffID: hash, Size: size,
+		Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }}}
+	digest, err := Save(t.Context(), Destination{Kind: "oci", Path: dir, Tag: "latest"}, []byte(`{}`), nil, layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Digest, err = v1.NewHash(digest); err != nil {
+		t.Fatal(err)
+	}
+	return dir, d
+}
+
+// Neither a copy nor a save waits for a FIFO in a layout, or reads a device whole, on
+// either side.
+func TestLayoutsOfOddFiles(t *testing.T) {
+	source, image := savedLayout(t)
+	layer, _, err := v1.SHA256(strings.NewReader("a layer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := func(from, to string) func() error {
+		return func() error { _, err := Copy(t.Context(), from, to, nil); return err }
+	}
+	for _, odd := range []string{"index.json", blobName(image.Digest), blobName(layer)} {
+		for kind, put := range map[string]func(string) error{
+			"FIFO":             func(name string) error { return syscall.Mkfifo(name, 0o600) },
+			"link to a device": func(name string) error { return os.Symlink("/dev/zero", name) },
+		} {
+			dir, _ := savedLayout(t)
+			name := filepath.Join(dir, odd)
+			if err := errors.Join(os.Remove(name), put(name)); err != nil {
+				t.Fatal(err)
+			}
+			for what, do := range map[string]func() error{
+				"copied":      copies("oci:"+dir+":latest", "oci:"+t.TempDir()),
+				"copied into": copies("oci:"+source+":latest", "oci:"+dir+":other"),
+				"saved into": func() error {
+					if odd != "index.json" {
+						return ErrInvalid // what is there is not read
+					}
+					_, err := Save(t.Context(), Destination{Kind: "oci", Path: dir, Tag: "other"}, []byte(`{}`), nil, nil)
+					return err
+				},
+			} {
+				ended := make(chan error, 1)
+				go func() { ended <- do() }()
+				select {
+				case err := <-ended:
+					if err == nil {
+						t.Errorf("%s, a %s, %s: no error", odd, kind, what)
+					}
+				case <-time.After(time.Minute):
+					t.Fatalf("%s, a %s, %s: it is waited for", odd, kind, what)
+				}
+			}
+		}
+	}
+}
+
+// What is read whole is small: an image whose manifest or configuration says or has
+// more is refused.
+func TestLayoutsOfLargeManifests(t *testing.T) {
+	for what, large := range map[string]func(dir string, d v1.Descriptor) string{
+		"index.json": func(string, v1.Descriptor) string { return "index.json" },
+		"manifest":   func(_ string, d v1.Descriptor) string { return blobName(d.Digest) },
+		"configuration": func(dir string, d v1.Descriptor) string {
+			var m v1.Manifest
+			b, err := os.ReadFile(filepath.Join(dir, blobName(d.Digest)))
+			if err = errors.Join(err, json.Unmarshal(b, &m)); err != nil {
+				t.Fatal(err)
+			}
+			return blobName(m.Config.Digest)
+		},
+	} {
+		dir, d := savedLayout(t)
+		if err := os.Truncate(filepath.Join(dir, large(dir, d)), 1<<40); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Copy(t.Context(), "oci:"+dir+":latest", "oci:"+t.TempDir(), nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "is longer than") {
+			t.Errorf("%s of 1 TiB: %v", what, err)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Whatever is exchanged with a registry, its redirects lead to no service of this
+// host: that one would be asked, or sent an image, in this host's name.
+func TestRedirectsOfEveryExchange(t *testing.T) {
+	var asked atomic.Int64
+	inner := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
+		w.WriteHeader(http.StatusCreated)
+	}))
+	defer inner.Close()
+	// A name: the library refuses addresses by itself.
+	elsewhere := strings.Replace(inner.URL, "127.0.0.1", "localhost", 1) + "/x"
+	var sends atomic.Value // what the registry sends elsewhere, a string
+	sends.Store("")
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		part := sends.Load().(string)
+		switch {
+		case r.URL.Path == "/v2/":
+		case part != "" && strings.Contains(r.URL.Path, part):
+			http.Redirect(w, r, elsewhere, http.StatusTemporaryRedirect)
+		case strings.HasSuffix(r.URL.Path, "/uploads/"):
+			w.Header().Set("Location", elsewhere)
+			w.WriteHeader(http.StatusAccepted)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer registry.Close()
+	direct := http.DefaultTransport
+	defer func() { http.DefaultTransport = direct }()
+	http.DefaultTransport = &http.Transport{DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
+		switch to {
+		case "registry.localhost:80":
+			to = strings.TrimPrefix(registry.URL, "http://")
+		case "registry.localhost:443":
+			return nil, syscall.ECONNREFUSED
+		}
+		return new(net.Dialer).DialContext(ctx, network, to)
+	}}
+	const ref = "registry.localhost/x:latest"
+	content := "a layer"
+	hash, size, err := v1.SHA256(strings.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(context.Context) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }
+	layers := []Layer{{MediaType: string(types.OCILayer), Digest: hash, DiffID: hash, Size: size, Open: open}}
+	blob := Blob{Name: "b", MediaType: "text/plain", Digest: hash, Size: size, Open: func() (io.ReadCloser, error) { return open(t.Context()) }}
+	there := t.TempDir()
+	if _, err := Save(t.Context(), Destination{Kind: "oci", Path: there, Tag: "latest"}, []byte(`{}`), nil, layers); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		sends string
+		do    func(context.Context) (string, error)
+	}{
+		"copy from":        {"/manifests/", func(ctx context.Context) (string, error) { return Copy(ctx, ref, "oci:"+t.TempDir(), nil) }},
+		"copy to":          {"", func(ctx context.Context) (string, error) { return Copy(ctx, "oci:"+there+":latest", ref, nil) }},
+		"push":             {"", func(ctx context.Context) (string, error) { return Push(ctx, ref, []byte(`{}`), nil, layers, nil) }},
+		"push, redirected": {"/uploads/", func(ctx context.Context) (string, error) { return Push(ctx, ref, []byte(`{}`), nil, layers, nil) }},
+		"push an index": {"", func(ctx context.Context) (string, error) {
+			return PushIndex(ctx, ref, []Pushed{{Config: []byte(`{"os":"linux","architecture":"amd64"}`), Layers: layers}}, nil)
+		}},
+		"push an artifact": {"", func(ctx context.Context) (string, error) {
+			return PushArtifact(ctx, ref, Artifact{ConfigType: "text/plain", Config: []byte("{}"), Blobs: []Blob{blob}}, nil)
+		}},
+		"attach": {"", func(ctx context.Context) (string, error) {
+			return Attach(ctx, ref, v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: hash, Size: size}, Attachment{Type: "text/plain", Body: []byte("x")})
+		}},
+		"describe": {"/manifests/", func(ctx context.Context) (string, error) {
+			d, err := Describe(ctx, ref, hash.String())
+			return d.Digest.String(), err
+		}},
+	} {
+		sends.Store(tt.sends)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if got, err := tt.do(ctx); err == nil || !strings.Contains(err.Error(), "which is an address of this host or its link") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		cancel()
+		if n := asked.Swap(0); n > 0 {
+			t.Errorf("%s: this host's own service was asked %d times", name, n)
+		}
+	}
+}
+
+// A server that takes nothing of what it is sent, or drips its answer, is not waited
+// for.
+func TestPacedExchange(t *testing.T) {
+	end := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			<-end
+			return
+		}
+		for r.Context().Err() == nil {
+			_, _ = io.WriteString(w, "x")
+			w.(http.Flusher).Flush()
+			time.Sleep(time.Millisecond)
+		}
+	}))
+	defer server.Close()
+	defer close(end)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	pool := &http.Transport{}
+	defer pool.CloseIdleConnections()
+	client := &http.Client{Transport: paced{pool, 50 * time.Millisecond}}
+	put, err := http.NewRequestWithContext(ctx, http.MethodPut, server.URL, io.LimitReader(zeros{}, 1<<30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.Do(put)
+	var failed *url.Error
+	if !errors.As(err, &failed) || failed.Err.Error() != "the registry has taken nothing for 50ms" {
+		t.Errorf("it takes nothing: %v", err)
+	}
+	get, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(get)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err == nil || !strings.HasSuffix(err.Error(), "came in 50ms") && !strings.HasSuffix(err.Error(), "came for 50ms") {
+		t.Errorf("it drips: %v", err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

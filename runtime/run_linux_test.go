@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/template"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
 )
 
@@ -352,6 +354,36 @@ func TestRunThatDoesNotStart(t *testing.T) {
 			}
 		})
 	}
+	// Once is the host's fault, and nobody's concern.
+	t.Run("reset before its agent answers", func(t *testing.T) {
+		for resets, says := range map[int]string{1: "", 2: vm.ErrEarlyReset.Error()} {
+			fake := &vmtest.Fake{EarlyResets: resets}
+			r := open(t, fake)
+			result, err := r.Run(t.Context(), shell("echo once"))
+			if says == "" {
+				told := slices.ContainsFunc(result.Trace.Marks, func(m runtime.Mark) bool { return strings.HasSuffix(m.Name, "booted once more") })
+				if err != nil || string(result.Stdout) != "once\n" || !told {
+					t.Errorf("%d: %q, %v; told: %t", resets, result.Stdout, err, told)
+				}
+			} else if kind(err) != runtime.ConnectionFailed || !strings.Contains(err.Error(), says) {
+				t.Errorf("%d: Run() = %v", resets, err)
+			}
+			if n := len(fake.Machines()); n != 2 {
+				t.Errorf("%d: %d machines", resets, n)
+			}
+		}
+	})
+	t.Run("reset as its template is made", func(t *testing.T) {
+		fake := &vmtest.Fake{EarlyResets: 1}
+		r := open(t, fake)
+		if err := r.MakeTemplate(t.Context(), small()); err != nil || fake.Saves() != 1 || len(fake.Machines()) != 2 {
+			t.Errorf("%v, %d snapshots of %d machines", err, fake.Saves(), len(fake.Machines()))
+		}
+		result, err := r.Run(t.Context(), shell("echo right"))
+		if err != nil || string(result.Stdout) != "right\n" || result.Trace.Cold.Reason != "" {
+			t.Errorf("%q, %v, %v", result.Stdout, err, result.Trace.Cold)
+		}
+	})
 	t.Run("cancelled as it boots", func(t *testing.T) {
 		cause := errors.New("changed my mind")
 		ctx, cancel := context.WithCancelCause(t.Context())

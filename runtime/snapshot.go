@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/client"
@@ -54,7 +55,13 @@ func (r *Runtime) MakeTemplate(ctx context.Context, options VMOptions) error {
 	// What is needed of the image is open: nobody who removes it waits for this.
 	img.Close()
 	m := &maker{driver: driver, plan: p, options: options}
-	if err := r.Templates.Make(ctx, key, func(files *template.Files) error { return m.fill(ctx, files) }); err != nil {
+	if err := r.Templates.Make(ctx, key, func(files *template.Files) error {
+		err := m.fill(ctx, files)
+		if errors.Is(err, vm.ErrEarlyReset) {
+			err = m.fill(ctx, files) // as a start does
+		}
+		return err
+	}); err != nil {
 		return fmt.Errorf("making a template of image %q: %w", options.Image, err)
 	}
 	return nil
@@ -71,7 +78,8 @@ type maker struct {
 func (m *maker) fill(ctx context.Context, files *template.Files) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, errors.New("the guest was not ready in time"))
 	defer cancel()
-	if err := files.Memory.Truncate(m.options.Memory); err != nil {
+	// Whatever a machine before it has left there.
+	if err := errors.Join(files.Memory.Truncate(0), files.Memory.Truncate(m.options.Memory)); err != nil {
 		return err
 	}
 	if err := formatScratch(files.Scratch, m.options.DiskSize); err != nil {
@@ -89,10 +97,17 @@ func (m *maker) fill(ctx context.Context, files *template.Files) error {
 // memory, and silent.
 func (m *maker) warmUp(ctx context.Context, machine vm.Machine) error {
 	conn, err := machine.Dial(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = client.Configure(ctx, conn, m.plan.configure)
 	}
-	if _, err := client.Configure(ctx, conn, m.plan.configure); err != nil {
+	if err != nil {
+		// Its end tells more than the broken connection.
+		grace := time.NewTimer(crashGrace)
+		defer grace.Stop()
+		select {
+		case <-machine.Done():
+		case <-grace.C:
+		}
 		return errors.Join(err, machine.Err())
 	}
 	if conn, err = machine.Dial(ctx); err != nil {

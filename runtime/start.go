@@ -74,6 +74,12 @@ func (r *Runtime) start(ctx context.Context, img *image.Handle, options VMOption
 		s.trace.Cold = s.cold(err)
 		v, sent, err = s.try(ctx, s.boot, command)
 	}
+	if errors.Is(err, vm.ErrEarlyReset) && ctx.Err() == nil {
+		// Nothing of the command or the volumes was touched. It is seen where the host's
+		// KVM is emulated itself, once in some hundred starts.
+		s.trace.mark(err.Error() + ": booted once more")
+		v, sent, err = s.try(ctx, s.boot, command)
+	}
 	if err != nil {
 		img.Close()
 		if ctx.Err() != nil {

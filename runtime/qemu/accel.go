@@ -156,7 +156,9 @@ func (d *Driver) judge(ctx context.Context, arch string, limit time.Duration, tr
 	slow := fmt.Errorf("its guest was not up after %v", limit)
 	attempt, cancel := context.WithTimeoutCause(ctx, limit, slow)
 	defer cancel()
-	err = try(attempt, want)
+	if err = try(attempt, want); errors.Is(err, vm.ErrEarlyReset) {
+		err = try(attempt, want) // once in some hundred starts where the host is a guest itself
+	}
 	if ctx.Err() != nil {
 		return Verdict{}, context.Cause(ctx)
 	}

@@ -40,6 +40,19 @@ func TestVerdictsThatMayBeWrong(t *testing.T) {
 	if err != nil || v.Accelerator != TCG || v.Until.IsZero() || !strings.Contains(v.Reason, "not up after") {
 		t.Errorf("a probe that takes too long: %+v, %v", v, err)
 	}
+	// Reset once: it is asked again. Twice: it is broken.
+	for resets, want := range map[int]Accelerator{1: KVM, 2: TCG} {
+		n := 0
+		v, err := d.judge(t.Context(), runtime.GOARCH, time.Minute, func(context.Context, Accelerator) error {
+			if n++; n <= resets {
+				return vm.ErrEarlyReset
+			}
+			return nil
+		})
+		if err != nil || v.Accelerator == TCG != (want == TCG) || n != 2 {
+			t.Errorf("%d resets: %+v, %v after %d probes", resets, v, err, n)
+		}
+	}
 	broken := errors.New("KVM internal error")
 	for range 2 {
 		if v := verdict(broken); v.Accelerator != TCG || !v.Until.IsZero() {

@@ -53,8 +53,8 @@ func (p *process) event(e message) {
 	case "SHUTDOWN":
 		n.mu.Lock()
 		switch e.Data.Cause {
-		case "guest-reset":
-			n.end = "its guest restarted the machine"
+		case guestReset:
+			n.end = restarted
 		case "guest-shutdown":
 			n.end = "its guest powered off"
 		}
@@ -112,6 +112,9 @@ func (p *process) over(err error) error {
 	stop := p.notes.stop
 	p.notes.mu.Unlock()
 	message := p.stderr.String()
+	if stop == "" && err == nil && p.resetEarly() {
+		return vm.ErrEarlyReset
+	}
 	if stop != "" {
 		if line := firstLine(message); line != "" {
 			stop += ": " + line
@@ -124,6 +127,27 @@ func (p *process) over(err error) error {
 		err = noMemory{err}
 	}
 	return err
+}
+
+// guestReset is QEMU's cause of an end by a reset, also one that the CPU makes of a fault
+// for which the guest has no handler. restarted says it to people.
+const guestReset, restarted = "guest-reset", "its guest restarted the machine"
+
+// resetEarly says whether a machine that has ended is one of [vm.ErrEarlyReset], which
+// then says all of it.
+func (p *process) resetEarly() bool {
+	select {
+	case <-p.greeted:
+		return false
+	default:
+	}
+	p.notes.mu.Lock()
+	defer p.notes.mu.Unlock()
+	early := p.notes.end == restarted && p.port != nil && strings.TrimSpace(p.Console()) == ""
+	if early {
+		p.notes.end = ""
+	}
+	return early
 }
 
 // noMemory is an end for lack of memory: that is the host's fault, and no template's.

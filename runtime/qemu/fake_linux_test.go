@@ -169,7 +169,9 @@ func fakeQEMU(args []string) int {
 	}
 	go q.monitor()
 	if !slices.Contains(args, "-incoming") {
-		fmt.Println("hello from the console")
+		if behaviour != "resets" {
+			fmt.Println("hello from the console")
+		}
 		go q.boot(false)
 	}
 	switch code := <-q.ended; code {
@@ -196,7 +198,7 @@ func (q *fake) boot(restored bool) {
 	switch q.behaviour {
 	case "silent":
 		return
-	case "stops", "panics", "resets", "full":
+	case "stops", "panics", "full":
 		<-q.talks
 	}
 	switch q.behaviour {
@@ -211,9 +213,12 @@ func (q *fake) boot(restored bool) {
 		fmt.Print("[    1.000000] reboot: System")
 		fmt.Println(" halted")
 		return
+	case "resets-loudly":
+		fmt.Println("lumina-init: there is no root")
+		q.end("guest-reset")
+		return
 	case "resets":
-		q.say(`{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}}`)
-		q.ended <- 0
+		q.end("guest-reset")
 		return
 	case "full":
 		q.say(`{"event":"BLOCK_IO_ERROR","data":{"device":"","node-name":"disk1","operation":"write","reason":"No space left on device"}}`)
@@ -226,7 +231,11 @@ func (q *fake) boot(restored bool) {
 			return
 		}
 	}
-	_ = guest.NewServer(vmtest.Init{Off: q.powerOff}, guest.NewOwnReaper()).Serve(mux.Server(q.port))
+	cause := "guest-shutdown"
+	if q.behaviour == "resets-later" {
+		cause = "guest-reset"
+	}
+	_ = guest.NewServer(vmtest.Init{Off: func() { q.end(cause) }}, guest.NewOwnReaper()).Serve(mux.Server(q.port))
 }
 
 // monitor serves QMP.
@@ -291,8 +300,9 @@ func (q *fake) do(command string, id int) {
 	}
 }
 
-// powerOff ends it as its guest would.
-func (q *fake) powerOff() {
-	q.say(`{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}}`)
+// end ends it as its guest would.
+func (q *fake) end(cause string) {
+	<-q.talks
+	q.say(`{"event":"SHUTDOWN","data":{"guest":true,"reason":%q}}`, cause)
 	q.ended <- 0
 }

@@ -63,6 +63,28 @@ func TestFakeMachineEnds(t *testing.T) {
 	t.Run("resets", func(t *testing.T) {
 		m := fakeStart(t, "resets")
 		<-m.Done()
+		if !errors.Is(m.Err(), vm.ErrEnded) || !errors.Is(m.Err(), vm.ErrEarlyReset) || m.(vm.Reporter).Report() != "" {
+			t.Errorf("%v, %q", m.Err(), m.(vm.Reporter).Report())
+		}
+	})
+	t.Run("resets with a word", func(t *testing.T) {
+		m := fakeStart(t, "resets-loudly")
+		<-m.Done()
+		if m.Err() != vm.ErrEnded || m.(vm.Reporter).Report() != "its guest restarted the machine" {
+			t.Errorf("%v, %q", m.Err(), m.(vm.Reporter).Report())
+		}
+	})
+	t.Run("resets once its agent has greeted", func(t *testing.T) {
+		m := fakeStart(t, "resets-later")
+		fakeConfigure(t, m)
+		conn, err := m.Dial(t.Context())
+		if err == nil {
+			err = client.Shutdown(t.Context(), conn)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-m.Done()
 		if m.Err() != vm.ErrEnded || m.(vm.Reporter).Report() != "its guest restarted the machine" {
 			t.Errorf("%v, %q", m.Err(), m.(vm.Reporter).Report())
 		}

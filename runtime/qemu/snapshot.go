@@ -102,6 +102,7 @@ func (d *Driver) Restore(ctx context.Context, spec vm.Spec, s vm.Snapshot) (vm.M
 		return nil, err
 	}
 	p := newProcess(line, spec.ConsoleTail)
+	close(p.greeted) // when the snapshot was made
 	if err := p.launch(ctx, spec.Arch, line, d.controlGroup()); err != nil {
 		return nil, err
 	}

@@ -197,4 +197,8 @@ var (
 	ErrUnsupported = errors.New("not supported by this driver")
 	// ErrEnded is what is left of a machine that has ended, see [Machine].
 	ErrEnded = errors.New("the VM has ended")
+	// ErrEarlyReset is wrapped when a machine was reset before its guest's agent
+	// answered, and its console has nothing on it: no kernel and no init that fails is
+	// silent, so that it is rather the host's fault.
+	ErrEarlyReset = errors.New("the machine was reset before its agent answered, without a word on its console")
 )

@@ -40,6 +40,8 @@ type Fake struct {
 	Configuring func(m *Machine)
 	// EndBeforeAgent ends a machine as soon as it has started.
 	EndBeforeAgent bool
+	// EarlyResets is how many of the next machines end with [vm.ErrEarlyReset].
+	EarlyResets int
 	// Dialing, unless nil, is called before each stream is opened: the n-th of its
 	// machine, from 1. The first is that of the configuration.
 	Dialing func(m *Machine, n int)
@@ -116,9 +118,13 @@ func (f *Fake) start(ctx context.Context, spec vm.Spec, restored bool) (*Machine
 	m.stop = context.AfterFunc(ctx, m.Kill)
 	f.mu.Lock()
 	f.machines = append(f.machines, m)
+	reset := f.EarlyResets > 0
+	f.EarlyResets = max(0, f.EarlyResets-1)
 	f.mu.Unlock()
 	m.Print("fake: started\n")
 	switch {
+	case reset:
+		m.finish(fmt.Errorf("%w: %w", vm.ErrEnded, vm.ErrEarlyReset))
 	case f.EndBeforeAgent:
 		m.Print("fake: no init found\n")
 		m.Crash("no init found")

@@ -74,9 +74,8 @@ func TestLab(t *testing.T) {
 		if err == nil {
 			return
 		}
-		// A guest of an emulated processor that has a guest of its own is reset once in
-		// some hundred starts: what failed is tried once more, on another host.
-		if attempt == 2 || ctx.Err() != nil {
+		// Once more, on another host: only where the emulated CPU is to blame.
+		if attempt == 2 || ctx.Err() != nil || !errors.Is(err, errHost) {
 			t.Fatalf("attempt %d: %v", attempt, errors.Join(err, context.Cause(ctx)))
 		}
 		t.Logf("ONCE MORE, on another host: %s: %v", strings.Join(failed, ", "), err)
@@ -220,8 +219,17 @@ func (l *lab) test(ctx context.Context, t *testing.T, tests []string) (failed []
 	deadline, _ := ctx.Deadline()
 	limit := time.Until(deadline).Round(time.Second)
 	// The root's own overlay cannot have another on it, nor are the tests' files to go over 9P.
+	// In the end it says how many QEMUs there were, and what reset guests: see unmeant.
 	const script = `mkdir -p /dev/shm /tmp/lab && mount -t tmpfs tmpfs /dev/shm && cp -r /lab/. /tmp/lab && mount -t tracefs tracefs /sys/kernel/tracing
-touch /etc/hosts /etc/resolv.conf; chgrp kvm /dev/kvm && chmod 660 /dev/kvm && cd /tmp/lab && exec "$@"`
+touch /etc/hosts /etc/resolv.conf; chgrp kvm /dev/kvm && chmod 660 /dev/kvm && cd /tmp/lab || exit 9
+trace=/sys/kernel/tracing
+echo 'filename ~ "*/qemu-system-*"' >$trace/events/sched/sched_process_exec/filter && echo 1 >$trace/events/sched/sched_process_exec/enable
+echo 'exit_reason == 0x7f' >$trace/events/kvm/kvm_exit/filter && echo 1 >$trace/events/kvm/kvm_exit/enable
+"$@"
+code=$?
+echo "QEMUs: $(grep -c sched_process_exec: $trace/trace); guests that reset their machine:"
+sed -n 's/.*kvm_exit: .*\(rip 0x[0-9a-f]*\) .*\(intr_info 0x[0-9a-f]*\) .*/reset at \1, \2/p' $trace/trace | sort | uniq -c
+exit $code`
 	run := l.lumina(ctx, "exec", sid, "-e", "LUMINA_TEST_LAB=/tmp/lab", "-e", "LUMINA_TEST_KVM=1", "-e", "HOME=/root", "--timeout", limit.String(),
 		"--", "sh", "-c", script, "sh", "./lumina.test", "-test.v", "-test.run", "^("+strings.Join(tests, "|")+")$", "-test.timeout", limit.String())
 	run.Env = append(run.Env, "LUMINA_FORMAT=text")
@@ -234,16 +242,42 @@ touch /etc/hosts /etc/resolv.conf; chgrp kvm /dev/kvm && chmod 660 /dev/kvm && c
 		passed[found[1]] = true
 	}
 	failed = slices.DeleteFunc(slices.Clone(tests), func(name string) bool { return passed[name] })
+	if len(unmeant(text.String())) > 0 {
+		err = errors.Join(err, errHost)
+	}
 	switch code := run.ProcessState.ExitCode(); {
-	case err == nil && len(failed) > 0:
-		return failed, fmt.Errorf("tests did not run on KVM: %s", strings.Join(failed, ", "))
-	case err == nil:
+	case code == 0 && len(failed) == 0:
 		t.Logf("%d tests passed on KVM", len(passed))
 		return nil, nil
+	case code == 0:
+		return failed, fmt.Errorf("tests did not run on KVM: %s", strings.Join(failed, ", "))
 	case code == 1 && len(failed) > 0:
-		return failed, fmt.Errorf("tests failed on KVM: %s", strings.Join(failed, ", "))
+		return failed, fmt.Errorf("tests failed on KVM: %s: %w", strings.Join(failed, ", "), err)
 	default:
-		return tests, fmt.Errorf("the host of the tests failed: %w (%d tests had passed)", err, len(passed))
+		return tests, fmt.Errorf("%w: %w (%d tests had passed)", errHost, err, len(passed))
+	}
+}
+
+// errHost is wrapped when it is not the tests that failed but their host.
+var errHost = errors.New("the host of the tests failed")
+
+// meant is what SVM says of the reset that a kernel means: an exception of its own, #BP,
+// while it has no table of handlers.
+const meant = "0x80000403"
+
+// unmeant are the resets of guests that no kernel meant, which is what KVM on an emulated
+// CPU has once in some hundred starts. The console has no word of such a one: where it
+// was, and with which exception (the last two digits), is all that is known.
+func unmeant(text string) []string {
+	all := regexp.MustCompile(`(?m)^ *\d+ reset at rip 0x[0-9a-f]+, intr_info 0x[0-9a-f]+$`).FindAllString(text, -1)
+	return slices.DeleteFunc(all, func(line string) bool { return strings.HasSuffix(line, meant) })
+}
+
+func TestUnmeantResets(t *testing.T) {
+	const text = "--- PASS: TestRun (1.00s)\n      3 reset at rip 0xffffffff8103419d, intr_info 0x80000403\n" +
+		"      1 reset at rip 0xffffffff81000123, intr_info 0x80000b0e\nPASS\n"
+	if got := unmeant(text); len(got) != 1 || !strings.Contains(got[0], "81000123") {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -201,9 +201,7 @@ func lockName(ctx context.Context, cacheDir, name string, waits func()) (unlock 
 			return nil, err
 		}
 		// Who had it before has removed it.
-		held, heldErr := f.Stat()
-		named, namedErr := os.Stat(path)
-		if heldErr == nil && namedErr == nil && os.SameFile(held, named) {
+		if flock.Names(path, f) {
 			return func() {
 				_ = os.Remove(path)
 				f.Close()

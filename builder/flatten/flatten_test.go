@@ -18,6 +18,18 @@ import (
 	"github.com/abdul-abdi/lumina/builder/erofs"
 )
 
+// newTree makes a tree that is written to a temporary file.
+func newTree(t *testing.T) (*Tree, *erofs.Writer, *os.File) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	w := erofs.NewWriter(f)
+	return New(w), w, f
+}
+
 func TestCleanName(t *testing.T) {
 	tests := []struct {
 		name, want string
@@ -111,19 +123,14 @@ func TestApplyBounds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f, err := os.Create(filepath.Join(t.TempDir(), "image"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			tree := New(erofs.NewWriter(f))
+			tree, _, _ := newTree(t)
 			switch tt.want {
 			case "entries":
 				tree.entries = maxEntries - room
 			case "names, links":
 				tree.text = maxText - room
 			}
-			err = tree.Apply(context.Background(), bytes.NewReader(tt.layer))
+			err := tree.Apply(context.Background(), bytes.NewReader(tt.layer))
 			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("Apply() = %.200v, want ErrInvalid with %q", err, tt.want)
 			}
@@ -167,12 +174,7 @@ func TestOpaqueMarkers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f, err := os.Create(filepath.Join(t.TempDir(), "image"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			tree := New(erofs.NewWriter(f))
+			tree, _, _ := newTree(t)
 			// In a third layer again: what one layer pruned the next one has again.
 			for n, l := range [][]string{lower, tt.upper, {"d/later"}, {"d/.wh..wh..opq"}} {
 				if err := tree.Apply(context.Background(), archive(l...)); err != nil {
@@ -220,13 +222,7 @@ func FuzzApply(f *testing.F) {
 	f.Add(archive(tar.Header{Name: "a", Format: tar.FormatPAX, PAXRecords: map[string]string{"SCHILY.xattr.user.x": "y"}}), []byte("x"))
 	f.Add(sparseEntry("a", 3<<20), sparseEntry("b", math.MaxInt64))
 	f.Fuzz(func(t *testing.T, one, two []byte) {
-		file, err := os.Create(filepath.Join(t.TempDir(), "image"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		w := erofs.NewWriter(file)
-		tree := New(w)
+		tree, w, _ := newTree(t)
 		tree.data = maxData - 16<<20 // a few bytes can ask for a terabyte of zeros
 		for _, l := range [][]byte{one, two} {
 			if tree.Apply(context.Background(), bytes.NewReader(l)) != nil {

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -119,13 +117,8 @@ func TestKindsOfEntries(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f, err := os.Create(filepath.Join(t.TempDir(), "image"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			w := erofs.NewWriter(f)
-			tree := New(w)
+			tree, w, _ := newTree(t)
+			var err error
 			for _, l := range tt.layers {
 				if err = tree.Apply(context.Background(), bytes.NewReader(tarOf(t, l...))); err != nil {
 					break

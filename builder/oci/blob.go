@@ -123,7 +123,7 @@ func (b *blobReader) broken(why error) error {
 		}
 		return fmt.Errorf("blob %s is cut off after %d of %d bytes, %d times: %w", b.d.Digest, b.done, b.d.Size, b.breaks, why)
 	}
-	return sleep(b.ctx, pauseBefore(b.breaks))
+	return pace.Wait(b.ctx, pauseBefore(b.breaks))
 }
 
 func (b *blobReader) disconnect() {

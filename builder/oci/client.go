@@ -20,6 +20,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
 // client reads from one repository of a registry.
@@ -197,7 +199,7 @@ func (p patient) RoundTrip(req *http.Request) (*http.Response, error) {
 			_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
 			resp.Body.Close()
 		}
-		if err := sleep(req.Context(), wait); err != nil {
+		if err := pace.Wait(req.Context(), wait); err != nil {
 			return nil, err
 		}
 	}
@@ -222,15 +224,4 @@ func isTransient(err error) bool {
 func pauseBefore(try int) time.Duration {
 	pause := min(100*time.Millisecond<<min(try-1, 10), maxPause)
 	return pause + rand.N(pause/4)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/abdul-abdi/lumina/builder/reference"
+	"github.com/abdul-abdi/lumina/runtime/pace"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
@@ -209,7 +210,7 @@ func (f *fetcher) fetch(d v1.Descriptor) error {
 	}
 	body := f.client.blob(f.ctx, d)
 	defer body.Close()
-	err := f.cache.add(d.Digest, &progressReader{r: body, report: func(done int64) { f.progress(d.Digest, done, d.Size) }})
+	err := f.cache.add(d.Digest, &pace.Counter{R: body, Report: func(done int64) { f.progress(d.Digest, done, d.Size) }})
 	if cause := context.Cause(f.ctx); cause != nil {
 		return cause
 	}
@@ -223,17 +224,4 @@ func (f *fetcher) progress(digest v1.Hash, done, total int64) {
 	if f.o.Progress != nil {
 		f.o.Progress(digest.String(), done, total)
 	}
-}
-
-type progressReader struct {
-	r      io.Reader
-	done   int64
-	report func(done int64)
-}
-
-func (p *progressReader) Read(b []byte) (int, error) {
-	n, err := p.r.Read(b)
-	p.done += int64(n)
-	p.report(p.done)
-	return n, err
 }

@@ -145,18 +145,7 @@ func checkMacScreen(getenv func(string) string, console string) error {
 const superviseDesktopCommand = "__supervise-desktop"
 
 func newSuperviseDesktopCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
-		Use:    superviseDesktopCommand,
-		Hidden: true,
-		Args:   usageArgs(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			driver, err := env.driver()
-			if err != nil {
-				return err
-			}
-			return desktop.Main(c.Context(), env.stdin, driver)
-		},
-	}
+	return newSupervisorCommand(env, superviseDesktopCommand, desktop.Main)
 }
 
 func detachDesktop(ctx context.Context, env *environment, o desktop.Options) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/session"
+	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
 func newSessionCommand(env *environment) *cobra.Command {
@@ -157,8 +159,14 @@ func sessionProcess(ctx context.Context, o session.Options) (*session.Session, e
 const superviseCommand = "__supervise"
 
 func newSuperviseCommand(env *environment) *cobra.Command {
+	return newSupervisorCommand(env, superviseCommand, session.Main)
+}
+
+// newSupervisorCommand is the command of a process that owns a VM: what it runs comes
+// from its standard input.
+func newSupervisorCommand(env *environment, use string, run func(context.Context, io.Reader, vm.Driver) error) *cobra.Command {
 	return &cobra.Command{
-		Use:    superviseCommand,
+		Use:    use,
 		Hidden: true,
 		Args:   usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -166,7 +174,7 @@ func newSuperviseCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return session.Main(c.Context(), env.stdin, driver)
+			return run(c.Context(), env.stdin, driver)
 		},
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	gh "github.com/google/go-github/v84/github"
 
+	"github.com/abdul-abdi/lumina/runtime/pace"
 	"github.com/abdul-abdi/lumina/runtime/printable"
 )
 
@@ -217,14 +218,7 @@ func (c *Client) pause(ctx context.Context, err error, attempt int) error {
 		wait = min(c.options.Backoff<<(attempt-1), c.options.MaxWait)
 		wait = wait/2 + rand.N(wait/2+1)
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return pace.Wait(ctx, wait)
 }
 
 // verdict says whether a failed request may succeed when it is made again, and

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	gh "github.com/google/go-github/v84/github"
+
+	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
 // File is a file to publish.
@@ -273,7 +275,7 @@ func (c *Client) replace(ctx context.Context, repo Repo, release *gh.RepositoryR
 	// Relative to the client's address: the token goes nowhere else, whatever
 	// upload_url the server gives.
 	address := fmt.Sprintf("repos/%s/%s/releases/%d/assets?name=%s", repo.Owner, repo.Name, release.GetID(), url.QueryEscape(f.Name))
-	body := &countingReader{r: io.LimitReader(file, f.Size), report: func(n int64) { progress(f.Name, n, f.Size) }}
+	body := &pace.Counter{R: io.LimitReader(file, f.Size), Report: func(n int64) { progress(f.Name, n, f.Size) }}
 	req, err := c.api.NewUploadRequest(address, body, f.Size, "application/octet-stream")
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
@@ -288,17 +290,4 @@ func (c *Client) replace(ctx context.Context, repo Repo, release *gh.RepositoryR
 			asset.GetName(), asset.GetSize(), asset.GetState(), asset.GetDigest(), f.Size, f.SHA256)
 	}
 	return nil
-}
-
-type countingReader struct {
-	r      io.Reader
-	n      int64
-	report func(n int64)
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	c.report(c.n)
-	return n, err
 }

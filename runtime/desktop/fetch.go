@@ -17,6 +17,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
+	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
 // fetcher fetches a large file, and goes on where an earlier try ended.
@@ -95,12 +96,8 @@ func (f *fetcher) all(ctx context.Context, address string, part *os.File) error 
 		if !again || try >= fetchTries {
 			return err
 		}
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return context.Cause(ctx)
+		if err := pace.Wait(ctx, pause); err != nil {
+			return err
 		}
 		pause *= 2
 	}
@@ -152,7 +149,7 @@ func (f *fetcher) once(ctx context.Context, address string, part *os.File) (agai
 	if total < 0 {
 		return false, errors.New("the server does not say how large the file is")
 	}
-	n, err := io.Copy(part, &counted{io.LimitReader(resp.Body, total-done), done, func(done int64) {
+	n, err := io.Copy(part, &pace.Counter{R: io.LimitReader(resp.Body, total-done), Done: done, Report: func(done int64) {
 		idle.Reset(fetchIdle)
 		f.progress(done, total)
 	}})
@@ -184,18 +181,4 @@ func (f *fetcher) restart(part *os.File, tag string) error {
 		return nil
 	}
 	return os.WriteFile(tagFile(part), []byte(tag), 0o600)
-}
-
-// counted tells how much was read.
-type counted struct {
-	io.Reader
-	done     int64
-	progress func(done int64)
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.done += int64(n)
-	c.progress(c.done)
-	return n, err
 }

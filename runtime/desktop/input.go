@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/pace"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -33,17 +34,6 @@ func (s *supervisor) viewer() (net.Conn, error) {
 	return v.Viewer()
 }
 
-func rest(ctx context.Context) error {
-	t := time.NewTimer(keyTime)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 func (s *supervisor) press(ctx context.Context, chords [][]vm.Key) error {
 	in, err := ability[vm.Input](s)
 	if err != nil {
@@ -57,7 +47,7 @@ func (s *supervisor) press(ctx context.Context, chords [][]vm.Key) error {
 				return err
 			}
 		}
-		if err := rest(ctx); err != nil {
+		if err := pace.Wait(ctx, keyTime); err != nil {
 			return err
 		}
 		for i := range keys {
@@ -65,7 +55,7 @@ func (s *supervisor) press(ctx context.Context, chords [][]vm.Key) error {
 				return err
 			}
 		}
-		if err := rest(ctx); err != nil {
+		if err := pace.Wait(ctx, keyTime); err != nil {
 			return err
 		}
 	}
@@ -88,7 +78,7 @@ func (s *supervisor) click(ctx context.Context, c Click) error {
 			if err := in.Point(c.X, c.Y, c.Button, down); err != nil {
 				return err
 			}
-			if err := rest(ctx); err != nil {
+			if err := pace.Wait(ctx, keyTime); err != nil {
 				return err
 			}
 		}

@@ -62,3 +62,14 @@ func lock(f *os.File, how int) error {
 		}
 	}
 }
+
+// Names says whether path still names f. A lock file that was removed or replaced
+// between its opening and its locking locks nothing.
+func Names(path string, f *os.File) bool {
+	opened, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(opened, named)
+}

@@ -48,3 +48,20 @@ func TestLocks(t *testing.T) {
 		t.Errorf("beside an exclusive lock: busy %v, %v", busy, err)
 	}
 }
+
+func TestNames(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "lock")
+	f := open(t, name)
+	if !Names(name, f) {
+		t.Error("it has its name")
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if Names(name, f) {
+		t.Error("a removed file still has its name")
+	}
+	if other := open(t, name); Names(name, f) || !Names(name, other) {
+		t.Error("a new file took the name, and another one has it")
+	}
+}

@@ -119,7 +119,7 @@ func OpenDir(dir string) (*Handle, error) {
 		if errors.Is(err, errReplaced) {
 			continue
 		}
-		if h != nil && !isAt(h.lock, filepath.Join(dir, metadata)) {
+		if h != nil && !flock.Names(filepath.Join(dir, metadata), h.lock) {
 			h.Close() // replaced or removed meanwhile: what was read is not what is locked
 			continue
 		}
@@ -181,16 +181,6 @@ func isReplaced(root *os.Root, dir string) bool {
 	}
 	named, err := os.Stat(dir)
 	return err == nil && !os.SameFile(opened, named)
-}
-
-// isAt says whether path still names f.
-func isAt(f *os.File, path string) bool {
-	opened, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Stat(path)
-	return err == nil && os.SameFile(opened, named)
 }
 
 // List returns the names of all images, sorted.

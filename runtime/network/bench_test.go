@@ -3,7 +3,6 @@
 package network
 
 import (
-	"context"
 	"io"
 	"net"
 	"testing"
@@ -15,23 +14,7 @@ import (
 // benchGuest is a guest whose internet is one server of this process.
 func benchGuest(b *testing.B, do func(net.Conn)) (connect func() net.Conn) {
 	b.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { do(c); c.Close() }()
-		}
-	}()
-	g := newGuestOf(b, NAT(false), func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dial(ctx, "tcp4", l.Addr().String())
-	})
+	g := newGuestOf(b, NAT(false), server(b, func(c *net.TCPConn) { do(c); c.Close() }))
 	return func() net.Conn {
 		c, err := gonet.DialContextTCP(b.Context(), g.stack, full("198.51.100.1:80"), ipv4.ProtocolNumber)
 		if err != nil {

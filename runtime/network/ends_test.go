@@ -22,25 +22,10 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/relay"
 )
 
-// server is a TCP server of the internet's that does one thing with each
-// connection.
+// server dials a server of [listen], whatever a guest asks for.
 func server(t testing.TB, do func(*net.TCPConn)) func(context.Context, string, string) (net.Conn, error) {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go do(c.(*net.TCPConn))
-		}
-	}()
-	at := l.Addr().String()
+	at := listen(t, do)
 	return func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "tcp4", at) }
 }
 

@@ -55,7 +55,20 @@ func newSite(t *testing.T) *site {
 	s.plain, s.tls = httptest.NewServer(serve), httptest.NewTLSServer(serve)
 	t.Cleanup(s.plain.Close)
 	t.Cleanup(s.tls.Close)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	s.first = listen(t, func(c *net.TCPConn) {
+		defer c.Close()
+		_, _ = io.WriteString(c, "220 hello\r\n")
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		_, _ = io.WriteString(c, "250 "+line)
+	})
+	return s
+}
+
+// listen is a TCP server that does one thing with each connection; it returns its
+// address.
+func listen(t testing.TB, do func(*net.TCPConn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,16 +79,10 @@ func newSite(t *testing.T) *site {
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				_, _ = io.WriteString(c, "220 hello\r\n")
-				line, _ := bufio.NewReader(c).ReadString('\n')
-				_, _ = io.WriteString(c, "250 "+line)
-			}()
+			go do(c.(*net.TCPConn))
 		}
 	}()
-	s.first = l.Addr().String()
-	return s
+	return l.Addr().String()
 }
 
 func (s *site) dial(ctx context.Context, network, address string) (net.Conn, error) {

@@ -1,5 +1,6 @@
-// Package pace ends connections that bring too little: nothing, or drops, so that a
-// server keeps nobody waiting for ever.
+// Package pace is for downloads and uploads: it ends a connection that brings too
+// little, so that no server can keep a download waiting for ever, counts what comes,
+// and waits between two tries.
 package pace
 
 import (

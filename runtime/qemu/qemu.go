@@ -4,7 +4,6 @@
 package qemu
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -351,9 +349,7 @@ func (p *process) Err() error {
 	}
 }
 
-func (p *process) Console() string {
-	return strings.ToValidUTF8(string(bytes.ReplaceAll([]byte(p.console.String()), []byte("\r"), nil)), "\uFFFD")
-}
+func (p *process) Console() string { return p.console.Text() }
 
 // greeting takes the guest's hello off the connection before the mux reads.
 type greeting struct {

@@ -1,6 +1,9 @@
 package vm
 
-import "sync"
+import (
+	"strings"
+	"sync"
+)
 
 // Tail keeps the end of what is written to it, however much that is: a guest's
 // console for one. It may be used by several goroutines.
@@ -32,4 +35,10 @@ func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(t.buf[max(0, len(t.buf)-t.size):])
+}
+
+// Text is what was kept as text: in UTF-8, and without the carriage returns of a
+// serial console.
+func (t *Tail) Text() string {
+	return strings.ToValidUTF8(strings.ReplaceAll(t.String(), "\r", ""), "\uFFFD")
 }

@@ -267,21 +267,11 @@ func (s *Store) lock(name string) (*os.File, error) {
 			return nil, err
 		}
 		// Who removes a volume removes its lock, too: one without a name is nobody's.
-		if isAt(f, s.lockPath(name)) {
+		if flock.Names(s.lockPath(name), f) {
 			return f, nil
 		}
 		f.Close()
 	}
-}
-
-// isAt says whether a name is still that of f.
-func isAt(f *os.File, name string) bool {
-	opened, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Stat(name)
-	return err == nil && os.SameFile(opened, named)
 }
 
 // Info describes a volume.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -414,6 +413,4 @@ func (m *machine) Err() error {
 }
 
 // Console is part of [vm.Machine].
-func (m *machine) Console() string {
-	return strings.ToValidUTF8(strings.ReplaceAll(m.console.String(), "\r", ""), "\uFFFD")
-}
+func (m *machine) Console() string { return m.console.Text() }

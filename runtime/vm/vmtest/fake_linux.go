@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -313,7 +312,7 @@ func (m *Machine) Err() error {
 func (m *Machine) Print(s string) { _, _ = m.console.Write([]byte(s)) }
 
 // Console is part of [vm.Machine].
-func (m *Machine) Console() string { return strings.ToValidUTF8(m.console.String(), "\uFFFD") }
+func (m *Machine) Console() string { return m.console.Text() }
 
 // Spec is what the machine was started with.
 func (m *Machine) Spec() vm.Spec { return m.spec }

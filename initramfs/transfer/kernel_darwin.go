@@ -6,6 +6,6 @@ import (
 )
 
 // isKernels: a Mac has no such file systems.
-func isKernels(string) bool { return false }
+func isKernels(*os.File) bool { return false }
 
 func readKernels(f *os.File) (io.Reader, error) { return f, nil }

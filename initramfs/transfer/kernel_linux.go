@@ -14,9 +14,17 @@ import (
 var kernels = []int64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC,
 	unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC}
 
-func isKernels(path string) bool {
+func isKernels(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
 	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && slices.Contains(kernels, int64(st.Type))
+	var statErr error
+	if err := raw.Control(func(fd uintptr) { statErr = unix.Fstatfs(int(fd), &st) }); err != nil {
+		return false
+	}
+	return statErr == nil && slices.Contains(kernels, int64(st.Type))
 }
 
 // maxOfKernel bounds what is read of a file of the kernel's own, in bytes: some, such as

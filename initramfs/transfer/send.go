@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -134,13 +135,14 @@ func (s *sender) start(ctx context.Context, path string) error {
 	}
 	s.device = inodeOf(info).device
 	if info.IsDir() {
-		return s.send(resolved, base, "", info)
+		return s.sendSource(resolved, base, info)
 	}
 	e := newEntry(info, base)
 	e.kind = kindFile
 	var f *os.File
 	if info.Mode().IsRegular() {
-		f, err = os.Open(resolved)
+		f, err = os.OpenFile(resolved, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		err = sameFile(f, info, err)
 	} else {
 		e.mode, e.mtime = 0o644, time.Now()
 		f, err = openFIFO(ctx, resolved, os.O_RDONLY)
@@ -150,8 +152,83 @@ func (s *sender) start(ctx context.Context, path string) error {
 	}
 	defer f.Close()
 	defer context.AfterFunc(ctx, func() { f.Close() })()
-	_, err = s.sendFile(f, resolved, info, e)
+	_, err = s.sendFile(f, info, e)
 	return err
+}
+
+// errChanged is of what has become something else since it was looked at. A guest can
+// put a link in the place of a directory that it shares with the host, and so lead the
+// host out of it.
+var errChanged = errors.New("it was changed while it was read")
+
+// sameFile says what is wrong with a file that was opened, unless it is the one that
+// info is of. It closes what is not.
+func sameFile(f *os.File, info fs.FileInfo, err error) error {
+	if err != nil {
+		return err
+	}
+	now, err := f.Stat()
+	if err == nil && !os.SameFile(now, info) {
+		err = errChanged
+	}
+	if err != nil {
+		f.Close()
+	}
+	return err
+}
+
+// directory is an open directory. Names below it are looked up in it, so that no link
+// that takes the place of a directory is followed.
+type directory struct {
+	root *os.Root
+	self *os.File
+}
+
+// openDirectory opens a directory of root that info is of.
+func openDirectory(root *os.Root, name string, info fs.FileInfo) (*directory, error) {
+	sub, err := root.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	self, err := sub.Open(".")
+	if err = sameFile(self, info, err); err != nil {
+		sub.Close()
+		return nil, err
+	}
+	return &directory{sub, self}, nil
+}
+
+func (d *directory) Close() { d.self.Close(); d.root.Close() }
+
+// names are those of a directory, in order.
+func (d *directory) names() ([]string, error) {
+	names, err := d.self.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+// sendSource sends the directory that was asked for, and all below it.
+func (s *sender) sendSource(path, name string, info fs.FileInfo) error {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return cause(err)
+	}
+	defer root.Close()
+	d, err := openDirectory(root, ".", info)
+	if err != nil {
+		return cause(err)
+	}
+	defer d.Close()
+	names, err := d.names()
+	if err != nil {
+		return cause(err)
+	}
+	e := newEntry(info, name)
+	e.kind = kindDir
+	if err := s.sendEntry(e); err != nil {
+		return err
+	}
+	return s.sendChildren(d, "", names, 1)
 }
 
 func newEntry(info fs.FileInfo, name string) *entry {
@@ -170,55 +247,75 @@ func newEntry(info fs.FileInfo, name string) *entry {
 
 var specialBits = map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000}
 
-// send sends one file, and all below it; below is what names of those begin
-// with.
-func (s *sender) send(path, name, below string, info fs.FileInfo) error {
-	mode := info.Mode()
+// send sends what has a name in a directory, and all below it. Its path below the
+// source is name, at so many directories' depth.
+func (s *sender) send(in *directory, base, name string, depth int) error {
+	info, err := in.root.Lstat(base)
+	if err != nil {
+		return s.failed(name, err)
+	}
 	e := newEntry(info, name)
-	switch {
+	switch mode := info.Mode(); {
 	case mode.IsRegular():
-		return s.sendNames(path, e, info)
-	case mode.IsDir() && s.copied.Files > 0 && s.mountOfKernel(path, info):
+		return s.sendNames(in, base, e, info)
 	case mode.IsDir():
-		e.kind = kindDir
-		children, err := os.ReadDir(path)
-		if err != nil && s.copied.Files == 0 {
-			return cause(err) // the source itself
-		}
-		if sendErr := s.sendEntry(e); sendErr != nil {
-			return sendErr
-		}
-		if err != nil {
-			return s.failed(name, err)
-		}
-		return s.sendChildren(path, below, children)
+		return s.sendDir(in, base, e, info, depth)
 	case mode&fs.ModeSymlink != 0:
-		target, err := os.Readlink(path)
+		target, err := in.root.Readlink(base)
 		if err != nil {
 			return s.failed(name, err)
 		}
 		e.kind, e.target = kindLink, target
 		return s.sendEntry(e)
 	}
+	s.skip(name)
+	return nil
+}
+
+// skip counts what is not copied: it is no file, directory or link.
+func (s *sender) skip(name string) {
 	if s.copied.Skipped++; s.copied.Skipped <= maxSkippedNames {
 		s.copied.SkippedNames = append(s.copied.SkippedNames, name)
 	}
-	return nil
+}
+
+func (s *sender) sendDir(in *directory, base string, e *entry, info fs.FileInfo, depth int) error {
+	e.kind = kindDir
+	d, err := openDirectory(in.root, base, info)
+	var names []string
+	if err == nil {
+		defer d.Close()
+		if s.mountOfKernel(d.self, info) {
+			s.skip(e.name)
+			return nil
+		}
+		names, err = d.names()
+	}
+	if errors.Is(err, errChanged) {
+		return s.failed(e.name, err)
+	}
+	if sendErr := s.sendEntry(e); sendErr != nil {
+		return sendErr
+	}
+	if err != nil {
+		return s.failed(e.name, err)
+	}
+	return s.sendChildren(d, e.name+"/", names, depth+1)
 }
 
 // mountOfKernel says whether a directory is where another file system than the
 // source's begins, one that is the kernel's own, as /proc and /sys: what is in them
 // is no content, and some of it has no end.
-func (s *sender) mountOfKernel(path string, info fs.FileInfo) bool {
-	return inodeOf(info).device != s.device && s.isKernels(path, info)
+func (s *sender) mountOfKernel(f *os.File, info fs.FileInfo) bool {
+	return inodeOf(info).device != s.device && s.isKernels(f, info)
 }
 
 // isKernels says whether a file is in a file system that is the kernel's own.
-func (s *sender) isKernels(path string, info fs.FileInfo) bool {
+func (s *sender) isKernels(f *os.File, info fs.FileInfo) bool {
 	device := inodeOf(info).device
 	is, known := s.kernels[device]
 	if !known {
-		is = isKernels(path)
+		is = isKernels(f)
 		s.kernels[device] = is
 	}
 	return is
@@ -226,7 +323,7 @@ func (s *sender) isKernels(path string, info fs.FileInfo) bool {
 
 // sendNames sends a regular file: the content with its first name, a hard link
 // with each further one.
-func (s *sender) sendNames(path string, e *entry, info fs.FileInfo) error {
+func (s *sender) sendNames(in *directory, base string, e *entry, info fs.FileInfo) error {
 	e.kind = kindFile
 	var id inode
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
@@ -239,12 +336,12 @@ func (s *sender) sendNames(path string, e *entry, info fs.FileInfo) error {
 			e.kind = kindLinked
 		}
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
+	f, err := in.root.OpenFile(base, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err = sameFile(f, info, err); err != nil {
 		return s.failed(e.name, err)
 	}
 	defer f.Close()
-	whole, err := s.sendFile(f, path, info, e)
+	whole, err := s.sendFile(f, info, e)
 	if whole && e.kind == kindLinked {
 		s.linked[id] = e.name
 	}
@@ -276,17 +373,16 @@ func (s *sender) sendEntry(e *entry) error {
 	return broken(s.w.Data(protocol.FrameEntry, frame))
 }
 
-func (s *sender) sendChildren(path, below string, children []fs.DirEntry) error {
-	for _, child := range children {
-		name := below + child.Name()
-		info, err := child.Info()
-		if err != nil {
-			if err := s.failed(name, err); err != nil {
-				return err
-			}
-			continue
+func (s *sender) sendChildren(d *directory, below string, names []string, depth int) error {
+	for _, base := range names {
+		name := below + base
+		var err error
+		if len(name) > maxName || depth > maxDepth {
+			err = s.failed(name, syscall.ENAMETOOLONG)
+		} else {
+			err = s.send(d, base, name, depth)
 		}
-		if err := s.send(filepath.Join(path, child.Name()), name, name+"/", info); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -295,12 +391,12 @@ func (s *sender) sendChildren(path, below string, children []fs.DirEntry) error 
 
 // sendFile sends a file to its end, whatever size it claims: files of /proc claim
 // none, and others grow or shrink meanwhile. It says whether all of it was sent.
-func (s *sender) sendFile(f *os.File, path string, info fs.FileInfo, e *entry) (whole bool, err error) {
+func (s *sender) sendFile(f *os.File, info fs.FileInfo, e *entry) (whole bool, err error) {
 	source, begun := s.copied.Files == 0, false
 	at, size := int64(0), info.Size()
 	regular := info.Mode().IsRegular() && size > 0
 	from := io.Reader(f)
-	if info.Mode().IsRegular() && s.isKernels(path, info) {
+	if info.Mode().IsRegular() && s.isKernels(f, info) {
 		regular = false // its size says nothing
 		if from, err = readKernels(f); err != nil {
 			return false, cause(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/builder/uncompress"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -253,7 +254,7 @@ func decompress(ctx context.Context, blob oci.Blob, to string, want image.File, 
 		done += int64(n)
 		progress(Progress{Step: "fetch", Item: blob.Digest.String(), Done: done, Total: blob.Size})
 		return n, err
-	}), zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderConcurrency(1))
+	}), zstd.WithDecoderMaxWindow(uncompress.MaxWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return err
 	}

@@ -74,13 +74,13 @@ func TestAttachAndCopy(t *testing.T) {
 	}
 
 	// Registry to registry, registry to layout, and back.
-	if got, err := oci.Copy(t.Context(), ref, other+"/team/app:2", nil); err != nil || got != digest {
+	if got, err := oci.Copy(t.Context(), ref, other+"/team/app:2", oci.CopyOptions{}); err != nil || got != digest {
 		t.Fatalf("Copy() = %s, %v", got, err)
 	}
 	check(other)
 	layout := filepath.Join(t.TempDir(), "layout")
 	for range 2 { // in the place of what is there
-		if got, err := oci.Copy(t.Context(), ref, "oci:"+layout+":x", nil); err != nil || got != digest {
+		if got, err := oci.Copy(t.Context(), ref, "oci:"+layout+":x", oci.CopyOptions{}); err != nil || got != digest {
 			t.Fatalf("Copy() to a layout = %s, %v", got, err)
 		}
 	}
@@ -89,13 +89,13 @@ func TestAttachAndCopy(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(bundle, "rootfs/a")); string(b) != "content" {
 		t.Errorf("umoci unpacks %q, %v", b, err)
 	}
-	if got, err := oci.Copy(t.Context(), "oci:"+layout+":x", other+"/back:1", nil); err != nil || got != digest {
+	if got, err := oci.Copy(t.Context(), "oci:"+layout+":x", other+"/back:1", oci.CopyOptions{}); err != nil || got != digest {
 		t.Errorf("Copy() from a layout = %s, %v", got, err)
 	}
 	buildertest.Run(t, "buildah", "pull", "--quiet", "--tls-verify=false", "docker://"+other+"/back:1")
 	buildertest.Run(t, "buildah", "rmi", other+"/back:1")
 	for from, want := range map[string]string{registry + "/team/none:1": "not found in the registry", "oci:" + layout + ":none": "0 images", "docker-archive:x": "images pull"} {
-		if _, err := oci.Copy(t.Context(), from, other+"/x:1", nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := oci.Copy(t.Context(), from, other+"/x:1", oci.CopyOptions{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Copy(%q) = %v, want %q", from, err, want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -82,9 +83,32 @@ func checkManifest(f files, d v1.Descriptor, depth int) error {
 	return nil
 }
 
-// checkConfigs refuses images with a configuration that is not to be read whole, which
-// is what writing one does.
-func checkConfigs(index v1.ImageIndex, depth int) error {
+// maxImages is how many images an index has at most that is copied.
+const maxImages = 1000
+
+// survey counts what a copy takes, and refuses what is not to be read whole, which is
+// what writing an image does with its manifests and its configuration.
+type survey struct {
+	images int
+	bytes  int64
+}
+
+func (s *survey) add(size int64) error {
+	if size < 0 || size > math.MaxInt64-s.bytes {
+		return fmt.Errorf("%w: a size of %d bytes", ErrInvalid, size)
+	}
+	s.bytes += size
+	return nil
+}
+
+func (s *survey) artifact(a artifact) error {
+	if a.index != nil {
+		return s.index(a.index, maxDepth)
+	}
+	return s.image(a.image)
+}
+
+func (s *survey) index(index v1.ImageIndex, depth int) error {
 	if depth == 0 {
 		return fmt.Errorf("%w: it has more than %d indexes within each other", ErrInvalid, maxDepth)
 	}
@@ -92,36 +116,41 @@ func checkConfigs(index v1.ImageIndex, depth int) error {
 	if err != nil {
 		return err
 	}
+	if s.images += len(m.Manifests); s.images > maxImages {
+		return fmt.Errorf("%w: it has more than %d images", ErrInvalid, maxImages)
+	}
 	for _, d := range m.Manifests {
-		switch {
-		case d.MediaType.IsIndex():
-			below, err := index.ImageIndex(d.Digest)
-			if err == nil {
-				err = checkConfigs(below, depth-1)
+		err := s.add(d.Size)
+		if err == nil && d.MediaType.IsIndex() {
+			var below v1.ImageIndex
+			if below, err = index.ImageIndex(d.Digest); err == nil {
+				err = s.index(below, depth-1)
 			}
-			if err != nil {
-				return err
+		} else if err == nil && d.MediaType.IsImage() {
+			var below v1.Image
+			if below, err = index.Image(d.Digest); err == nil {
+				err = s.image(below)
 			}
-		case d.MediaType.IsImage():
-			below, err := index.Image(d.Digest)
-			if err == nil {
-				err = checkConfig(below)
-			}
-			if err != nil {
-				return err
-			}
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func checkConfig(image v1.Image) error {
+func (s *survey) image(image v1.Image) error {
 	m, err := image.Manifest()
 	if err != nil {
 		return err
 	}
 	if m.Config.Size > maxManifest {
 		return fmt.Errorf("%w: its configuration has %d bytes, of at most %d", ErrInvalid, m.Config.Size, maxManifest)
+	}
+	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
+		if err := s.add(d.Size); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -4,7 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,7 +50,7 @@ func TestLayoutsOfOddFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	copies := func(from, to string) func() error {
-		return func() error { _, err := Copy(t.Context(), from, to, nil); return err }
+		return func() error { _, err := Copy(t.Context(), from, to, CopyOptions{}); return err }
 	}
 	for _, odd := range []string{"index.json", blobName(image.Digest), blobName(layer)} {
 		for kind, put := range map[string]func(string) error{
@@ -103,8 +107,57 @@ func TestLayoutsOfLargeManifests(t *testing.T) {
 		if err := os.Truncate(filepath.Join(dir, large(dir, d)), 1<<40); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Copy(t.Context(), "oci:"+dir+":latest", "oci:"+t.TempDir(), nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "is longer than") {
+		if _, err := Copy(t.Context(), "oci:"+dir+":latest", "oci:"+t.TempDir(), CopyOptions{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "is longer than") {
 			t.Errorf("%s of 1 TiB: %v", what, err)
 		}
+	}
+}
+
+// What a registry says of an image is held against the limits before any of it is
+// written.
+func TestCopyLimits(t *testing.T) {
+	const gib = 1 << 30
+	hash := strings.Repeat("0", 64)
+	described := func(kind types.MediaType, size int64) string {
+		return fmt.Sprintf(`{"mediaType":%q,"digest":"sha256:%s","size":%d}`, kind, hash, size)
+	}
+	image := func(config, layer int64) string {
+		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s]}`, types.OCIManifestSchema1,
+			described(types.OCIConfigJSON, config), described(types.OCILayer, layer))
+	}
+	many := strings.Repeat(described(types.OCIManifestSchema1, 9)+",", maxImages) + described(types.OCIManifestSchema1, 9)
+	for name, tt := range map[string]struct {
+		kind     types.MediaType
+		manifest string
+		want     error
+		says     string
+	}{
+		"a layer of 1 TiB":              {types.OCIManifestSchema1, image(2, 1024*gib), ErrTooLarge, "it has 1099511627778"},
+		"a layer of less than 0":        {types.OCIManifestSchema1, image(2, -1), ErrInvalid, "a size of -1 bytes"},
+		"a configuration of 1 GiB":      {types.OCIManifestSchema1, image(gib, 2), ErrInvalid, "its configuration has 1073741824 bytes"},
+		"more images than an index has": {types.OCIImageIndex, fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, types.OCIImageIndex, many), ErrInvalid, "more than 1000 images"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/v2/":
+			case strings.HasSuffix(r.URL.Path, "/manifests/latest"):
+				w.Header().Set("Content-Type", string(tt.kind))
+				_, _ = io.WriteString(w, tt.manifest)
+			case strings.Contains(r.URL.Path, "/manifests/"):
+				w.Header().Set("Content-Type", string(types.OCIManifestSchema1))
+				_, _ = io.WriteString(w, image(2, 2))
+			default:
+				w.WriteHeader(http.StatusNotFound)
+			}
+		}))
+		out := filepath.Join(t.TempDir(), "out")
+		_, err := Copy(t.Context(), strings.TrimPrefix(server.URL, "http://")+"/x:latest", "oci:"+out, CopyOptions{MaxSize: gib})
+		if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v, want %q", name, err, tt.says)
+		}
+		if _, err := os.Stat(out); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: something was written: %v", name, err)
+		}
+		server.Close()
 	}
 }

@@ -22,13 +22,20 @@ import (
 // maxReferrers is how much that refers to one image is copied with it.
 const maxReferrers = 64
 
+// CopyOptions of Copy.
+type CopyOptions struct {
+	// MaxSize is how many bytes an image may have that is written to a layout, or 0.
+	MaxSize  int64
+	Progress func(done, total int64) // may be nil
+}
+
 // Copy copies what a reference names, as it is: an image, or an index with the
 // images of all platforms. Each is a registry's or a layout's. From a registry to
 // another one go its signatures, and what refers to it, such as its SBOM, with it.
 // It returns the digest.
-func Copy(ctx context.Context, from, to string, progress func(done, total int64)) (string, error) {
-	c := &copier{ctx: ctx}
-	digest, err := c.copy(from, to, progress)
+func Copy(ctx context.Context, from, to string, o CopyOptions) (string, error) {
+	c := &copier{ctx: ctx, maxSize: o.MaxSize}
+	digest, err := c.copy(from, to, o.Progress)
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
@@ -52,7 +59,10 @@ func CheckCopy(from, to string) error {
 	return nil
 }
 
-type copier struct{ ctx context.Context }
+type copier struct {
+	ctx     context.Context
+	maxSize int64
+}
 
 // artifact is an image or an index.
 type artifact struct {
@@ -112,13 +122,9 @@ func (c *copier) get(ref name.Reference) (a artifact, err error) {
 	}
 	switch {
 	case d.MediaType.IsIndex():
-		if a.index, err = d.ImageIndex(); err == nil {
-			err = checkConfigs(a.index, maxDepth)
-		}
+		a.index, err = d.ImageIndex()
 	case d.MediaType.IsImage():
-		if a.image, err = d.Image(); err == nil {
-			err = checkConfig(a.image)
-		}
+		a.image, err = d.Image()
 	default:
 		err = fmt.Errorf("%w: it is of type %.80q", ErrInvalid, d.MediaType)
 	}
@@ -164,6 +170,13 @@ func (c *copier) write(a artifact, to string, progress func(done, total int64)) 
 		return err
 	}
 	if r.Kind == reference.Layout {
+		var s survey
+		if err := s.artifact(a); err != nil {
+			return err
+		}
+		if c.maxSize > 0 && s.bytes > c.maxSize {
+			return fmt.Errorf("%w of %d bytes: it has %d", ErrTooLarge, c.maxSize, s.bytes)
+		}
 		return writeLayoutAs(a, r.Rest)
 	}
 	ref, err := name.ParseReference(r.Rest)
@@ -174,6 +187,9 @@ func (c *copier) write(a artifact, to string, progress func(done, total int64)) 
 }
 
 func (c *copier) put(a artifact, ref name.Reference, progress func(done, total int64)) error {
+	if err := new(survey).artifact(a); err != nil {
+		return err
+	}
 	options := remoteOptions(c.ctx, ref.Context().Registry, progress)
 	if a.index != nil {
 		return remote.WriteIndex(ref, a.index, options...)

@@ -19,7 +19,7 @@ import (
 // remoteOptions are those of every exchange with a registry that go-containerregistry
 // makes. Its own connections would follow a registry to anywhere.
 func remoteOptions(ctx context.Context, registry name.Registry, progress func(done, total int64)) []remote.Option {
-	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(paced{newPool(registry, commitTimeout), idleTimeout})}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(paced{newPool(registry, commitTimeout), idleTimeout, answerTimeout})}
 	if progress != nil {
 		updates := make(chan v1.Update, 16)
 		go func() {
@@ -35,12 +35,17 @@ func remoteOptions(ctx context.Context, registry name.Registry, progress func(do
 // paced ends an exchange with a server that takes nothing of a request for so long,
 // or sends too little of its answer (package pace).
 type paced struct {
-	next http.RoundTripper
-	idle time.Duration
+	next   http.RoundTripper
+	idle   time.Duration
+	answer time.Duration // that one may take to a request that sends nothing
 }
 
 func (p paced) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		silent := time.AfterFunc(p.answer, func() { cancel(fmt.Errorf("the registry has not answered for %v", p.answer)) })
+		defer silent.Stop()
+	}
 	req = req.WithContext(ctx)
 	if req.Body != nil && req.Body != http.NoBody {
 		sent := watch(req.Body, p.idle, cancel)

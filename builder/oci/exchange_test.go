@@ -74,8 +74,10 @@ func TestRedirectsOfEveryExchange(t *testing.T) {
 		sends string
 		do    func(context.Context) (string, error)
 	}{
-		"copy from":        {"/manifests/", func(ctx context.Context) (string, error) { return Copy(ctx, ref, "oci:"+t.TempDir(), nil) }},
-		"copy to":          {"", func(ctx context.Context) (string, error) { return Copy(ctx, "oci:"+there+":latest", ref, nil) }},
+		"copy from": {"/manifests/", func(ctx context.Context) (string, error) { return Copy(ctx, ref, "oci:"+t.TempDir(), CopyOptions{}) }},
+		"copy to": {"", func(ctx context.Context) (string, error) {
+			return Copy(ctx, "oci:"+there+":latest", ref, CopyOptions{})
+		}},
 		"push":             {"", func(ctx context.Context) (string, error) { return Push(ctx, ref, []byte(`{}`), nil, layers, nil) }},
 		"push, redirected": {"/uploads/", func(ctx context.Context) (string, error) { return Push(ctx, ref, []byte(`{}`), nil, layers, nil) }},
 		"push an index": {"", func(ctx context.Context) (string, error) {
@@ -109,7 +111,7 @@ func TestRedirectsOfEveryExchange(t *testing.T) {
 func TestPacedExchange(t *testing.T) {
 	end := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPut {
+		if r.Method == http.MethodPut || r.Method == http.MethodHead {
 			<-end
 			return
 		}
@@ -125,7 +127,7 @@ func TestPacedExchange(t *testing.T) {
 	defer cancel()
 	pool := &http.Transport{}
 	defer pool.CloseIdleConnections()
-	client := &http.Client{Transport: paced{pool, 50 * time.Millisecond}}
+	client := &http.Client{Transport: paced{pool, 50 * time.Millisecond, 100 * time.Millisecond}}
 	put, err := http.NewRequestWithContext(ctx, http.MethodPut, server.URL, io.LimitReader(zeros{}, 1<<30))
 	if err != nil {
 		t.Fatal(err)
@@ -134,6 +136,13 @@ func TestPacedExchange(t *testing.T) {
 	var failed *url.Error
 	if !errors.As(err, &failed) || failed.Err.Error() != "the registry has taken nothing for 50ms" {
 		t.Errorf("it takes nothing: %v", err)
+	}
+	head, err := http.NewRequestWithContext(ctx, http.MethodHead, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = client.Do(head); !errors.As(err, &failed) || failed.Err.Error() != "the registry has not answered for 100ms" {
+		t.Errorf("it does not answer: %v", err)
 	}
 	get, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxWindow bounds what a stream may make its reader hold, in bytes: what xz -9
+// MaxWindow bounds what a stream may make its reader hold, in bytes: what xz -9
 // and zstd --long=27 ask for is less.
-const maxWindow = 128 << 20
+const MaxWindow = 128 << 20
 
 // ErrUnknown is wrapped when a stream is compressed in a way that is not read.
 var ErrUnknown = errors.New("lumina reads gzip, zstd, bzip2 and xz")
@@ -42,7 +42,7 @@ func Reader(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return gzip.NewReader(b)
 	case isZstd(head):
-		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(MaxWindow))
 		if err != nil {
 			return nil, err
 		}

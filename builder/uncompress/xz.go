@@ -221,8 +221,8 @@ func checkXZ(block []byte) error {
 	if err != nil {
 		return err
 	}
-	if size > maxWindow {
-		return fmt.Errorf("it is compressed with xz and a dictionary of %d bytes, more than the %d that lumina takes", size, int64(maxWindow))
+	if size > MaxWindow {
+		return fmt.Errorf("it is compressed with xz and a dictionary of %d bytes, more than the %d that lumina takes", size, int64(MaxWindow))
 	}
 	return nil
 }

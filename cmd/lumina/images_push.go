@@ -208,6 +208,7 @@ func pushContainerDisk(ctx context.Context, env *environment, o builder.PushOpti
 }
 
 func newImagesCopyCommand(env *environment) *cobra.Command {
+	var maxSize byteSize
 	c := &cobra.Command{
 		Use:   "copy SRC DST",
 		Short: "Copy an image between registries without changing it",
@@ -220,16 +221,23 @@ cosign's signatures and what refers to the image, such as its SBOM, are copied, 
 			if err := oci.CheckCopy(args[0], args[1]); err != nil {
 				return usageError{err}
 			}
+			o := oci.CopyOptions{}
+			if to, err := reference.Parse(args[1]); err == nil && to.Kind == reference.Layout {
+				dir, _ := reference.SplitTag(to.Rest)
+				if o.MaxSize, err = image.NewStore(dir).MaxSize(int64(maxSize)); err != nil {
+					return err
+				}
+			}
 			bars := newProgress(env)
-			digest, err := oci.Copy(c.Context(), args[0], args[1], func(done, total int64) {
-				bars.update(builder.Progress{Step: "push", Done: done, Total: total})
-			})
+			o.Progress = func(done, total int64) { bars.update(builder.Progress{Step: "push", Done: done, Total: total}) }
+			digest, err := oci.Copy(c.Context(), args[0], args[1], o)
 			bars.close(err == nil)
 			if err != nil {
-				return err
+				return orMaxSize(err)
 			}
 			return printPushed(env, args[0], args[1], digest)
 		},
 	}
+	c.Flags().Var(&maxSize, "max-size", "refuse an image that takes more space than this in a layout, such as 20GB (default half of the free space)")
 	return c
 }

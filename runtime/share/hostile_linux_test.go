@@ -29,12 +29,9 @@ func TestReadOnly(t *testing.T) {
 	if got := c.read(h, 0, 10); got != "kept" {
 		t.Errorf("read %q", got)
 	}
-	for flags := range []uint32{unix.O_WRONLY, unix.O_RDWR, unix.O_RDONLY | unix.O_TRUNC} {
-		if flags != 0 {
-			c.fails(unix.EROFS, opOpen, id, words(uint32(flags), 0))
-		}
+	for _, flags := range []uint32{unix.O_WRONLY, unix.O_RDWR, unix.O_RDONLY | unix.O_TRUNC} {
+		c.fails(unix.EROFS, opOpen, id, words(flags, 0))
 	}
-	c.fails(unix.EROFS, opOpen, id, words(unix.O_TRUNC, 0))
 	for op := range changes {
 		c.fails(unix.EROFS, op, id, make([]byte, 200))
 	}
@@ -118,33 +115,132 @@ func TestThreadsAreConfined(t *testing.T) {
 	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(dir+"/file", nil, 0o644), os.WriteFile(outside+"/secret", nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	s, _ := serve(t, dir, Options{})
-	var got []string
-	try := func(what string, err error) { got = append(got, fmt.Sprint(what, ": ", err)) }
-	ended := make(chan struct{})
-	err := confine.Start(s.policy, func(uintptr) error {
-		open := func(path string, flags int) error {
-			fd, err := unix.Open(path, flags, 0o600)
-			if err == nil {
-				unix.Close(fd)
+	denied, refused := "permission denied", "operation not permitted"
+	for _, tt := range []struct {
+		name  string
+		o     Options
+		write string // what the directory's file says to who would write
+	}{{"read and written", Options{}, "<nil>"}, {"read only", Options{ReadOnly: true}, denied}} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, _ := serve(t, dir, tt.o)
+			var got []string
+			try := func(what string, err error) { got = append(got, fmt.Sprint(what, ": ", err)) }
+			ended := make(chan struct{})
+			err := confine.Start(s.policy, func(uintptr) error {
+				open := func(path string, flags int) error {
+					fd, err := unix.Open(path, flags, 0o600)
+					if err == nil {
+						unix.Close(fd)
+					}
+					return err
+				}
+				try("a file of the directory's", open(dir+"/file", unix.O_RDONLY))
+				try("to write", open(dir+"/file", unix.O_RDWR))
+				try("a new one", open(dir+"/new", unix.O_WRONLY|unix.O_CREAT))
+				try("one outside", open(outside+"/secret", unix.O_RDONLY))
+				try("a new one outside", open(outside+"/new", unix.O_WRONLY|unix.O_CREAT))
+				try("removing one", unix.Unlink(outside+"/secret"))
+				try("setuid", unix.Chmod(dir+"/file", 0o4755))
+				try("a device", unix.Mknod(dir+"/null", unix.S_IFCHR|0o666, 0x103))
+				_, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+				try("a network", err)
+				return nil
+			}, func() { close(ended) })
+			<-ended
+			want := []string{"a file of the directory's: <nil>", "to write: " + tt.write, "a new one: " + tt.write,
+				"one outside: " + denied, "a new one outside: " + denied, "removing one: " + denied,
+				"setuid: " + refused, "a device: " + refused, "a network: " + denied}
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("%v\n%s", err, diff)
 			}
-			return err
+		})
+	}
+}
+
+// A program that has a bit of its own on the host loses it when the guest changes what it
+// does, in whatever way; it keeps it by any name. No other call gives one.
+func TestSetuidByOtherWays(t *testing.T) {
+	dir := t.TempDir()
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, 12345, 12345); err != nil {
+			t.Fatal(err)
 		}
-		try("a file of the directory's", open(dir+"/file", unix.O_RDWR))
-		try("one outside", open(outside+"/secret", unix.O_RDONLY))
-		try("a new one outside", open(outside+"/new", unix.O_WRONLY|unix.O_CREAT))
-		try("removing one", unix.Unlink(outside+"/secret"))
-		try("setuid", unix.Chmod(dir+"/file", 0o4755))
-		try("a device", unix.Mknod(dir+"/null", unix.S_IFCHR|0o666, 0x103))
-		_, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-		try("a network", err)
-		return nil
-	}, func() { close(ended) })
-	<-ended
-	want := []string{"a file of the directory's: <nil>", "one outside: permission denied", "a new one outside: permission denied", "removing one: permission denied",
-		"setuid: operation not permitted", "a device: operation not permitted", "a network: permission denied"}
-	if diff := cmp.Diff(want, got); err != nil || diff != "" {
-		t.Errorf("%v\n%s", err, diff)
+	}
+	program := func(name string) {
+		t.Helper()
+		err := os.WriteFile(dir+"/"+name, []byte("program"), 0o755)
+		if err == nil && os.Geteuid() == 0 {
+			err = os.Chown(dir+"/"+name, 12345, 12345)
+		}
+		// With the group's bit, too.
+		if err = errors.Join(err, unix.Chmod(dir+"/"+name, 0o6755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bits := func(name string) os.FileMode {
+		t.Helper()
+		info, err := os.Lstat(dir + "/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Mode() & (os.ModeSetuid | os.ModeSetgid)
+	}
+	c := mount(t, dir, Options{})
+	_, evil := c.create(rootID, "evil", unix.O_RDWR|unix.O_CREAT, unix.S_IFREG|0o755)
+	c.write(evil, 0, 0, 0, "evil")
+	for name, change := range map[string]func(id uint64){
+		"write":      func(id uint64) { c.write(c.open(id, unix.O_WRONLY), 0, 0, 0, "evil") },
+		"append":     func(id uint64) { c.write(c.open(id, unix.O_WRONLY|unix.O_APPEND), 0, unix.O_APPEND, 0, "evil") },
+		"from cache": func(id uint64) { c.write(c.open(id, unix.O_RDWR), 0, 0, writeFromCache, "evil") },
+		"size":       func(id uint64) { c.ok(opSetattr, id, setattr(setSize, 0, 1, 0, 0, 0, 0, 0)) },
+		"its size": func(id uint64) {
+			c.ok(opSetattr, id, setattr(setSize|setHandle, c.open(id, unix.O_RDWR), 1, 0, 0, 0, 0, 0))
+		},
+		"opened": func(id uint64) { c.open(id, unix.O_WRONLY|unix.O_TRUNC) },
+		"room":   func(id uint64) { c.ok(opFallocate, id, message(longs(c.open(id, unix.O_RDWR), 0, 1<<16), words(0, 0))) },
+		"copied": func(id uint64) {
+			c.ok(opCopyFileRange, id, longs(evil, 0, id, c.open(id, unix.O_RDWR), 0, 4, 0))
+		},
+	} {
+		program(name)
+		if change(c.lookup(rootID, name)); bits(name) != 0 {
+			t.Errorf("%s: it is changed, and has %v", name, bits(name))
+		}
+	}
+	// It is the host's own by another name, also in place of another file.
+	program("own")
+	own := c.lookup(rootID, "own")
+	c.ok(opLink, rootID, message(longs(own), "second"))
+	c.ok(opRename, rootID, message(longs(rootID), "own", "evil"))
+	if b, err := os.ReadFile(dir + "/evil"); string(b) != "program" || bits("second") == 0 {
+		t.Errorf("renamed over a file of the guest's it has %q, %v", b, err)
+	}
+	for _, mode := range []uint32{0o4755, 0o2755, 0o6755, unix.S_IFREG | 0o4755, unix.S_IFCHR | 0o4755} {
+		c.fails(unix.EPERM, opSetattr, own, setattr(setMode, 0, 0, mode, 0, 0, 0, 0))
+	}
+	// To exchange it leaves the bits with what they were of.
+	_, h := c.create(rootID, "plain", unix.O_RDWR|unix.O_CREAT, unix.S_IFREG|0o755)
+	c.write(h, 0, 0, 0, "evil")
+	c.ok(opRename2, rootID, message(longs(rootID), words(unix.RENAME_EXCHANGE, 0), "plain", "evil"))
+	if b, _ := os.ReadFile(dir + "/evil"); string(b) != "evil" || bits("evil") != 0 {
+		t.Errorf("exchanged: %q with %v", b, bits("evil"))
+	}
+	// A kind in the mode makes no device of a file, an attribute's name no other by what
+	// is in it, and no flags are set.
+	id, _ := c.create(rootID, "null", unix.O_RDWR|unix.O_CREAT, unix.S_IFCHR|0o666)
+	if info, err := os.Lstat(dir + "/null"); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("a file of another kind: %v, %v", info, err)
+	}
+	for _, name := range []string{"security.capability", "security.capability\x00user.x", "SECURITY.capability", "system.posix_acl_access", "user.lumina.owner", "trusted.x", "security.selinux", "security.ima", ""} {
+		c.fails(unix.EOPNOTSUPP, opSetxattr, id, message(words(4, 0), name, []byte("evil")))
+	}
+	c.ok(opSetxattr, id, message(words(20, 0), "user.x", []byte("security.capability\x00")))
+	list := make([]byte, 1000)
+	if n, err := unix.Listxattr(dir+"/null", list); err != nil || strings.Contains(string(list[:n]), "capability") {
+		t.Errorf("it has the attributes %q, %v", list[:n], err)
+	}
+	for _, command := range []uint32{unix.FS_IOC_SETFLAGS, 0x40106614, 0x401c5820, unix.FICLONE} { // the second as ext4 on some has it, the third FS_IOC_FSSETXATTR
+		c.fails(unix.ENOTTY, opIoctl, id, message(longs(h), words(0, command), longs(0), words(4, 0, 0x10)))
 	}
 }
 

@@ -69,6 +69,9 @@ func allocated() uint64 {
 	return m.TotalAlloc
 }
 
+// A frame of zstd begins so, and has one block (RFC 8878, 3.1.1).
+const zstdMagic, zstdBlock = "\x28\xb5\x2f\xfd", "\x39\x00\x00content"
+
 func TestReader(t *testing.T) {
 	tar := make([]byte, 1024) // an archive whose first file has a name that begins as bzip2 does
 	copy(tar, "BZh9")
@@ -87,6 +90,10 @@ func TestReader(t *testing.T) {
 		{"zstd twice", append(by(t, "zstd"), by(t, "zstd")...), "contentcontent", true},
 		{"zstd behind a frame to skip", append([]byte("\x53\x2a\x4d\x18\x01\x00\x00\x00x"), by(t, "zstd")...), "content", true},
 		{"zstd with a long window", by(t, "zstd", "--long=27"), "content", true},
+		{"zstd with a window of 128 MiB", []byte(zstdMagic + "\x00\x88" + zstdBlock), "content", true},
+		{"zstd with one of 256 MiB", []byte(zstdMagic + "\x00\x90" + zstdBlock), "exceed", false},
+		{"zstd with one of 256 MiB in its second frame", append(by(t, "zstd"), zstdMagic+"\x00\x90"+zstdBlock...), "exceed", false},
+		{"zstd whose window is all of 1 GiB", []byte(zstdMagic + "\xe0\x00\x00\x00\x40\x00\x00\x00\x00" + zstdBlock), "exceed", false},
 		{"bzip2 twice", append(by(t, "bzip2"), by(t, "bzip2")...), "contentcontent", true},
 		{"xz", by(t, "xz", "-9"), "content", true},
 		{"xz of several streams", append(by(t, "xz"), by(t, "xz")...), "contentcontent", true},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -317,9 +318,14 @@ func TestForward(t *testing.T) {
 		}
 		c.Close()
 	}
-	l, err := net.Listen("tcp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
-	if err == nil {
-		l.Close() // another address of the port is free: only 127.0.0.1 was taken
+	for _, other := range []string{"127.0.0.2", "127.255.255.254"} {
+		l, err := net.Listen("tcp4", net.JoinHostPort(other, strconv.Itoa(port)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("the forward has taken more than 127.0.0.1: %v", err)
+		}
+		if err == nil { // a Mac does not have these
+			l.Close()
+		}
 	}
 	r := lumina(t, "session", "start", "--image", "debian", "--forward", fmt.Sprintf("%d:80", port))
 	if r.code != 125 || !strings.Contains(r.Message, "another program listens") {

@@ -93,10 +93,10 @@ func (host) DialPort(ctx context.Context, protocol string, port uint16) (net.Con
 }
 
 // silent is a guest that answers no dial.
-type silent struct{ dialing chan struct{} }
+type silent struct{ dialing chan context.Context }
 
 func (s silent) DialPort(ctx context.Context, _ string, _ uint16) (net.Conn, error) {
-	s.dialing <- struct{}{}
+	s.dialing <- ctx
 	<-ctx.Done()
 	return nil, context.Cause(ctx)
 }
@@ -254,13 +254,39 @@ func TestResets(t *testing.T) {
 	server.Close()
 }
 
+// What listens has an address of the loopback: other machines do not reach it.
+func TestListensOnTheLoopbackOnly(t *testing.T) {
+	s := set(t, host{}, Rule{TCP, 0, 1}, Rule{UDP, 0, 2})
+	if _, err := s.Add([]Rule{{TCP, 0, 3}}); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.all {
+		var at net.Addr
+		if e.listener != nil {
+			at = e.listener.Addr()
+		} else {
+			at = e.packets.LocalAddr()
+		}
+		if ip, _, err := net.SplitHostPort(at.String()); err != nil || ip != "127.0.0.1" {
+			t.Errorf("%s listens on %v", e.rule, at)
+		}
+	}
+	if len(s.all) != 3 {
+		t.Errorf("%d listen", len(s.all))
+	}
+}
+
 // A client that goes while its connection is being made ends the attempt, and the
 // end of the forward ends all.
 func TestSilentGuest(t *testing.T) {
-	g := silent{make(chan struct{})}
+	g := silent{make(chan context.Context)}
 	s := set(t, g, Rule{TCP, 0, 1})
 	c := dialSet(t, s.Rules()[0])
-	<-g.dialing
+	if end, ok := (<-g.dialing).Deadline(); !ok || time.Until(end) > dialTimeout {
+		t.Errorf("the attempt may take until %v", end)
+	}
 	relay.Reset(c)
 	for deadline := time.Now().Add(20 * time.Second); len(s.slots) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -4,9 +4,12 @@ package network
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +34,12 @@ func TestAllowedNamesAreReached(t *testing.T) {
 	}
 	if got, err := g.handshake("198.51.100.10:443", "www.example.test"); !strings.Contains(got, "GET www.example.test 0") {
 		t.Errorf("https: %q, %v", got, err)
+	}
+	if got, err := g.handshake("198.51.100.10:443", "WWW.Example.Test"); !strings.Contains(got, "GET WWW.Example.Test 0") {
+		t.Errorf("https, a name in capitals: %q, %v", got, err)
+	}
+	if got := hello(g, sni([]byte("example.test"), 0)); len(got) < 100 || got[0] != recordHandshake {
+		t.Errorf("a hello that the test has made gets %q", got)
 	}
 	if got, err := g.say("198.51.100.10:25", "HELO me\r\n"); got != "220 hello\r\n250 HELO me\r\n" {
 		t.Errorf("a server that speaks first: %q, %v", got, err)
@@ -193,13 +202,86 @@ func TestWaysRoundTheNames(t *testing.T) {
 			return got
 		}},
 		{"the second hello of a TLS handshake", secondHello},
-		{"a server that speaks first", func(g *guest) string {
+		{"a name in the TLS handshake with a dot at its end", func(g *guest) string {
 			resolved(g)
-			got, _ := g.say("198.51.100.10:25", "HELO me\r\n")
-			if strings.Contains(got, "220") {
-				return got
+			return hello(g, sni([]byte("example.test."), 0))
+		}},
+		{"two names in the TLS handshake", func(g *guest) string {
+			resolved(g)
+			return hello(g, sni([]byte("example.test"), 0, []byte("evil.test"), 0)) + hello(g, sni([]byte("evil.test"), 0, []byte("example.test"), 0))
+		}},
+		{"the names of the TLS handshake twice", func(g *guest) string {
+			resolved(g)
+			good, evil := sni([]byte("example.test"), 0), sni([]byte("evil.test"), 0)
+			return hello(g, append(good, evil...)) + hello(g, append(evil, good...))
+		}},
+		{"a name of another type in the TLS handshake", func(g *guest) string {
+			resolved(g)
+			return hello(g, sni([]byte("example.test"), 1)) + hello(g, sni([]byte("example.test"), 1, []byte("evil.test"), 0))
+		}},
+		{"an address, no name or nothing in the TLS handshake", func(g *guest) string {
+			resolved(g)
+			return hello(g, sni([]byte("198.51.100.10"), 0)) + hello(g, sni([]byte(""), 0)) + hello(g, sni()) + hello(g, nil)
+		}},
+		{"a name of Unicode in the TLS handshake", func(g *guest) string {
+			resolved(g)
+			return hello(g, sni([]byte("\xef\xbd\x85xample.test"), 0)) + hello(g, sni([]byte("xn--example.test"), 0)) + hello(g, sni([]byte("exam\xc2\xadple.test"), 0))
+		}},
+		{"a TLS handshake in segments of one byte", func(g *guest) string {
+			resolved(g)
+			c, err := g.connect("198.51.100.10:443")
+			if err != nil {
+				return err.Error()
 			}
-			return ""
+			for _, b := range withSNI(g.t, sni([]byte("evil.test"), 0)) {
+				if _, err := c.Write([]byte{b}); err != nil {
+					break // it is refused as soon as it is whole
+				}
+			}
+			b, _ := io.ReadAll(c)
+			return string(b)
+		}},
+		{"a hello of SSL 2, of DTLS, and of Postgres before TLS", func(g *guest) string {
+			resolved(g)
+			got := ""
+			for _, text := range []string{"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10\x00\x00\x04", "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x30\x01\x00", "\x00\x00\x00\x08\x04\xd2\x16\x2f"} {
+				said, _ := g.say("198.51.100.10:443", text)
+				got += said
+			}
+			if strings.HasPrefix(got, "HTTP/1.1 403") {
+				return ""
+			}
+			return got
+		}},
+		{"QUIC and HTTP by UDP, where an entry has no port", func(g *guest) string {
+			g.ask("www.example.test")
+			return g.datagram("198.51.100.10:443") + g.datagram("198.51.100.10:80") + g.datagram("198.51.100.10:8443") + g.datagram("198.51.100.10:4433")
+		}},
+		{"another port in Host", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.1\r\nHost: example.test:81\r\n\r\n") + http(g, "GET http://example.test:443/ HTTP/1.1\r\nHost: example.test:443\r\n\r\n")
+		}},
+		{"a host in the trailer", func(g *guest) string {
+			resolved(g)
+			return http(g, "POST / HTTP/1.1\r\nHost: example.test\r\nTransfer-Encoding: chunked\r\nTrailer: Host\r\n\r\n0\r\nHost: evil.test\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a folded Host", func(g *guest) string {
+			resolved(g)
+			return http(g, "GET / HTTP/1.1\r\nHost: example.test\r\n\tevil.test\r\n\r\n") + http(g, "GET / HTTP/1.1\r\nX: a\r\n Host: evil.test\r\nHost: example.test\r\n\r\n")
+		}},
+		{"another Host after an answer of 100 and of 417", func(g *guest) string {
+			resolved(g)
+			return http(g, "POST / HTTP/1.1\r\nHost: example.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nabcdGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n") +
+				http(g, "POST / HTTP/1.1\r\nHost: example.test\r\nExpect: what\r\nContent-Length: 4\r\n\r\nabcdGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+		}},
+		{"a server that speaks first", func(g *guest) string {
+			g.ask("www.example.test") // which an entry without a port allows
+			c, err := g.connect("198.51.100.10:25")
+			if err != nil {
+				return err.Error()
+			}
+			b, _ := io.ReadAll(c) // the guest waits for it
+			return string(b)
 		}},
 		{"the gateway", func(g *guest) string { return refused(g, Gateway+":80") }},
 		{"the host's loopback", func(g *guest) string {
@@ -230,6 +312,47 @@ func TestWaysRoundTheNames(t *testing.T) {
 			}
 		})
 	}
+}
+
+// hello says a TLS hello with these extensions in the place of the name, and returns what
+// the server said.
+func hello(g *guest, extensions []byte) string {
+	got, _ := g.say("198.51.100.10:443", string(withSNI(g.t, extensions)))
+	return got
+}
+
+// sni is an extension of a TLS hello that has names, each followed by its type.
+func sni(names ...any) []byte {
+	var list []byte
+	for i := 0; i < len(names); i += 2 {
+		name := names[i].([]byte)
+		list = append(list, byte(names[i+1].(int)))
+		list = append(binary.BigEndian.AppendUint16(list, uint16(len(name))), name...)
+	}
+	b := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(len(list)+2))
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(list))), list...)
+}
+
+// withSNI is a TLS hello with other extensions in the place of the one that has a name.
+func withSNI(t testing.TB, extensions []byte) []byte {
+	t.Helper()
+	b := captureHello(t, "example.test")
+	old := sni([]byte("example.test"), 0)
+	at := bytes.Index(b, old)
+	if at < 0 {
+		t.Fatalf("the hello has no such name: %x", b)
+	}
+	// What says how long it is: the record, the message, and all extensions.
+	all := recordHeader + handshakeHeader + 2 + 32
+	all += 1 + int(b[all])                                    // the session
+	all += 2 + int(binary.BigEndian.Uint16(b[all:]))          // the ciphers
+	all += 1 + int(b[all])                                    // the compression
+	lengths := []int{recordHeader - 2, recordHeader + 2, all} // the message's has three bytes
+	b = slices.Concat(b[:at], extensions, b[at+len(old):])
+	for _, at := range lengths {
+		binary.BigEndian.PutUint16(b[at:], binary.BigEndian.Uint16(b[at:])+uint16(len(extensions)-len(old)))
+	}
+	return b
 }
 
 // ownAddress is one of this host's that is not of the loopback; "" when it has none.

@@ -93,7 +93,7 @@ func (s *site) dial(ctx context.Context, network, address string) (net.Conn, err
 	switch network + " " + address {
 	case "tcp4 198.51.100.10:80", "tcp4 203.0.113.7:80":
 		to = s.plain.Listener.Addr().String()
-	case "tcp4 198.51.100.10:443":
+	case "tcp4 198.51.100.10:443", "tcp4 198.51.100.10:8443":
 		to = s.tls.Listener.Addr().String()
 	case "tcp4 198.51.100.10:25":
 		to = s.first

@@ -185,12 +185,9 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 			return nil, err
 		}
 	}
-	if c, ok := source.(containerImage); ok && o.Verify != nil {
-		// A VM starts while the root is written, and waits for that.
-		c.begun = func() { trial.beginEarly(ctx, img, o.MaxSize, addKernel) }
-		source = c
-	}
-	if err := source.writeRoot(ctx, filepath.Join(dir, image.Rootfs), img, o.Progress); err != nil {
+	// A VM starts while the root is written, and waits for that.
+	begun := func() { trial.beginEarly(ctx, img, o.MaxSize, addKernel) }
+	if err := source.writeRoot(ctx, filepath.Join(dir, image.Rootfs), img, begun, o.Progress); err != nil {
 		return nil, cmp.Or(context.Cause(ctx), err)
 	}
 	if img.Files[image.Kernel], err = addKernel(); err != nil {
@@ -213,7 +210,9 @@ func bootsVMs(s source) bool {
 
 // source is what a root file system comes from.
 type source interface {
-	writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error
+	// writeRoot describes the source in img and writes its root. It may call begun when
+	// all but the root is known, whose file is there.
+	writeRoot(ctx context.Context, path string, img *image.Image, begun func(), progress func(Progress)) error
 	// layers describes the source in img and returns its layers, which the
 	// cache keeps from then on.
 	layers(ctx context.Context, img *image.Image) ([]oci.Layer, error)
@@ -303,7 +302,7 @@ func (l localImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, 
 	return []oci.Layer{all}, nil
 }
 
-func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image, _ func(), _ func(Progress)) error {
 	from, err := l.Open(image.Rootfs)
 	if err != nil {
 		return err
@@ -328,9 +327,6 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 type containerImage struct {
 	*oci.Image
 	o Options
-	// begun is called when all but the root is known, whose file is there; nil: it is
-	// not.
-	begun func()
 }
 
 func (c containerImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
@@ -382,40 +378,32 @@ func (c containerImage) describe(img *image.Image) error {
 	return describeContainer(img, c.RawConfig, c.Config, c.Annotations)
 }
 
-func (c containerImage) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+func (c containerImage) writeRoot(ctx context.Context, path string, img *image.Image, begun func(), progress func(Progress)) error {
 	if err := c.describe(img); err != nil {
 		return err
 	}
-	root, err := newRoot(path, c.o.MaxSize)
-	if err != nil {
-		return err
-	}
-	if c.begun != nil {
-		c.begun()
-	}
-	return root.fill(ctx, c.Layers, progress)
+	return writeLayers(ctx, path, c.Layers, c.o.MaxSize, begun, progress)
 }
 
 // ErrTooLarge is wrapped when an image has more than Options.MaxSize.
 var ErrTooLarge = oci.ErrTooLarge
 
 // writeLayers makes a root file system of layers, the lowest first, of at most
-// limit bytes. Holes are not counted.
-func writeLayers(ctx context.Context, path string, layers []oci.Layer, limit int64, progress func(Progress)) error {
+// limit bytes. Holes are not counted. It calls begun, unless that is nil, when the file
+// is there.
+func writeLayers(ctx context.Context, path string, layers []oci.Layer, limit int64, begun func(), progress func(Progress)) error {
 	root, err := newRoot(path, limit)
 	if err != nil {
 		return err
 	}
-	return root.fill(ctx, layers, progress)
-}
-
-// fill makes all of a new root of layers, the lowest first, and closes it.
-func (r *Root) fill(ctx context.Context, layers []oci.Layer, progress func(Progress)) error {
-	defer r.Close()
-	if err := r.Apply(ctx, progress, layers...); err != nil {
+	defer root.Close()
+	if begun != nil {
+		begun()
+	}
+	if err := root.Apply(ctx, progress, layers...); err != nil {
 		return err
 	}
-	return r.Finish()
+	return root.Finish()
 }
 
 func hashString(h v1.Hash) string {

@@ -104,12 +104,12 @@ func mmdebstrap(ctx context.Context, args []string, w io.Writer) error {
 	return nil
 }
 
-func (d *debianRoot) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+func (d *debianRoot) writeRoot(ctx context.Context, path string, img *image.Image, begun func(), progress func(Progress)) error {
 	layers, err := d.layers(ctx, img)
 	if err != nil {
 		return err
 	}
-	return writeLayers(ctx, path, layers, d.o.MaxSize, progress)
+	return writeLayers(ctx, path, layers, d.o.MaxSize, begun, progress)
 }
 
 func (d *debianRoot) Close() error { return nil }

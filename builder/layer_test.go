@@ -35,7 +35,7 @@ func TestNextLayerIsReadAhead(t *testing.T) {
 			return io.NopCloser(bytes.NewReader(second)), nil
 		}),
 	}
-	if err := writeLayers(t.Context(), filepath.Join(t.TempDir(), "root"), layers, 1<<20, func(Progress) {}); err != nil {
+	if err := writeLayers(t.Context(), filepath.Join(t.TempDir(), "root"), layers, 1<<20, nil, func(Progress) {}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -62,7 +62,7 @@ func TestLayerThatFailsEndsTheNext(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			closed.Store(false)
 			layers := []oci.Layer{openedLayer(good, tt.open), openedLayer(good, endless)}
-			err := writeLayers(t.Context(), filepath.Join(t.TempDir(), "root"), layers, 1<<20, func(Progress) {})
+			err := writeLayers(t.Context(), filepath.Join(t.TempDir(), "root"), layers, 1<<20, nil, func(Progress) {})
 			if !errors.Is(err, broken) || !strings.Contains(fmt.Sprint(err), tt.want) {
 				t.Errorf("error %v, want %v of %s", err, broken, tt.want)
 			}
@@ -75,7 +75,7 @@ func TestLayerThatFailsEndsTheNext(t *testing.T) {
 	err := writeLayers(t.Context(), filepath.Join(t.TempDir(), "root"), []oci.Layer{
 		openedLayer(good, func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(good)), nil }),
 		openedLayer(good, func(context.Context) (io.ReadCloser, error) { return nil, broken }),
-	}, 1<<20, func(Progress) {})
+	}, 1<<20, nil, func(Progress) {})
 	if !errors.Is(err, broken) || !strings.Contains(fmt.Sprint(err), "layer 2 of 2") {
 		t.Errorf("error %v, want %v of layer 2 of 2", err, broken)
 	}

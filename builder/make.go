@@ -24,8 +24,11 @@ type Place struct {
 	Progress func(Progress)
 	// LayersOnly says that the root is not to be written: more layers follow.
 	LayersOnly bool
-	o          Options
-	layers     []oci.Layer
+	// Begun is to be called when the image is described and the file of its root is
+	// there: the trial of the image starts beside the writing of that.
+	Begun  func()
+	o      Options
+	layers []oci.Layer
 }
 
 // Base is what an image is made from.
@@ -170,12 +173,12 @@ type made struct {
 	dir string // of the image, for layers
 }
 
-func (m *made) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
-	return m.o.Make(ctx, &Place{Dir: filepath.Dir(path), Image: img, Progress: progress, o: m.o})
+func (m *made) writeRoot(ctx context.Context, path string, img *image.Image, begun func(), progress func(Progress)) error {
+	return m.o.Make(ctx, &Place{Dir: filepath.Dir(path), Image: img, Progress: progress, Begun: begun, o: m.o})
 }
 
 func (m *made) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
-	p := &Place{Dir: m.dir, Image: img, Progress: m.o.Progress, LayersOnly: true, o: m.o}
+	p := &Place{Dir: m.dir, Image: img, Progress: m.o.Progress, LayersOnly: true, Begun: func() {}, o: m.o}
 	err := m.o.Make(ctx, p)
 	return p.layers, err
 }

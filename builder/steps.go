@@ -39,13 +39,23 @@ type stepped struct {
 	o Options
 }
 
-func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, progress func(Progress)) error {
+func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, begun func(), progress func(Progress)) error {
+	layers, err := s.allLayers(ctx, filepath.Dir(path), img, progress)
+	if err != nil {
+		return err
+	}
+	return writeLayers(ctx, path, layers, s.o.MaxSize, begun, progress)
+}
+
+// allLayers are those of the source and of the steps, whose VMs have their images
+// below dir. Then img is described.
+func (s stepped) allLayers(ctx context.Context, dir string, img *image.Image, progress func(Progress)) ([]oci.Layer, error) {
 	if m, ok := s.source.(*made); ok {
-		m.dir = filepath.Dir(path)
+		m.dir = dir
 	}
 	layers, err := s.layers(ctx, img)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if s.o.Configure != nil {
 		// The steps run where and as whom the base says: the image's own user
@@ -66,7 +76,7 @@ func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, p
 	if len(copies) > 0 {
 		below := newTree()
 		if err := below.Apply(ctx, progress, layers...); err != nil {
-			return err
+			return nil, err
 		}
 		for _, c := range copies {
 			layer, err := oci.AddLayer(s.o.CacheDir, func(w io.Writer) error { return c.Write(ctx, below.Tree(), w) })
@@ -74,7 +84,7 @@ func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, p
 				err = below.Apply(ctx, progress, layer)
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", c.CreatedBy, err)
+				return nil, fmt.Errorf("%s: %w", c.CreatedBy, err)
 			}
 			layers = append(layers, layer)
 			img.Layers = append(img.Layers, describeLayer(layer))
@@ -83,15 +93,15 @@ func (s stepped) writeRoot(ctx context.Context, path string, img *image.Image, p
 	}
 	for n, command := range s.o.Steps {
 		step := Step{Number: n + 1, Total: len(s.o.Steps), Command: command}
-		layer, err := s.step(ctx, filepath.Dir(path), step, img, layers, progress)
+		layer, err := s.step(ctx, dir, step, img, layers, progress)
 		if err != nil {
-			return fmt.Errorf("step %d of %d (%s): %w", step.Number, step.Total, shorten(command), err)
+			return nil, fmt.Errorf("step %d of %d (%s): %w", step.Number, step.Total, shorten(command), err)
 		}
 		layers = append(layers, layer)
 		img.Layers = append(img.Layers, describeLayer(layer))
 		img.History = append(img.History, image.History{Created: img.Created, CreatedBy: "/bin/sh -c " + command, Comment: "lumina"})
 	}
-	return writeLayers(ctx, path, layers, s.o.MaxSize, progress)
+	return layers, nil
 }
 
 func shorten(command string) string {
@@ -138,7 +148,7 @@ func assemble(ctx context.Context, from, dir string, img *image.Image, layers []
 	}
 	part := *img
 	part.Files = maps.Clone(img.Files)
-	err := writeLayers(ctx, filepath.Join(dir, image.Rootfs), layers, limit, progress)
+	err := writeLayers(ctx, filepath.Join(dir, image.Rootfs), layers, limit, nil, progress)
 	for _, name := range []string{image.Kernel, image.Initramfs} {
 		err = errors.Join(err, os.Link(filepath.Join(from, name), filepath.Join(dir, name)))
 	}

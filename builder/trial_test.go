@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/abdul-abdi/lumina/builder/recipe"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -26,11 +29,42 @@ func aMinute(t *testing.T, what string, c <-chan struct{}) error {
 
 // The trial begins before the root is written, and is told when it is.
 func TestTrialBesideTheRoot(t *testing.T) {
-	o := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("a", strings.Repeat("content", 1<<16)))))
+	add := func(name string) []byte { return layer(t, file(name, strings.Repeat("content", 1<<16))) }
+	for _, tt := range []struct {
+		name   string
+		change func(*Options)
+	}{
+		{"container image", func(*Options) {}},
+		{"steps", func(o *Options) {
+			o.Steps = []string{"make b"}
+			o.RunStep = func(_ context.Context, _ Step, w io.Writer) error {
+				_, err := w.Write(add("b"))
+				return err
+			}
+		}},
+		{"recipe", func(o *Options) {
+			o.Files = []recipe.File{{Path: "/b", Content: "content"}}
+			o.Configure = func(img *image.Image) { img.Config.User = "nobody" }
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := options(t, "oci:"+writeLayout(t, "amd64", add("a")))
+			tt.change(&o)
+			testTrialBesideTheRoot(t, o)
+		})
+	}
+}
+
+func testTrialBesideTheRoot(t *testing.T, o Options) {
 	began := make(chan struct{})
 	var once sync.Once
 	o.Progress = func(p Progress) {
-		if p.Step == "unpack" {
+		// What steps run in has a root of its own.
+		ours, err := filepath.Glob(filepath.Join(filepath.Dir(o.CacheDir), "images", "*", image.Rootfs))
+		if err != nil {
+			t.Error(err)
+		}
+		if p.Step == "unpack" && len(ours) > 0 {
 			once.Do(func() {
 				if err := aMinute(t, "for the trial to begin", began); err != nil {
 					t.Error(err)
@@ -39,6 +73,7 @@ func TestTrialBesideTheRoot(t *testing.T) {
 		}
 	}
 	var early, whole int64
+	var tried image.Config
 	size := func(h *image.Handle) int64 {
 		info, err := os.Stat(h.Path(image.Rootfs))
 		if err != nil {
@@ -55,9 +90,9 @@ func TestTrialBesideTheRoot(t *testing.T) {
 			t.Error("the root was written before the trial began")
 		default:
 		}
-		early = size(h)
-		if kernel := h.Files[image.Kernel]; kernel.Size != 0 {
-			t.Errorf("the trial has the image's own description: %+v", h.Files)
+		early, tried = size(h), h.Config
+		if root, known := h.Files[image.Rootfs]; known {
+			t.Errorf("the trial has the image's own description: %+v", root)
 		}
 		f, err := h.Open(image.Kernel)
 		if err != nil {
@@ -76,6 +111,9 @@ func TestTrialBesideTheRoot(t *testing.T) {
 	// A VM finds the size of its disk when it starts.
 	if want := img.Files[image.Rootfs].Size; early != 6<<20 || whole != want {
 		t.Errorf("the root had %d bytes at first and %d when it was whole, want %d and %d", early, whole, 6<<20, want)
+	}
+	if tried.User != img.Config.User {
+		t.Errorf("the trial was as user %q, the image is %q's", tried.User, img.Config.User)
 	}
 }
 

@@ -164,16 +164,19 @@ func (b *build) run() (err error) {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	if err := b.place.Describe(target.origin, target.config, target.ociLayers()); err != nil {
+		return err
+	}
 	if final {
 		v := b.o.Log.begin("writing the root file system")
-		if err := target.root.finish(ctx, target.layers); err != nil {
+		if err := target.root.finish(ctx, target.layers, b.place.Begun); err != nil {
 			v.failed(err)
 			return err
 		}
 		v.done()
 	}
 	b.warnUnused()
-	return b.place.Describe(target.origin, target.config, target.ociLayers())
+	return nil
 }
 
 // all are the stages that began.

@@ -60,16 +60,21 @@ func (r *root) view(ctx context.Context, layers []layer) (view, error) {
 	return v, nil
 }
 
-// finish completes the file.
-func (r *root) finish(ctx context.Context, layers []layer) error {
+// finish completes the file. It calls begun when that is there.
+func (r *root) finish(ctx context.Context, layers []layer, begun func()) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.image != nil {
+		return nil // it is complete
+	}
+	if err := r.advanceLocked(ctx, nil); err != nil {
+		return err
+	}
+	begun()
 	if err := r.advanceLocked(ctx, layers); err != nil {
 		return err
 	}
-	if r.image == nil {
-		r.err = r.root.Finish()
-	}
+	r.err = r.root.Finish()
 	return r.err
 }
 

@@ -288,18 +288,38 @@ func (l localImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, 
 	if layers != nil {
 		return layers, nil
 	}
-	root, err := l.Open(image.Rootfs)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	all, err := oci.AddLayer(l.cacheDir, func(w io.Writer) error { return writeRootTar(ctx, root, w) })
+	all, err := l.allInOne(ctx)
 	if err != nil {
 		return nil, err
 	}
 	img.Layers = []image.Layer{describeLayer(all)}
 	img.History = []image.History{{Created: l.Created, CreatedBy: "lumina images create", Comment: "all of " + l.Source.Reference}}
 	return []oci.Layer{all}, nil
+}
+
+// allInOne is a layer of all that is in the root. It is made once for each root.
+func (l localImage) allInOne(ctx context.Context) (oci.Layer, error) {
+	want := l.Files[image.Rootfs]
+	kept := layerCache{l.cacheDir}
+	key := fmt.Sprintf("%x", sha256.Sum256([]byte("all of root 1 "+want.SHA256)))
+	if layer, err := kept.get(ctx, key); err == nil {
+		return layer, nil
+	}
+	if have, err := image.Digest(ctx, l.Path(image.Rootfs)); err != nil {
+		return oci.Layer{}, err
+	} else if have != want {
+		return oci.Layer{}, fmt.Errorf("%w: its %s is not what it was made as", image.ErrInvalid, image.Rootfs)
+	}
+	root, err := l.Open(image.Rootfs)
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	defer root.Close()
+	layer, err := oci.AddLayer(l.cacheDir, func(w io.Writer) error { return writeRootTar(ctx, root, w) })
+	if err != nil {
+		return layer, err
+	}
+	return layer, kept.put(key, layer)
 }
 
 func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image, _ func(), _ func(Progress)) error {

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/abdul-abdi/lumina/builder/oci"
+	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
 // openedLayer is a layer that open opens, of a plain archive.
@@ -87,3 +90,42 @@ type closeFunc struct {
 }
 
 func (c closeFunc) Close() error { c.close(); return nil }
+
+// What is made of an image without layers here has a layer of all its root, which is
+// written once.
+func TestLayerOfAllIsKept(t *testing.T) {
+	o := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("a", "content"))))
+	root := create(t, o)
+	o.Name, o.Reference = "changed", "test"
+	o.Configure = func(*image.Image) {}
+	made := func() (layers []image.Layer, err error) {
+		img, err := Create(t.Context(), o)
+		if err != nil {
+			return nil, err
+		}
+		return img.Layers, nil
+	}
+	first, err := made()
+	if err != nil || len(first) != 1 || first[0].Digest == "" {
+		t.Fatalf("layers %v, %v", first, err)
+	}
+	b, err := os.ReadFile(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-1] ^= 1
+	if err := errors.Join(os.Chmod(root, 0o600), os.WriteFile(root, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	second, err := made()
+	if err != nil || !slices.EqualFunc(first, second, func(a, b image.Layer) bool { return a.Digest == b.Digest && a.DiffID == b.DiffID }) {
+		t.Errorf("layers %v, %v, want %v", second, err, first)
+	}
+	// A damaged root is no layer.
+	if err := os.RemoveAll(o.CacheDir); err != nil {
+		t.Fatal(err)
+	}
+	if layers, err := made(); !errors.Is(err, image.ErrInvalid) || !strings.Contains(err.Error(), image.Rootfs) {
+		t.Errorf("layers %v, %v, want %v", layers, err, image.ErrInvalid)
+	}
+}

@@ -1,17 +1,20 @@
 #!/bin/sh
-# compare.sh [RUNS]: what lumina and the tools that one would use instead take to make
-# the same thing, by turns: the median of RUNS times (5), and the most memory that one
-# program of each took. Root file systems of one layer and of ten, with and without the
-# trial boot; and, once, a Dockerfile, cold and after one file changed, and what its RUNs
-# take on this host and in a VM. Rows are printed as soon as they are known.
+# compare.sh [TURNS]: what lumina and the tools that one would use instead take to make
+# the same thing, by turns (5 of them). Each measurement is printed as soon as it is
+# made, with the machine's load; then, of each method, the median of its seconds, the
+# most memory that one program of it took, and the median of what it took against
+# another method in the same turn: the load of a machine changes between turns, less
+# within one. Root file systems of one layer and of ten, with and without the trial
+# boot; a Dockerfile, cold (LUMINA_COMPARE_COLD turns, 1) and after one file changed, and
+# what its RUNs take on this host and in a VM.
 # Debian's packages time, umoci, e2fsprogs, erofs-utils and buildah are needed, Go, and
 # root for buildah; virt-make-fs is measured when it is there (guestfs-tools, and a
 # kernel in /boot for its own VM; where /dev/kvm does not work,
 # LIBGUESTFS_BACKEND_SETTINGS=force_tcg). LUMINA_COMPARE=roots or dockerfile does half.
-# It takes about four minutes with 5 RUNS on 2 idle CPUs without KVM, and ends, with the
-# rows that it has, after LUMINA_COMPARE_LIMIT seconds (1200).
+# It takes about five minutes on 2 idle CPUs without KVM, and ends, with what it
+# has measured, after LUMINA_COMPARE_LIMIT seconds (900).
 set -eu
-runs=${1:-5} which=${LUMINA_COMPARE:-roots dockerfile} limit=${LUMINA_COMPARE_LIMIT:-1200}
+turns=${1:-5} cold=${LUMINA_COMPARE_COLD:-1} which=${LUMINA_COMPARE:-roots dockerfile} limit=${LUMINA_COMPARE_LIMIT:-900}
 begun=$(date +%s)
 layout=${LUMINA_CACHE:-$HOME/.cache/lumina}/quickstart/debian # of quickstart.sh
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,10 +22,9 @@ lumina=$here/../bin/lumina
 [ -e "$layout/index.json" ] || { echo "compare: no image $layout: run quickstart.sh first" >&2; exit 1; }
 work=$(mktemp -d)
 child= # what is being measured
-trap '[ -z "$child" ] || kill "$child" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'summary; [ -z "$child" ] || kill "$child" 2>/dev/null || true; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 export LUMINA_HOME="$work/home" LIBGUESTFS_BACKEND=direct
-(cd "$here" && go build -o "$work/floor" ./floor)
 
 # once METHOD COMMAND: does it in a folder of its own, and keeps seconds and memory.
 once() {
@@ -38,19 +40,51 @@ once() {
 	}
 	child=
 	rm -rf "$work/in"
-	[ "$run" = 0 ] || cat "$work/time" >>"$work/times.$1"
+	keep "$1" "$turn" <"$work/time"
 }
 
-# row METHOD
-row() {
-	median=$(sort -n "$work/times.$1" | awk '{ t[NR] = $1 } END { printf "%.2f", (t[int((NR + 1) / 2)] + t[int(NR / 2) + 1]) / 2 }')
-	peak=$(awk '$2 > most { most = $2 } END { printf "%d MB", most / 1000 }' "$work/times.$1")
-	printf '%-34s %8s %8s\n' "$1" "$median" "$peak"
+# keep METHOD TURN: keeps and prints the seconds and kilobytes that it reads. Turn 0 is
+# not counted: it fills the page cache.
+keep() {
+	read -r seconds peak
+	printf '%-10s %-34s %8s %6d MB   load %s\n' "turn $2" "$1" "$seconds" $((peak / 1000)) "$(cut -d' ' -f1 /proc/loadavg)"
+	[ "$2" = 0 ] || echo "$1|$2|$seconds|$peak|${against-}" >>"$work/times"
+}
+
+# summary prints what was measured, method by method.
+summary() {
+	[ -e "$work/times" ] || return 0
+	printf '\n%-34s %8s %9s %6s   %s\n' METHOD SECONDS PEAK TURNS 'IN THE SAME TURN'
+	awk -F'|' '
+		function median(list, n,    i, j, t) {
+			for (i = 2; i <= n; i++)
+				for (j = i; j > 1 && list[j - 1] > list[j]; j--) { t = list[j]; list[j] = list[j - 1]; list[j - 1] = t }
+			return (list[int((n + 1) / 2)] + list[int(n / 2) + 1]) / 2
+		}
+		!($1 in count) { order[++methods] = $1 }
+		{
+			n = ++count[$1]; time[$1, n] = $3; at[$1, $2] = $3; turn[$1, n] = $2; other[$1] = $5
+			if ($4 > peak[$1]) peak[$1] = $4
+		}
+		END {
+			for (m = 1; m <= methods; m++) {
+				name = order[m]; with = other[name]; more = 0
+				for (i = 1; i <= count[name]; i++) {
+					list[i] = time[name, i]
+					base = at[with, turn[name, i]]
+					if (base > 0) { ratio[++more] = list[i] / base; plus[more] = list[i] - base }
+				}
+				line = sprintf("%-34s %8.2f %6d MB %6d", name, median(list, count[name]), peak[name] / 1000, count[name])
+				if (more) line = line sprintf("   %.2f times %s, %+.2f s", median(ratio, more), with, median(plus, more))
+				print line
+			}
+		}' "$work/times"
+	echo "all of it: $(($(date +%s) - begun)) s" >&2
+	rm "$work/times"
 }
 
 # tenLayers makes the layout "$work/ten" of what is in that of one layer.
 tenLayers() {
-	largest=$(find "$layout/blobs/sha256" -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
 	mkdir "$work/tree"
 	tar -xzf "$largest" -C "$work/tree"
 	tar -tzf "$largest" >"$work/names"
@@ -65,36 +99,37 @@ tenLayers() {
 }
 
 roots() {
+	(cd "$here" && go build -o "$work/floor" ./floor)
 	largest=$(find "$layout/blobs/sha256" -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
 	tenLayers
 	unpack="umoci unpack"
 	[ "$(id -u)" = 0 ] || unpack="$unpack --rootless"
-	methods="floor lumina lumina,trial umoci+mkfs.erofs umoci+mke2fs"
+	methods="lumina lumina,trial umoci+mkfs.erofs umoci+mke2fs"
 	if type virt-make-fs >/dev/null 2>&1; then methods="$methods umoci+virt-make-fs"; fi
-	run=0 # the first is not counted: it fills the page cache
-	printf '%-34s %8s %8s\n' METHOD SECONDS PEAK
-	while [ "$run" -le "$runs" ]; do
+	turn=0
+	while [ "$turn" -le "$turns" ]; do
+		against=
 		once floor "'$work/floor' '$largest' root"
 		for n in 1 10; do
 			image=$layout:latest
 			[ $n = 1 ] || image=$work/ten:latest
 			for method in $methods; do
+				against="lumina,layers=$n"
 				case $method in
-				lumina) do="rm -rf '$LUMINA_HOME/images' && '$lumina' images create compare --from 'oci:$image' --no-verify" ;;
+				lumina)
+					against=
+					[ $n = 10 ] || against=floor
+					do="rm -rf '$LUMINA_HOME/images' && '$lumina' images create compare --from 'oci:$image' --no-verify"
+					;;
 				lumina,trial) do="rm -rf '$LUMINA_HOME/images' && '$lumina' images create compare --from 'oci:$image'" ;;
 				umoci+mke2fs) do="$unpack --image '$image' bundle && mke2fs -q -t ext4 -d bundle/rootfs root.ext4 1G" ;;
 				umoci+mkfs.erofs) do="$unpack --image '$image' bundle && mkfs.erofs --quiet root.erofs bundle/rootfs" ;;
 				umoci+virt-make-fs) do="$unpack --image '$image' bundle && virt-make-fs --type=ext4 --size=+256M bundle/rootfs root.ext4" ;;
-				floor) continue ;;
 				esac
 				once "$method,layers=$n" "$do"
 			done
 		done
-		run=$((run + 1))
-	done
-	row floor
-	for n in 1 10; do
-		for method in ${methods#floor }; do row "$method,layers=$n"; done
+		turn=$((turn + 1))
 	done
 }
 
@@ -121,35 +156,40 @@ dockerfile() {
 		COPY tree /tree
 	EOF
 	buildah="buildah --root '$work/store' --runroot '$work/run'"
-	printf '%-34s %8s %8s\n' METHOD SECONDS PEAK
 	$lumina images create base --from "oci:$layout:latest" --no-verify >/dev/null
 	ln -s "$layout" "$work/base" # it is named after its folder
 	(cd "$work" && eval "$buildah pull -q oci:base:latest" >/dev/null)
-	bud="$buildah bud --isolation chroot --layers -t compare '$work/context'"
-	ours="'$lumina' images create dockerfile --replace --no-verify --progress plain -f '$work/context/Dockerfile' '$work/context'"
-	run=1
-	once buildah,cold "$bud"
-	row buildah,cold
-	once lumina,cold "$ours"
-	row lumina,cold
-	# The same commands, on this host and in the VM: what emulation costs.
-	awk '/^#[0-9]+ \[.*RUN /{ name[$1] = ($5 == "apt-get" || $4 == "apt-get") ? "apt-get" : "pip" } /DONE/ { sub("s", "", $3); if (name[$1]) printf "%-34s %8.2f\n", "RUN " name[$1] ", in the VM", $3 }' "$work/log"
-	eval "$buildah from --name native oci:base:latest" >/dev/null
-	for step in apt-get pip; do
-		command=$(sed -n "s/^RUN \($step .*\)/\1/p" "$work/context/Dockerfile")
-		once "RUN $step, in a chroot" "$buildah run --isolation chroot -v '$work/context/hello:/hello' native -- sh -c '$command'"
-		row "RUN $step, in a chroot"
+	bud="$buildah bud --isolation chroot --layers -t compare"
+	ours="'$lumina' images create dockerfile --replace --no-verify --progress plain -f '$work/context/Dockerfile'"
+	turn=1
+	while [ "$turn" -le "$cold" ]; do
+		against=
+		once buildah,cold "$bud --no-cache '$work/context'"
+		against=buildah,cold
+		once lumina,cold "$ours --no-cache '$work/context'"
+		# The same commands, in the VM and on this host: what emulation costs.
+		awk '/^#[0-9]+ \[.*RUN /{ name[$1] = ($5 == "apt-get" || $4 == "apt-get") ? "apt-get" : "pip" }
+			/DONE/ { sub("s", "", $3); if (name[$1]) print name[$1], $3 }' "$work/log" >"$work/steps"
+		(cd "$work" && eval "$buildah from --name native oci:base:latest" >/dev/null)
+		for step in apt-get pip; do
+			command=$(sed -n "s/^RUN \($step .*\)/\1/p" "$work/context/Dockerfile")
+			against=
+			once "RUN $step, in a chroot" "$buildah run --isolation chroot -v '$work/context/hello:/hello' native -- sh -c '$command'"
+			against="RUN $step, in a chroot"
+			sed -n "s/^$step //p" "$work/steps" | sed 's/$/ 0/' | keep "RUN $step, in the VM" "$turn"
+		done
+		eval "$buildah rm native" >/dev/null
+		turn=$((turn + 1))
 	done
-	eval "$buildah rm native" >/dev/null
-	while [ "$run" -le "$runs" ]; do
-		echo "changed $run" >"$work/context/tree/50/50"
-		once buildah,rebuild "$bud"
-		once lumina,rebuild "$ours"
-		run=$((run + 1))
+	turn=1
+	while [ "$turn" -le "$turns" ]; do
+		echo "changed $turn" >"$work/context/tree/50/50"
+		against=
+		once buildah,rebuild "$bud '$work/context'"
+		against=buildah,rebuild
+		once lumina,rebuild "$ours '$work/context'"
+		turn=$((turn + 1))
 	done
-	row buildah,rebuild
-	row lumina,rebuild
 }
 
 for what in $which; do "$what"; done
-echo "all of it: $(($(date +%s) - begun)) s" >&2

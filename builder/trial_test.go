@@ -58,14 +58,17 @@ func TestTrialBesideTheRoot(t *testing.T) {
 func testTrialBesideTheRoot(t *testing.T, o Options) {
 	began := make(chan struct{})
 	var once sync.Once
+	held := false // the writing of the root
 	o.Progress = func(p Progress) {
-		// What steps run in has a root of its own.
-		ours, err := filepath.Glob(filepath.Join(filepath.Dir(o.CacheDir), "images", "*", image.Rootfs))
+		// The image is made in a directory of a temporary one. What steps run in has a
+		// root of its own, below that.
+		ours, err := filepath.Glob(filepath.Join(filepath.Dir(o.CacheDir), "images", "*", "*", image.Rootfs))
 		if err != nil {
 			t.Error(err)
 		}
 		if p.Step == "unpack" && len(ours) > 0 {
 			once.Do(func() {
+				held = true
 				if err := aMinute(t, "for the trial to begin", began); err != nil {
 					t.Error(err)
 				}
@@ -107,6 +110,9 @@ func testTrialBesideTheRoot(t *testing.T, o Options) {
 	img, err := Create(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !held {
+		t.Error("the root was never held back")
 	}
 	// A VM finds the size of its disk when it starts.
 	if want := img.Files[image.Rootfs].Size; early != 6<<20 || whole != want {

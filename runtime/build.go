@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/client"
@@ -72,10 +71,6 @@ func (b *BuildVM) Finish(ctx context.Context) error {
 // room.
 const cacheMountSize = 64 << 30
 
-// cacheMountRetry is how often a disk is asked for that another process has:
-// nothing tells when that ends.
-const cacheMountRetry = 200 * time.Millisecond
-
 // CacheMount opens the disk of a build's cache mount, and makes it when there is
 // none. It waits until no other VM has it.
 func (r *Runtime) CacheMount(ctx context.Context, id string) (*volume.Disk, error) {
@@ -93,10 +88,8 @@ func (r *Runtime) CacheMount(ctx context.Context, id string) (*volume.Disk, erro
 		case !errors.Is(err, volume.ErrInUse):
 			return d, err
 		}
-		select {
-		case <-time.After(cacheMountRetry):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("another build has it: %w", context.Cause(ctx))
+		if err := store.Wait(ctx, name); err != nil {
+			return nil, fmt.Errorf("another build has it: %w", err)
 		}
 	}
 }

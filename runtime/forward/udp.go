@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
 const (
@@ -44,7 +46,9 @@ func (s *Set) servePackets(e *entry) {
 			if e.ctx.Err() != nil {
 				return
 			}
-			time.Sleep(pause) // such as: no memory for buffers
+			if pace.Wait(e.ctx, pause) != nil { // such as: no memory for buffers
+				return
+			}
 			pause = min(2*pause, time.Second)
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 
 	"github.com/abdul-abdi/lumina/runtime/network/resolver"
+	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
 const (
@@ -94,14 +95,7 @@ func (n *Network) serveDNS() error {
 }
 
 // pause waits before a loop goes on after an error; false when the network is closed.
-func (n *Network) pause() bool {
-	select {
-	case <-n.ctx.Done():
-		return false
-	case <-time.After(10 * time.Millisecond):
-		return true
-	}
-}
+func (n *Network) pause() bool { return pace.Wait(n.ctx, 10*time.Millisecond) == nil }
 
 // serveStream answers what comes over one connection, each query when it can be
 // (RFC 7766, 6.2.1.1).

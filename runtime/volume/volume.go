@@ -3,6 +3,7 @@
 package volume
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -237,6 +238,30 @@ func wholeSectors(f *os.File) error {
 		return err
 	}
 	return f.Truncate(vm.RoundUp(info.Size()))
+}
+
+// Wait waits until no VM has a volume, or ctx ends. Another one may have it again before
+// the caller opens it.
+func (s *Store) Wait(ctx context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(s.lockPath(name), os.O_RDWR|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // its last VM has ended, and it was removed
+	}
+	if err == nil {
+		if err = regular(f); err != nil {
+			f.Close()
+		}
+	}
+	if err == nil {
+		err = flock.Exclusive(ctx, f)
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for volume %q: %w", name, err)
+	}
+	return f.Close()
 }
 
 func (s *Store) openError(name string, err error) error {

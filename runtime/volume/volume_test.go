@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -197,5 +198,35 @@ func TestDamagedVolumes(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Who waits for a volume is woken by the end of its VM, and by the end of its own
+// context.
+func TestWait(t *testing.T) {
+	s := NewStore(t.TempDir())
+	if err := s.Create("data", 16<<20); err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.Open("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if err := s.Wait(ctx, "data"); !errors.Is(err, cause) {
+		t.Errorf("after the end of its context: %v", err)
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- s.Wait(t.Context(), "data") }()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	if err := s.Wait(t.Context(), "none"); err != nil {
+		t.Errorf("for a volume that is not there: %v", err)
 	}
 }

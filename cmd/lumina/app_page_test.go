@@ -147,7 +147,7 @@ func (a *appPage) shows(t *testing.T, what string, ok func(*screen) bool) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the page does not show %s", what)
+			t.Fatalf("the page does not show %s: it is at %v and says %.2000v; %s", what, a.eval(t, "location.hash"), a.eval(t, "document.body.innerText"), desktopStates(t, a.home, stacksOf))
 		}
 	}
 }

@@ -59,12 +59,12 @@ func testBrowser(t *testing.T, name string, f font) {
 	b.press(t, "ArrowDown", 40)
 	// What follows English depends on the console's font: without one of its own the
 	// installer leaves out the languages that the console cannot show.
-	waitScreen(t, name, "a key from the browser", 20*time.Second, func(s *screen) bool {
+	waitScreen(t, name, "a key from the browser", 3*time.Minute, func(s *screen) bool {
 		selected := s.selected(f)
 		return strings.Contains(selected, "speranto") || strings.Contains(selected, "innish")
 	})
 	b.press(t, "ArrowUp", 38)
-	waitScreen(t, name, "another key", 20*time.Second, func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
+	waitScreen(t, name, "another key", 3*time.Minute, func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
 
 	base, _, _ := strings.Cut(strings.TrimPrefix(page.URL, "http://"), "/")
 	if r, err := http.Get("http://" + base + "/"); err != nil || r.StatusCode != http.StatusNotFound {

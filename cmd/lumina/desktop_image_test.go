@@ -58,7 +58,7 @@ func TestDesktopOfImage(t *testing.T) {
 			t.Errorf("the serial port's shell has got the screen's keys: %q, %q", said, r.stdout)
 		}
 		lumina(t, "desktop", "type", name, "clear; for i in 1 2 3 4 5 6 7 8; do echo 0123456789abcdefghijklmnopqrstuvwxyz; done\n").succeeded(t)
-		waitScreen(t, name, "the shell's own text", time.Minute, func(s *screen) bool {
+		waitScreen(t, name, "the shell's own text", 3*time.Minute, func(s *screen) bool {
 			_, ok := s.learn("0123456789abcdefghijklmnopqrstuvwxyz")
 			return ok
 		})

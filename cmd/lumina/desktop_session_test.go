@@ -68,7 +68,7 @@ func TestDesktopSession(t *testing.T) {
 	const name = "session"
 	createDesktop(t, name, "--disk", sessionDisk(t), "--memory", "1GB")
 	lumina(t, "desktop", "boot", name, "--headless", "--detach").succeeded(t)
-	waitPicture(t, name, "the X session", 5*time.Minute, func(img *image.RGBA) bool {
+	waitPicture(t, name, "the X session", 10*time.Minute, func(img *image.RGBA) bool {
 		_, pixels := where(img, sessionRoot)
 		return pixels == img.Rect.Dx()*img.Rect.Dy()
 	})
@@ -76,14 +76,14 @@ func TestDesktopSession(t *testing.T) {
 	// A terminal, by its key.
 	lumina(t, "desktop", "key", name, "ctrl+alt+t").succeeded(t)
 	var window image.Rectangle
-	waitPicture(t, name, "the terminal's prompt", time.Minute, func(img *image.RGBA) bool {
+	waitPicture(t, name, "the terminal's prompt", 3*time.Minute, func(img *image.RGBA) bool {
 		window, _ = where(img, white)
 		_, black := where(img, color.RGBA{0, 0, 0, 0xFF})
 		return window.Dx() >= 80*xtermWidth && window.Dy() >= 24*xtermHeight && black > 2*xtermWidth*xtermHeight
 	})
 	// What is typed says nothing of how wide, how high or where its output is.
 	lumina(t, "desktop", "type", name, `for c in 1 2 4; do printf '\e[4%dm%*s\e[m\n' $c $((6*7)) ''; done`+"\n").succeeded(t)
-	before := waitPicture(t, name, "what the command printed", 30*time.Second, func(img *image.RGBA) bool {
+	before := waitPicture(t, name, "what the command printed", 3*time.Minute, func(img *image.RGBA) bool {
 		red, isRed := stripe(img, xtermRed)
 		green, isGreen := stripe(img, xtermGreen)
 		blue, isBlue := stripe(img, xtermBlue)
@@ -97,13 +97,13 @@ func TestDesktopSession(t *testing.T) {
 	// opens another terminal.
 	lumina(t, "desktop", "click", name, "200", "600", "--button", "right").succeeded(t)
 	_, whiteBefore := where(before, white)
-	waitPicture(t, name, "the menu", 30*time.Second, func(img *image.RGBA) bool {
+	waitPicture(t, name, "the menu", 3*time.Minute, func(img *image.RGBA) bool {
 		menu := changed(before, img, window)
 		_, pixels := where(img, white)
 		return menu.Min == image.Pt(200, 600) && menu.Dx() < 200 && menu.Dy() < 200 && pixels > whiteBefore+menu.Dx()*menu.Dy()/3
 	})
 	lumina(t, "desktop", "click", name, "250", "610").succeeded(t)
-	waitPicture(t, name, "another terminal", time.Minute, func(img *image.RGBA) bool {
+	waitPicture(t, name, "another terminal", 3*time.Minute, func(img *image.RGBA) bool {
 		_, pixels := where(img, white)
 		return pixels > whiteBefore*5/4
 	})

@@ -46,20 +46,28 @@ func TestDesktopInstaller(t *testing.T) {
 	newDesktop(t, name, installer(t), "--memory", "1GB")
 	lumina(t, "desktop", "boot", name, "--headless", "--detach").succeeded(t)
 	var f font
-	waitScreen(t, name, "the installer's first page", 5*time.Minute, func(s *screen) (ok bool) {
+	waitScreen(t, name, "the installer's first page", 10*time.Minute, func(s *screen) (ok bool) {
 		f, ok = s.learn("Choose the language to be used for the installation process. The selected language will also be the default language for the installed system.")
 		return ok
 	})
-	waitScreen(t, name, "English selected", 10*time.Second, func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
+	waitScreen(t, name, "English selected", 3*time.Minute, func(s *screen) bool { return strings.Contains(s.selected(f), "nglish") })
+
+	// What a failure would say of it.
+	said := desktopStates(t, home)
+	for _, want := range []string{"installer: 2 CPUs, running: true, silent: false, up ", `"loader"`, "Booting in blind mode", "QEMU's thread "} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in what is said of it: %s", want, said)
+		}
+	}
 
 	t.Run("a browser", func(t *testing.T) { testBrowser(t, name, f) })
 
 	lumina(t, "desktop", "key", name, "enter").succeeded(t)
-	waitScreen(t, name, "the second page", time.Minute, func(s *screen) bool { return f.shows(s, "Select your location") })
+	waitScreen(t, name, "the second page", 3*time.Minute, func(s *screen) bool { return f.shows(s, "Select your location") })
 	lumina(t, "desktop", "type", name, "c").succeeded(t)
-	waitScreen(t, name, "Canada selected", 10*time.Second, func(s *screen) bool { return strings.Contains(s.selected(f), "Canada") })
+	waitScreen(t, name, "Canada selected", 3*time.Minute, func(s *screen) bool { return strings.Contains(s.selected(f), "Canada") })
 	lumina(t, "desktop", "key", name, "enter").succeeded(t)
-	waitScreen(t, name, "the third page", 2*time.Minute, func(s *screen) bool { return f.shows(s, "Configure the keyboard") })
+	waitScreen(t, name, "the third page", 3*time.Minute, func(s *screen) bool { return f.shows(s, "Configure the keyboard") })
 	// The installer has no pointer; that there is a screen for it is what shows.
 	lumina(t, "desktop", "click", name, "100", "100").succeeded(t)
 	if r := lumina(t, "desktop", "click", name, "100", "10000"); r.code != exitFailure || !strings.Contains(r.stderr, "not on the screen") {

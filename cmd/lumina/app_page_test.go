@@ -142,7 +142,8 @@ func (a *appPage) typed(t *testing.T, text string) {
 // shows waits until the screen in the page is as wished.
 func (a *appPage) shows(t *testing.T, what string, ok func(*screen) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for deadline, asked := time.Now().Add(10*time.Minute), time.Now(); ; time.Sleep(pause(asked)) {
+		asked = time.Now()
 		if shot := a.canvas(t); shot != nil && ok(newScreen(decode(t, string(shot)))) {
 			return
 		}

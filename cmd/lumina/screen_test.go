@@ -6,6 +6,7 @@ import (
 	"image/draw"
 	"image/png"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,12 +28,12 @@ type glyph [cellHeight]byte
 
 // screen is what a screenshot shows, in cells.
 type screen struct {
-	image.Image
+	*image.RGBA
 	cells [][]glyph
 }
 
-func newScreen(img image.Image) *screen {
-	s := &screen{Image: img}
+func newScreen(img *image.RGBA) *screen {
+	s := &screen{RGBA: img}
 	for y := 0; y+cellHeight <= img.Bounds().Dy(); y += cellHeight {
 		var row []glyph
 		for x := 0; x+cellWidth <= img.Bounds().Dx(); x += cellWidth {
@@ -48,7 +49,7 @@ func (s *screen) glyphAt(x, y int) (g glyph) {
 	background := s.background(x, y)
 	for dy := range cellHeight {
 		for dx := range cellWidth {
-			if s.At(x+dx, y+dy) != background {
+			if s.RGBAAt(x+dx, y+dy) != background {
 				g[dy] |= 1 << dx
 			}
 		}
@@ -56,18 +57,27 @@ func (s *screen) glyphAt(x, y int) (g glyph) {
 	return g
 }
 
-func (s *screen) background(x, y int) color.Color {
-	count := map[color.Color]int{}
-	var most color.Color
+func (s *screen) background(x, y int) (most color.RGBA) {
+	// A cell of text has two colours.
+	var colours []color.RGBA
+	var counts []int
 	for dy := range cellHeight {
 		for dx := range cellWidth {
-			c := s.At(x+dx, y+dy)
-			if count[c]++; most == nil || count[c] > count[most] {
-				most = c
+			c := s.RGBAAt(x+dx, y+dy)
+			i := slices.Index(colours, c)
+			if i < 0 {
+				i, colours, counts = len(colours), append(colours, c), append(counts, 0)
 			}
+			counts[i]++
 		}
 	}
-	return most
+	best := 0
+	for i, n := range counts {
+		if n > counts[best] {
+			best = i
+		}
+	}
+	return colours[best]
 }
 
 type font map[glyph]rune
@@ -137,7 +147,7 @@ func (s *screen) selected(f font) string {
 	for y, row := range s.cells {
 		n := 0
 		for x := range row {
-			if color.RGBAModel.Convert(s.background(x*cellWidth, y*cellHeight)) == red {
+			if s.background(x*cellWidth, y*cellHeight) == red {
 				n++
 			}
 		}
@@ -183,6 +193,7 @@ func waitPicture(t testing.TB, name, what string, limit time.Duration, ok func(*
 	var shot string
 	var img *image.RGBA
 	for {
+		asked := time.Now()
 		// What shows the same as before is not looked at again: under the race detector
 		// that takes the time which the guest needs.
 		if now := lumina(t, "desktop", "screenshot", name, "-").succeeded(t).stdout; now != shot {
@@ -197,6 +208,12 @@ func waitPicture(t testing.TB, name, what string, limit time.Duration, ok func(*
 			writeFile(t, last, []byte(shot))
 			t.Fatalf("no %s on the screen within %v; it shows %s, which is %s%s", what, limit, last, sketch(img), desktopStates(t, home, stacksOf))
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(pause(asked))
 	}
+}
+
+// pause is until the next picture. Each holds the guest up, and on a busy host those who
+// look take what it would run with: most of the time is the guest's.
+func pause(asked time.Time) time.Duration {
+	return max(100*time.Millisecond, 5*time.Since(asked))
 }

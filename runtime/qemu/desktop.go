@@ -1,11 +1,11 @@
 package qemu
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"image/png"
+	"image"
 	"io"
 	"net"
 	"os"
@@ -296,40 +296,6 @@ func (d *desktop) Reset() error { return d.command(nil, "system_reset", nil) }
 
 func (d *desktop) PowerButton() error { return d.command(nil, "system_powerdown", nil) }
 
-// screenSet is the number of the descriptor set that a screenshot is written to;
-// those of disks begin with 3.
-const screenSet = 1 << 20
-
-// maxScreenshot bounds a PNG, in bytes.
-const maxScreenshot = 64 << 20
-
-// Screenshot is part of [vm.Screen].
-func (d *desktop) Screenshot() ([]byte, error) {
-	file, err := os.CreateTemp("", "lumina-")
-	if err != nil {
-		return nil, fmt.Errorf("making a screenshot: %w", err)
-	}
-	defer file.Close()
-	defer os.Remove(file.Name())
-	// QEMU wants a descriptor that can be written, and no more.
-	out, err := os.OpenFile(file.Name(), os.O_WRONLY, 0)
-	if err != nil {
-		return nil, fmt.Errorf("making a screenshot: %w", err)
-	}
-	defer out.Close()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	set := map[string]any{"fdset-id": screenSet}
-	if err := d.qmp.command(out, "add-fd", set); err != nil {
-		return nil, err
-	}
-	err = d.qmp.command(nil, "screendump", map[string]any{"filename": fmt.Sprintf("/dev/fdset/%d", screenSet), "format": "png"})
-	if err := errors.Join(err, d.qmp.command(nil, "remove-fd", set)); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(file, maxScreenshot))
-}
-
 // keyCodes are QEMU's names of keys (qapi/ui.json, QKeyCode) that differ from ours.
 var keyCodes = map[vm.Key]string{
 	"enter": "ret", "space": "spc", "pageup": "pgup", "pagedown": "pgdn", "capslock": "caps_lock",
@@ -362,21 +328,21 @@ const maxAxis = 0x7FFF
 
 // Point is part of [vm.Input].
 func (d *desktop) Point(x, y int, button vm.Button, down bool) error {
-	shot, err := d.Screenshot()
-	if err != nil {
+	var screen image.Point
+	err := d.dump(func(r *bufio.Reader) (err error) {
+		screen, err = readSize(r)
 		return err
-	}
-	screen, err := png.DecodeConfig(bytes.NewReader(shot))
+	})
 	if err != nil {
 		return fmt.Errorf("finding out the size of the screen: %w", err)
 	}
-	if x < 0 || y < 0 || x >= screen.Width || y >= screen.Height {
-		return fmt.Errorf("%d,%d is not on the screen of %dx%d", x, y, screen.Width, screen.Height)
+	if x < 0 || y < 0 || x >= screen.X || y >= screen.Y {
+		return fmt.Errorf("%d,%d is not on the screen of %dx%d", x, y, screen.X, screen.Y)
 	}
 	axis := func(name string, at, size int) inputEvent {
 		return inputEvent{"abs", map[string]any{"axis": name, "value": (2*at + 1) * maxAxis / (2 * size)}}
 	}
-	return d.send(axis("x", x, screen.Width), axis("y", y, screen.Height),
+	return d.send(axis("x", x, screen.X), axis("y", y, screen.Y),
 		inputEvent{"btn", map[string]any{"button": button, "down": down}})
 }
 

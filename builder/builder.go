@@ -32,7 +32,7 @@ type Kernel struct {
 	Version     string
 	CommandLine string
 	Fragment    string // options on top of Lumina's own
-	// Default is a kernel that nobody chose: one that a base of the store was
+	// Default is a kernel that was not asked for: one that a base of the store was
 	// given by its recipe is taken in its place.
 	Default bool
 	Open    func() (io.ReadCloser, error)
@@ -53,7 +53,7 @@ type Options struct {
 	Initramfs func(arch string) ([]byte, error)
 	// Verify tries the image before it is installed; nil: it is not tried.
 	Verify Verifier
-	// Progress is told how far each step is; it may be nil. It is called from
+	// Progress is called with the progress of each step; it may be nil. It is called from
 	// several goroutines.
 	Progress func(Progress)
 	Rosetta  bool

@@ -18,11 +18,11 @@ import (
 	"github.com/abdul-abdi/lumina/builder/oci"
 )
 
-// The root of an artifact is cut into chunks, each a blob of its own: a registry keeps
-// what two versions of an image have in common once, and whoever has one version
-// fetches only what the other has beside that. Where a chunk ends is said by what it
-// holds, so that something that is added moves few ends: EROFS begins files at blocks,
-// which the cuts are at, too.
+// The root of an artifact is cut into chunks, each a blob of its own. A registry stores
+// the chunks that two versions of an image have in common once, and a host that has one
+// version downloads only the other chunks of the next. The content decides where a chunk
+// ends, so an insertion moves few ends. EROFS begins files at blocks, and chunks are cut at
+// blocks, too.
 const (
 	chunkBlock  = 4096 // bytes
 	chunkBlocks = 256  // of a chunk on average, which has between a quarter and four times as many

@@ -55,7 +55,7 @@ func (s *layerStream) open(progress func(Progress)) (io.Reader, error) {
 		progress(Progress{Step: "unpack", Item: s.layer.DiffID.String(), Done: done, Total: max(s.layer.Size, 0)})
 	}
 	s.stored = stored
-	// What takes longest is to uncompress: whoever does that does nothing else.
+	// Decompression takes longest, so its goroutine does nothing else.
 	s.source = readAhead(s.ctx, storedSize, func() (io.Reader, error) { return stored, nil })
 	plain, err := uncompress.Reader(s.source)
 	if err != nil {

@@ -42,9 +42,10 @@ func (p PullPolicy) Check() error {
 
 // Obtain returns the name of the store's image that ref means: the image of that
 // name, if there is one, else the one that is kept of the reference ref (see
-// reference.Reference.Name), which is made when policy says so: once, whoever
-// else asks for it at the same time. tell, which may be nil, is told what of and
-// whether somebody else is at it. o says how it is made; its Name and Reference are not looked at.
+// reference.Reference.Name). It is made when policy says so, and only once if several
+// processes ask for it at the same time. tell, which may be nil, is called with the
+// reference and whether another process makes it already. o says how to make it; its Name
+// and Reference are ignored.
 func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell func(r reference.Reference, waits bool)) (string, error) {
 	if o.Store.Has(ref) {
 		if o.Trust != nil && !isVerified(o.Store, ref, o.Trust) {

@@ -27,7 +27,7 @@ type PushOptions struct {
 	// Attach are documents about the image, such as its SBOM, which are sent with
 	// it and signed, too; they are written when its digest is known.
 	Attach func(digest string) ([]oci.Attachment, error)
-	// Progress is told how many bytes were sent; it may be nil.
+	// Progress is called with the number of bytes sent; it may be nil.
 	Progress func(done, total int64)
 }
 

@@ -50,7 +50,7 @@ func newRoot(path string, limit int64) (*Root, error) {
 	return &Root{f: f, w: w, tree: flatten.New(w), names: sha256.New()}, nil
 }
 
-// nowhere is a file whose content nobody reads.
+// nowhere is a file that forgets its content.
 type nowhere struct{}
 
 func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }

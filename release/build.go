@@ -67,7 +67,7 @@ type BuildOptions struct {
 }
 
 // Build makes the files of a release. The same images give the same bytes.
-// Without a key nothing is signed, and nobody will take it.
+// Without a key nothing is signed, and a pull refuses the release.
 func Build(ctx context.Context, o BuildOptions) ([]github.File, error) {
 	if o.Progress == nil {
 		o.Progress = func(string, string, int64, int64) {}

@@ -8,7 +8,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/client"
 )
 
-// A host that sleeps stops its guests' clocks, which nobody else sets right: a guest
+// A host that sleeps stops its guests' clocks, and only lumina can correct them: a guest
 // has no network time, and its hypervisor may have no clock for it
 // (lima-vm/lima#2905, smol-machines/smolvm#521). This host sees it at its own: one that
 // runs while it sleeps, and one that does not.
@@ -51,7 +51,7 @@ func (c *hostClock) jumped() bool {
 	return true
 }
 
-// How often this host's clock is looked at when nobody asks a guest for anything, and
+// How often this host's clock is checked while no guest is asked for anything, and
 // how long a guest may take to set its own.
 const (
 	clockPeriod   = time.Minute

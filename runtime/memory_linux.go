@@ -2,8 +2,8 @@ package runtime
 
 import "golang.org/x/sys/unix"
 
-// hostMemory is how much memory this host has, and swap, in bytes: more than that
-// its kernel gives nobody.
+// hostMemory is the host's memory and swap together, in bytes: its kernel gives no
+// process more than that.
 func hostMemory() (int64, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {

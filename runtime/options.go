@@ -48,7 +48,7 @@ type VMOptions struct {
 	NoTemplate bool
 	// NoRehearsal has the guests of templates wait idly until they are configured.
 	NoRehearsal bool
-	// Nested lets the guest run virtual machines in its turn.
+	// Nested lets the guest run virtual machines itself.
 	Nested bool
 	// DiskReserve is what has to be free on the disk of the state directory, in
 	// bytes; NoDiskReserve for nothing.

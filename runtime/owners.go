@@ -39,7 +39,7 @@ func (o owners) check(home string) error {
 		home = "" // only what is above it is there
 	}
 	if err != nil {
-		return nil // whoever uses it finds that out
+		return nil // the code that uses it reports this
 	}
 	for first := home != ""; ; first = false {
 		if why, remedy := o.exposed(dir, first); why != "" {

@@ -19,8 +19,8 @@ import (
 const (
 	// lowRoom is how much room is little, in bytes.
 	lowRoom = 512 << 20
-	// fastestFill is how fast room goes, in bytes a second: until it can be little,
-	// nobody looks.
+	// fastestFill is how fast the space can shrink, in bytes a second. It is not checked
+	// before it can have become little.
 	fastestFill = 2 << 30
 	// roomPeriod is how often it is looked at when it is little, or could be.
 	roomPeriod = 100 * time.Millisecond
@@ -54,7 +54,7 @@ func (r *Runtime) newRoom(reserve int64) room {
 	}
 }
 
-// left is how much room there is beside the reserve; a lot when nobody knows.
+// left is the free space beyond the reserve; a huge number if it is unknown.
 func (r *room) left() int64 {
 	least := int64(math.MaxInt64)
 	for _, dir := range r.dirs {

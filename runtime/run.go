@@ -22,7 +22,7 @@ type RunOptions struct {
 	// what is free where it goes.
 	MaxSize int64
 	// Forwards are ports of this host's loopback that lead to the VM's while the
-	// command runs. Forwarded, unless nil, is told of them before the VM starts.
+	// command runs. Forwarded, if not nil, is called with them before the VM starts.
 	Forwards  []forward.Rule
 	Forwarded func([]forward.Rule)
 }

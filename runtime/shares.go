@@ -30,9 +30,9 @@ func closeShares(servers []*share.Server) {
 	}
 }
 
-// serveShares serves directories to a machine's guest until the machine ends: whoever
-// uses one of them there may wait for it from the mounting on, which is a part of the
-// guest's configuration. A directory whose server gives up is gone from the guest.
+// serveShares serves directories to a machine's guest until the machine ends. It must run
+// before the guest is configured, because the configuration mounts them. If a server
+// gives up, its directory is gone from the guest.
 func (v *VM) serveShares(ctx context.Context, list []vm.Share) error {
 	servers, err := openShares(list)
 	if err != nil {

@@ -179,7 +179,7 @@ func (v *VM) Options() VMOptions { return v.options }
 // Console is the end of what the guest's kernel and init printed.
 func (v *VM) Console() string { return v.machine.Console() }
 
-// EndMessage says how a VM ended that nobody stopped.
+// EndMessage says how a VM ended that was not stopped.
 func (v *VM) EndMessage() string {
 	report := v.Report()
 	err := v.machine.Err()

@@ -188,7 +188,7 @@ func readFile(path string) ([]byte, error) {
 	} else if info.IsDir() {
 		return nil, errors.New("it is a directory")
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO that nobody writes to is empty
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO without a writer reads as empty
 	if err != nil {
 		return nil, err
 	}

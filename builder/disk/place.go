@@ -111,7 +111,7 @@ func Sparse(path string, p *Place) bool {
 	return f != ".raw" && f != ".tar.gz" && (f != ".vhd" || p == nil || !p.fixed)
 }
 
-// commandLine is what a kernel is told there, of what it is told in VMs.
+// commandLine is the kernel command line for the place, made from that of VMs.
 func (p *Place) commandLine(own, arch string) string {
 	var words []string
 	for _, w := range strings.Fields(own) {

@@ -205,7 +205,7 @@ func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
 }
 
 // mountBind shows a part of the context, a stage or an image. What the command
-// writes there is nobody's.
+// writes there is dropped.
 func (s *stage) mountBind(m *instructions.Mount, n int, l protocol.LayerMount, r *running) error {
 	tree := s.b.o.Context
 	if m.From != "" {
@@ -231,7 +231,7 @@ func (s *stage) mountBind(m *instructions.Mount, n int, l protocol.LayerMount, r
 	r.keys = append(r.keys, digest)
 	name := "bind-" + digest
 	if !l.ReadOnly {
-		name = fmt.Sprintf("bind-%d-%d", s.step, n) // nobody else sees what is written
+		name = fmt.Sprintf("bind-%d-%d", s.step, n) // what is written stays in this mount
 	}
 	r.add(name, false, l, func(w io.Writer) error {
 		same := func(mode uint32) uint32 { return mode }
@@ -408,7 +408,7 @@ func (s *stage) prepare(ctx context.Context, r *running) (*nextVM, error) {
 			return nil, err
 		}
 	}
-	slices.Sort(disks) // whoever needs several takes them in the same order
+	slices.Sort(disks) // the same order everywhere, so that two builds that need several do not deadlock
 	disks = slices.Compact(disks)
 	n := &nextVM{start: Start{NoNetwork: !r.network}, ids: disks, unlock: s.b.lockDisks(disks)}
 	for _, id := range disks {

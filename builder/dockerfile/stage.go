@@ -215,7 +215,7 @@ func fromNames(c instructions.Command) (names []string) {
 
 func (s *stage) expand(word string) (string, error) { return s.b.o.File.expand(word, s.env) }
 
-// build builds the stage once; whoever else asks waits for that.
+// build builds the stage once; other callers wait for it.
 func (s *stage) build() error {
 	s.begin.Do(func() {
 		defer close(s.ended)

@@ -20,9 +20,9 @@ import (
 // tempPrefix begins the names of blobs that are being fetched.
 const tempPrefix = "fetch-"
 
-// cache keeps blobs as DIR/blobs/sha256/HEX. What is in it is not trusted: its
-// readers compare digests. Whoever writes to it holds a shared lock on the
-// directory, which ends with the process, however that ends.
+// cache keeps blobs as DIR/blobs/sha256/HEX. Its content is not trusted: readers
+// compare digests. A writer holds a shared lock on the directory, which ends with
+// its process.
 type cache struct {
 	dir  string
 	lock *os.File
@@ -84,9 +84,9 @@ func (c *cache) add(h v1.Hash, r io.Reader) (err error) {
 	return durable.Move(tmp.Name(), c.path(h))
 }
 
-// alone opens a cache's directory that nobody writes to, and keeps everybody
-// from it until the file is closed. The file is nil when somebody does; so it is
-// when there is no cache.
+// alone opens and locks a cache's directory, so that no other process writes to it
+// until the file is closed. The file is nil if another process writes to it now (busy),
+// or if there is no cache.
 func alone(cacheDir string) (dir *os.File, busy bool, err error) {
 	dir, err = statefile.OpenDir(blobDir(cacheDir))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -59,7 +59,7 @@ type Options struct {
 	// MaxSize bounds what is fetched, and what an archive is uncompressed to, in
 	// bytes; 0: nothing does.
 	MaxSize int64
-	// Progress is told how much of a blob was fetched. It may be nil; it is
+	// Progress is called with how much of a blob was fetched. It may be nil; it is
 	// called from several goroutines.
 	Progress func(digest string, done, total int64)
 }

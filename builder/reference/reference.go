@@ -1,7 +1,6 @@
-// Package reference says what a reference to an image is: one of a registry, an
-// OCI layout, an archive, packages. It is told by its form alone, so that a path
-// or an address that somebody meant is refused, with the form to write, and never
-// looked up as a registry's name.
+// Package reference tells the kinds of references to an image apart: a registry's, an
+// OCI layout, an archive, packages. It looks only at the form. A path or a URL is refused,
+// with the form to write instead, and never looked up as the name of a registry.
 package reference
 
 import (

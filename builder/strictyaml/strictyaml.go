@@ -1,5 +1,5 @@
 // Package strictyaml reads YAML that people write into a Go type. What does not fit
-// the type is told in plain words: the line, the field, what is expected there, and
+// the type is an error in plain words: the line, the field, what is expected there, and
 // what is there.
 package strictyaml
 

@@ -79,7 +79,7 @@ func syntaxError(text []byte, err error) error {
 				line = 1
 			}
 		}
-		// What breaks off at a tab is told of the line before it.
+		// For a tab, the parser names the line before it.
 		for n := line; n <= line+1; n++ {
 			if indent := lineAt(text, n); bytes.IndexByte(indent[:len(indent)-len(bytes.TrimLeft(indent, " \t"))], '\t') >= 0 {
 				return &Error{n, "a tab is in the indentation; YAML takes spaces"}

@@ -22,7 +22,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/outfile"
 )
 
-// A median that is so much above that of the runs before is told, see [worse].
+// A median that exceeds that of earlier runs by this factor is reported, see [worse].
 const (
 	tolerated  = 1.2
 	comparedTo = 10 // runs before
@@ -138,8 +138,8 @@ func checkSamples(samples []sample) error {
 // maxSampleName is how long the name of a sample may be, in bytes.
 const maxSampleName = 100
 
-// readHistory reads a file that may not be there yet. A line that is broken is told:
-// whoever mends it knows better than this program what was in it.
+// readHistory reads a file that may not exist yet. A broken line is an error: the user
+// knows better than this program how to repair it.
 func readHistory(path string) ([]benchRun, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

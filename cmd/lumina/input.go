@@ -8,8 +8,8 @@ import (
 )
 
 // readFile reads a file that the command line names, of at most limit bytes. It may be a
-// pipe that nobody writes to, or be on a server that is gone, so that a system call takes
-// for ever: a signal ends the wait.
+// FIFO without a writer, or be on a server that does not answer, so that a system call
+// never returns: a signal ends the wait.
 func (env *environment) readFile(name string, limit int64) ([]byte, error) {
 	type result struct {
 		b   []byte

@@ -36,7 +36,7 @@ func checkImage(ref string) error {
 // obtaining says how an image is fetched.
 type obtaining struct {
 	policy  builder.PullPolicy
-	trust   *cosign.PublicKey // whose signature it must have; nil for nobody's
+	trust   *cosign.PublicKey // whose signature it must have; nil: none is needed
 	maxSize int64             // bytes; 0: half of what is free
 }
 

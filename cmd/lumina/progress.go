@@ -15,7 +15,7 @@ type progress struct {
 	mu   sync.Mutex
 	bars *mpb.Progress // nil: nothing is drawn
 	step map[string]*mpb.Bar
-	tell func(builder.Progress) // in their place; nil for nobody
+	tell func(builder.Progress) // called instead of drawing bars; may be nil
 }
 
 func newProgress(env *environment) *progress {

@@ -322,5 +322,5 @@ func newestOf(files []string) (newest time.Time) {
 			newest = info.ModTime()
 		}
 	}
-	return newest // what cannot be read is told when it is published
+	return newest // an unreadable one is reported when it is published
 }

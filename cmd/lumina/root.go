@@ -43,8 +43,8 @@ type environment struct {
 	raw            bool // stdout gets what a guest or a file has, and no JSON
 	getenv         func(string) string
 	lookupEnv      func(string) (string, bool)
-	// ctx ends with the first signal that nobody takes; nil: never. Commands have it as
-	// theirs; it is here for what is read before they do anything.
+	// ctx ends with the first signal that no command in a VM takes; nil: never. It is the
+	// context of commands, and here for what is read before a command starts.
 	ctx context.Context
 	// signals are those that ask the program to end, for the command in a VM to take
 	// while it runs; nil for none.
@@ -55,8 +55,7 @@ type environment struct {
 	// that outlive this one.
 	session  func(context.Context, session.Options) (*session.Session, error)
 	template func(runtime.VMOptions) error
-	// progress is told how far the steps of a build are, in the place of bars; nil for
-	// those.
+	// progress is called with the progress of a build's steps; nil draws bars instead.
 	progress func(builder.Progress)
 }
 
@@ -245,9 +244,9 @@ func newRootCommand(env *environment) *cobra.Command {
 	return root
 }
 
-// checkOwners says when others can write to the state directory, as gpg does of its own:
-// containers and shared disks often have such, and nobody else in them. Processes that a
-// command starts have it said by that one, and doctor says it itself.
+// checkOwners warns if other users can write to the state directory, as gpg does for its
+// own. It is only a warning: containers and shared disks often have such directories and no
+// other users. Processes that a command starts do not repeat it, and doctor has its own check.
 func (env *environment) checkOwners(c *cobra.Command) {
 	for c.HasParent() && c.Parent().HasParent() {
 		c = c.Parent()

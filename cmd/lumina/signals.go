@@ -9,8 +9,8 @@ import (
 )
 
 // watchSignals offers the signals that a terminal or another program sends to the command in
-// a VM, which takes them from the returned channel while it runs. One that nobody takes
-// cancels, and the next one such does not wait for what that cleans up.
+// a VM, which takes them from the returned channel while it runs. A signal that it does not
+// take cancels; a second one ends the program without waiting for the clean-up.
 func watchSignals(cancel context.CancelCauseFunc) <-chan syscall.Signal {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)

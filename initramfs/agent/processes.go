@@ -37,7 +37,7 @@ type process struct {
 // forker starts a process, and says when it has ended.
 type forker func() (pid int, ended <-chan syscall.WaitStatus, err error)
 
-// start forks a process and enters it, so that whoever sees its end also finds
+// start forks a process and enters it, so that a caller that sees its end also finds
 // it here.
 func (ps *processes) start(req *protocol.Exec, fork forker) (*process, <-chan syscall.WaitStatus, error) {
 	p := &process{args: req.Args, started: time.Now(), detached: req.Detach}

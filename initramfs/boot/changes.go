@@ -131,7 +131,7 @@ func (c *changes) entry(name string) error {
 	case syscall.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	default:
-		return nil // a socket: nobody listens there any more
+		return nil // a socket: its listener is gone
 	}
 	return c.write(h)
 }

@@ -213,7 +213,7 @@ func (r *dhcpReply) lease() (*lease, error) {
 	if server := r.options[54]; len(server) == 4 {
 		l.server = [4]byte(server)
 	}
-	// All ones is for ever, and nothing is too: nobody says when to ask.
+	// All ones means for ever. So does no time at all: there is no moment to renew at.
 	if l.end = r.seconds(51); l.end == 0 || l.end == (1<<32-1)*time.Second {
 		l.end = 0
 		return l, nil

@@ -108,7 +108,7 @@ func (f *filler) entry(from, to int, name, full string) error {
 			return err
 		}
 	case unix.S_IFSOCK:
-		return nil // nobody listens there
+		return nil // a socket without a listener
 	default:
 		if err := unix.Mknodat(to, name, st.Mode, int(st.Rdev)); err != nil {
 			return err

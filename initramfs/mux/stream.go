@@ -395,8 +395,8 @@ func (st *Stream) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// deadline is guarded by its stream's mutex. A new deadline wakes whoever
-// waits under the old one, so that it waits again under the new.
+// deadline is guarded by its stream's mutex. A new deadline wakes the callers that
+// wait under the old one, so that they wait again under the new one.
 type deadline struct {
 	at      time.Time
 	expired chan struct{} // made when somebody waits

@@ -3,7 +3,7 @@
 //
 // The stream is a number of entries and an End frame. An entry is an Entry
 // frame; that of a regular file is followed by Chunk and Hole frames and ends
-// with an empty Chunk: nobody has to know how long a file is before it is read.
+// with an empty Chunk, so the length of a file need not be known before it is read.
 // A Drop frame in place of the empty Chunk says that the file could not be read
 // to its end. An Error frame in place of any of these says why the sender gave
 // up.

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// share of what is free that a copy may take when nobody says how much.
+// share of the free space that a copy may take if no limit is given.
 const share = 2
 
 // defaultMaxSize is half of what is free where a copy goes; 0 when the file

@@ -37,7 +37,7 @@ type Options struct {
 	MaxSize int64
 	// MaxEntries bounds the number of files; 0 for the default.
 	MaxEntries int64
-	// Progress, when given, is told what was received so far.
+	// Progress, if not nil, is called with what was received so far.
 	Progress func(protocol.Copied)
 }
 

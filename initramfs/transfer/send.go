@@ -25,7 +25,7 @@ type SendOptions struct {
 	// Devices: a source that is a FIFO or a character device is read to its
 	// end. Below a directory they are never read.
 	Devices bool
-	// Progress, when given, is told what was sent so far.
+	// Progress, if not nil, is called with what was sent so far.
 	Progress func(protocol.Copied)
 }
 

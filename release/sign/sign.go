@@ -204,7 +204,7 @@ func (k PrivateKey) Sign(message []byte, comment string) []byte {
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO that nobody writes to is empty
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO without a writer reads as empty
 	if err != nil {
 		return nil, err
 	}

@@ -3,8 +3,8 @@
 // command line uses, in the same state directory, and what it starts goes on when it
 // ends. See docs/app.md for the API.
 //
-// Whoever can reach the app has the user's virtual machines. It listens on 127.0.0.1
-// only, and answers nobody who does not know its token, a part of every URL; see
+// A client of the app controls the user's virtual machines. The app therefore listens on
+// 127.0.0.1 only, and answers only requests with its token, a part of every URL; see
 // guard.go.
 //
 // The page is TypeScript in page/src. make build bundles it, with noVNC and xterm.js
@@ -69,7 +69,7 @@ type Release struct {
 	Download    int64  `json:"download_bytes"`
 }
 
-// Progress is told how far a step of a job is; total is 0 where that is unknown.
+// Progress is called with the progress of a step of a job; total is 0 if it is unknown.
 type Progress func(step string, done, total int64)
 
 // server is the app while it is served.

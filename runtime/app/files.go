@@ -29,8 +29,8 @@ func guestPath(r *http.Request) (string, error) {
 	return p, nil
 }
 
-// spool makes a directory for a file on its way, below the state directory: its disk
-// has the room.
+// spool makes a directory for a file that is being transferred, below the state
+// directory, whose disk has the space.
 func (s *server) spool() (dir string, remove func(), err error) {
 	parent := filepath.Join(s.Home, "cache", "app")
 	if err := os.MkdirAll(parent, 0o700); err != nil {

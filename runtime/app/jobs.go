@@ -11,7 +11,7 @@ import (
 )
 
 // Job is something that takes long. It goes on when the page is closed or loaded
-// again, and its end is told until somebody takes note of it.
+// again. After its end it stays in the list until a user dismisses it.
 type Job struct {
 	ID      string    `json:"id"`
 	Kind    string    `json:"kind"`    // "create" or "pull"
@@ -39,10 +39,10 @@ type jobs struct {
 
 var errNoJob = errors.New("no such job")
 
-// progressPause is how often progress is told at most.
+// progressPause is the least time between two reports of progress.
 const progressPause = 100 * time.Millisecond
 
-// maxJobs bounds those that have ended and nobody took note of.
+// maxJobs bounds the ended jobs that were not dismissed.
 const maxJobs = 50
 
 // start runs work as a job, until it ends or is cancelled.

@@ -32,9 +32,8 @@ type Terminal struct {
 const (
 	// kept is how much of a terminal's output stays for pages that come later, in bytes.
 	kept = 2 << 20
-	// window is how much of the output may be on its way to a page that has not taken
-	// it yet. Then the program waits, as that of any terminal does: nothing is lost, and
-	// the page stays able to act.
+	// window is how much output may be sent to a page that has not acknowledged it. Then
+	// the program waits, as in any terminal: nothing is lost, and the page still responds.
 	window = 512 << 10
 	// chunk is how much is sent at once.
 	chunk = 64 << 10
@@ -203,8 +202,8 @@ func (one *terminal) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// enter keeps what was typed until the program reads it: whoever waited for that would
-// not hear of what the page has taken.
+// enter keeps what was typed until the program reads it. To wait for that would delay
+// the page's acknowledgements, which come over the same connection.
 func (one *terminal) enter(b []byte) bool {
 	one.mu.Lock()
 	defer one.mu.Unlock()

@@ -23,7 +23,7 @@ type CopyOptions struct {
 	MaxSize int64
 	// Silence is how long the agent may keep a copy waiting; 0 for two minutes.
 	Silence time.Duration
-	// Progress, when given, is told what was copied so far.
+	// Progress, if not nil, is called with what was copied so far.
 	Progress func(protocol.Copied)
 }
 

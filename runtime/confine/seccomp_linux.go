@@ -47,8 +47,8 @@ type bits struct {
 	bits uint32
 }
 
-// A file that a guest makes in a shared directory is the host's: it must not be
-// one that makes somebody else of whoever runs it.
+// A file that a guest makes in a shared directory is a file of the host: it must not
+// give other rights to a host user who runs it (setuid, setgid).
 var refused = append([]bits{
 	{unix.SYS_FCHMOD, 1, special},
 	{unix.SYS_FCHMODAT, 2, special},

@@ -26,7 +26,7 @@ type Boot struct {
 	Phases []Phase   `json:"phases"`
 	// Ended is nil while it runs.
 	Ended *time.Time `json:"ended,omitempty"`
-	// Error is why it ended, when nobody asked for that.
+	// Error is why it ended, if it was not asked to.
 	Error string `json:"error,omitempty"`
 }
 

@@ -25,7 +25,7 @@ type Figures struct {
 const figuresTimeout = 2 * time.Second
 
 // Figures finds out what desktops take, all of them at once. The process of one that
-// does not answer holds nobody up for longer than two seconds.
+// does not answer delays the others by at most two seconds.
 func (s *Store) Figures(ctx context.Context, all ...*Manifest) []Figures {
 	figures := make([]Figures, len(all))
 	var wg sync.WaitGroup

@@ -25,7 +25,7 @@ func ability[T any](s *supervisor) (T, error) {
 	return can, nil
 }
 
-// viewer opens a stream to whoever shows the screen to a client.
+// viewer opens a stream to the server that shows the screen to clients.
 func (s *supervisor) viewer() (net.Conn, error) {
 	v, err := ability[vm.Viewer](s)
 	if err != nil {

@@ -22,7 +22,7 @@ type MacRequest struct {
 	Manifest
 	// Image is the name of a restore image (IPSW); "" for the newest one of Apple's.
 	Image string
-	// Progress is told what is done; nil for nobody.
+	// Progress is called with what is done; it may be nil.
 	Progress func(step string, done, total int64)
 }
 
@@ -165,7 +165,7 @@ func (r *MacRequest) suit(system *vm.MacOS) error {
 	return nil
 }
 
-// install installs macOS on a desktop, which nobody else uses meanwhile.
+// install installs macOS on a desktop, which nothing else uses meanwhile.
 func (s *Store) install(ctx context.Context, mac vm.MacDriver, m *Manifest, r MacRequest) error {
 	lock, err := s.hold(m)
 	if err != nil {

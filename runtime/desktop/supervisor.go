@@ -57,7 +57,7 @@ type supervisor struct {
 	picture  *picture
 	options  Options
 	started  time.Time
-	stop     chan bool     // whoever asks for the end, and whether at once
+	stop     chan bool     // requests to end it; true: at once
 	gone     chan struct{} // closed when all has ended
 	keyboard sync.Mutex    // one at a time types
 }

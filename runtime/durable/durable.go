@@ -36,9 +36,9 @@ func WriteNew(name string, content []byte, mode fs.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
-// Replace gives a file this content and mode, at once: whoever opens it has the
-// content before or this one, also after a power cut. To be sure that it is
-// this one after a power cut, call [Sync] of its directory.
+// Replace gives a file this content and mode in one step: a reader finds either the
+// old content or the new one, also after a power cut. To be sure of the new one after a
+// power cut, call [Sync] for its directory.
 func Replace(name string, content []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".new-*")
 	if err != nil {

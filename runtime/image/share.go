@@ -9,11 +9,10 @@ import (
 	"path/filepath"
 )
 
-// share has an image that is about to be installed take from others what they have,
-// too: of a kernel or a root of the same bytes it gets a hard link, and of the root
-// of an image with the same lowest layers, where the file system can, the blocks that
-// are equal. Nobody writes to the file of an image. What cannot be shared is there
-// twice, which is no error.
+// share lets an image that is about to be installed share data with others. It gets a hard
+// link to a kernel or root with the same bytes. If the file system can share blocks, it
+// shares those that are equal with the root of an image with the same lowest layers. The
+// files of an image never change. What cannot be shared is stored twice, which is no error.
 func (s *Store) share(dir string, img *Image) error {
 	names, err := s.List()
 	if err != nil {

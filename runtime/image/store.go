@@ -202,7 +202,7 @@ func (s *Store) List() ([]string, error) {
 	return names, nil
 }
 
-// Remove removes an image that nobody uses.
+// Remove removes an image that is not in use.
 func (s *Store) Remove(name string) error {
 	if err := s.spelled(name); err != nil {
 		return fmt.Errorf("removing image %q: %w: %w", name, ErrNotFound, err)

@@ -86,7 +86,7 @@ func (h *httpRules) nextBack() (io.Reader, error) {
 	if s.Status == 101 {
 		if q.WebSocket {
 			h.answered <- true
-		} // else it goes on in what nobody asked for: the guest says nothing more
+		} // else it switches to a protocol that was not asked for: the guest may send nothing more
 		return io.MultiReader(head, endless{h.hostBytes}), nil
 	}
 	body, last := s.Body(h.hostBytes)

@@ -14,12 +14,12 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// trouble is how a destination could not be reached, as the guest is told.
+// trouble is why a destination could not be reached, as the guest learns it.
 type trouble int
 
 const (
 	reset     trouble = iota // somebody is there and refuses, or nothing better is known
-	noAnswer                 // nobody answers, or this host is short of something: the guest tries again
+	noAnswer                 // no answer, or this host lacks a resource: the guest tries again
 	noNetwork                // the rest are ICMP's words
 	noHost
 	noPort

@@ -28,7 +28,7 @@ const (
 	TCG Accelerator = "tcg" // software emulation, everywhere
 )
 
-// ParseAccelerator reads the name of one; "" is that of none.
+// ParseAccelerator parses the name of an accelerator; "" means that none was chosen.
 func ParseAccelerator(s string) (Accelerator, error) {
 	switch a := Accelerator(s); a {
 	case "", KVM, HVF, TCG:
@@ -37,8 +37,8 @@ func ParseAccelerator(s string) (Accelerator, error) {
 	return "", fmt.Errorf("accelerator %q: want %s, %s or %s", s, KVM, HVF, TCG)
 }
 
-// args chooses the CPU. One that virtualizes in its turn is for those who ask
-// for it: it is much more of KVM than a guest needs to reach.
+// args chooses the CPU. It has nested virtualization only if asked for, because that
+// exposes much more of KVM to the guest.
 func (a Accelerator) args(m machine, nested bool) []string {
 	cpu := "host"
 	if a == TCG {

@@ -63,8 +63,8 @@ func newAgentPort(first *net.UnixConn, change func(*os.File) error) *agentPort {
 	return &agentPort{change: change, first: first, dialing: make(chan struct{}, 1)}
 }
 
-// opened is told when the guest has opened or closed the port. QEMU leaves out what is
-// undone within a second.
+// opened is called when the guest has opened or closed the port. QEMU does not report a
+// change that is undone within a second.
 func (a *agentPort) opened(open bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -20,7 +20,7 @@ type machine struct {
 	// kvmName is the same with KVM, which has a clock and timers of its own; name
 	// where it is empty. kvmAccel is how KVM runs it.
 	kvmName, kvmAccel string
-	// notNested is added to a model to have it not virtualize in its turn.
+	// notNested is added to a model to switch off nested virtualization.
 	notNested string
 	tcgCPU    string // the model that boots fastest under emulation and has what programs expect
 	console   string // kernel command line: console, and how the machine ends
@@ -271,7 +271,7 @@ func (c *command) addMachine(m machine, spec vm.Spec, mem *memory) {
 		"memory-backend-file,id=ram,size=%s,mem-path=%s,share=%s", size, devFD(c.inherit(mem.file)), share))
 	c.writes = append(c.writes, mem.file) // QEMU 7.2 opens it so, also not to share it
 	if mem.state != nil {
-		// QEMU says nothing in the guest's name to a network where nobody knows it.
+		// QEMU must not announce the guest's address to a network that does not know it.
 		c.add("-incoming", "defer", "-global", "migration.announce-rounds=0")
 	}
 }

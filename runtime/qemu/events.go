@@ -32,8 +32,8 @@ type notes struct {
 	migrated chan string // states of a migration, of which the last matter
 }
 
-// event takes note of an event of QEMU's. A machine that is stopped, by whatever,
-// would stay so: nobody lets it go on.
+// event notes an event of QEMU's. A machine that is stopped, for any reason, would stay
+// stopped: nothing resumes it.
 func (p *process) event(e message) {
 	n := &p.notes
 	switch e.Event {
@@ -106,7 +106,7 @@ func (p *process) fail(why string) {
 	p.cancel()
 }
 
-// over is how a machine ended that nobody killed; err is how its process did.
+// over is how a machine ended that was not killed; err is how its process ended.
 func (p *process) over(err error) error {
 	p.notes.mu.Lock()
 	stop := p.notes.stop

@@ -123,7 +123,7 @@ func identity(line *command) (user int, groups []int) {
 	return confine.OwnUser, groups
 }
 
-// giveMemory lets every QEMU of root's open a file again, whoever that is then.
+// giveMemory lets every QEMU that root starts open a file again, whichever user it runs as.
 func giveMemory(f *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -207,5 +207,5 @@ func limit(pid int, line *command) error {
 	return nil
 }
 
-// letRead lets whoever QEMU is open a pipe that it inherits.
+// letRead lets QEMU, whichever user it runs as, open a pipe that it inherits.
 func letRead(pipe *os.File) error { return pipe.Chmod(0o644) }

@@ -263,7 +263,7 @@ type process struct {
 	console  *vm.Tail
 	stderr   *head
 	notes    notes
-	ports    func(open bool) // told when the guest opens or closes the agent's; nil for nobody
+	ports    func(open bool) // called when the guest opens or closes the agent's; may be nil
 	pid      atomic.Int64    // of QEMU, once it runs
 	saving   atomic.Bool     // the machine is stopped for its state to be saved
 	ctx      context.Context // of the start
@@ -309,7 +309,7 @@ func (p *process) wait(cmd *exec.Cmd, group *cgroup.Group) {
 	close(p.done)
 }
 
-// ended is the end of a QEMU that nobody wished for.
+// ended is the end of a QEMU that was not asked to end.
 type ended struct{ why error }
 
 func (e ended) Error() string   { return e.why.Error() }

@@ -134,8 +134,8 @@ func (m *monitor) receive(late <-chan time.Time) (reply message, err error) {
 // given up, and one.
 const maxReplies = 16
 
-// follow reads until QEMU has ended, tells of events as they come, and then calls
-// over: QEMU keeps what nobody reads.
+// follow reads until QEMU has ended, calls event for each event, and then over. It must
+// always read, because QEMU buffers what is not read.
 func (m *monitor) follow(event func(message), over func()) {
 	m.replies = make(chan message, maxReplies)
 	go func() {
@@ -152,7 +152,7 @@ func (m *monitor) follow(event func(message), over func()) {
 			}
 			select {
 			case m.replies <- reply:
-			default: // nobody reads: the command that it is to was given up
+			default: // the caller gave up on the command that this answers
 			}
 		}
 	}()

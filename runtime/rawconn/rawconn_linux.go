@@ -69,17 +69,16 @@ func newConn(d descriptor, local, remote net.Addr) (*Conn, error) {
 	return c, nil
 }
 
-// announced is which of the calls that follow one another without a wait between
-// them the scheduler is told of. Its monitor is awake then, as it has to be where
-// a flood keeps a goroutine busy: it is who lets others run, and sees what came for
-// them.
+// announced says which calls in a row without a wait are made through Go's scheduler:
+// every 16th. That keeps the scheduler's monitor awake during a flood. The monitor lets
+// other goroutines run, and polls for their connections.
 const announced = 16
 
-// Announce has the scheduler told of every call, as of those of an ordinary socket. It
+// Announce makes every call go through the scheduler, as for an ordinary socket. It
 // is called before the Conn is used.
 func (c *Conn) Announce() { c.in.all, c.out.all = true, true }
 
-// Announced says whether it is told of every call.
+// Announced says whether every call goes through the scheduler.
 func (c *Conn) Announced() bool { return c.in.all }
 
 // transfer is a direction of a connection, and the call that is under way there.

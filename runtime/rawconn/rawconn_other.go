@@ -16,10 +16,10 @@ type Conn struct{ ordinary }
 // New makes a Conn of a socket.
 func New(s Socket) (*Conn, error) { return &Conn{ordinary{s}}, nil }
 
-// Announce does nothing: the scheduler is told of all calls.
+// Announce does nothing: all calls go through the scheduler.
 func (c *Conn) Announce() {}
 
-// Announced says that the scheduler is told of all calls.
+// Announced says that all calls go through the scheduler.
 func (c *Conn) Announced() bool { return true }
 
 // DialTCP connects to an IPv4 address. There are no keep-alives, and no delays.

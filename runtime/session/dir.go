@@ -98,8 +98,8 @@ func tryMakeDir(home string, info *Info) (_ *os.File, err error) {
 	return lock, os.Rename(fresh, filepath.Join(sessionsDir(home), info.SID))
 }
 
-// lockAll makes whoever makes or removes directories of sessions wait for another;
-// each takes a moment.
+// lockAll serializes the processes that make or remove directories of sessions; each
+// takes a moment.
 func lockAll(home string) (*os.File, error) {
 	dir := sessionsDir(home)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -232,7 +232,7 @@ func writeJSON(dir, name string, v any) error {
 }
 
 // removeDir removes a session's directory: what a session has of files, and nothing
-// else. It is out of sight first, so that nobody sees half a session.
+// else. It is renamed first, so that no process sees half a session.
 func removeDir(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -188,15 +188,15 @@ type Status struct {
 	Err error `json:"-"`
 }
 
-// Crash is how a session ended that nobody stopped.
+// Crash is how a session ended that was not stopped.
 type Crash struct {
 	Message string    `json:"message"`
 	Console string    `json:"console"` // the end of what the guest printed
 	At      time.Time `json:"at"`
 }
 
-// hasCrashed says whether a session's VM has ended and nobody asked for it. Its
-// supervisor may still be there, for the clients that are to be told.
+// hasCrashed says whether a session's VM has ended without being asked to. Its
+// supervisor may still run, to tell its clients.
 func hasCrashed(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, endFile))
 	return err == nil

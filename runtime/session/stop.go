@@ -33,8 +33,8 @@ func (s *Session) Stop(ctx context.Context) error { return stopDir(ctx, s.dir, f
 // killTimeout bounds how long the kernel may take to end a process that was killed.
 const killTimeout = 10 * time.Second
 
-// stopDir stops a session. One whose VM ended just now leaves a record of how it
-// ended, which nobody asks for any more.
+// stopDir stops a session. If its VM has just crashed, it also removes the record of
+// the crash.
 func stopDir(ctx context.Context, dir string, force bool) error {
 	err := stopLive(ctx, dir, force)
 	if err == nil && !alive(dir) && holdsSession(dir) {

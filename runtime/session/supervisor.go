@@ -63,7 +63,7 @@ func newSupervisor(o Options) *supervisor {
 func (s *supervisor) supervise(ctx context.Context, o Options, ready func(error)) error {
 	err := s.run(ctx, o, ready)
 	close(s.gone)
-	s.drain() // whoever asked for the end is told
+	s.drain() // answer the clients that asked for the end
 	return err
 }
 
@@ -118,7 +118,7 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	go supervise.Serve(l, func(conn *net.UnixConn, scarce bool) { s.serve(ctx, conn, scarce) })
 	started = true
 	ready(nil)
-	if s.settle != nil { // nobody waits for it
+	if s.settle != nil { // after ready: no client waits for it
 		if err := s.settle(); err != nil {
 			return fmt.Errorf("confining the supervisor: %w", err)
 		}
@@ -137,8 +137,8 @@ func (s *supervisor) wait(ctx context.Context, l net.Listener) error {
 		return s.vm.Shutdown(ctx)
 	case <-s.vm.Done():
 	}
-	// Nobody stopped it. Its clients are told why before the socket goes; others read
-	// it until what is left of the session is removed.
+	// It crashed. Connected clients learn the reason before the socket closes; others
+	// read it from the record until the session is removed.
 	s.crash = &Crash{Message: s.vm.EndMessage(), Console: s.vm.Console(), At: time.Now()}
 	s.forwards.Close() // which frees descriptors
 	err := writeJSON(s.dir, endFile, s.crash)

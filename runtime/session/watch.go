@@ -29,9 +29,8 @@ func (s *Session) silent(who string, after time.Duration) error {
 	return fmt.Errorf("the %s of session %s %w (%v); lumina session stop --force %s ends it", who, s.Info.SID, ErrSilent, after, s.Info.SID)
 }
 
-// watched is a connection to the guest that ends when nobody is there any more who
-// could answer. A command may take as long as it likes: what is asked is whether the
-// supervisor and the agent live.
+// watched is a connection to the guest that ends when the supervisor or the agent stops
+// answering. A command may take as long as it likes: only these two are checked.
 type watched struct {
 	net.Conn
 	s      *Session

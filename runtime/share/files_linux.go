@@ -119,7 +119,7 @@ func (s *Server) openNode(id uint64, flags int, a *answer) error {
 
 // created tells the guest of a new file, which it has open.
 func (s *Server) created(r *request, fd int, dir *node, name string, a *answer) error {
-	// Not fd itself again: as long as a program is open to write nobody can run it.
+	// Not fd itself again: a program that is open for writing cannot be run.
 	path, err := unix.Openat(int(s.proc.Fd()), again(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
 	var st unix.Statx_t
 	if err == nil {

@@ -68,7 +68,7 @@ func (t *handles) put(h *handle) {
 	}
 }
 
-// remove closes what has a number, when nobody uses it any more.
+// remove closes the handle with a number when its last request is done.
 func (t *handles) remove(id uint64) {
 	t.mu.Lock()
 	h := t.byID[id]

@@ -280,7 +280,7 @@ func (t *nodes) forget(id, times uint64) {
 	t.sweep(n)
 }
 
-// sweep removes a node that nobody needs, and its parents that are needed no more.
+// sweep removes an unused node, and its parents that become unused.
 func (t *nodes) sweep(n *node) {
 	for n != nil && n != t.root && n.lookups == 0 && n.users == 0 && n.children == 0 {
 		if n.fd >= 0 {

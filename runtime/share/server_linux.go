@@ -188,7 +188,7 @@ func (s *Server) start() error {
 	return nil
 }
 
-// send sends an answer. The reader finds out when nobody takes it.
+// send sends an answer. If the guest is gone, the reader finds that out.
 func (s *Server) send(a answer) {
 	s.writing.Lock()
 	defer s.writing.Unlock()

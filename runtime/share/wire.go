@@ -219,7 +219,7 @@ func (a *answer) end(unique uint64, errno int32) {
 	binary.LittleEndian.PutUint64((*a)[8:], unique)
 }
 
-// valid is how long what is told may be believed: seconds, nanoseconds.
+// valid is how long the guest may cache an answer: seconds, nanoseconds.
 const (
 	validSeconds     = uint64(validity / time.Second)
 	validNanoseconds = uint32(validity % time.Second)

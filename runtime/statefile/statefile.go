@@ -1,9 +1,9 @@
 //go:build unix
 
 // Package statefile reads files of the state directory. What is there may have been
-// damaged, or put there by somebody else: a FIFO that nobody writes to, a directory, a
-// link to elsewhere, a file without an end. None of them is waited for, followed or
-// read whole.
+// damaged, or put there by another user: a FIFO without a writer, a directory, a link to
+// elsewhere, a file without an end. The package does not wait for the first, follow a link,
+// or read more than its limit.
 package statefile
 
 import (

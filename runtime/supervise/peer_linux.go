@@ -50,9 +50,8 @@ func hasOpen(pid int, path string) error {
 	return fmt.Errorf("process %d is another one", pid)
 }
 
-// hasEnded says whether a process is gone, or has only its end left for whoever waits
-// for it: such a one has no files, which the kernel tells root by an empty list and
-// others by refusing one.
+// hasEnded says whether a process is gone or is a zombie. A zombie has no files: root
+// finds an empty list of them, other users are refused the list.
 func hasEnded(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package supervise starts processes that own a VM and outlive whoever asked
-// for them, and connects to them. Such a process has a directory of its own with
-// a unix socket in it; there is no daemon.
+// Package supervise starts processes that own a VM and outlive the process that started
+// them, and connects to them. Such a process has a directory of its own with a unix
+// socket in it; there is no daemon.
 package supervise
 
 import (
@@ -300,7 +300,7 @@ func (o *opening) Read(p []byte) (int, error) {
 	return o.UnixConn.Read(p)
 }
 
-// begin sends the first byte and p, once; whoever comes meanwhile waits for it.
+// begin sends the first byte and p, once; concurrent callers wait for it.
 func (o *opening) begin(p []byte) (sent bool, n int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -326,8 +326,8 @@ func (o *opening) begin(p []byte) (sent bool, n int, err error) {
 // another process that has got its number since it ended, or whose number somebody has
 // written down in its place. A supervisor that has ended needs none.
 func Signal(pid int, lock string, signal syscall.Signal) error {
-	// A handle of the process, whoever gets its number later. Which one it is is looked
-	// at with the handle open.
+	// The handle stays that of this process, even if its number is used again. Check
+	// which process it is while the handle is open.
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package template keeps snapshots of machines: what a boot of an image comes to,
-// before it is told whose it is. They are restored copy-on-write.
+// Package template keeps snapshots of booted machines, taken before they are configured
+// for a run. They are restored copy-on-write.
 //
 // A template is a directory, readable by its user only, that is named by the
 // digest of all it was made from:
@@ -9,10 +9,10 @@
 //	scratch  the VM's disk as it was, sparse
 //	template.json
 //
-// template.json is written last. It holds the identity of the other files,
-// inode and time of change among it, which nobody can set back: a file that
-// was written to, cut off, copied or exchanged since is found out without
-// reading it, and the template made anew.
+// template.json is written last. It holds the identity of the other files, including
+// the inode and the time of change (ctime), which a program cannot set. So a file that was
+// written to, truncated, copied or replaced is detected without reading it, and the
+// template is made again.
 package template
 
 import (
@@ -231,7 +231,7 @@ func (s *Store) Make(ctx context.Context, key string, fill func(*Files) error) e
 	if err == nil {
 		return s.forgive(key)
 	}
-	note := s.forgive // whoever gave it up has nothing against it
+	note := s.forgive // a cancelled attempt does not count as a failure
 	if ctx.Err() == nil {
 		note = func(key string) error { return s.Fail(key, err) }
 	}
@@ -260,8 +260,8 @@ func (s *Store) make(dir, key string, fill func(*Files) error) error {
 	if err != nil {
 		return err
 	}
-	// The rest is on disk before what vouches for it. Whoever starts of it syncs
-	// nothing.
+	// The files are on disk before template.json, which vouches for them. A start from
+	// the template syncs nothing.
 	if err := durable.SyncTree(dir); err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ func CacheDir() string {
 	if dir, err := os.UserCacheDir(); err == nil {
 		return filepath.Join(dir, "lumina")
 	}
-	// Who has no home has this one, if nobody else was there before.
+	// A user without a home gets this directory, if no other user has taken it.
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("lumina-%d", os.Getuid()))
 	_ = os.Mkdir(dir, 0o700)
 	info, err := os.Lstat(dir)

@@ -93,7 +93,7 @@ type DesktopSpec struct {
 	Network *NIC // nil for none
 	// Direct is booted in the place of what disk and ISO have; nil for none.
 	Direct *DirectBoot
-	Serial io.Writer // gets what the guest writes to its serial port; nil for nobody
+	Serial io.Writer // gets what the guest writes to its serial port; may be nil
 	Window bool      // shows the screen in a window of the host's
 }
 

@@ -30,7 +30,7 @@ type Spec struct {
 	Shares      []Share // where the driver is a [Sharer]
 	// Network is the guest's network device; nil for none.
 	Network *NIC
-	// Nested: the guest can run virtual machines in its turn.
+	// Nested: the guest can run virtual machines itself.
 	Nested bool
 	// Rosetta: the guest, an arm64 one, runs amd64 programs by the translator of a
 	// Mac's host.
@@ -153,7 +153,7 @@ const (
 type Installed interface {
 	Driver
 	// Installation lists the files and directories that the program is made of, and
-	// those that starting it writes to, for whoever confines the driver's process.
+	// those that starting it writes to, for the code that confines the driver's process.
 	Installation() (reads, writes []string)
 }
 

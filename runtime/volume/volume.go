@@ -155,12 +155,12 @@ func removeDead(name string) error {
 // Disk is a volume that is open, for one VM alone.
 type Disk struct {
 	*os.File
-	// Lock is what others find locked: a file beside the disk, which a hypervisor
-	// may lock itself. Whoever runs the VM keeps it as long as the VM has the disk.
+	// Lock is the locked file beside the disk (a hypervisor may lock the disk itself). The
+	// driver keeps it open as long as the VM has the disk.
 	Lock *os.File
 }
 
-// Close closes both files. The volume is free once nobody else has the lock.
+// Close closes both files. The volume is free when no process holds the lock.
 func (d *Disk) Close() error { return errors.Join(d.File.Close(), d.Lock.Close()) }
 
 // lockExtension is of the file that is locked while a VM has the volume.
@@ -291,7 +291,7 @@ func (s *Store) lock(name string) (*os.File, error) {
 			f.Close()
 			return nil, err
 		}
-		// Who removes a volume removes its lock, too: one without a name is nobody's.
+		// Removing a volume removes its lock file, too. A lock without a name locks nothing.
 		if flock.Names(s.lockPath(name), f) {
 			return f, nil
 		}

@@ -9,9 +9,8 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
-// A guest that resets starts again in the same machine, and the framework tells nobody.
-// Once its agent is up, a second greeting tells; until then what it says on the console
-// does.
+// A guest that resets starts again in the same machine, and the framework does not report
+// it. Once the agent is up, a second greeting shows it; until then, the console does.
 const (
 	// panicText is what a kernel says that panics. One that resets in order says so when
 	// its virtio console is gone already.
@@ -24,8 +23,8 @@ const (
 // kernel, which is to be quiet, by notices, until init has it be quiet again.
 var consoleParameters = " loglevel=6 " + protocol.ParamLogLevel.Is("4") + " " + protocol.ParamBegins.Is(beginsText)
 
-// firstBoot reads the console of a guest until its agent is up. What it says then is the
-// guest's own affair; what it says before ends nobody but itself.
+// firstBoot reads the console of a guest until its agent is up. Later output is not
+// looked at. A guest that fakes such lines before that only ends itself.
 type firstBoot struct {
 	panics, begins finder
 	echoes         finder // of the parameter, when the kernel prints its command line

@@ -199,7 +199,7 @@ func (m *machine) run(ctx context.Context, start func(virtualMachine) error) err
 	return err
 }
 
-// abandon ends a machine that nobody waits for any more. The files are the
+// abandon ends a machine whose start was given up. The files are the
 // framework's until it says that the machine has ended: another file with the number
 // of one of them would be its console, or its network.
 func (m *machine) abandon(states <-chan state) {
@@ -325,7 +325,7 @@ func (m *machine) watch(ctx context.Context, states <-chan state) {
 			dead = nil
 			m.Kill()
 		case err := <-reset:
-			if kill != nil && ctx.Err() == nil { // nobody wished for its end
+			if kill != nil && ctx.Err() == nil { // it was not asked to end
 				m.err = fmt.Errorf("%w: %w", vm.ErrEnded, err)
 			}
 			reset = nil

@@ -181,7 +181,7 @@ func (d *Driver) InstallMacOS(ctx context.Context, spec vm.DesktopSpec, image st
 	return nil
 }
 
-// end stops a machine that nobody watches, and waits until it has, or does not.
+// end stops a machine that is not watched, and waits until it has stopped or patience ends.
 func (m *desktop) end(made *apple.VirtualMachine, states <-chan apple.VirtualMachineState) {
 	if !made.CanStop() {
 		return // it has ended

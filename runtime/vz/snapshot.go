@@ -123,8 +123,8 @@ func (d *Driver) defineSaved(ctx context.Context, spec vm.Spec, identifier []byt
 	return m, nil
 }
 
-// byName fills a file that is open: the framework makes its own, by name. Whoever fills
-// a file does so alone: what is there already is of one that was killed.
+// byName fills a file that is open, although the framework makes its own by name. Only
+// one process fills a file at a time: one that is there already is left by a killed process.
 func (d *Driver) byName(to *os.File, fill func(name string) error) (err error) {
 	path, err := d.path(to)
 	if err != nil {

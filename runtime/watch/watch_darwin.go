@@ -96,7 +96,7 @@ func (w *Watcher) Next(changed func(dir, name string)) error {
 	return nil
 }
 
-// end frees what there is. Whoever waits in Next does it.
+// end frees everything. The goroutine that waits in Next calls it.
 func (w *Watcher) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

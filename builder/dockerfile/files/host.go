@@ -97,7 +97,7 @@ func Inside(context, name string) error {
 	}
 	root, err := os.OpenRoot(context)
 	if err != nil {
-		return nil // which is told where it is opened
+		return nil // the error is reported where it is opened
 	}
 	defer root.Close()
 	if _, err := root.Stat(rel); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -110,8 +110,8 @@ func Inside(context, name string) error {
 const maxIgnore = 4 << 20
 
 func readIgnore(name string) ([]string, error) {
-	// One that nobody writes to, or that has no end, is not waited for; and one that is
-	// cut would let through what it ignores.
+	// Do not wait for a FIFO without a writer, or read a file without an end. A file that
+	// is too long is an error: a part of it would let through what the rest ignores.
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

@@ -11,8 +11,8 @@ import (
 // ErrNoFile is wrapped when what a path names is not a file.
 var ErrNoFile = errors.New("want a file")
 
-// Open opens the file of an image or a disk. It waits for nobody: a pipe that nobody
-// writes to is not a file.
+// Open opens the file of an image or a disk. It does not wait: a FIFO without a writer is
+// refused.
 func Open(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

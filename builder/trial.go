@@ -3,6 +3,7 @@ package builder
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -38,7 +39,7 @@ func (t *trial) begin(ctx context.Context, img *image.Image, kernel func() (imag
 				err = t.verify(ctx, h, t.whole)
 			}
 			if err != nil {
-				err = fmt.Errorf("the image does not boot: %w", err)
+				err = notVerified(err)
 			}
 		}
 		if err != nil {
@@ -110,9 +111,19 @@ func tryWhole(ctx context.Context, verify Verifier, progress func(Progress), ope
 		err = verify(ctx, h, whole)
 	}
 	if err != nil {
-		return fmt.Errorf("the image does not boot: %w", err)
+		return notVerified(err)
 	}
 	return nil
+}
+
+// ErrTest is wrapped by a Verifier's error when the image boots, and fails a test.
+var ErrTest = errors.New("the image fails a test")
+
+func notVerified(err error) error {
+	if errors.Is(err, ErrTest) {
+		return err
+	}
+	return fmt.Errorf("the image does not boot: %w", err)
 }
 
 // background runs do in a goroutine of its own; what it returns waits for it.

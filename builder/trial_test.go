@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -139,15 +140,19 @@ func TestTrialEndsWithTheRoot(t *testing.T) {
 			}
 			return context.Cause(ctx)
 		}},
-		{"kernel that panics", "does not boot: kernel panic", good, func(_ context.Context, h *image.Handle, _ <-chan struct{}) error {
+		{"kernel that panics", ": the image does not boot: kernel panic$", good, func(_ context.Context, h *image.Handle, _ <-chan struct{}) error {
 			h.Close()
 			return panicked
+		}},
+		{"image that boots and fails a test", ": the image fails a test: exit code 3$", good, func(_ context.Context, h *image.Handle, _ <-chan struct{}) error {
+			h.Close()
+			return fmt.Errorf("%w: exit code 3", ErrTest)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := options(t, "oci:"+writeLayout(t, "amd64", tt.layer))
 			o.Verify = tt.verify
-			if _, err := Create(t.Context(), o); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := Create(t.Context(), o); err == nil || !regexp.MustCompile(tt.want).MatchString(err.Error()) {
 				t.Errorf("Create() = %v, want %q", err, tt.want)
 			}
 			if o.Store.Has("test") || o.Store.Stale() > 0 {

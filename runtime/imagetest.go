@@ -21,6 +21,12 @@ type ImageTest struct {
 	Stdout string
 }
 
+// TestError is the error of a test that failed, of an image that did boot.
+type TestError struct{ Err error }
+
+func (e *TestError) Error() string { return e.Err.Error() }
+func (e *TestError) Unwrap() error { return e.Err }
+
 // TestImage boots an image, which it takes over, until its agent answers, and runs
 // tests, if there are any, in that VM. The root of the image may still be being
 // written: it is read when whole is closed.
@@ -43,7 +49,7 @@ func (r *Runtime) TestImage(ctx context.Context, img *image.Handle, whole <-chan
 	defer v.Close()
 	for i, t := range tests {
 		if err := v.test(ctx, t); err != nil {
-			return fmt.Errorf("test %d of %d (%s): %w", i+1, len(tests), t.Command, err)
+			return &TestError{fmt.Errorf("test %d of %d (%s): %w", i+1, len(tests), t.Command, err)}
 		}
 	}
 	return nil

@@ -75,6 +75,9 @@ in the VM. Write a local file name with a colon as ./a:b.
 	} {
 		c.Flags().BoolP(always.name, always.letter, true, always.usage+": always on; accepted for compatibility")
 	}
+	// cp's other letter for -r.
+	c.Flags().BoolP("Recursive", "R", true, "")
+	c.Flags().Lookup("Recursive").Hidden = true
 	c.Flags().Var(&most, "max-size", "end a copy to this host that writes more than this (default half of the free space)")
 	c.Flags().Var(&timeout, "timeout", "end the copy after this time, such as 30 (seconds) or 1m30s; 0 for never (default $LUMINA_TIMEOUT or never)")
 	return c
@@ -194,6 +197,7 @@ func (call *copyCall) copy(ctx context.Context, s *session.Session, o runtime.Co
 	if call.in {
 		copyOne = s.CopyIn
 	}
+	told := map[string]bool{} // what is wrong with DST is so for every SRC
 	for _, source := range call.sources {
 		copied, copyErr := copyOne(ctx, source, call.to, o)
 		sum.Files += copied.Files
@@ -206,10 +210,14 @@ func (call *copyCall) copy(ctx context.Context, s *session.Session, o runtime.Co
 		case copyErr == nil:
 		case ctx.Err() != nil:
 			return sum, copyErr
+		case told[copyErr.Error()]:
 		case err == nil:
 			err = copyErr // as cp does, the others are copied all the same
 		default:
 			err = fmt.Errorf("%w; %w", err, copyErr)
+		}
+		if copyErr != nil {
+			told[copyErr.Error()] = true
 		}
 		done = sum.Bytes
 		if o.MaxSize > 0 && !call.in {

@@ -137,7 +137,7 @@ tests:
 	})
 	write(t, recipe, strings.Replace(text, "user: \"65534:65534\"\n", "", 1))
 	r := lumina(t, "images", "create", "made", "--recipe", recipe)
-	if r.code != 125 || !strings.Contains(r.stderr, `test 1 of 2 (hello; pwd; id -u): it printed "hello world\n/opt\n0\n", want a match of`) {
+	if r.code != 125 || !strings.Contains(r.stderr, `: the image fails a test: test 1 of 2 (hello; pwd; id -u): it printed "hello world\n/opt\n0\n", want a match of`) {
 		t.Errorf("a test that fails: exit code %d, %s", r.code, r.stderr)
 	}
 	if r := lumina(t, "images", "inspect", "made"); r.code == 0 {
@@ -159,7 +159,7 @@ tests:
 		t.Errorf("two kernels: exit code %d, %s", r.code, r.stderr)
 	}
 	write(t, recipe, text+"packages_: [x]\n")
-	if r := lumina(t, "images", "create", "made", "--recipe", recipe); r.code != 125 || !strings.Contains(r.stderr, `r.yaml:14: packages_: there is no such field; "packages" may be meant`) {
+	if r := lumina(t, "images", "create", "made", "--recipe", recipe); r.code != 2 || !strings.Contains(r.stderr, `r.yaml:14: packages_: there is no such field; "packages" may be meant`) {
 		t.Errorf("an unknown field: exit code %d, %s", r.code, r.stderr)
 	}
 }

@@ -217,7 +217,7 @@ func TestDockerfileUsage(t *testing.T) {
 		{[]string{"--file", file, dir + "/none"}, 2, "opening the context"},
 		{[]string{"--file", file, file}, 2, "is not a directory"},
 		{[]string{"--file", file, "-t", "x"}, 2, "write lumina images create NAME --file Dockerfile CONTEXT"},
-		{[]string{"--file", file}, 125, "Dockerfile:2: there is no context: name a directory after the image's name"},
+		{[]string{"--file", file}, 2, "Dockerfile:2: there is no context: name a directory after the image's name"},
 		{[]string{"--file", file, dir, "--from", "x"}, 2, "--from and --file exclude each other"},
 		{[]string{"--file", file, dir, "--recipe", "x"}, 2, "--recipe and --file exclude each other"},
 		{[]string{"--file", file, dir, "--run", "x"}, 2, "--run and --file exclude each other"},
@@ -229,7 +229,7 @@ func TestDockerfileUsage(t *testing.T) {
 		{[]string{"--file", file, dir, "--build-context", "x"}, 2, "want NAME=DIR or NAME=REF"},
 		{[]string{"--file", file, dir, "--cache-from", "type=registry,ref=x.test/y"}, 2, `--cache-from "type=registry,ref=x.test/y": want a reference of a registry`},
 		{[]string{"--file", file, dir, "--progress", "loud"}, 2, "want auto, plain or tty"},
-		{[]string{"--file", file, dir, "--target", "none"}, 125, `there is no stage "none" to make; its stages are: 0`},
+		{[]string{"--file", file, dir, "--target", "none"}, 2, `there is no stage "none" to make; its stages are: 0`},
 		{[]string{"--file", file, dir, "--ssh", "default"}, 2, "unknown flag: --ssh"},
 		{[]string{"--file", file, dir, "--platform", "linux/amd64,linux/arm64"}, 2, "--platform"},
 		{[]string{"--file", file, dir, "--debug"}, 2, "--debug needs a terminal"},
@@ -444,7 +444,7 @@ cmd: [/bin/main.py]
 	} {
 		write(t, recipe, strings.Replace(text, tt.old, tt.new, 1))
 		for _, args := range [][]string{{"recipe", "check", recipe}, {"images", "create", "other", "--recipe", recipe}} {
-			if r := lumina(t, args...); r.code == 0 || !strings.Contains(r.stderr, tt.want) {
+			if r := lumina(t, args...); r.code != 2 || !strings.Contains(r.stderr, tt.want) {
 				t.Errorf("%s, %s: exit code %d, %s", tt.new, args[0], r.code, r.stderr)
 			}
 		}

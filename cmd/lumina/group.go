@@ -91,7 +91,7 @@ func dockerHint(c *cobra.Command, err error) string {
 	}
 	for _, hint := range otherHints() {
 		if c.CommandPath() == c.Root().Name()+" "+hint.command && slices.Contains(strings.Fields(hint.flags), name) {
-			return " (write lumina " + hint.instead + ")"
+			return " (" + hint.instead + ")"
 		}
 	}
 	switch c.Name() {
@@ -149,10 +149,17 @@ type hint struct{ flags, instead string }
 // otherHints are flags of other commands of docker's, and of kill's, as dockerHints are.
 func otherHints() []struct{ command, flags, instead string } {
 	return []struct{ command, flags, instead string }{
-		{"images create", "t tag f", "images create NAME --file Dockerfile CONTEXT"},
-		{"images save", "o output", "images save NAME docker-archive:FILE"},
-		{"images load", "i input", "images load NAME docker-archive:FILE"},
-		{"kill", "0 1 2 3 4 5 6 7 8 9 K T H I Q", "kill --signal SIGNAL SID ID"},
+		{"images create", "t tag f", "write lumina images create NAME --file Dockerfile CONTEXT"},
+		{"images save", "o output", "write lumina images save NAME docker-archive:FILE"},
+		{"images load", "i input", "write lumina images load NAME docker-archive:FILE"},
+		{"kill", "0 1 2 3 4 5 6 7 8 9 K T H I Q", "write lumina kill --signal SIGNAL SID ID"},
+		{"cp", "exclude include filter exclude-from from0 C cvs-exclude", "everything is copied; to leave something out: tar -c --exclude=NAME . | lumina exec SID 'tar -x -C DST'"},
+		{"cp", "v verbose i itemize-changes progress stats", "a terminal sees the progress; a pipe gets how much was copied"},
+		{"cp", "q quiet", "progress goes to the standard error: 2>/dev/null"},
+		{"cp", "P no-dereference d l links", "links below SRC are copied as links, and SRC itself is followed"},
+		{"cp", "t times", "files always keep their times"},
+		{"cp", "z compress", "nothing is sent over a network"},
+		{"cp", "u update n no-clobber dry-run ignore-existing delete", "a copy replaces files that are there, and removes none"},
 	}
 }
 

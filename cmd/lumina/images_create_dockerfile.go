@@ -114,7 +114,7 @@ func (f *dockerfileFlags) maker(env *environment, rt *runtime.Runtime, mode netw
 		}
 		ignore, err := files.ReadIgnore(f.context, name)
 		if err != nil {
-			return nil, err
+			return nil, faulty(err)
 		}
 		if o.Context, err = openContext(f.context, ignore); err != nil {
 			return nil, err
@@ -138,7 +138,7 @@ func (f *dockerfileFlags) maker(env *environment, rt *runtime.Runtime, mode netw
 		o.Debug = w.debug
 	}
 	if err := dockerfile.Check(o, arch); err != nil {
-		return nil, err
+		return nil, faulty(err)
 	}
 	return dockerfile.Maker(o), nil
 }
@@ -150,7 +150,7 @@ func (f *dockerfileFlags) read(env *environment) (file *dockerfile.File, name st
 			fmt.Fprintln(env.stderr, "reading the Dockerfile from the terminal; end it with Ctrl-D")
 		}
 		file, err = dockerfile.Parse(env.stdin, "Dockerfile")
-		return file, "", err
+		return file, "", faulty(err)
 	}
 	if info, err := os.Stat(f.file); err == nil && info.IsDir() {
 		return nil, "", usageError{fmt.Errorf("--file %s is a directory; name the Dockerfile, and the context after the image's name", f.file)}
@@ -165,7 +165,7 @@ func (f *dockerfileFlags) read(env *environment) (file *dockerfile.File, name st
 		return nil, "", usageError{fmt.Errorf("opening the Dockerfile: %w", err)}
 	}
 	file, err = dockerfile.Parse(bytes.NewReader(b), filepath.Base(f.file))
-	return file, f.file, err
+	return file, f.file, faulty(err)
 }
 
 func checkContext(dir string) error {
@@ -182,7 +182,7 @@ func checkContext(dir string) error {
 func openContext(dir string, ignore []string) (files.Tree, error) {
 	h, err := files.OpenHost(dir, ignore)
 	if err != nil {
-		return nil, fmt.Errorf("opening the context: %w", err)
+		return nil, usageError{fmt.Errorf("opening the context: %w", err)}
 	}
 	return h, nil
 }

@@ -29,7 +29,7 @@ func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (ver
 	if r.DiskSize != "" {
 		size, err := parseSize(r.DiskSize)
 		if err != nil {
-			return nil, r.At(err, "disk_size")
+			return nil, faulty(r.At(err, "disk_size"))
 		}
 		configure := o.Configure
 		o.Configure = func(img *image.Image) {
@@ -42,8 +42,22 @@ func applyRecipe(o *builder.Options, r *recipe.Recipe, rt *runtime.Runtime) (ver
 		tests = append(tests, runtime.ImageTest{Command: t.Command, User: t.User, Exit: t.Exit, Stdout: t.Stdout})
 	}
 	return func(ctx context.Context, img *image.Handle, whole <-chan struct{}) error {
-		return rt.TestImage(ctx, img, whole, tests...)
+		err := rt.TestImage(ctx, img, whole, tests...)
+		var failed *runtime.TestError
+		if errors.As(err, &failed) {
+			return fmt.Errorf("%w: %w", builder.ErrTest, err)
+		}
+		return err
 	}, nil
+}
+
+// faulty is what is wrong with a file that the user wrote, or with what it names on this
+// host, found before anything starts: bad usage, as on the command line.
+func faulty(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
 }
 
 func readRecipe(env *environment, name string) (*recipe.Recipe, error) {
@@ -51,7 +65,8 @@ func readRecipe(env *environment, name string) (*recipe.Recipe, error) {
 	if err != nil {
 		return nil, usageError{fmt.Errorf("the recipe: %w", err)}
 	}
-	return recipe.Parse(bytes.NewReader(b), name)
+	r, err := recipe.Parse(bytes.NewReader(b), name)
+	return r, faulty(err)
 }
 
 // beside is a path of a recipe's, which is relative to the recipe.
@@ -87,7 +102,7 @@ func recipeCopies(r *recipe.Recipe) (copies []builder.Copied, err error) {
 		from := beside(r, c.From)
 		info, err := os.Stat(from)
 		if err != nil {
-			return nil, r.At(err, "copy", i, "from")
+			return nil, faulty(r.At(err, "copy", i, "from"))
 		}
 		dir, name := from, "."
 		if !info.IsDir() {
@@ -95,11 +110,11 @@ func recipeCopies(r *recipe.Recipe) (copies []builder.Copied, err error) {
 		}
 		tree, err := files.OpenHost(dir, c.Ignore)
 		if err != nil {
-			return nil, r.At(err, "copy", i, "ignore")
+			return nil, faulty(r.At(err, "copy", i, "ignore"))
 		}
 		if err := dockerfile.CheckMode(c.Mode); err != nil {
 			tree.Close()
-			return nil, r.At(fmt.Errorf("%q: %w", c.Mode, err), "copy", i, "mode")
+			return nil, faulty(r.At(fmt.Errorf("%q: %w", c.Mode, err), "copy", i, "mode"))
 		}
 		copies = append(copies, builder.Copied{CreatedBy: fmt.Sprintf("copy %s to %s", path.Base(from), c.To), Write: func(ctx context.Context, below *erofs.Inode, w io.Writer) error {
 			return dockerfile.Copy(ctx, tree, name, below, c.To, c.Mode, c.UID, c.GID, w)

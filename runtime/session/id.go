@@ -58,8 +58,11 @@ func ParseLabels(all []string) (map[string]string, error) {
 	labels := map[string]string{}
 	for _, s := range all {
 		key, value, _ := strings.Cut(s, "=")
-		if key == "" || len(s) > maxLabel {
-			return nil, fmt.Errorf("label %.80q: want KEY=VALUE, at most %d bytes", s, maxLabel)
+		if key == "" {
+			return nil, fmt.Errorf("label %.80q: the key is empty; want KEY=VALUE or KEY", s)
+		}
+		if len(s) > maxLabel {
+			return nil, fmt.Errorf("label %.80q: it is longer than %d bytes", s, maxLabel)
 		}
 		labels[key] = value
 	}

@@ -22,6 +22,8 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 	write(t, file, "text")
 	network := filepath.Join(t.TempDir(), "net.yaml")
 	write(t, network, "sessions: [{name: a, image: other, pull: never}]")
+	recipe := filepath.Join(t.TempDir(), "recipe.yaml")
+	write(t, recipe, "base: debian:12")
 	const nobody = "127.0.0.1:1/a:1" // no registry listens there
 	failures := []struct {
 		args string
@@ -33,7 +35,7 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 		{"pool run --image other --pull never true", false},
 		{"session start --image other --pull never", false}, {"session stop none", false}, {"session forward none 80", false}, {"session list", true},
 		{"network run " + network, false},
-		{"recipe check " + file, false},
+		{"recipe check " + recipe, true},
 		{"images list", true}, {"images df", true}, {"images prune --all", true}, {"images catalog", false},
 		{"images create x --from " + nobody, false}, {"images pull " + nobody + " x", false}, {"images push img " + nobody, false},
 		{"images copy " + nobody + " " + nobody, false}, {"images inspect other", false}, {"images remove other", false},
@@ -118,6 +120,13 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 	for args, want := range map[string]string{"images ls --json": `[{"name":"img"`, "images -q": "img\n", "volume ls -q": "", "version --json": `{"arch"`} {
 		if r := m.lumina(strings.Fields(args)...).succeeded(t); !strings.HasPrefix(r.stdout, want) || want == "" && r.stdout != "" {
 			t.Errorf("lumina %s: %s", args, r.stdout)
+		}
+	}
+	// A faulty file that the user wrote is bad usage, whichever command reads it.
+	for _, args := range []string{"network run", "recipe check", "images create x --recipe", "images create x --file", "run --image img true --env-file"} {
+		write(t, file, "te=xt\x00")
+		if r := m.lumina(append(strings.Fields(args), file)...); r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, "file:1: ") && !strings.Contains(r.stderr, file) {
+			t.Errorf("lumina %s FILE: exit code %d, %q, %q", args, r.code, r.stdout, r.stderr)
 		}
 	}
 	if err := os.Remove(file); err != nil {

@@ -158,7 +158,7 @@ func TestInMemoryVolumes(t *testing.T) {
 		t.Errorf("inspect: %s", r.stdout)
 	}
 	for _, args := range []string{"volume remove data", "run --image img -v data:/data true", "session start --image img -v new:/x"} {
-		if r := m.lumina(strings.Fields(args)...); r.code == 0 || !strings.Contains(r.stderr+r.Message, "in use") {
+		if r := m.lumina(strings.Fields(args)...); r.code == 0 || !strings.Contains(r.stderr+r.Message, "in use by another process: session "+sid+"; lumina session stop "+sid+" ends it") {
 			t.Errorf("%s of one in use: %d, %s%s", args, r.code, r.stdout, r.stderr)
 		}
 	}

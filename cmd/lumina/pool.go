@@ -119,7 +119,7 @@ func poolRun(ctx context.Context, env *environment, r *runtime.Runtime, options 
 	report.network, report.boot = result.Network, result.Boot
 	row := envelope{{"run", n}}
 	if err != nil {
-		row = append(row, report.failure(err)...)
+		row = append(row, report.failure(env.nameUsers(err))...)
 	} else {
 		row = append(append(row, report.output("")...), report.success(result.ExitCode)...)
 	}

@@ -323,7 +323,7 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 		env.note("%s was not copied: it is a socket, FIFO or device, or the kernel's own as /proc", name)
 	}
 	report.network, report.transfer, report.hostError, report.boot = result.Network, result.TransferError, result.HostError, result.Boot
-	return report.finish(result.ExitCode, err)
+	return report.finish(result.ExitCode, env.nameUsers(err))
 }
 
 // printTrace prints where the boot's time went, in milliseconds.

@@ -446,6 +446,13 @@ func TestSessionOfAnotherVersion(t *testing.T) {
 }
 
 func TestSessionEndsAfterItsTTL(t *testing.T) {
-	lumina(t, "session", "start", "--image", "debian", "--ttl", "1s").succeeded(t)
+	lumina(t, "session", "start", "--image", "debian", "--name", "unused", "--ttl", "1s").succeeded(t)
 	nothingLeft(t)
+	if r := lumina(t, "exec", "unused", "true"); r.code != 125 || !strings.Contains(r.Message, `session "unused": no such session any more: its ttl of 1s ended it at `) {
+		t.Errorf("after it: exit code %d, %s", r.code, r.stdout)
+	}
+	lumina(t, "clean").succeeded(t)
+	if r := lumina(t, "exec", "unused", "true"); r.code != 125 || strings.Contains(r.Message, "ttl") {
+		t.Errorf("after a clean: exit code %d, %s", r.code, r.stdout)
+	}
 }

@@ -4,6 +4,9 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
 // store is what keeps things by name: images, volumes.
@@ -27,12 +30,21 @@ func newRemoveCommand[S store](env *environment, short string, open func(*enviro
 			}
 			var errs []error
 			for _, name := range args {
-				errs = append(errs, s.Remove(name))
+				errs = append(errs, env.nameUsers(s.Remove(name)))
 			}
 			return errors.Join(errs...)
 		},
 		ValidArgsFunction: completeNames(env, open),
 	}
+}
+
+// nameUsers says of an image or a volume that is in use which sessions have it.
+func (env *environment) nameUsers(err error) error {
+	home, homeErr := runtime.Home(env.getenv("LUMINA_HOME"))
+	if homeErr != nil {
+		return err
+	}
+	return session.NameUsers(home, err)
 }
 
 // newInspectCommand is the inspect command of a kind of things: it prints what

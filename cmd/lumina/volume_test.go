@@ -25,12 +25,14 @@ func TestNamedVolume(t *testing.T) {
 		t.Errorf("the volume holds %q", r.Stdout)
 	}
 	// One writer at a time; what a crash interrupts is mended by the journal.
-	sid := lumina(t, "session", "start", "--image", "debian", "--volume", "data:/data").succeeded(t).SID
-	if r := run(t, "--volume", "data:/data", "true"); r.code != 125 || !strings.Contains(r.Message, "in use by another VM") {
+	sid := lumina(t, "session", "start", "--image", "debian", "--name", "db", "--volume", "data:/data").succeeded(t).SID
+	if r := run(t, "--volume", "data:/data", "true"); r.code != 125 || !strings.Contains(r.Message, `volume "data": in use by process `) || !strings.Contains(r.Message, ": session db; lumina session stop db ends it") {
 		t.Errorf("a second VM: exit code %d, %s", r.code, r.stdout)
 	}
-	if r := lumina(t, "volume", "remove", "data"); r.code != 125 {
-		t.Errorf("removing it in use: exit code %d", r.code)
+	for _, args := range [][]string{{"volume", "remove", "data"}, {"images", "remove", "debian"}, {"session", "start", "--image", "debian", "-v", "data:/x"}} {
+		if r := lumina(t, args...); r.code != 125 || !strings.Contains(r.stdout, ": session db; lumina session stop db ends it") {
+			t.Errorf("%q of one in use: exit code %d, %s", args, r.code, r.stdout)
+		}
 	}
 	lumina(t, "exec", sid, "for i in $(seq 200); do echo $i > /data/$i; done; sync; echo unsynced > /data/last").succeeded(t)
 	if err := syscall.Kill(childOf(t, sessionPID(t, sid)), syscall.SIGKILL); err != nil {

@@ -227,7 +227,7 @@ func (s *Store) Remove(name string) error {
 		return fmt.Errorf("removing image %q: %w", name, err)
 	}
 	if busy {
-		return fmt.Errorf("removing image %q: %w by %s; end it first", name, ErrInUse, users(h.lock))
+		return fmt.Errorf("removing image %q: %w by %w", name, ErrInUse, &flock.HeldError{Kind: "image", Name: name, PIDs: flock.Holders(h.lock)})
 	}
 	// Out of sight first, so that a crash leaves no half image.
 	trash, err := s.makeTemp(name)

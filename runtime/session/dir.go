@@ -34,10 +34,19 @@ const (
 	removing = ".gone-"
 )
 
+// sidOf is the identifier in the name of such a directory, or of a record.
+func sidOf(name string) string {
+	for _, prefix := range []string{making, removing, record} {
+		name = strings.TrimPrefix(name, prefix)
+	}
+	return name
+}
+
 // isFile says whether a file of that name is ours, in a session's directory.
 func isFile(name string) bool {
-	return slices.Contains([]string{lockFile, infoFile, endFile, socket}, name) ||
+	return slices.Contains([]string{lockFile, infoFile, endFile, expiredFile, socket}, name) ||
 		strings.HasPrefix(name, "."+infoFile+".new-") || strings.HasPrefix(name, "."+endFile+".new-") ||
+		strings.HasPrefix(name, "."+expiredFile+".new-") ||
 		name == infoFile+".new" // of older versions
 }
 
@@ -69,6 +78,7 @@ func tryMakeDir(home string, info *Info) (_ *os.File, err error) {
 	if err := checkFree(home, info.Name); err != nil {
 		return nil, err
 	}
+	forget(home, maxRecords-1)
 	fresh := filepath.Join(sessionsDir(home), making+info.SID)
 	if err := os.Mkdir(fresh, 0o700); err != nil {
 		return nil, err
@@ -242,7 +252,7 @@ func removeDir(dir string) error {
 		return err
 	}
 	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !isFile(e.Name()) || e.IsDir() }) {
-		gone := filepath.Join(filepath.Dir(dir), removing+strings.TrimPrefix(filepath.Base(dir), making))
+		gone := filepath.Join(filepath.Dir(dir), removing+sidOf(filepath.Base(dir)))
 		if err := os.Rename(dir, gone); err == nil {
 			dir = gone
 		}
@@ -285,6 +295,7 @@ func Clean(home string) (removed int, err error) {
 		return 0, fmt.Errorf("cleaning sessions: %w", err)
 	}
 	defer all.Close()
+	forget(home, 0)
 	dead, err := stale(home)
 	var errs []error
 	for _, dir := range dead {
@@ -318,7 +329,10 @@ func stale(home string) ([]string, error) {
 	}
 	var dead []string
 	for _, e := range entries {
-		sid := strings.TrimPrefix(strings.TrimPrefix(e.Name(), making), removing)
+		if strings.HasPrefix(e.Name(), record) {
+			continue
+		}
+		sid := sidOf(e.Name())
 		dir := filepath.Join(sessionsDir(home), e.Name())
 		if e.IsDir() && isSID(sid) && (sid != e.Name() || holdsSession(dir)) && !alive(dir) {
 			dead = append(dead, dir)

@@ -10,6 +10,8 @@
 //	socket        see protocol.go
 //	end.json      Crash, once the VM has ended and nobody asked for it
 //
+// Of one that its TTL ended a record stays for a while, see expired.go.
+//
 // What is not locked has ended. It stays, so that everybody can be told how, until
 // it is stopped or cleaned.
 package session
@@ -41,7 +43,8 @@ type Info struct {
 	Name    string            `json:"name,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Image   string            `json:"image"`
-	PID     int               `json:"pid"` // of the supervisor
+	Volumes []string          `json:"volumes,omitempty"` // that have names
+	PID     int               `json:"pid"`               // of the supervisor
 	Started time.Time         `json:"started"`
 	CPUs    int               `json:"cpus"`
 	Memory  int64             `json:"memory"` // bytes
@@ -104,19 +107,24 @@ func find(home, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	none := fmt.Errorf("session %q: %w; lumina session list shows those that there are", id+rest, ErrNotFound)
+	none := func() error {
+		if end := expired(home, id); end != nil && rest == "" {
+			return fmt.Errorf("session %q: %w any more: %s", id, ErrNotFound, end)
+		}
+		return fmt.Errorf("session %q: %w; lumina session list shows those that there are", id+rest, ErrNotFound)
+	}
 	if rest != "" || id == "" {
-		return "", none
+		return "", none()
 	}
 	if isSID(id) {
 		dir := filepath.Join(sessionsDir(home), id)
 		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
 			return dir, nil
 		}
-		return "", none
+		return "", none()
 	}
 	if !isName(id) {
-		return "", none
+		return "", none()
 	}
 	sids, err := list(home)
 	if err != nil {
@@ -126,12 +134,12 @@ func find(home, id string) (string, error) {
 		return dir, nil
 	}
 	if len(id) < 4 { // too little to mean one by
-		return "", none
+		return "", none()
 	}
 	sids = slices.DeleteFunc(sids, func(sid string) bool { return !strings.HasPrefix(sid, id) })
 	switch len(sids) {
 	case 0:
-		return "", none
+		return "", none()
 	case 1:
 		return filepath.Join(sessionsDir(home), sids[0]), nil
 	}
@@ -219,6 +227,9 @@ func crashOf(dir string) *Crash {
 func ended(dir string) error {
 	sid := filepath.Base(dir)
 	if !holdsSession(dir) {
+		if end := expired(filepath.Dir(filepath.Dir(dir)), sid); end != nil {
+			return fmt.Errorf("session %q: %w any more: %s", sid, ErrNotFound, end)
+		}
 		return fmt.Errorf("session %q: %w: its supervisor has ended", sid, ErrNotFound)
 	}
 	return crashOf(dir).error(sid)

@@ -366,7 +366,7 @@ func TestForwards(t *testing.T) {
 	home := newHome(t)
 	o := options(home)
 	o.Forwards = []forward.Rule{{Protocol: forward.TCP, Guest: 1}}
-	o.TTL = 2 * time.Second
+	o.Name, o.TTL = "web", 2*time.Second
 	s := start(t, o)
 	first := only(t, home).Forwards
 	if len(first) != 1 || first[0].Host == 0 {
@@ -398,6 +398,20 @@ func TestForwards(t *testing.T) {
 	defer cancel()
 	if err := s.Wait(ctx); err != nil {
 		t.Errorf("the session did not end after its TTL: %v", err)
+	}
+	// Who asks after it is told; a stop of it is one of a session that has gone.
+	for all := []*session.Status{nil}; len(all) > 0 && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		if all, err = session.List(ctx, home); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"web", s.Info.SID, s.Info.SID[:6]} {
+		if _, err := session.Open(home, id); !errors.Is(err, session.ErrNotFound) || !strings.Contains(err.Error(), "its ttl of 2s ended it at ") {
+			t.Errorf("Open(%q) = %v", id, err)
+		}
+	}
+	if _, err := session.Open(home, "other"); !errors.Is(err, session.ErrNotFound) || strings.Contains(err.Error(), "ttl") {
+		t.Errorf("Open of one that never was: %v", err)
 	}
 }
 

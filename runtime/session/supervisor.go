@@ -30,6 +30,7 @@ type supervisor struct {
 
 	stop     chan struct{} // closed when a client asks for the end
 	stopOnce sync.Once
+	expired  bool          // what asked for the end was the TTL; set before stop is closed
 	ended    chan struct{} // closed when crash is set and the VM has ended
 	crash    *Crash
 	gone     chan struct{} // closed when everything is removed
@@ -51,8 +52,14 @@ func Supervise(ctx context.Context, o Options, ready func(error)) error {
 }
 
 func newSupervisor(o Options) *supervisor {
+	var volumes []string
+	for _, v := range o.VM.Volumes {
+		if v.Name != "" {
+			volumes = append(volumes, v.Name)
+		}
+	}
 	return &supervisor{
-		info: Info{SID: o.SID, Name: o.Name, Labels: o.Labels, Image: o.VM.Image, PID: os.Getpid(), Started: time.Now(), Protocol: protocolVersion,
+		info: Info{SID: o.SID, Name: o.Name, Labels: o.Labels, Image: o.VM.Image, Volumes: volumes, PID: os.Getpid(), Started: time.Now(), Protocol: protocolVersion,
 			CPUs: o.VM.CPUs, Memory: o.VM.Memory},
 		dir:     filepath.Join(sessionsDir(o.Home), o.SID),
 		buffers: sync.Pool{New: func() any { return new([mux.MaxPayload]byte) }},
@@ -81,7 +88,11 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 	defer lock.Close()
 	defer func() {
 		// How it crashed stays to be told.
-		if s.crash == nil {
+		switch {
+		case s.crash != nil:
+		case s.expired:
+			err = errors.Join(err, expire(s.dir, &s.info, s.ttl))
+		default:
 			err = errors.Join(err, removeDir(s.dir))
 		}
 	}()
@@ -98,7 +109,7 @@ func (s *supervisor) run(ctx context.Context, o Options, ready func(error)) (err
 		return err
 	}
 	if s.vm, err = r.Start(ctx, o.VM); err != nil {
-		return err
+		return NameUsers(o.Home, err)
 	}
 	defer s.vm.Close()
 	s.forwards.Serve(s.vm)
@@ -214,7 +225,12 @@ func (s *supervisor) count(what *int, by int) {
 func (s *supervisor) arm() {
 	if s.ttl > 0 {
 		s.mu.Lock()
-		s.idle = time.AfterFunc(s.ttl, s.askStop)
+		s.idle = time.AfterFunc(s.ttl, func() {
+			s.stopOnce.Do(func() {
+				s.expired = true
+				close(s.stop)
+			})
+		})
 		s.mu.Unlock()
 	}
 }

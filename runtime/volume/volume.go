@@ -30,7 +30,7 @@ var (
 	// ErrNotFound is wrapped when there is no volume of a name.
 	ErrNotFound = errors.New("no such volume")
 	// ErrInUse is wrapped when another VM has the volume.
-	ErrInUse = errors.New("in use by another VM")
+	ErrInUse = errors.New("in use")
 	// ErrExists is wrapped when there is a volume of the name already.
 	ErrExists = errors.New("there is one already")
 	// ErrDamaged is wrapped when what has the name of a volume, or of its lock, is no file.
@@ -285,7 +285,7 @@ func (s *Store) lock(name string) (*os.File, error) {
 		}
 		busy, err := flock.TryExclusive(f)
 		if err == nil && busy {
-			err = ErrInUse
+			err = fmt.Errorf("%w by %w", ErrInUse, &flock.HeldError{Kind: "volume", Name: name, PIDs: flock.Holders(f)})
 		}
 		if err != nil {
 			f.Close()

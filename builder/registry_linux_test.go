@@ -105,8 +105,8 @@ func TestLayerTypes(t *testing.T) {
 		{"docker", types.DockerLayer, gzipped, ""},
 		{"docker, plain", types.DockerUncompressedLayer, plain, ""},
 		{"plain that is said to be gzip", types.OCILayer, plain, ""},
-		{"foreign", types.DockerForeignLayer, gzipped, "may not be distributed"},
-		{"restricted", types.OCIRestrictedLayer, gzipped, "may not be distributed"},
+		{"foreign", types.DockerForeignLayer, gzipped, ""},
+		{"restricted", types.OCIRestrictedLayer, gzipped, ""},
 		{"zstd that begins with frames to skip", types.OCILayerZStd, func(b []byte) []byte {
 			return append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00skip\x5f\x2a\x4d\x18\x00\x00\x00\x00"), zipped(b)...)
 		}, ""},

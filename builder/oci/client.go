@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/abdul-abdi/lumina/builder/spelling"
 	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
@@ -141,7 +144,11 @@ func (c *client) manifest(ctx context.Context, identifier string) ([]byte, v1.De
 	defer cancel()
 	resp, err := c.get(ctx, "manifests/"+identifier, strings.Join(manifestTypes, ","), 0)
 	if err != nil {
-		return nil, v1.Descriptor{}, explain(orCause(ctx, err))
+		err = explain(orCause(ctx, err))
+		if _, isDigest := v1.NewHash(identifier); isDigest != nil && errors.Is(err, ErrNotFound) {
+			err = c.nearTags(ctx, identifier, err)
+		}
+		return nil, v1.Descriptor{}, err
 	}
 	defer resp.Body.Close()
 	b, err := readBounded(resp.Body, "the manifest")
@@ -149,10 +156,50 @@ func (c *client) manifest(ctx context.Context, identifier string) ([]byte, v1.De
 		return nil, v1.Descriptor{}, orCause(ctx, err)
 	}
 	d := describe(b, resp.Header.Get("Content-Type"))
+	// Of a signed manifest of the first schema the digest is that of a part.
+	if said, err := v1.NewHash(resp.Header.Get("Docker-Content-Digest")); err == nil && said.Algorithm == "sha256" && said != d.Digest && d.MediaType != types.DockerManifestSchema1 {
+		return nil, v1.Descriptor{}, fmt.Errorf("%w: the registry says that the manifest has digest %s, and sends one with %s", ErrInvalid, said, d.Digest)
+	}
 	if want, err := v1.NewHash(identifier); err == nil && want != d.Digest {
 		return nil, v1.Descriptor{}, fmt.Errorf("%w: manifest %s has digest %s", ErrInvalid, want, d.Digest)
 	}
 	return b, d, nil
+}
+
+// tagsTimeout bounds the question which tags there are: it only makes an error better.
+const tagsTimeout = 5 * time.Second
+
+// nearTags adds to an error of an unknown tag those that may have been meant.
+func (c *client) nearTags(ctx context.Context, tag string, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, tagsTimeout)
+	defer cancel()
+	resp, listErr := c.get(ctx, "tags/list?n=10000", "", 0)
+	if listErr != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var list struct {
+		Tags []string `json:"tags"`
+	}
+	if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&list) != nil {
+		return err
+	}
+	list.Tags = slices.DeleteFunc(list.Tags, func(t string) bool { return !isTag(t) })
+	const most = 5
+	near := spelling.Nearest(tag, list.Tags, most)
+	if len(near) == 0 && len(list.Tags) <= most {
+		near = list.Tags
+	}
+	if len(near) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; it has: %s", err, strings.Join(near, ", "))
+}
+
+// isTag says whether a registry's tag is one: it is printed.
+func isTag(s string) bool {
+	_, err := name.NewTag("x:" + s)
+	return err == nil && s != ""
 }
 
 // orCause is why ctx ended, in place of what that broke.

@@ -95,9 +95,48 @@ func readImage(ctx context.Context, p place, raw []byte, d v1.Descriptor, o Opti
 func newImage(config []byte, name string) (*Image, error) {
 	c, err := v1.ParseConfigFile(bytes.NewReader(config))
 	if err != nil {
+		// Docker's own type of a command has been a string, too.
+		if asLists, changed := commandsAsLists(config); changed {
+			config = asLists
+			c, err = v1.ParseConfigFile(bytes.NewReader(config))
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: configuration %.80q: %w", ErrInvalid, name, notJSON(config, err))
 	}
 	return &Image{Config: c, RawConfig: config}, nil
+}
+
+// commandsAsLists makes lists of one word of the commands in a configuration that are
+// strings, as Docker reads them, and says whether there were any.
+func commandsAsLists(config []byte) (_ []byte, changed bool) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(config, &fields) != nil {
+		return nil, false
+	}
+	for key, inner := range fields {
+		var values map[string]json.RawMessage
+		if !strings.EqualFold(key, "config") || json.Unmarshal(inner, &values) != nil {
+			continue
+		}
+		for name, value := range values {
+			var text string
+			switch strings.ToLower(name) {
+			case "cmd", "entrypoint", "shell":
+				if json.Unmarshal(value, &text) != nil || string(value) == "null" {
+					continue
+				}
+				values[name] = json.RawMessage("null")
+				if text != "" {
+					values[name], _ = json.Marshal([]string{text}) // a string can be marshalled
+				}
+				changed = true
+			}
+		}
+		fields[key], _ = json.Marshal(values)
+	}
+	b, err := json.Marshal(fields)
+	return b, changed && err == nil
 }
 
 // checkKind returns an error for manifests that are not of container images.

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/abdul-abdi/lumina/builder/reference"
 )
@@ -143,9 +142,6 @@ func (i *Image) check(o Options) error {
 		}
 		if strings.Contains(l.MediaType, "encrypted") {
 			return fmt.Errorf("%w: layer %d is encrypted (%.80q): decrypt the image with skopeo copy --decryption-key", ErrInvalid, n, l.MediaType)
-		}
-		if !types.MediaType(l.MediaType).IsDistributable() && l.MediaType != "" {
-			return fmt.Errorf("%w: layer %d has media type %q, which may not be distributed", ErrInvalid, n, l.MediaType)
 		}
 	}
 	return nil

@@ -49,7 +49,10 @@ func containerManifest(ctx context.Context, config []byte, annotations map[strin
 	m := &manifest{config: config, blobs: map[v1.Hash]Blob{}}
 	described := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Annotations: annotations, Layers: []v1.Descriptor{},
 		Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: digest, Size: size}}
-	for _, l := range layers {
+	for n, l := range layers {
+		if t := types.MediaType(l.MediaType); !t.IsDistributable() && t != "" {
+			return nil, fmt.Errorf("%w: layer %d has media type %.80q, which may not be distributed", ErrInvalid, n+1, l.MediaType)
+		}
 		d := v1.Descriptor{MediaType: ociType(l.MediaType), Digest: l.Digest, Size: l.Size, Annotations: l.Annotations}
 		described.Layers = append(described.Layers, d)
 		m.blobs[l.Digest] = Blob{MediaType: string(d.MediaType), Digest: d.Digest, Size: d.Size, Open: func() (io.ReadCloser, error) { return l.Open(ctx) }}

@@ -2,11 +2,15 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -106,7 +110,7 @@ func TestArchiveChoice(t *testing.T) {
 		{"one image of another tag", archive(image("one", `["a:v1"]`)), ":v2", `tag "v2": not found; it has: a:v1; or none is needed`},
 		{"of Docker before 1.10", archiveOf(entry("repositories", "{}"), entry("abc/layer.tar", "first")), "", "but of Docker before 1.10: docker load and docker save of today"},
 		{"of docker export", archiveOf(entry("etc/passwd", ""), entry("bin/sh", "")), "", "but a root file system, as of docker export: a Dockerfile of FROM scratch and ADD FILE /"},
-		{"a configuration that is none", archiveOf(entry("manifest.json", "["+image("one", "null")+"]"), entry("one.json", `{"config":{"Cmd":"sh"}}`)), "", `configuration "one.json": "config.Cmd" cannot be of the kind string`},
+		{"a configuration that is none", archiveOf(entry("manifest.json", "["+image("one", "null")+"]"), entry("one.json", `{"config":{"Cmd":"sh","Env":"A=1"}}`)), "", `configuration "one.json": "config.Env" cannot be of the kind string`},
 		{"a list that is none", archiveOf(entry("manifest.json", `{"Config":1}`)), "", `manifest.json: it cannot be of the kind object`},
 	}
 	for _, tt := range tests {
@@ -126,5 +130,74 @@ func TestArchiveChoice(t *testing.T) {
 		if got != tt.want && (err == nil || !strings.Contains(got, tt.want)) {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
+	}
+}
+
+// An unknown tag names those that may have been meant; a digest has none that are near.
+func TestNearTags(t *testing.T) {
+	t.Parallel()
+	tags := `["12","bookworm","bookworm-slim","\u001b[2J","sid"]`
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v2/":
+		case strings.HasSuffix(r.URL.Path, "/tags/list"):
+			_, _ = io.WriteString(w, `{"name":"a","tags":`+tags+`}`)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer s.Close()
+	address := strings.TrimPrefix(s.URL, "http://")
+	for ref, want := range map[string]string{
+		"a:bokworm": "; it has: bookworm", "a:none": "; it has: 12, bookworm, bookworm-slim, sid",
+		"a@sha256:" + strings.Repeat("0", 64): "404 Not Found",
+	} {
+		if _, err := Open(context.Background(), address+"/"+ref, Options{Platform: amd64, CacheDir: t.TempDir()}); !errors.Is(err, ErrNotFound) || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("Open(%q) = %v, want %q at its end", ref, err, want)
+		}
+	}
+}
+
+// A registry that says one digest and sends what has another is not believed.
+func TestDigestThatIsSaid(t *testing.T) {
+	t.Parallel()
+	reference, _ := serve(t, nil)
+	r, err := inRegistry(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := &url.URL{Scheme: "http", Host: r.Context().RegistryStr()}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ModifyResponse = func(resp *http.Response) error {
+		if resp.Header.Get("Docker-Content-Digest") != "" {
+			resp.Header.Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
+		}
+		return nil
+	}
+	s := httptest.NewServer(proxy)
+	defer s.Close()
+	other := strings.Replace(reference, target.Host, strings.TrimPrefix(s.URL, "http://"), 1)
+	if _, err := Open(context.Background(), other, Options{Platform: amd64, CacheDir: t.TempDir()}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "the registry says that the manifest has digest sha256:000") {
+		t.Errorf("Open() = %v", err)
+	}
+}
+
+// Docker reads a command that is a string as a list of one.
+func TestCommandsThatAreStrings(t *testing.T) {
+	t.Parallel()
+	img, err := newImage([]byte(`{"os":"linux","x":{"cmd":"y"},"config":{"Cmd":"a b","entrypoint":"/init","Shell":"","Env":["A=1"],"Own":1},"rootfs":{"type":"layers","diff_ids":[]}}`), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := img.Config.Config; !slices.Equal(c.Cmd, []string{"a b"}) || !slices.Equal(c.Entrypoint, []string{"/init"}) || c.Shell != nil || !slices.Equal(c.Env, []string{"A=1"}) {
+		t.Errorf("configuration %+v", c)
+	}
+	for _, kept := range []string{`"x":{"cmd":"y"}`, `"Own":1`, `"Cmd":["a b"]`} {
+		if !strings.Contains(string(img.RawConfig), kept) {
+			t.Errorf("%s has no %s", img.RawConfig, kept)
+		}
+	}
+	if _, err := newImage([]byte(`{"config":{"Cmd":"a","Env":"A=1"}}`), "x"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an environment that is a string: %v", err)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/abdul-abdi/lumina/builder/spelling"
 )
 
 // Error is what is wrong with a document.
@@ -237,36 +239,11 @@ func fieldType(t reflect.Type, name string) reflect.Type {
 func meant(name string, t reflect.Type) string {
 	all := names(t)
 	for _, known := range all {
-		if distance(strings.ToLower(name), known) <= 1+len(known)/5 {
+		if spelling.Distance(strings.ToLower(name), known) <= 1+len(known)/5 {
 			return fmt.Sprintf("%q may be meant", known)
 		}
 	}
 	return "there are " + strings.Join(all, ", ")
-}
-
-// distance is how many letters have to be added, removed or exchanged to make one
-// word of another; of long ones it is the difference of their lengths.
-func distance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			same := before
-			if a[i] != b[j] {
-				same++
-			}
-			before = row[j+1]
-			row[j+1] = min(same, row[j]+1, before+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func join(at, name string) string {

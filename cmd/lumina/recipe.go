@@ -91,7 +91,7 @@ func recipeMaker(env *environment, rt *runtime.Runtime, r *recipe.Recipe, f dock
 	m, err := f.maker(env, rt, mode, arch)
 	var failed *dockerfile.Error
 	if err != nil && !errors.As(err, &failed) {
-		return nil, r.At(err, "dockerfile") // else it says its own line
+		return nil, faulty(r.At(err, "dockerfile")) // else it says its own line
 	}
 	return m, err
 }

@@ -12,13 +12,12 @@ import (
 
 func newImagesCommand(env *environment) *cobra.Command {
 	list := newImagesListCommand(env)
-	quiet := list.Flags().Lookup("quiet")
 	c := newGroup("images", "Make, list and remove images", newImagesCreateCommand(env), newImagesPullCommand(env), newImagesPushCommand(env), newImagesCopyCommand(env), newImagesExportCommand(env), list, newCatalogCommand(env), newImagesDFCommand(env), newImagesSaveCommand(env), newImagesLoadCommand(env), newImagesPruneCommand(env),
 		newInspectCommand(env, "Print everything known about an image, as JSON", imageStore, describeImage),
 		newRemoveCommand(env, "Remove images that nothing uses", imagesByReference))
 	c.Long = "Make, list and remove images. Without a command, list them."
 	c.RunE = list.RunE
-	c.Flags().AddFlag(quiet)
+	c.Flags().AddFlagSet(list.Flags())
 	return c
 }
 
@@ -100,6 +99,7 @@ func newImagesListCommand(env *environment) *cobra.Command {
 		},
 	}
 	registerQuiet(c, &quiet)
+	c.Flags().BoolP("all", "a", true, "list all images: always on; accepted for compatibility")
 	return c
 }
 

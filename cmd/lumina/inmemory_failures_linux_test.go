@@ -117,7 +117,7 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 			t.Errorf("lumina %s: exit code %d, %q", args, r.code, r.stdout)
 		}
 	}
-	for args, want := range map[string]string{"images ls --json": `[{"name":"img"`, "images -q": "img\n", "volume ls -q": "", "version --json": `{"arch"`} {
+	for args, want := range map[string]string{"images ls --json": `[{"name":"img"`, "images -q": "img\n", "images -aq": "img\n", "images ls -aq": "img\n", "volume rm -f none": "", "images rm -f none other": "", "volume ls -q": "", "version --json": `{"arch"`} {
 		if r := m.lumina(strings.Fields(args)...).succeeded(t); !strings.HasPrefix(r.stdout, want) || want == "" && r.stdout != "" {
 			t.Errorf("lumina %s: %s", args, r.stdout)
 		}
@@ -153,6 +153,13 @@ func TestInMemoryArguments(t *testing.T) {
 		"images load -i t":   "lumina: unknown shorthand flag: 'i' in -i (write lumina images load NAME docker-archive:FILE)",
 		"app --port 99999":   `lumina: invalid argument "99999" for "--port" flag: the number is too large or too small; see`,
 		"app --port x":       `lumina: invalid argument "x" for "--port" flag: want a whole number; see`,
+		"cp -v a b:c":        "lumina: unknown shorthand flag: 'v' in -v (a terminal sees the progress;",
+		"cp --exclude x a b": "lumina: unknown flag: --exclude (everything is copied; to leave something out: tar -c --exclude=NAME . | lumina exec SID",
+		"logs --tail 9 a 1":  "lumina: unknown flag: --tail (LUMINA_FORMAT=text lumina logs SID ID | tail -n LINES)",
+		"session stop --all": "lumina: unknown flag: --all (write lumina session stop $(lumina ps -q))",
+		"rsync -av a b:c":    `lumina: unknown command "rsync" for "lumina" (it is lumina cp SRC… DST, where one side is SID:PATH)`,
+		"get pods":           `lumina: unknown command "get" for "lumina" (it is lumina session list, and lumina images list)`,
+		"session restart a":  `lumina: unknown command "restart" for "lumina session" (it is lumina session stop SID and lumina session start`,
 		"ssh web":            `lumina: unknown command "ssh" for "lumina" (it is lumina exec -it SID CMD)`,
 		"ls":                 `lumina: unknown command "ls" for "lumina" (it is lumina session list, and lumina images list)`,
 		"images tag a b":     `lumina: unknown command "tag" for "lumina images" (it is lumina images create NEW --from NAME)`,

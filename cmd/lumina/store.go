@@ -6,7 +6,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/session"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // store is what keeps things by name: images, volumes.
@@ -17,7 +19,8 @@ type store interface {
 
 // newRemoveCommand is the remove command of a kind of things.
 func newRemoveCommand[S store](env *environment, short string, open func(*environment) (S, error)) *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	c := &cobra.Command{
 		Use:        "remove NAME…",
 		Aliases:    []string{"rm"},
 		SuggestFor: []string{"delete", "del"},
@@ -30,12 +33,18 @@ func newRemoveCommand[S store](env *environment, short string, open func(*enviro
 			}
 			var errs []error
 			for _, name := range args {
-				errs = append(errs, env.nameUsers(s.Remove(name)))
+				err := s.Remove(name)
+				if force && (errors.Is(err, image.ErrNotFound) || errors.Is(err, volume.ErrNotFound)) {
+					continue
+				}
+				errs = append(errs, env.nameUsers(err))
 			}
 			return errors.Join(errs...)
 		},
 		ValidArgsFunction: completeNames(env, open),
 	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "no error for a name that nothing has")
+	return c
 }
 
 // nameUsers says of an image or a volume that is in use which sessions have it.

@@ -48,7 +48,7 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 				p.shares = append(p.shares, s)
 			}
 		} else {
-			d, err := r.openVolume(v.Name)
+			d, err := r.openVolume(v.Name, v.ReadOnly)
 			if err != nil {
 				return err
 			}
@@ -89,13 +89,17 @@ func checkMountPoint(p string, seen map[string]bool) error {
 }
 
 // openVolume opens a volume, and makes it first where there is none.
-func (r *Runtime) openVolume(name string) (*volume.Disk, error) {
-	d, err := r.Volumes.Open(name)
+func (r *Runtime) openVolume(name string, readOnly bool) (*volume.Disk, error) {
+	open := r.Volumes.Open
+	if readOnly {
+		open = r.Volumes.OpenReadOnly
+	}
+	d, err := open(name)
 	if !errors.Is(err, volume.ErrNotFound) {
 		return d, err
 	}
 	if err := r.Volumes.Create(name, volume.DefaultSize); err != nil && !errors.Is(err, volume.ErrExists) {
 		return nil, err // another may have made it meanwhile
 	}
-	return r.Volumes.Open(name)
+	return open(name)
 }

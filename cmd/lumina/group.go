@@ -168,6 +168,7 @@ func otherHints() []struct{ command, flags, instead string } {
 		{"images load", "i input", "write lumina images load NAME docker-archive:FILE"},
 		{"kill", "0 1 2 3 4 5 6 7 8 9 K T H I Q", "write lumina kill --signal SIGNAL SID ID"},
 		{"logs", "n tail since until t timestamps details", "LUMINA_FORMAT=text lumina logs SID ID | tail -n LINES"},
+		{"session stop", "t time timeout s signal", "it kills what runs and writes what volumes have to the disk; --force kills the VM at once"},
 		{"session stop", "a all", "write lumina session stop $(lumina ps -q)"},
 		{"cp", "exclude include filter exclude-from from0 C cvs-exclude", "everything is copied; to leave something out: tar -c --exclude=NAME . | lumina exec SID 'tar -x -C DST'"},
 		{"cp", "v verbose i itemize-changes progress stats", "a terminal sees the progress; a pipe gets how much was copied"},

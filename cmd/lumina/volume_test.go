@@ -24,6 +24,9 @@ func TestNamedVolume(t *testing.T) {
 	if r := run(t, "--volume", "data:/elsewhere/deep", "cat /elsewhere/deep/file").succeeded(t); r.Stdout != "kept\n" {
 		t.Errorf("the volume holds %q", r.Stdout)
 	}
+	if r := run(t, "--volume", "data:/data:ro", "cat /data/file; touch /data/new || mount -o remount,rw /data"); r.code == 0 || r.Stdout != "kept\n" {
+		t.Errorf("read-only: exit code %d, %s", r.code, r.stdout)
+	}
 	// One writer at a time; what a crash interrupts is mended by the journal.
 	sid := lumina(t, "session", "start", "--image", "debian", "--name", "db", "--volume", "data:/data").succeeded(t).SID
 	if r := run(t, "--volume", "data:/data", "true"); r.code != 125 || !strings.Contains(r.Message, `volume "data": in use by process `) || !strings.Contains(r.Message, ": session db; lumina session stop db ends it") {

@@ -57,7 +57,11 @@ func (s *System) mountVolume(m protocol.Mount) error {
 	if err != nil {
 		return err
 	}
-	if err := (mount{disk, m.Path, "ext4", flags, ""}).apply(); err != nil {
+	err = mount{disk, m.Path, "ext4", flags, ""}.apply()
+	if m.ReadOnly && errors.Is(err, unix.EROFS) {
+		return errors.New("the VM that wrote to the volume last did not close it; a VM that has it without :ro mends it")
+	}
+	if err != nil {
 		return fmt.Errorf("mounting ext4: %w", err)
 	}
 	if m.ReadOnly {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/supervise"
+	"github.com/abdul-abdi/lumina/runtime/volume"
 )
 
 // Stop ends a session, and returns its SID when its VM and directory are gone. What
@@ -97,6 +98,7 @@ func (s *Session) watchSupervisor(ctx context.Context, cancel context.CancelCaus
 // left.
 func kill(ctx context.Context, dir string, signal syscall.Signal) error {
 	sid := filepath.Base(dir)
+	info, _ := readInfo(dir) // what could be read of it
 	pid, err := supervisorOf(ctx, dir)
 	if err == nil {
 		err = supervise.Signal(pid, filepath.Join(dir, lockFile), signal)
@@ -109,6 +111,13 @@ func kill(ctx context.Context, dir string, signal syscall.Signal) error {
 	defer cancel()
 	if err := waitEnd(ctx, dir); err != nil {
 		return err
+	}
+	// The VM of one that was killed ends a moment later, and has its volumes until then.
+	store := volume.NewStore(filepath.Join(filepath.Dir(filepath.Dir(dir)), "volumes"))
+	for _, name := range info.Volumes {
+		if err := store.Wait(ctx, name); err != nil {
+			return err
+		}
 	}
 	return removeDir(dir)
 }

@@ -208,6 +208,26 @@ func (s *Store) Open(name string) (*Disk, error) {
 	return &Disk{f, lock}, nil
 }
 
+// OpenReadOnly is Open for a VM that is only to read: neither can who has the file write
+// to it. A hypervisor takes no other for a disk that is read-only.
+func (s *Store) OpenReadOnly(name string) (*Disk, error) {
+	d, err := s.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(s.path(name), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err == nil && !flock.Names(s.path(name), d.File) {
+		err = errors.Join(errors.New("it was replaced meanwhile"), f.Close())
+	}
+	if err != nil {
+		d.Close()
+		return nil, s.openError(name, err)
+	}
+	d.File.Close()
+	d.File = f
+	return d, nil
+}
+
 // spelled is an error when the disk takes a name for that of a volume which is spelt
 // otherwise.
 func (s *Store) spelled(volume string) error {

@@ -201,6 +201,36 @@ func TestDamagedVolumes(t *testing.T) {
 	}
 }
 
+// What a VM may only read nobody can write to by way of its file; it is for one VM at a
+// time, too.
+func TestOpenReadOnly(t *testing.T) {
+	s := NewStore(t.TempDir())
+	if err := s.Create("data", size); err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.OpenReadOnly("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.WriteAt([]byte("x"), 0); err == nil {
+		t.Error("it can be written to")
+	}
+	if n, err := d.ReadAt(make([]byte, 4096), 0); n != 4096 || err != nil {
+		t.Errorf("ReadAt() = %d, %v", n, err)
+	}
+	for _, open := range []func(string) (*Disk, error){s.Open, s.OpenReadOnly} {
+		if _, err := open("data"); !errors.Is(err, ErrInUse) {
+			t.Errorf("a second VM: %v, want ErrInUse", err)
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.OpenReadOnly("none"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of none: %v", err)
+	}
+}
+
 // Who waits for a volume is woken by the end of its VM, and by the end of its own
 // context.
 func TestWait(t *testing.T) {

@@ -485,3 +485,21 @@ func TestModesOfFiles(t *testing.T) {
 		}
 	}
 }
+
+// An image that lacks a file is damaged, which is not to say that there is none.
+func TestFileIsMissing(t *testing.T) {
+	s := NewStore(t.TempDir())
+	for _, name := range []string{Kernel, Initramfs, Rootfs} {
+		install(t, s, "a", "x")
+		if err := os.Remove(filepath.Join(s.dir, "a", name)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Open("a")
+		if want := "its file " + name + " is missing; remove it with: lumina images rm a"; !errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound) || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("Open() = %v, want %q", err, want)
+		}
+		if err := s.Remove("a"); err != nil {
+			t.Error(err)
+		}
+	}
+}

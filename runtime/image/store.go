@@ -102,6 +102,9 @@ func (s *Store) Open(name string) (*Handle, error) {
 		return nil, fmt.Errorf("image %q: %w: %w", name, ErrNotFound, err)
 	}
 	h, err := OpenDir(filepath.Join(s.dir, name))
+	if errors.Is(err, ErrInvalid) {
+		return nil, fmt.Errorf("opening image %q: %w; remove it with: lumina images rm %s", name, err, name)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("image %q: %w; make it with: lumina images create %s --from REF", name, ErrNotFound, name)
 	}
@@ -166,6 +169,10 @@ func openDir(dir string) (*Handle, error) {
 		return h, err
 	}
 	h.Image, err = read(root, io.NewSectionReader(lock, 0, maxMetadata+1))
+	var missing *os.PathError
+	if errors.Is(err, os.ErrNotExist) && errors.As(err, &missing) { // nobody removes an image that is locked
+		err = fmt.Errorf("%w: its file %s is missing", ErrInvalid, missing.Path)
+	}
 	return h, err
 }
 

@@ -1,10 +1,11 @@
 #!/bin/bash
-# density.sh [N] [IMAGE]: N sessions (100) of one image (debian) at once: started four
-# at a time, one exec each, stopped. Prints how long that took, and what one costs:
+# density.sh [N] [IMAGE] [MEMORY]: N sessions (100) of one image (debian) at once, with
+# so much memory each (lumina's default): started four at a time, one exec each,
+# stopped. Prints how long that took, and what one costs:
 # memory (PSS: what is shared is divided by those who share it) of its QEMU and its
 # supervisor, descriptors, threads. It stops before the host's memory is gone.
 set -euo pipefail
-n=${1:-100} image=${2:-debian} at_once=4 reserve=2048 # MiB
+n=${1:-100} image=${2:-debian} size=${3:+--memory=$3} at_once=4 reserve=2048 # MiB
 lumina=${LUMINA:-$(cd "$(dirname "$0")/.." && pwd)/bin/lumina}
 export LUMINA_FORMAT=json
 work=$(mktemp -d)
@@ -21,16 +22,22 @@ available() { awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo; }
 # supervisors: those of this program, whoever's sessions they have. Their children
 # are the QEMUs.
 supervisors() { pgrep -f "^$(realpath "$lumina") __supervise" || true; }
-"$lumina" run --image "$image" true >/dev/null # there is a template
+# The first run has a template made beside it.
+for ((i = 0; ; i++)); do
+	trace=$(LUMINA_BOOT_TRACE=1 "$lumina" run ${size:+"$size"} --image "$image" true 2>&1 >/dev/null)
+	[[ $trace != *'boot: from a template'* ]] || break
+	((i < 30)) || { echo "density: there is no template: ${trace%%$'\n'*}" >&2; exit 1; }
+	sleep 2
+done
 others=" $(supervisors | xargs) " memory=$(available)
 
 from=$(now)
 start() {
 	(($(available) > reserve)) || { echo "density: less than $reserve MiB of memory are left" >&2; exit 0; }
-	"$lumina" session start --image "$image" | sed 's/.*"sid":"\([^"]*\)".*/\1/' >>"$work/sids"
+	"$lumina" session start ${size:+"$size"} --image "$image" | sed 's/.*"sid":"\([^"]*\)".*/\1/' >>"$work/sids"
 }
 export -f start available
-export lumina image work reserve
+export lumina image size work reserve
 seq "$n" | xargs -P$at_once -I{} bash -c start
 up=$(wc -l <"$work/sids") started=$(ms "$from")
 

@@ -232,8 +232,11 @@ func TestTemplateIsMadeOnce(t *testing.T) {
 	}
 	dir := found[0]
 	for name, others := range map[string]os.FileMode{".": 0o077, "state": 0o077, "scratch": 0o077, "memory": 0o007} {
-		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm()&others != 0 {
-			t.Errorf("%s has mode %v, %v", name, info.Mode(), err)
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode().Perm()&others != 0 {
+			t.Errorf("%s has mode %v", name, info.Mode())
 		}
 	}
 }

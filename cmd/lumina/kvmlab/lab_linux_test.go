@@ -251,7 +251,7 @@ exit $code`
 		return nil, nil
 	case code == 0:
 		return failed, fmt.Errorf("tests did not run on KVM: %s", strings.Join(failed, ", "))
-	case code == 1 && len(failed) > 0:
+	case (code == 1 || code == 2) && len(failed) > 0: // 2: one of them panicked
 		return failed, fmt.Errorf("tests failed on KVM: %s: %w", strings.Join(failed, ", "), err)
 	default:
 		return tests, fmt.Errorf("%w: %w (%d tests had passed)", errHost, err, len(passed))

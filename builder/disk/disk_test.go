@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -263,6 +264,40 @@ func TestCheckPath(t *testing.T) {
 	} {
 		if err := CheckPath(tt.path, tt.place); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("CheckPath(%q) = %v, want %q", tt.path, err, tt.want)
+		}
+	}
+}
+
+// What is to be done with a disk is said for its format: tools of a place take some only.
+func TestNext(t *testing.T) {
+	for _, tt := range []struct{ place, path, want, not string }{
+		{"hyperv", "d.vhdx", "-VHDPath FILE", "Convert-VHD"},
+		{"hyperv", "d.vhd", "Convert-VHD FILE", "-VHDPath FILE"}, // VMs of generation 2 have no .vhd
+		{"vmware", "d.ova", "ovftool FILE", "vmkfstools"},
+		{"vmware", "d.vmdk", "vmkfstools -i FILE", "ovftool"},
+		{"virtualbox", "d.ova", "import FILE", "clonemedium"},
+		{"virtualbox", "d.vmdk", "clonemedium disk FILE", "import"}, // a compressed one is not written to
+		{"openstack", "d.qcow2", "--disk-format qcow2", "raw"},
+		{"openstack", "d.raw", "--disk-format raw", "qcow2"},
+	} {
+		p, err := FindPlace(tt.place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Next(tt.path); !strings.Contains(got, tt.want) || strings.Contains(got, tt.not) {
+			t.Errorf("%s for %s: %q, want %q and not %q", tt.path, tt.place, got, tt.want, tt.not)
+		}
+	}
+	for _, p := range places {
+		for _, f := range p.Formats {
+			if next := p.Next("d" + f); !strings.Contains(next, "FILE") && !strings.Contains(next, " it ") {
+				t.Errorf("%s for %s: %q does not say with what", f, p.Name, next)
+			}
+		}
+		for f := range p.nextOf {
+			if !slices.Contains(p.Formats, f) {
+				t.Errorf("%s has something to do with a %s and takes none", p.Name, f)
+			}
 		}
 	}
 }

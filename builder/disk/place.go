@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,13 +16,13 @@ type Place struct {
 	// Drivers says that the kernel of VMs has not all that this place has; see
 	// kernelconfig.Full.
 	Drivers bool
-	// Next is what to do with FILE there.
-	Next string
 
-	console   string // of amd64; the last one is /dev/console
-	arguments string // further ones of the kernel
-	round     int64  // what the disk's size is a multiple of; 0: 1 MiB
-	fixed     bool   // a .vhd has its whole size
+	next      string            // what to do with FILE there
+	nextOf    map[string]string // the same, by format, where that is another thing
+	console   string            // of amd64; the last one is /dev/console
+	arguments string            // further ones of the kernel
+	round     int64             // what the disk's size is a multiple of; 0: 1 MiB
+	fixed     bool              // a .vhd has its whole size
 	ova       func(o *ovaOptions) string
 }
 
@@ -33,27 +34,34 @@ const (
 
 var places = []Place{
 	{Name: "azure", Formats: []string{".vhd"}, Drivers: true, console: serialLast, fixed: true,
-		Next: "upload it as a page blob, then: az image create --name NAME --resource-group GROUP --os-type Linux --hyper-v-generation V2 --source URL"},
+		next: "upload it as a page blob, then: az image create --name NAME --resource-group GROUP --os-type Linux --hyper-v-generation V2 --source URL"},
 	{Name: "hyperv", Formats: []string{".vhdx", ".vhd"}, Drivers: true, console: screenLast,
-		Next: "New-VM -Generation 2 -VHDPath FILE, then: Set-VMFirmware -EnableSecureBoot Off"},
+		next:   "New-VM -Generation 2 -VHDPath FILE, then: Set-VMFirmware -EnableSecureBoot Off",
+		nextOf: map[string]string{".vhd": "Convert-VHD FILE DISK.vhdx, as VMs with EFI have no other; then: New-VM -Generation 2 -VHDPath DISK.vhdx, and: Set-VMFirmware -EnableSecureBoot Off"}},
 	{Name: "aws", Formats: []string{".raw", ".vmdk", ".vhd"}, Drivers: true, console: serialLast,
 		arguments: "nvme_core.io_timeout=4294967295",
-		Next:      "copy it to S3, then: aws ec2 import-snapshot, aws ec2 register-image --boot-mode uefi --ena-support --architecture x86_64 --virtualization-type hvm"},
+		next:      "copy it to S3, then: aws ec2 import-snapshot, aws ec2 register-image --boot-mode uefi --ena-support --architecture x86_64 --virtualization-type hvm"},
 	{Name: "gcp", Formats: []string{".tar.gz"}, Drivers: true, console: "console=tty0 console=ttyS0,38400n8", round: 1 << 30,
-		Next: "copy it to a bucket, then: gcloud compute images create NAME --source-uri gs://BUCKET/FILE --guest-os-features=UEFI_COMPATIBLE,GVNIC,VIRTIO_SCSI_MULTIQUEUE"},
+		next: "copy it to a bucket, then: gcloud compute images create NAME --source-uri gs://BUCKET/FILE --guest-os-features=UEFI_COMPATIBLE,GVNIC,VIRTIO_SCSI_MULTIQUEUE"},
 	{Name: "vmware", Formats: []string{".ova", ".vmdk"}, Drivers: true, console: screenLast, ova: ovfVMware,
-		Next: "ovftool FILE vi://HOST, or deploy it as an OVF template"},
+		next:   "ovftool FILE vi://HOST, or deploy it as an OVF template",
+		nextOf: map[string]string{".vmdk": "copy it to a datastore, then there: vmkfstools -i FILE DISK.vmdk, for a VM with EFI firmware"}},
 	{Name: "virtualbox", Formats: []string{".ova", ".vmdk"}, Drivers: true, console: screenLast, ova: ovfVirtualBox,
-		Next: "VBoxManage import FILE --vsys 0 --vmname NAME, then: VBoxManage modifyvm NAME --firmware efi"},
+		next:   "VBoxManage import FILE --vsys 0 --vmname NAME, then: VBoxManage modifyvm NAME --firmware efi",
+		nextOf: map[string]string{".vmdk": "VBoxManage clonemedium disk FILE DISK.vdi, then: VBoxManage storageattach NAME --storagectl SATA --port 0 --type hdd --medium DISK.vdi, in a VM with --firmware efi"}},
 	{Name: "proxmox", Formats: []string{".qcow2", ".raw"}, console: screenLast,
-		Next: "qm importdisk VMID FILE STORAGE, in a VM with --bios ovmf and no pre-enrolled keys"},
+		next: "qm importdisk VMID FILE STORAGE, in a VM with --bios ovmf and no pre-enrolled keys"},
 	{Name: "kubevirt", Formats: []string{".qcow2", ".raw"}, console: serialLast,
-		Next: "virtctl image-upload, in a VM with firmware.bootloader.efi.secureBoot: false"},
+		next: "virtctl image-upload dv NAME --size SIZE --image-path FILE, for a VM with firmware.bootloader.efi.secureBoot: false"},
 	{Name: "openstack", Formats: []string{".qcow2", ".raw"}, console: serialLast,
-		Next: "openstack image create NAME --disk-format qcow2 --property hw_firmware_type=uefi --property hw_machine_type=q35 --file FILE"},
+		next:   "openstack image create NAME --disk-format qcow2 --property hw_firmware_type=uefi --property hw_machine_type=q35 --file FILE",
+		nextOf: map[string]string{".raw": "openstack image create NAME --disk-format raw --property hw_firmware_type=uefi --property hw_machine_type=q35 --file FILE"}},
 	{Name: "baremetal", Formats: []string{".raw"}, Drivers: true, console: screenLast,
-		Next: "write it to a disk: dd if=FILE of=/dev/DISK bs=4M conv=fsync, or with any tool that writes images to sticks"},
+		next: "write it to a disk: dd if=FILE of=/dev/DISK bs=4M conv=fsync, or with any tool that writes images to sticks"},
 }
+
+// Next says what to do there with a disk, which it calls FILE.
+func (p *Place) Next(path string) string { return cmp.Or(p.nextOf[format(path)], p.next) }
 
 // FindPlace returns the place of a name.
 func FindPlace(name string) (*Place, error) {

@@ -103,7 +103,7 @@ and on vsock if the machine has it.`,
 				return err
 			}
 			if o.For != nil {
-				env.note("next: %s", o.For.Next)
+				env.note("next: %s", o.For.Next(o.Path))
 			}
 			return printDisk(env, args[0], o)
 		},

@@ -270,27 +270,32 @@ func TestCheckPath(t *testing.T) {
 
 // What is to be done with a disk is said for its format: tools of a place take some only.
 func TestNext(t *testing.T) {
-	for _, tt := range []struct{ place, path, want, not string }{
-		{"hyperv", "d.vhdx", "-VHDPath FILE", "Convert-VHD"},
-		{"hyperv", "d.vhd", "Convert-VHD FILE", "-VHDPath FILE"}, // VMs of generation 2 have no .vhd
-		{"vmware", "d.ova", "ovftool FILE", "vmkfstools"},
-		{"vmware", "d.vmdk", "vmkfstools -i FILE", "ovftool"},
-		{"virtualbox", "d.ova", "import FILE", "clonemedium"},
-		{"virtualbox", "d.vmdk", "clonemedium disk FILE", "import"}, // a compressed one is not written to
-		{"openstack", "d.qcow2", "--disk-format qcow2", "raw"},
-		{"openstack", "d.raw", "--disk-format raw", "qcow2"},
+	for _, tt := range []struct{ place, path, arch, want, not string }{
+		{"hyperv", "d.vhdx", "amd64", "-VHDPath FILE", "Convert-VHD"},
+		{"hyperv", "d.vhd", "amd64", "Convert-VHD FILE", "-VHDPath FILE"}, // VMs of generation 2 have no .vhd
+		{"vmware", "d.ova", "amd64", "ovftool FILE", "vmkfstools"},
+		{"vmware", "d.vmdk", "amd64", "vmkfstools -i FILE", "ovftool"},
+		{"virtualbox", "d.ova", "amd64", "import FILE", "clonemedium"},
+		{"virtualbox", "d.vmdk", "amd64", "clonemedium disk FILE", "import"}, // a compressed one is not written to
+		{"openstack", "d.qcow2", "amd64", "--disk-format qcow2", "raw"},
+		{"openstack", "d.raw", "amd64", "--disk-format raw", "qcow2"},
+		{"openstack", "d.raw", "arm64", "hw_machine_type=virt", "q35"},
+		{"aws", "d.raw", "amd64", "--architecture x86_64", "arm64"},
+		{"aws", "d.raw", "arm64", "--architecture arm64", "x86_64"},
+		{"azure", "d.vhd", "arm64", "--architecture Arm64", "az image"}, // images there are of amd64
+		{"gcp", "d.tar.gz", "arm64", "--architecture=ARM64", "x86"},
 	} {
 		p, err := FindPlace(tt.place)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := p.Next(tt.path); !strings.Contains(got, tt.want) || strings.Contains(got, tt.not) {
-			t.Errorf("%s for %s: %q, want %q and not %q", tt.path, tt.place, got, tt.want, tt.not)
+		if got := p.Next(tt.path, tt.arch); !strings.Contains(got, tt.want) || strings.Contains(got, tt.not) {
+			t.Errorf("%s of %s for %s: %q, want %q and not %q", tt.path, tt.arch, tt.place, got, tt.want, tt.not)
 		}
 	}
 	for _, p := range places {
 		for _, f := range p.Formats {
-			if next := p.Next("d" + f); !strings.Contains(next, "FILE") && !strings.Contains(next, " it ") {
+			if next := p.Next("d"+f, "amd64"); !strings.Contains(next, "FILE") && !strings.Contains(next, " it ") {
 				t.Errorf("%s for %s: %q does not say with what", f, p.Name, next)
 			}
 		}

@@ -60,8 +60,21 @@ var places = []Place{
 		next: "write it to a disk: dd if=FILE of=/dev/DISK bs=4M conv=fsync, or with any tool that writes images to sticks"},
 }
 
+// forARM are the words of what is to be done that differ for arm64.
+var forARM = strings.NewReplacer(
+	"az image create", "az disk create --architecture Arm64",
+	"--architecture x86_64", "--architecture arm64",
+	"gcloud compute images create NAME", "gcloud compute images create NAME --architecture=ARM64",
+	"hw_machine_type=q35", "hw_machine_type=virt --property hw_architecture=aarch64")
+
 // Next says what to do there with a disk, which it calls FILE.
-func (p *Place) Next(path string) string { return cmp.Or(p.nextOf[format(path)], p.next) }
+func (p *Place) Next(path, arch string) string {
+	next := cmp.Or(p.nextOf[format(path)], p.next)
+	if arch == "arm64" {
+		next = forARM.Replace(next)
+	}
+	return next
+}
 
 // FindPlace returns the place of a name.
 func FindPlace(name string) (*Place, error) {

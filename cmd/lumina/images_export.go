@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -103,7 +104,7 @@ and on vsock if the machine has it.`,
 				return err
 			}
 			if o.For != nil {
-				env.note("next: %s", o.For.Next(o.Path))
+				env.note("next: %s", o.For.Next(o.Path, o.Image.Architecture))
 			}
 			return printDisk(env, args[0], o)
 		},
@@ -165,13 +166,17 @@ func bootable(ctx context.Context, env *environment, o *disk.Options, file strin
 		return err
 	}
 	if file != "" {
-		o.Kernel, err = kernelOfFile(file)
+		o.Kernel, err = kernelOfFile(file, arch)
 		return err
 	}
 	if o.For != nil && o.For.Drivers {
 		k, err := kernelWithDrivers(ctx, env, o.Image)
 		if err != nil {
-			return fmt.Errorf("a disk for %s: %w; or name a kernel that EFI can start with --kernel, such as kernel-full-amd64 of a release", o.For.Name, err)
+			such := "such as kernel-full-amd64 of a release"
+			if arch != "amd64" {
+				such = "one of " + arch + " that has the drivers of that place"
+			}
+			return fmt.Errorf("a disk for %s: %w; name a kernel that EFI can start with --kernel, %s", o.For.Name, err, such)
 		}
 		o.Kernel = disk.Kernel{Size: k.Size, Open: k.Open}
 		return nil
@@ -195,7 +200,7 @@ func bootable(ctx context.Context, env *environment, o *disk.Options, file strin
 const maxKernel = 256 << 20
 
 // kernelOfFile is a kernel of the user's.
-func kernelOfFile(file string) (disk.Kernel, error) {
+func kernelOfFile(file, arch string) (disk.Kernel, error) {
 	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
 		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %w", cmp.Or(err, fmt.Errorf("%q is not a file", file)))}
 	}
@@ -208,11 +213,29 @@ func kernelOfFile(file string) (disk.Kernel, error) {
 	if err != nil {
 		return disk.Kernel{}, err
 	}
-	head := make([]byte, 2)
-	if _, err := io.ReadFull(f, head); err != nil || string(head) != "MZ" || !info.Mode().IsRegular() || info.Size() > maxKernel {
+	machine, ok := efiMachine(f)
+	if !ok || !info.Mode().IsRegular() || info.Size() > maxKernel {
 		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %q is not a kernel that EFI can start: want a bzImage of amd64 or an Image of arm64", file)}
 	}
+	if machine != efiMachines[arch] {
+		return disk.Kernel{}, usageError{fmt.Errorf("--kernel: %q is for another architecture than the image, %s", file, arch)}
+	}
 	return disk.Kernel{Size: info.Size(), Open: func() (io.ReadCloser, error) { return os.Open(file) }}, nil
+}
+
+// efiMachines are the architectures of programs of EFI (IMAGE_FILE_MACHINE of PE).
+var efiMachines = map[string]uint16{"amd64": 0x8664, "arm64": 0xaa64}
+
+// efiMachine is what a program of EFI was made for; false: it is none.
+func efiMachine(r io.ReaderAt) (machine uint16, ok bool) {
+	head, at := make([]byte, 64), make([]byte, 6)
+	if _, err := r.ReadAt(head, 0); err != nil || string(head[:2]) != "MZ" {
+		return 0, false
+	}
+	if _, err := r.ReadAt(at, int64(binary.LittleEndian.Uint32(head[60:]))); err != nil || string(at[:4]) != "PE\x00\x00" {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint16(at[4:]), true
 }
 
 // kernelWithDrivers is the full flavour of Lumina's kernel, or of the image's own.

@@ -37,7 +37,7 @@ func TestSignalEndsWaitForPipe(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := kernelOfFile(pipe); err == nil {
+	if _, err := kernelOfFile(pipe, "amd64"); err == nil {
 		t.Error("a pipe is not a kernel")
 	}
 }

@@ -11,7 +11,7 @@
 # root for buildah; virt-make-fs is measured when it is there (guestfs-tools, and a
 # kernel in /boot for its own VM; where /dev/kvm does not work,
 # LIBGUESTFS_BACKEND_SETTINGS=force_tcg). LUMINA_COMPARE=roots or dockerfile does half.
-# It takes about five minutes on 2 idle CPUs without KVM, and ends, with what it
+# It takes about six minutes on 2 idle CPUs without KVM, and ends, with what it
 # has measured, after LUMINA_COMPARE_LIMIT seconds (900).
 set -eu
 turns=${1:-5} cold=${LUMINA_COMPARE_COLD:-1} which=${LUMINA_COMPARE:-roots dockerfile} limit=${LUMINA_COMPARE_LIMIT:-900}

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -90,10 +92,22 @@ func (d *debianRoot) layers(ctx context.Context, img *image.Image) ([]oci.Layer,
 	return []oci.Layer{layer}, nil
 }
 
+// passedOn are the variables of the environment, in small letters, that mmdebstrap gets:
+// where programs and files are, and how to reach mirrors. The scripts of packages run in
+// it, and a caller's secrets are not for them.
+var passedOn = []string{
+	"path", "home", "user", "logname", "tmpdir", "tz", "lang", "lc_all", "apt_config", "source_date_epoch",
+	"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy",
+}
+
 func mmdebstrap(ctx context.Context, args []string, w io.Writer) error {
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = w, &stderr
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return !slices.Contains(passedOn, strings.ToLower(name))
+	})
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -260,7 +260,7 @@ func (c *Cache) fetch(ctx context.Context, client *github.Client, r *github.Rele
 	var files []*os.File
 	var done int64
 	for _, p := range entry.Parts {
-		f, err := os.OpenFile(c.path(p), os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := statefile.Create(c.path(p))
 		if err != nil {
 			return files, fmt.Errorf("making a file for a download: %w", err)
 		}

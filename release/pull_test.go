@@ -14,6 +14,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/release"
 	"github.com/abdul-abdi/lumina/release/githubtest"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 func isArchive(r githubtest.Request) bool { return r.Storage && strings.Contains(r.Path, ".zst") }
@@ -69,6 +70,21 @@ func TestDamagedCache(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(w.cache, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// What a link leads to is not written to.
+	outside := filepath.Join(t.TempDir(), "outside")
+	link := filepath.Join(w.cache, c.Images[0].Parts[0].SHA256)
+	if err := errors.Join(os.WriteFile(outside, []byte("kept"), 0o600), os.Symlink(outside, link)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pull(t); !errors.Is(err, statefile.ErrDamaged) {
+		t.Errorf("with a link in the cache: %v", err)
+	}
+	if b, err := os.ReadFile(outside); string(b) != "kept" {
+		t.Errorf("what it leads to has %q, %v", b, err)
+	}
+	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
 	for i, p := range c.Images[0].Parts {

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/abdul-abdi/lumina/release/catalog"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // ErrOlder is wrapped when a release is older than one of the same publisher that
@@ -33,7 +35,7 @@ func (f From) remember(ctx context.Context, c *catalog.Catalog, key string) erro
 	if err := durable.MkdirAll(filepath.Dir(f.Seen), 0o700); err != nil {
 		return fmt.Errorf("remembering releases: %w", err)
 	}
-	lock, err := os.OpenFile(f.Seen+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := statefile.Create(f.Seen + ".lock")
 	if err != nil {
 		return fmt.Errorf("remembering releases: %w", err)
 	}
@@ -46,7 +48,13 @@ func (f From) remember(ctx context.Context, c *catalog.Catalog, key string) erro
 		return err
 	}
 	publisher := f.Repo.String() + " " + key
-	newest := all[publisher]
+	var newest seen
+	for name, s := range all {
+		// GitHub takes no notice of capitals in the names of repositories.
+		if strings.EqualFold(name, publisher) && s.Issued.After(newest.Issued) {
+			newest = s
+		}
+	}
 	switch {
 	case c.Issued.Before(newest.Issued) && f.AllowOlder:
 		return nil

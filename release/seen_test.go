@@ -52,6 +52,18 @@ func TestOlderReleaseIsRefused(t *testing.T) {
 	if names, err := w.store.List(); len(names) != 0 || err != nil {
 		t.Errorf("installed %q, %v", names, err)
 	}
+	// The same repository, spelled otherwise, is the same publisher.
+	b, err := os.ReadFile(w.from.Seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spelled := strings.Replace(string(b), w.from.Repo.String(), strings.ToUpper(w.from.Repo.String()), 1)
+	if err := os.WriteFile(w.from.Seen, []byte(spelled), 0o600); err != nil || spelled == string(b) {
+		t.Fatal(err, spelled)
+	}
+	if _, err := w.from.Catalog(t.Context()); !errors.Is(err, release.ErrOlder) {
+		t.Errorf("Catalog() = %v after %s", err, spelled)
+	}
 	// Another repository is another publisher, and what is damaged is not forgotten.
 	if err := os.WriteFile(w.from.Seen, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/pace"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // fetcher fetches a large file, and goes on where an earlier try ended.
@@ -50,7 +51,7 @@ func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error
 	if err := os.Chtimes(name, now, now); err == nil {
 		return name, nil
 	}
-	part, err := os.OpenFile(name+".part", os.O_RDWR|os.O_CREATE, 0o600)
+	part, err := statefile.Create(name + ".part")
 	if err != nil {
 		return "", fmt.Errorf("fetching %s: %w", address, err)
 	}

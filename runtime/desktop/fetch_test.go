@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // mirror serves a file, each time as its next answer says.
@@ -135,6 +137,21 @@ func TestFetch(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.mustFetch(t, dir)
+	})
+	t.Run("a link in its place", func(t *testing.T) {
+		m := newMirror(t)
+		dir := interrupted(t, m)
+		parts, _ := filepath.Glob(filepath.Join(dir, "*.part"))
+		outside := filepath.Join(t.TempDir(), "outside")
+		if err := errors.Join(os.WriteFile(outside, []byte("kept"), 0o600), os.Remove(parts[0]), os.Symlink(outside, parts[0])); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.fetch(context.Background(), dir); !errors.Is(err, statefile.ErrDamaged) {
+			t.Errorf("fetch() = %v", err)
+		}
+		if b, err := os.ReadFile(outside); string(b) != "kept" {
+			t.Errorf("what the link leads to has %d bytes, %v", len(b), err)
+		}
 	})
 	t.Run("gives up", func(t *testing.T) {
 		m := newMirror(t)

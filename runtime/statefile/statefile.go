@@ -54,6 +54,15 @@ func OpenIn(root *os.Root, name string) (*os.File, error) {
 	return f, nil
 }
 
+// Create opens a regular file for reading and writing, and makes it when it is not there.
+func Create(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.EISDIR) {
+		return nil, notRegular(filepath.Base(name), fs.ModeDir)
+	}
+	return check(f, filepath.Base(name), err)
+}
+
 // OpenDir opens a directory: a FIFO in its place is not waited for.
 func OpenDir(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)

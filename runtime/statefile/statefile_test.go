@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +44,13 @@ func TestRead(t *testing.T) {
 			_, inErr = ReadAll(in, 100)
 			in.Close()
 		}
+		made, madeErr := Create(at(name))
+		if madeErr == nil {
+			made.Close()
+		}
+		if whole := slices.Contains([]string{"file", "empty", "exact"}, name) || name == "long" || name == "none"; whole != (madeErr == nil) || !whole && (!errors.Is(madeErr, ErrDamaged) || !strings.Contains(madeErr.Error(), want)) {
+			t.Errorf("Create(%s) = %v", name, madeErr)
+		}
 		switch name {
 		case "file", "empty", "exact":
 			if err != nil || inErr != nil || string(b) != want {
@@ -55,6 +63,29 @@ func TestRead(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A link is not written through, also where it leads to nothing.
+func TestCreate(t *testing.T) {
+	dir := t.TempDir()
+	link, to := filepath.Join(dir, "link"), filepath.Join(dir, "to")
+	if err := os.Symlink(to, link); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := Create(link); !errors.Is(err, ErrDamaged) {
+		t.Errorf("Create() = %v, %v", f, err)
+	}
+	if _, err := os.Lstat(to); err == nil {
+		t.Error("what the link leads to was made")
+	}
+	f, err := Create(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode() != 0o600 {
+		t.Errorf("its mode is %v, %v", info.Mode(), err)
 	}
 }
 

@@ -222,7 +222,7 @@ func nothingLeft(t testing.TB) {
 		return // nothing was started
 	}
 	var left []string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if left = append(processes(t), leftovers(t)...); len(left) == 0 {
 			return
 		}

@@ -36,8 +36,8 @@ func TestDesktopOfImage(t *testing.T) {
 	const name = "image"
 	disk := filepath.Join(t.TempDir(), "disk.qcow2")
 	lumina(t, "images", "export", "debian", "--disk-size", "64MB", "-o", disk).succeeded(t)
-	// Two emulated CPUs have kept QEMU 7.2 busy for ever in 2 of 9 resets, one of them in
-	// its lists of translated code (page_collection_lock).
+	// With two CPUs 2 of 9 resets took longer than the test waits: QEMU went through the
+	// translations that each process of the guest had left, which are bounded since.
 	createDesktop(t, name, "--disk", disk, "--memory", "512MB", "--cpus", "1", "--network", "none")
 	serial := filepath.Join(t.TempDir(), "serial")
 	lumina(t, "desktop", "boot", name, "--headless", "--detach", "--serial", serial).succeeded(t)

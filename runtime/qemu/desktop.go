@@ -173,6 +173,12 @@ func (d *Driver) startDesktop(ctx context.Context, spec vm.DesktopSpec, fw firmw
 // not answer at all when somebody has stopped it.
 const commandPatience = 30 * time.Second
 
+// translations bounds, in MiB, what QEMU keeps of a desktop's translated code. Each process
+// of a guest has its libraries elsewhere, and so translations of its own, which stay with
+// the page that they are of: QEMU's 1 GiB of them is memory beside the guest's own, and
+// every write to such a page, as a firmware does after a reset, goes through its thousands.
+const translations = ",tb-size=128"
+
 // newDesktopCommand lays out QEMU's command line.
 func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*command, error) {
 	if spec.CPUs < 1 || spec.Memory < 64<<20 {
@@ -199,7 +205,11 @@ func newDesktopCommand(spec vm.DesktopSpec, fw firmware, a Accelerator) (*comman
 		"-blockdev", "driver=file,node-name=code,read-only=on,filename="+strings.ReplaceAll(fw.code, ",", ",,"),
 		"-device", m.screen, "-device", "virtio-rng-pci",
 		"-device", "qemu-xhci", "-device", "usb-kbd", "-device", "usb-tablet")
-	c.add(a.args(machines[spec.Arch], false)...)
+	accelerator := a.args(machines[spec.Arch], false)
+	if a == TCG {
+		accelerator[1] += translations
+	}
+	c.add(accelerator...)
 	if spec.ID != "" {
 		c.add("-uuid", spec.ID, "-name", spec.Name)
 	}

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -200,6 +202,25 @@ func TestPrintable(t *testing.T) {
 	} {
 		if got := printable(name); got != want {
 			t.Errorf("printable(%q) = %s, want %s", name, got, want)
+		}
+	}
+}
+
+// So are the names of what the sender says that it left out, and they are not many.
+func TestNamesOfWhatWasLeftOut(t *testing.T) {
+	names := slices.Repeat([]string{"x\x1b[2J\nok"}, 5000)
+	end, err := json.Marshal(protocol.Copied{Skipped: 5000, SkippedNames: names, Failed: 5000, FailedNames: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	destination, _ := arena(t)
+	copied, err := receive((&stream{}).dir("d").file("f", "fine").frame(protocol.FrameEnd, end), destination, Options{Name: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range [][]string{copied.SkippedNames, copied.FailedNames} {
+		if len(got) != maxSkippedNames || slices.ContainsFunc(got, func(n string) bool { return n != `"x\x1b[2J\nok"` }) {
+			t.Errorf("%d names, the first %q", len(got), got[0])
 		}
 	}
 }

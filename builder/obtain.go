@@ -55,7 +55,7 @@ func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell 
 	}
 	r, err := reference.Parse(ref)
 	if err != nil && image.CheckName(ref) == nil {
-		return "", fmt.Errorf("image %q: %w; lumina images list shows those that are here: %w", ref, image.ErrNotFound, err)
+		return "", fmt.Errorf("image %q: %w; see lumina images list: %w", ref, image.ErrNotFound, err)
 	}
 	if err != nil {
 		return "", err
@@ -66,7 +66,7 @@ func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell 
 	trusted := func() bool { return o.Trust == nil || isVerified(o.Store, o.Name, o.Trust) }
 	if policy == PullNever {
 		if !o.Store.Has(o.Name) {
-			return "", fmt.Errorf("image %q: %w, and it is not to be fetched (pull: never); lumina images list shows those that are here", ref, image.ErrNotFound)
+			return "", fmt.Errorf("image %q: %w, and it is not to be fetched (pull: never); see lumina images list", ref, image.ErrNotFound)
 		}
 		if !trusted() {
 			return "", fmt.Errorf("image %q is %w: it was not pulled with it, and is not to be fetched (pull: never)", ref, oci.ErrNotSigned)

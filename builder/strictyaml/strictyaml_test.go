@@ -66,7 +66,7 @@ func TestReadSaysWhatIsWrong(t *testing.T) {
 		{"twice", "base: a\nrun: [b]\nbase: c\n", "line 3: base: it is there already, on line 1"},
 		{"twice within", "env:\n  A: b\n  A: c\n", "line 3: env.A: it is there already, on line 2"},
 
-		{"an alias of nothing", "base: a\nrun: [*x]\n", "line 2: *x stands for what &x names, which there is none of"},
+		{"an alias of nothing", "base: a\nrun: [*x]\n", "line 2: *x refers to &x, which does not exist"},
 		{"an alias of itself", "env: &e\n  A: *e\n", "line 1: env.A: want text;"},
 		{"a list of itself", "files: [&f {path: *f}]\n", "line 1: files[0].path: want text;"},
 		{"a merge of itself", "part: &p\n  <<: *p\n", "line 2: part: *p stands for itself"},

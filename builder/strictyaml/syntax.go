@@ -59,7 +59,7 @@ func syntaxError(text []byte, err error) error {
 	if name, ok := strings.CutPrefix(said, "unknown anchor '"); ok {
 		name, _, _ = strings.Cut(name, "'")
 		before, _, _ := bytes.Cut(text, []byte("*"+name))
-		return &Error{1 + bytes.Count(before, []byte("\n")), fmt.Sprintf("*%s stands for what &%s names, which there is none of; text that begins with * goes into quotes", name, name)}
+		return &Error{1 + bytes.Count(before, []byte("\n")), fmt.Sprintf("*%s refers to &%s, which does not exist; put text that begins with * in quotes", name, name)}
 	}
 	for _, p := range phrases {
 		if !strings.Contains(said, p.parser) {

@@ -69,7 +69,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 			}
 			switch {
 			case o.Capture && detach:
-				return usageError{errors.New("--capture-serial needs somebody who reads: not with --detach")}
+				return usageError{errors.New("--capture-serial prints the console, and so cannot be combined with --detach")}
 			case o.Capture:
 				o.Serial, env.raw = env.stdout, true
 				return desktop.Supervise(c.Context(), o, func(error) {})

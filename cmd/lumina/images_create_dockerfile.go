@@ -349,7 +349,7 @@ func (f *dockerfileFlags) log(env *environment) *dockerfile.Log {
 	})
 }
 
-// openCaches opens what --cache-from names. One that is not there yet is told.
+// openCaches opens what --cache-from names. One that does not exist yet is reported.
 func (f *dockerfileFlags) openCaches(ctx context.Context, env *environment) (caches []*builder.LayerCache, done func(), err error) {
 	done = func() {
 		for n, c := range caches {

@@ -139,7 +139,7 @@ func TestInMemoryFailuresAreJSON(t *testing.T) {
 func TestInMemoryArguments(t *testing.T) {
 	m := newInMemory(t, &vmtest.Fake{})
 	r := m.lumina("session", "stop", "none", "other")
-	if want := `"message":"session \"none\": no such session; lumina session list shows those that there are; session \"other\": no such session;`; r.code != exitFailure || !strings.Contains(r.stdout, want) {
+	if want := `"message":"session \"none\": no such session; see lumina session list; session \"other\": no such session;`; r.code != exitFailure || !strings.Contains(r.stdout, want) {
 		t.Errorf("exit code %d, %s, want %s", r.code, r.stdout, want)
 	}
 	if lines := strings.Split(strings.TrimSpace(r.stderr), "\n"); len(lines) != 2 || !strings.HasPrefix(lines[0], `lumina: session "none"`) || !strings.HasPrefix(lines[1], `lumina: session "other"`) {
@@ -181,7 +181,7 @@ func TestInMemoryArguments(t *testing.T) {
 func TestInMemoryFullStateDirectory(t *testing.T) {
 	m := newInMemory(t, &vmtest.Fake{})
 	home := t.TempDir()
-	if err := syscall.Mount("none", home, "tmpfs", 0, "size=128k"); err != nil {
+	if err := syscall.Mount("none", home, "tmpfs", 0, "size=128k,mode=0700"); err != nil {
 		t.Skipf("mounting a small file system: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(home, syscall.MNT_DETACH) })

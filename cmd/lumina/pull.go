@@ -276,7 +276,7 @@ func localName(store *image.Store, arg string) (string, error) {
 		}
 	}
 	if err := image.CheckName(arg); err != nil {
-		return "", fmt.Errorf("image %q: %w; lumina images list shows those that are here", arg, image.ErrNotFound)
+		return "", fmt.Errorf("image %q: %w; see lumina images list", arg, image.ErrNotFound)
 	}
 	return arg, nil // for the store to tell
 }

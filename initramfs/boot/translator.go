@@ -12,7 +12,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
-// The host's translator, and where the kernel is told of it.
+// The host's translator, and where it is registered with the kernel.
 const (
 	translatorDir = "/run/rosetta"
 	binfmtDir     = "/proc/sys/fs/binfmt_misc"

@@ -11,7 +11,7 @@ import (
 // Wait looks again after each of the kernel's device events, until what is
 // looked for is found or looking fails. A limit of 0 is none.
 func Wait(limit time.Duration, look func() (found bool, err error)) error {
-	// Listening first: what appears after the look is told of.
+	// Listen first: what appears after the look is reported.
 	events, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return fmt.Errorf("listening for device events: %w", err)

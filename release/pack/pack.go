@@ -25,7 +25,7 @@ import (
 // of memory follows from it.
 const window = 8 << 20
 
-// Options are what Pack is told beside the image.
+// Options are what Pack takes besides the image.
 type Options struct {
 	Dir      string // where the parts go
 	Name     string // what the image is published as

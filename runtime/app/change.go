@@ -50,7 +50,7 @@ func (s *server) changeDesktop(r *http.Request, d Difference) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What is wrong is told of its name.
+	// The error names the desktop, so pass its name.
 	_, err = s.desktops.Change(r.Context(), m.Name, desktop.Change{Name: d.Name, CPUs: d.CPUs, Memory: d.Memory, DiskSize: d.DiskSize, ISO: d.ISO, Drivers: d.Drivers, Network: d.Network})
 	if errors.Is(err, desktop.ErrChange) {
 		err = bad{err}

@@ -101,7 +101,7 @@ func (s *server) createDesktop(r *http.Request, w Wish) (any, error) {
 		return nil, bad{fmt.Errorf("%s: want a file, its ISO: %s has it", w.Name, request.OS.URL)}
 	}
 	if w.File != "" {
-		// What is certainly wrong is told at once.
+		// What is certainly wrong is an error at once.
 		check := checkFile(r.Context(), w.File, request.Architecture)
 		if check.Reason != "" && !w.Force {
 			return nil, bad{errors.New(check.Reason)}
@@ -170,7 +170,7 @@ func (s *server) create(ctx context.Context, r *desktop.Request, progress Progre
 		return "", err
 	}
 	progress("boot", 0, 0)
-	// What fails now is told by the desktop's own page.
+	// A failure from here on is shown on the desktop's own page.
 	_, _ = s.StartDesktop(ctx, desktop.Options{Home: s.Home, ID: m.ID})
 	return m.ID, nil
 }
@@ -303,7 +303,7 @@ func (s *server) diagnostics(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(b.String()))
 }
 
-// diagnosticsTail is how much of the serial port's output is told, in bytes.
+// diagnosticsTail is how much of the serial port's output is included, in bytes.
 const diagnosticsTail = 16 << 10
 
 // tail is the end of a file.

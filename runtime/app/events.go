@@ -57,7 +57,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// join makes a page one of those that are told.
+// join adds a page to those that receive events.
 func (l *library) join() *viewer {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -138,7 +138,7 @@ type library struct {
 	left    chan struct{} // has one when the last page has gone
 }
 
-// viewer is a page that is told of changes.
+// viewer is a page that receives changes.
 type viewer struct {
 	news map[topic]bool // what it was not told yet
 	wake chan struct{}  // has one when there are news
@@ -186,7 +186,7 @@ func (l *library) run(ctx context.Context) {
 
 func (l *library) close() { l.watcher.Close() }
 
-// changed is told of a change in a directory.
+// changed is called after a change in a directory.
 func (l *library) changed(dir, name string) {
 	switch {
 	case name == "serial.log" || strings.HasSuffix(name, ".img"):

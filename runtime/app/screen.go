@@ -125,7 +125,7 @@ func (s *server) serial(w http.ResponseWriter, r *http.Request) {
 }
 
 // typeSerial types what a page sends into a desktop's serial port, until the page goes. An
-// error is told as a text.
+// error is sent as a text.
 func (s *server) typeSerial(ctx context.Context, ws *websocket.Conn, id string) {
 	for {
 		kind, b, err := ws.Read(ctx)

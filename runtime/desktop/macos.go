@@ -180,7 +180,7 @@ func (s *Store) install(ctx context.Context, mac vm.MacDriver, m *Manifest, r Ma
 	if p.network != nil {
 		defer p.network.Close()
 	}
-	const whole = 1000 // of a fraction that is told as a number
+	const whole = 1000 // of a fraction that is reported as a number
 	err = mac.InstallMacOS(ctx, p.spec, r.Image, func(part float64) { r.Progress(StepInstall, int64(part*whole), whole) })
 	if err != nil {
 		return err

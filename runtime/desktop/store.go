@@ -302,7 +302,7 @@ func (s *Store) Find(id string) (*Manifest, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return nil, fmt.Errorf("desktop %q: %w; lumina desktop ls shows those that there are", id, ErrNotFound)
+		return nil, fmt.Errorf("desktop %q: %w; see lumina desktop ls", id, ErrNotFound)
 	}
 	return nil, fmt.Errorf("desktop %q: %d identifiers begin so; give more of it", id, len(found))
 }

@@ -37,7 +37,7 @@ func (n *Network) tcpHandler() func(stack.TransportEndpointID, *stack.PacketBuff
 }
 
 // forwardTCP makes a connection of the guest's from the host. What it may not
-// have is refused by a reset at once; what cannot be reached is told as it is.
+// have is refused by a reset at once; a destination that cannot be reached is reported as such.
 func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 	id := r.ID()
 	sequence, known := n.syns.take(id)

@@ -122,7 +122,7 @@ func (s *syns) note(id stack.TransportEndpointID, segment header.TCP) {
 	}
 	if len(s.table) >= maxSyns {
 		for old := range s.table {
-			delete(s.table, old) // it is told by a reset
+			delete(s.table, old) // the guest gets a reset for it
 			break
 		}
 	}

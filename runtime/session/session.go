@@ -111,7 +111,7 @@ func find(home, id string) (string, error) {
 		if end := expired(home, id); end != nil && rest == "" {
 			return fmt.Errorf("session %q: %w any more: %s", id, ErrNotFound, end)
 		}
-		return fmt.Errorf("session %q: %w; lumina session list shows those that there are", id+rest, ErrNotFound)
+		return fmt.Errorf("session %q: %w; see lumina session list", id+rest, ErrNotFound)
 	}
 	if rest != "" || id == "" {
 		return "", none()

@@ -59,7 +59,7 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Sess
 			return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
 		}
 	}
-	// Before the session's directory is made: a full disk is told with its remedy.
+	// Before the session's directory is made: a full disk is an error that names its remedy.
 	if err := runtime.CheckSpace(o.Home, o.VM.DiskReserve); err != nil {
 		return nil, &runtime.Error{Kind: runtime.ConnectionFailed, Err: err}
 	}

@@ -38,7 +38,7 @@ type MacDriver interface {
 	// firmware's variables, for a model of hardware.
 	WriteAuxiliary(hardwareModel []byte, to *os.File) error
 	// InstallMacOS installs macOS in the place of starting spec's machine. progress
-	// is told the part that is done, from 0 to 1.
+	// is called with the part that is done, from 0 to 1.
 	InstallMacOS(ctx context.Context, spec DesktopSpec, image string, progress func(float64)) error
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // Simulated is the driver over a simulation of the framework, for tests on Linux:
-// there is no other. log is told what goes wrong below it; cacheDir is the driver's.
+// there is no other. log reports what goes wrong below it; cacheDir is the driver's.
 func Simulated(log func(format string, args ...any), cacheDir string) *Driver {
 	return &Driver{framework: &simulation{log: log}, cacheDir: cacheDir}
 }

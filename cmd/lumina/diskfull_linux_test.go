@@ -19,7 +19,7 @@ import (
 func smallHome(t *testing.T, size string) (string, func(args ...string) *exec.Cmd) {
 	t.Helper()
 	small := t.TempDir()
-	buildertest.Run(t, "mount", "-t", "tmpfs", "-o", "size="+size, "lumina", small)
+	buildertest.Run(t, "mount", "-t", "tmpfs", "-o", "size="+size+",mode=0700", "lumina", small)
 	t.Cleanup(func() { buildertest.Run(t, "umount", small) })
 	if err := os.Symlink(filepath.Join(home, "images"), filepath.Join(small, "images")); err != nil {
 		t.Fatal(err)

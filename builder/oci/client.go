@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -41,6 +42,8 @@ type client struct {
 const (
 	answerTimeout = 60 * time.Second
 	idleTimeout   = 60 * time.Second
+	// connectTimeout is what Go's own transport gives a connection.
+	connectTimeout = 30 * time.Second
 	// commitTimeout is for the answer to what was sent: a registry may read a layer of
 	// gigabytes again before it takes it.
 	commitTimeout = 10 * time.Minute
@@ -75,7 +78,8 @@ func newPool(registry name.Registry, answer time.Duration) *http.Transport {
 }
 
 // confine lets a registry's redirects not reach what only this host does: its own
-// services, and a cloud's metadata. A proxy looks after that by itself.
+// services, and a cloud's metadata. The registry itself may be one: where its name led
+// to at first, it goes on leading to. A proxy looks after that by itself.
 func confine(pool *http.Transport, registry name.Registry) {
 	own := &url.URL{Scheme: registry.Scheme(), Host: registry.RegistryStr()}
 	if pool.Proxy != nil {
@@ -87,21 +91,40 @@ func confine(pool *http.Transport, registry name.Registry) {
 	if a, err := netip.ParseAddr(own.Hostname()); err == nil {
 		here = a.IsLoopback()
 	}
-	d := net.Dialer{ControlContext: func(_ context.Context, _, to string, _ syscall.RawConn) error {
-		a, err := netip.ParseAddrPort(to)
-		if err != nil {
-			return err
+	ports := []string{own.Port()}
+	if own.Port() == "" {
+		ports = []string{"443", "80"}
+	}
+	var mu sync.Mutex
+	var at []netip.Addr // of the registry, as of the first connection
+	find := func(ctx context.Context) ([]netip.Addr, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		var err error
+		if at == nil {
+			at, err = net.DefaultResolver.LookupNetIP(ctx, "ip", own.Hostname())
 		}
-		if ip := a.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsLoopback() && !here {
-			return fmt.Errorf("registry %s sends us to %s, which is an address of this host or its link", own.Host, ip)
-		}
-		return nil
-	}}
-	direct := pool.DialContext
+		return at, err
+	}
 	pool.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if host, _, err := net.SplitHostPort(address); err == nil && host == own.Hostname() {
-			return direct(ctx, network, address)
+		var trusted []netip.Addr
+		if host, port, err := net.SplitHostPort(address); err == nil && host == own.Hostname() && slices.Contains(ports, port) {
+			if trusted, err = find(ctx); err != nil {
+				return nil, err
+			}
 		}
+		d := net.Dialer{Timeout: connectTimeout, ControlContext: func(_ context.Context, _, to string, _ syscall.RawConn) error {
+			a, err := netip.ParseAddrPort(to)
+			if err != nil {
+				return err
+			}
+			ip := a.Addr().Unmap()
+			registry := slices.ContainsFunc(trusted, func(a netip.Addr) bool { return a.Unmap() == ip })
+			if !registry && (ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsLoopback() && !here) {
+				return fmt.Errorf("registry %s sends us to %s, which is an address of this host or its link", own.Host, ip)
+			}
+			return nil
+		}}
 		return d.DialContext(ctx, network, address)
 	}
 }

@@ -2,20 +2,22 @@ package oci
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 // Whatever is exchanged with a registry, its redirects lead to no service of this
@@ -29,7 +31,7 @@ func TestRedirectsOfEveryExchange(t *testing.T) {
 	}))
 	defer inner.Close()
 	// A name: the library refuses addresses by itself.
-	elsewhere := strings.Replace(inner.URL, "127.0.0.1", "localhost", 1) + "/x"
+	elsewhere := strings.Replace(inner.URL, "127.0.0.1", "elsewhere.test", 1) + "/x"
 	var sends atomic.Value // what the registry sends elsewhere, a string
 	sends.Store("")
 	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -46,18 +48,17 @@ func TestRedirectsOfEveryExchange(t *testing.T) {
 		}
 	}))
 	defer registry.Close()
-	direct := http.DefaultTransport
-	defer func() { http.DefaultTransport = direct }()
-	http.DefaultTransport = &http.Transport{DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
-		switch to {
-		case "registry.localhost:80":
-			to = strings.TrimPrefix(registry.URL, "http://")
-		case "registry.localhost:443":
-			return nil, syscall.ECONNREFUSED
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(registry.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolve(t, func(name string) string {
+		if name == "registry.localhost." || name == "elsewhere.test." {
+			return "127.0.0.1"
 		}
-		return new(net.Dialer).DialContext(ctx, network, to)
-	}}
-	const ref = "registry.localhost/x:latest"
+		return ""
+	})
+	ref := "registry.localhost:" + port + "/x:latest"
 	content := "a layer"
 	hash, size, err := v1.SHA256(strings.NewReader(content))
 	if err != nil {
@@ -104,6 +105,90 @@ func TestRedirectsOfEveryExchange(t *testing.T) {
 			t.Errorf("%s: this host's own service was asked %d times", name, n)
 		}
 	}
+}
+
+// A registry whose name leads elsewhere the second time leads there with nothing that
+// it sends a client to: not to a cloud's metadata, and to no service of this host.
+func TestRegistryOfTwoAddresses(t *testing.T) {
+	var sent atomic.Bool // elsewhere
+	var second atomic.Value
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // so that the next request connects
+		if r.URL.Path != "/v2/" {
+			sent.Store(true)
+			_, port, _ := net.SplitHostPort(r.Host)
+			http.Redirect(w, r, "http://registry.localhost:"+port+"/metadata", http.StatusTemporaryRedirect)
+		}
+	}))
+	defer server.Close()
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(server.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolve(t, func(name string) string {
+		if name != "registry.localhost." {
+			return ""
+		}
+		if sent.Load() {
+			return second.Load().(string)
+		}
+		return "127.0.0.1"
+	})
+	for _, address := range []string{"169.254.169.254", "127.0.0.2"} {
+		second.Store(address)
+		sent.Store(false)
+		r, err := inRegistry("registry.localhost:" + port + "/x:latest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		c, err := dial(ctx, r.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.manifest(ctx, "latest"); err == nil || !strings.Contains(err.Error(), "sends us to "+address) {
+			t.Errorf("then it is %s: %v", address, err)
+		}
+		c.close()
+		cancel()
+	}
+}
+
+// resolve has names be what address says until the test ends; "": there is none.
+func resolve(t *testing.T, address func(name string) string) {
+	t.Helper()
+	before := net.DefaultResolver
+	t.Cleanup(func() { net.DefaultResolver = before })
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		go func() {
+			defer server.Close()
+			// As over TCP (RFC 1035, 4.2.2): a length of two bytes, and the message.
+			var length [2]byte
+			if _, err := io.ReadFull(server, length[:]); err != nil {
+				return
+			}
+			b := make([]byte, binary.BigEndian.Uint16(length[:]))
+			var m dnsmessage.Message
+			if _, err := io.ReadFull(server, b); err != nil || m.Unpack(b) != nil {
+				return
+			}
+			m.Response, m.Additionals = true, nil
+			for _, q := range m.Questions {
+				if q.Type != dnsmessage.TypeA {
+					continue
+				}
+				if at, err := netip.ParseAddr(address(q.Name.String())); err == nil {
+					m.Answers = append(m.Answers, dnsmessage.Resource{
+						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}, Body: &dnsmessage.AResource{A: at.As4()}})
+				}
+			}
+			if b, err := m.Pack(); err == nil {
+				_, _ = server.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+			}
+		}()
+		return client, nil
+	}}
 }
 
 // A server that takes nothing of what it is sent, or drips its answer, is not waited

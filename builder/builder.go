@@ -235,7 +235,7 @@ func openSource(ctx context.Context, o Options) (source, error) {
 				h.Close()
 				return nil, fmt.Errorf("image %q is for %s, %s was asked for", o.Reference, h.Architecture, o.Architecture)
 			}
-			return localImage{h, o.CacheDir}, nil
+			return localImage{h, o.CacheDir, o.MaxSize}, nil
 		}
 		if !errors.Is(err, image.ErrNotFound) {
 			return nil, err
@@ -261,6 +261,7 @@ func openSource(ctx context.Context, o Options) (source, error) {
 type localImage struct {
 	*image.Handle
 	cacheDir string
+	maxSize  int64 // bytes of a layer that is made of its root
 }
 
 func (l localImage) kernel() Kernel {
@@ -315,7 +316,7 @@ func (l localImage) allInOne(ctx context.Context) (oci.Layer, error) {
 		return oci.Layer{}, err
 	}
 	defer root.Close()
-	layer, err := oci.AddLayer(l.cacheDir, func(w io.Writer) error { return writeRootTar(ctx, root, w) })
+	layer, err := oci.AddLayer(l.cacheDir, func(w io.Writer) error { return writeRootTar(ctx, root, oci.Limit(w, l.maxSize)) })
 	if err != nil {
 		return layer, err
 	}

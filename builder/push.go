@@ -140,7 +140,11 @@ func asContainer(ctx context.Context, o PushOptions, do func(config []byte, anno
 	}
 	defer h.Close()
 	img := *h.Image
-	layers, err := localImage{h, o.CacheDir}.layers(ctx, &img)
+	limit, err := o.Store.MaxSize(0)
+	if err != nil {
+		return err
+	}
+	layers, err := localImage{h, o.CacheDir, limit}.layers(ctx, &img)
 	if err != nil {
 		return fmt.Errorf("the layers of image %q: %w", o.Name, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	goerofs "github.com/erofs/go-erofs"
 
+	"github.com/abdul-abdi/lumina/builder/erofs"
 	"github.com/abdul-abdi/lumina/builder/flatten"
 )
 
@@ -21,7 +22,7 @@ func writeRootTar(ctx context.Context, root io.ReaderAt, w io.Writer) error {
 		return fmt.Errorf("reading the root file system: %w", err)
 	}
 	t := tar.NewWriter(w)
-	links := map[int64]string{}
+	links, places := map[int64]string{}, erofs.Places{}
 	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		if err == nil {
 			err = context.Cause(ctx)
@@ -29,7 +30,7 @@ func writeRootTar(ctx context.Context, root io.ReaderAt, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return addToTar(t, fsys, name, d, links)
+		return addToTar(t, fsys, name, d, links, places)
 	})
 	if err != nil {
 		return fmt.Errorf("reading the root file system: %w", err)
@@ -37,7 +38,7 @@ func writeRootTar(ctx context.Context, root io.ReaderAt, w io.Writer) error {
 	return t.Close()
 }
 
-func addToTar(t *tar.Writer, fsys fs.FS, name string, d fs.DirEntry, links map[int64]string) error {
+func addToTar(t *tar.Writer, fsys fs.FS, name string, d fs.DirEntry, links map[int64]string, places erofs.Places) error {
 	info, err := d.Info()
 	if err != nil {
 		return err
@@ -45,6 +46,11 @@ func addToTar(t *tar.Writer, fsys fs.FS, name string, d fs.DirEntry, links map[i
 	st, ok := info.Sys().(*goerofs.Stat)
 	if !ok {
 		return errors.New("its attributes are not known")
+	}
+	if d.IsDir() {
+		if err := places.Check(name, info); err != nil {
+			return err
+		}
 	}
 	link := ""
 	if info.Mode()&fs.ModeSymlink != 0 {

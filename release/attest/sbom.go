@@ -22,8 +22,9 @@ import (
 	"strings"
 	"time"
 
-	erofs "github.com/erofs/go-erofs"
+	goerofs "github.com/erofs/go-erofs"
 
+	"github.com/abdul-abdi/lumina/builder/erofs"
 	"github.com/abdul-abdi/lumina/release/catalog"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
@@ -112,7 +113,7 @@ func SBOM(ctx context.Context, h *image.Handle, entry *catalog.Image) ([]byte, e
 		return nil, err
 	}
 	defer rootfs.Close()
-	root, err := erofs.Open(rootfs)
+	root, err := goerofs.Open(rootfs)
 	if err != nil {
 		return nil, fmt.Errorf("reading the root file system of image %q: %w", h.Name, err)
 	}
@@ -377,7 +378,14 @@ func spdxID(s string) string {
 func listFiles(ctx context.Context, root fs.FS) (files []spdxFile, complete bool, err error) {
 	errMany := errors.New("many")
 	buf := make([]byte, 256<<10)
+	places := erofs.Places{}
 	err = fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				err = places.Check(name, info)
+			}
+		}
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}

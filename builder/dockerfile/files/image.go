@@ -7,15 +7,21 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	goerofs "github.com/erofs/go-erofs"
+
+	"github.com/abdul-abdi/lumina/builder/erofs"
 )
 
 // Image is the root file system of an image.
 type Image struct {
 	f    *os.File
 	fsys fs.FS
+
+	mu     sync.Mutex
+	places erofs.Places
 }
 
 // OpenImage opens an image's root.
@@ -29,7 +35,7 @@ func OpenImage(path string) (*Image, error) {
 		f.Close()
 		return nil, err
 	}
-	return &Image{f, fsys}, nil
+	return &Image{f: f, fsys: fsys, places: erofs.Places{}}, nil
 }
 
 // Close closes the file.
@@ -85,6 +91,16 @@ func (i *Image) Stat(name string) (Info, error) {
 
 // Names are those in a directory.
 func (i *Image) Names(dir string) ([]string, error) {
+	info, err := fs.Stat(i.fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	i.mu.Lock()
+	err = i.places.Check(dir, info)
+	i.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	entries, err := fs.ReadDir(i.fsys, dir)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,10 @@ import (
 // maxArchiveEntries bounds the index of an archive.
 const maxArchiveEntries = 64 << 10
 
+// maxArchiveNames bounds their names and what links lead to, in bytes: those of an image
+// have a hundred each.
+const maxArchiveNames = 16 << 20
+
 // archive is a tar file whose parts are read where they are.
 type archive struct {
 	f     *os.File
@@ -107,6 +111,7 @@ func (a *archive) index() error {
 		return err
 	}
 	r := tar.NewReader(a.f)
+	names := 0
 	for {
 		h, err := r.Next()
 		if err == io.EOF {
@@ -117,6 +122,9 @@ func (a *archive) index() error {
 		}
 		if len(a.parts) == maxArchiveEntries {
 			return fmt.Errorf("more than %d entries", maxArchiveEntries)
+		}
+		if names += len(h.Name) + len(h.Linkname); names > maxArchiveNames {
+			return fmt.Errorf("names of more than %d bytes", maxArchiveNames)
 		}
 		name := path.Clean("/" + h.Name)[1:]
 		switch h.Typeflag {

@@ -366,3 +366,14 @@ func TestArchiveThatIsAFIFO(t *testing.T) {
 		t.Errorf("openArchive() = %v", err)
 	}
 }
+
+// The index of an archive does not grow with the names in it.
+func TestArchiveNames(t *testing.T) {
+	var many []tar.Header
+	for n := range 40 {
+		many = append(many, entry(fmt.Sprintf("%d/%s", n, strings.Repeat("a", 1<<19-16)), ""))
+	}
+	if _, err := openBytes(t, "docker-archive", dockerArchive("layer.tar", many...)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "names of more than 16777216 bytes") {
+		t.Errorf("40 names of 512 KiB: %v", err)
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	gh "github.com/google/go-github/v84/github"
 
+	"github.com/abdul-abdi/lumina/release/catalog"
 	"github.com/abdul-abdi/lumina/runtime/pace"
 )
 
@@ -62,6 +63,9 @@ func (c *Client) Release(ctx context.Context, repo Repo, tag string) (*Release, 
 	if err != nil {
 		return nil, explain(err, what)
 	}
+	if err := catalog.CheckTag(r.GetTagName()); err != nil {
+		return nil, fmt.Errorf("%s: %w: the release has the %w", what, ErrRefused, err)
+	}
 	return &Release{Repo: repo, Tag: r.GetTagName(), assets: assets}, nil
 }
 
@@ -90,6 +94,9 @@ func (c *Client) latestTag(ctx context.Context, repo Repo) (tag string, err erro
 		dir, last := path.Split(to.Path)
 		if path.Base(dir) != "tag" {
 			return fmt.Errorf("%w: %w: the repository has no release", ErrRefused, ErrNotFound)
+		}
+		if err := catalog.CheckTag(last); err != nil {
+			return fmt.Errorf("%w: the latest release has the %w", ErrRefused, err)
 		}
 		tag = last
 		return nil

@@ -9,8 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/runtime"
 )
 
 // diskImage is a disk that was made elsewhere.
@@ -19,7 +22,7 @@ type diskImage interface {
 	size() int64
 	// data is the first run at or after an offset that may have something in it;
 	// io.EOF when nothing more has.
-	data(at int64) (from, to int64, err error)
+	data(ctx context.Context, at int64) (from, to int64, err error)
 }
 
 // otherFormats are of images that only look like raw disks, by how they begin.
@@ -60,14 +63,20 @@ var errNoDisk = errors.New("it is neither a qcow2 nor a raw disk image")
 // copyPiece is how much of a disk is looked at whether it is all zeros.
 const copyPiece = 64 << 10
 
-// copyDisk writes a disk to an empty file, which gets holes where it has nothing.
+// spaceStep is after how many written bytes the free space is looked at: a small image
+// can say that a disk is full of one cluster.
+const spaceStep = 64 << 20
+
+// copyDisk writes a disk to an empty file, which gets holes where it has nothing. It
+// keeps the reserve of the host's disk free.
 func copyDisk(ctx context.Context, to *os.File, from diskImage) error {
 	if err := to.Truncate(from.size()); err != nil {
 		return err
 	}
 	buf, zeros := make([]byte, copyPiece), make([]byte, copyPiece)
+	written := int64(0)
 	for at := int64(0); ; {
-		begin, end, err := from.data(at)
+		begin, end, err := from.data(ctx, at)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -83,6 +92,12 @@ func copyDisk(ctx context.Context, to *os.File, from diskImage) error {
 				return fmt.Errorf("reading the disk image at %d: %w", at, err)
 			}
 			if !bytes.Equal(piece, zeros[:len(piece)]) {
+				if written%spaceStep < int64(len(piece)) {
+					if free, err := runtime.FreeSpace(filepath.Dir(to.Name())); err == nil && free < spaceStep+runtime.DefaultDiskReserve {
+						return fmt.Errorf("it has more than %d MB in it, and %d MB are free for a copy: %w", written/1_000_000, free/1_000_000, unix.ENOSPC)
+					}
+				}
+				written += int64(len(piece))
 				if _, err := to.WriteAt(piece, at); err != nil {
 					return err
 				}
@@ -100,7 +115,7 @@ type rawDisk struct {
 
 func (r *rawDisk) size() int64 { return r.length }
 
-func (r *rawDisk) data(at int64) (from, to int64, err error) {
+func (r *rawDisk) data(_ context.Context, at int64) (from, to int64, err error) {
 	from, err = r.Seek(at, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) || err == nil && from >= r.length {
 		return 0, 0, io.EOF
@@ -201,9 +216,12 @@ func (q *qcow2) entry(at int64) (uint64, error) {
 	return e, nil
 }
 
-func (q *qcow2) data(at int64) (from, to int64, err error) {
+func (q *qcow2) data(ctx context.Context, at int64) (from, to int64, err error) {
 	size, covers := int64(1)<<q.bits, int64(1)<<(2*q.bits-3)
 	for at < q.length {
+		if ctx.Err() != nil {
+			return 0, 0, context.Cause(ctx)
+		}
 		if q.secondAt(at) == 0 {
 			at = (at/covers + 1) * covers
 			continue

@@ -176,7 +176,7 @@ func FuzzQcow2(f *testing.F) {
 		buf := make([]byte, 4096)
 		at := int64(0)
 		for range 1000 {
-			from, to, err := q.data(at)
+			from, to, err := q.data(t.Context(), at)
 			if err != nil {
 				return
 			}

@@ -138,7 +138,7 @@ func (m *Manifest) makeDisk(ctx context.Context, name, from string) error {
 		set(&m.DiskSize, DefaultDiskSize)
 		return makeFile(name, func(f *os.File) error { return f.Truncate(m.DiskSize) })
 	}
-	f, err := os.Open(from)
+	f, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is not waited for
 	if err != nil {
 		return fmt.Errorf("the disk to copy: %w", err)
 	}

@@ -91,7 +91,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 	c.Flags().BoolVar(&headless, "headless", false, "open no window")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "return once it runs; lumina desktop stop ends it")
 	c.Flags().StringVar(&o.ISO, "iso", "", "use this ISO instead of the desktop's; none for no ISO")
-	c.Flags().StringVar(&o.SerialFile, "serial", "", "write the output of its serial port to this file")
+	c.Flags().StringVar(&o.SerialFile, "serial", "", "write the output of its serial port to this file; missing parent directories are created")
 	c.Flags().Var((*timeSpan)(&o.Timeout), "timeout", "end it after this time, such as 10m")
 	c.Flags().BoolVar(&o.Capture, "capture-serial", false, "boot the ISO's Linux directly, without its boot loader, with its console on standard output")
 	return c

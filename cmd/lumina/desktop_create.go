@@ -63,7 +63,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 					r.Architecture = r.OS.Architecture
 				}
 			}
-			if err := checkDesktop(r.Architecture, r.CPUs, r.Memory, r.Network); err != nil {
+			if err := checkDesktop(r.Architecture, r.CPUs, r.Memory, r.DiskSize, r.Network); err != nil {
 				return usageError{err}
 			}
 			driver, err := env.desktopDriver()
@@ -137,7 +137,7 @@ func desktopName(args []string, flag, variant, os string) (string, error) {
 	return name, desktop.CheckName(name)
 }
 
-func checkDesktop(arch string, cpus int, memory int64, mode network.Mode) error {
+func checkDesktop(arch string, cpus int, memory, disk int64, mode network.Mode) error {
 	if arch != "amd64" && arch != "arm64" {
 		return fmt.Errorf("--arch %q: want amd64 or arm64", arch)
 	}
@@ -146,6 +146,11 @@ func checkDesktop(arch string, cpus int, memory int64, mode network.Mode) error 
 	}
 	if err := (runtime.VMOptions{CPUs: cpus, Memory: memory}).CheckSize(); err != nil {
 		return err
+	}
+	if disk != 0 {
+		if err := desktop.CheckDiskSize(disk); err != nil {
+			return err
+		}
 	}
 	return mode.Check()
 }

@@ -31,7 +31,7 @@ func newDesktopInstallMacOSCommand(env *environment) *cobra.Command {
 				return err
 			}
 			r.Name, r.Memory, r.DiskSize, r.Network = args[0], int64(memory), int64(disk), network.Mode(reach)
-			if err := checkDesktop("arm64", cmp.Or(r.CPUs, desktop.DefaultCPUs), r.Memory, r.Network); err != nil {
+			if err := checkDesktop("arm64", cmp.Or(r.CPUs, desktop.DefaultCPUs), r.Memory, r.DiskSize, r.Network); err != nil {
 				return usageError{err}
 			}
 			if r.Image != "" {

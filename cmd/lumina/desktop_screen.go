@@ -18,6 +18,7 @@ func newDesktopScreenshotCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "screenshot NAME FILE",
 		Short: "Write a screenshot of a desktop to a PNG file, or to standard output (-)",
+		Long:  "Write a screenshot of a desktop to a PNG file, or to standard output (-). Missing parent directories are created.",
 		Args:  usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			env.raw = args[1] == "-" || outfile.IsOutput(env.stdout, args[1])

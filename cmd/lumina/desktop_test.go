@@ -331,7 +331,7 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		"truncated":            {"truncated", exitUsage, []string{"--disk", file("truncated", content[:len(content)/2])}},
 		"empty":                {"neither a qcow2 nor a raw disk", exitUsage, []string{"--disk", file("empty", nil)}},
 		"an ISO":               {"no partition table", exitUsage, []string{"--disk", startsISO(t)}},
-		"too small":            {"which do not fit into one of 1 MB", exitFailure, []string{"--disk", disk, "--disk-size", "1MB"}},
+		"too small":            {"which do not fit into one of 16 MB", exitFailure, []string{"--disk", disk, "--disk-size", "16MB"}},
 		"another digest":       {"its SHA-256 is ", exitUsage, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
 		"not the catalogue's":  {"the catalogue's digest of debian-12-amd64 is its ISO's", exitUsage, []string{"--disk", disk, "--os", "debian-12-amd64"}},
 	} {

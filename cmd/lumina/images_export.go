@@ -111,7 +111,7 @@ and on vsock if the machine has it.`,
 		ValidArgsFunction: completeNames(env, imageStore),
 	}
 	c.Flags().SortFlags = false
-	c.Flags().StringVarP(&o.Path, "output", "o", "", "file to write; its extension selects the format")
+	c.Flags().StringVarP(&o.Path, "output", "o", "", "file to write; its extension selects the format, and missing parent directories are created")
 	c.Flags().StringVar(&place, "for", "", "where it will boot: "+strings.Join(disk.Places(), ", "))
 	c.Flags().StringVar(&kernel, "kernel", "", "kernel that EFI can start, to use instead of Lumina's")
 	c.Flags().Var(&size, "disk-size", "size of the writable part (default the image's, or 16GB)")

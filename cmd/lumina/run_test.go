@@ -186,7 +186,7 @@ func TestBadUsage(t *testing.T) {
 		{"nothing to change", []string{"desktop", "set", "x"}}, {"want 1 to", []string{"desktop", "set", "x", "--cpus", "0"}}, {"at least 64 MB", []string{"desktop", "set", "x", "--memory", "1MB"}},
 		{"want nat", []string{"desktop", "set", "x", "--network", "bridge"}}, {"without slashes", []string{"desktop", "rename", "x", "a/b"}}, {"without slashes", []string{"desktop", "clone", "x", " b"}},
 		{"there are two already", []string{"desktop", "create", "x", "--iso", "a", "--iso", "b", "--iso", "c"}}, {"no such file", []string{"desktop", "create", "x", "--iso", dir + "/none"}},
-		{"not an ISO", []string{"desktop", "create", "x", "--disk", dir + "/file", "--drivers", dir + "/file"}}, {"no such file", []string{"desktop", "boot", "x", "--iso", dir + "/none"}},
+		{"not an ISO", []string{"desktop", "create", "x", "--disk", dir + "/file", "--drivers", dir + "/file"}}, {"16 MB", []string{"desktop", "create", "x", "--disk", dir + "/file", "--disk-size", "1KB"}}, {"no such file", []string{"desktop", "boot", "x", "--iso", dir + "/none"}},
 		{`keyboard types "é"`, []string{"desktop", "type", "x", "é"}}, {"the command is empty", []string{"desktop", "exec", "x", ""}}, {"no desktop given", []string{"desktop", "exec"}},
 		{"--now and --undo", []string{"desktop", "rm", "x", "--now", "--undo"}},
 		{"init", []string{"run", "--init", "upstart", "true"}}, {"want missing, always or never", []string{"run", "--pull", "sometimes", "true"}},

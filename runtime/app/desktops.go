@@ -75,6 +75,11 @@ func (w *Wish) request(host Host) (*desktop.Request, error) {
 	if r.CPUs < 0 || r.Memory < 0 || r.DiskSize < 0 {
 		return nil, bad{errors.New("sizes are not below 0")}
 	}
+	if r.DiskSize > 0 {
+		if err := desktop.CheckDiskSize(r.DiskSize); err != nil {
+			return nil, bad{err}
+		}
+	}
 	if r.CPUs == 0 {
 		r.CPUs = desktop.DefaultCPUs
 	}

@@ -50,7 +50,7 @@ func (c *Change) Check() error {
 		return err
 	}
 	if c.DiskSize != nil {
-		if err := checkDiskSize(*c.DiskSize); err != nil {
+		if err := CheckDiskSize(*c.DiskSize); err != nil {
 			return err
 		}
 	}
@@ -60,12 +60,17 @@ func (c *Change) Check() error {
 	return nil
 }
 
-// maxDiskSize is the longest file of the usual file systems, in bytes.
-const maxDiskSize = 16 << 40
+// Nobody installs anything on less than minDiskSize: it is a typing error. maxDiskSize
+// is the longest file of the usual file systems. Both are in bytes.
+const (
+	minDiskSize = 16 << 20
+	maxDiskSize = 16 << 40
+)
 
-func checkDiskSize(size int64) error {
-	if size < vm.MemoryUnit || size > maxDiskSize {
-		return fmt.Errorf("disk of %d bytes: want 1 MB to 16 TB", size)
+// CheckDiskSize says what size no user can want of a disk, in bytes.
+func CheckDiskSize(size int64) error {
+	if size < minDiskSize || size > maxDiskSize {
+		return fmt.Errorf("disk of %d bytes: want 16 MB to 16 TB", size)
 	}
 	return nil
 }

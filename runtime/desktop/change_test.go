@@ -60,6 +60,7 @@ func TestChange(t *testing.T) {
 		"negative memory": {Change{Memory: ptr(-1)}, ErrChange, "at least 64 MB"},
 		"much memory":     {Change{Memory: ptr(1 << 60)}, ErrChange, "this host has"},
 		"a smaller disk":  {Change{DiskSize: ptr(1 << 30)}, ErrChange, "only grows"},
+		"a tiny disk":     {Change{DiskSize: ptr(1 << 10)}, ErrChange, "want 16 MB"},
 		"a huge disk":     {Change{DiskSize: ptr(1 << 60)}, ErrChange, "16 TB"},
 		"no ISO":          {Change{ISO: &text}, ErrChange, "not an ISO 9660 image"},
 		"no second ISO":   {Change{Drivers: &text}, ErrChange, "not an ISO 9660 image"},

@@ -55,6 +55,11 @@ func newCleanCommand(env *environment) *cobra.Command {
 			if freed > 0 {
 				env.note("%s of removed desktops: gone for good", formatSize(freed))
 			}
+			damaged, err := desktop.NewStore(r.Home()).CleanDamaged()
+			tell(err)
+			for _, d := range damaged {
+				env.note("%v", d)
+			}
 			if failed != nil {
 				return failed
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -78,7 +79,11 @@ func newDesktopLsCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printDesktops(c.Context(), env, store, all)
+			damaged, err := store.Damaged()
+			if err != nil {
+				return err
+			}
+			return printDesktops(c.Context(), env, store, all, damaged...)
 		},
 	}
 	return c
@@ -110,9 +115,11 @@ type desktopRow struct {
 	CPUSeconds float64 `json:"cpuSeconds,omitempty"`
 	MemoryUsed int64   `json:"memoryUsedBytes,omitempty"`
 	Path       string  `json:"path"`
+	// Error is why it cannot be read; then its name is its identifier.
+	Error string `json:"error,omitempty"`
 }
 
-func printDesktops(ctx context.Context, env *environment, store *desktop.Store, all []*desktop.Manifest) error {
+func printDesktops(ctx context.Context, env *environment, store *desktop.Store, all []*desktop.Manifest, damaged ...*desktop.DamagedError) error {
 	f, err := outputFormat(env)
 	if err != nil {
 		return err
@@ -128,11 +135,19 @@ func printDesktops(ctx context.Context, env *environment, store *desktop.Store, 
 		}
 		rows = append(rows, r)
 	}
+	for _, d := range damaged {
+		m := &desktop.Manifest{ID: d.ID}
+		rows = append(rows, desktopRow{ID: d.ID, Name: d.ID, Running: store.Running(m), Path: store.Path(m), Error: fmt.Sprintf("%v; %s", d.Err, d.Remedy())})
+	}
 	if f != formatText {
 		return printJSON(env.stdout, rows)
 	}
 	w := newTable(env.stdout, "NAME", "OS", "ARCH", "CPUS", "MEMORY", "DISK", "USED", "RUNNING")
 	for _, r := range rows {
+		if r.Error != "" {
+			w.row(r.Name, "", "", "", "", "", "", r.Error)
+			continue
+		}
 		running := strconv.FormatBool(r.Running)
 		if r.Silent {
 			running = "silent"

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -41,6 +42,14 @@ func newDesktopRmCommand(env *environment) *cobra.Command {
 					continue
 				}
 				m, err := store.SetAside(name)
+				if damaged := new(desktop.DamagedError); errors.As(err, &damaged) && filepath.Base(name) == damaged.ID {
+					// It cannot be restored: it takes all of its identifier.
+					if err = store.Remove(name); err == nil {
+						env.note("%s is removed for good: it was damaged", damaged.ID)
+					}
+					errs = append(errs, err)
+					continue
+				}
 				if errs = append(errs, err); err == nil {
 					env.note("%s is removed; lumina desktop restore %s brings it back", m.Name, m.ID[:8])
 				}

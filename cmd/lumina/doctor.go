@@ -16,6 +16,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs"
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/desktop"
 	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/session"
@@ -127,6 +128,7 @@ func printChecks(env *environment, checks []vm.Check) error {
 func examine(ctx context.Context, r *runtime.Runtime, fix bool) []vm.Check {
 	checks := examineDriver(ctx, r)
 	checks = append(checks, examineMemory(), examineDisk(r.Home()), examineOwners(r.Home()), examineState(ctx, r, fix), examineTemplates(r))
+	checks = append(checks, examineDesktops(r.Home())...)
 	return append(checks, examineImages(ctx, r)...)
 }
 
@@ -286,6 +288,19 @@ func examineTemplates(r *runtime.Runtime) vm.Check {
 		check.Detail += fmt.Sprintf("; one could not be made at %s: %s", f.At.Format(time.DateTime), f.Reason)
 	}
 	return check
+}
+
+// examineDesktops names the desktops that cannot be read.
+func examineDesktops(home string) []vm.Check {
+	damaged, err := desktop.NewStore(home).Damaged()
+	if err != nil {
+		return []vm.Check{{Name: "desktops", Status: vm.CheckWarn, Detail: err.Error()}}
+	}
+	var checks []vm.Check
+	for _, d := range damaged {
+		checks = append(checks, vm.Check{Name: "desktop", Status: vm.CheckWarn, Detail: fmt.Sprintf("%s: %v", d.ID, d.Err), Remedy: d.Remedy()})
+	}
+	return checks
 }
 
 func examineImages(ctx context.Context, r *runtime.Runtime) []vm.Check {

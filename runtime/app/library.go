@@ -294,15 +294,8 @@ func (l *library) lookDesktops() []Desktop {
 // manifests are those of all desktops that can be read.
 func (l *library) manifests() []*desktop.Manifest {
 	all, err := l.s.desktops.List()
-	if err == nil {
-		return all
-	}
-	// One that is damaged hides no other.
-	entries, _ := os.ReadDir(desktopsDir(l.s.Home))
-	for _, e := range entries {
-		if m, err := l.s.desktops.Find(filepath.Join(desktopsDir(l.s.Home), e.Name())); err == nil {
-			all = append(all, m)
-		}
+	if err != nil {
+		return nil
 	}
 	return all
 }

@@ -142,8 +142,8 @@ func TestOlderManifest(t *testing.T) {
 		`{`:                           "unexpected end",
 	} {
 		write(content)
-		if _, err := s.List(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", content, err)
+		if damaged, err := s.Damaged(); err != nil || len(damaged) != 1 || !strings.Contains(damaged[0].Error(), want) {
+			t.Errorf("%s: %v, %v", content, damaged, err)
 		}
 	}
 }

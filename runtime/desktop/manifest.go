@@ -123,7 +123,7 @@ func readManifest(dir string) (*Manifest, error) {
 		return nil, fmt.Errorf("reading %s: %w", manifestFile, err)
 	}
 	if m.SchemaVersion > SchemaVersion {
-		return nil, fmt.Errorf("%s has version %d, and this lumina reads up to %d", manifestFile, m.SchemaVersion, SchemaVersion)
+		return nil, fmt.Errorf("%s has version %d, and %w, up to %d", manifestFile, m.SchemaVersion, errNewer, SchemaVersion)
 	}
 	info, err := f.Stat()
 	if err != nil {

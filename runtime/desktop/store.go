@@ -252,40 +252,47 @@ func (s *Store) lock() (*os.File, error) {
 	return f, nil
 }
 
-// List returns all desktops, the oldest first.
+// List returns all desktops that can be read, the oldest first. [Store.Damaged] has the
+// others.
 func (s *Store) List() ([]*Manifest, error) {
+	all, _, err := s.scan()
+	return all, err
+}
+
+// scan reads all desktops.
+func (s *Store) scan() (all []*Manifest, damaged []*DamagedError, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listing desktops: %w", err)
+		return nil, nil, fmt.Errorf("listing desktops: %w", err)
 	}
-	var all []*Manifest
 	for _, e := range entries {
 		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		m, err := readManifest(s.path(e.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // being removed
+		m, err := s.read(e.Name())
+		var d *DamagedError
+		switch {
+		case err == nil:
+			all = append(all, m)
+		case errors.As(err, &d):
+			damaged = append(damaged, d)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("desktop %s: %w", e.Name(), err)
-		}
-		all = append(all, m)
 	}
 	slices.SortFunc(all, func(a, b *Manifest) int { return a.Created.Compare(b.Created) })
-	return all, nil
+	return all, damaged, nil
 }
 
 // Find returns the desktop of a name, of an identifier or a unique beginning of one
-// of at least four characters, or whose directory is at a path, which has a slash.
+// of at least four characters, or whose directory is at a path, which has a slash. Of one
+// that cannot be read the error is a *DamagedError.
 func (s *Store) Find(id string) (*Manifest, error) {
 	if strings.Contains(id, "/") {
 		return s.at(id)
 	}
-	all, err := s.List()
+	all, damaged, err := s.scan()
 	if err != nil {
 		return nil, err
 	}
@@ -298,13 +305,24 @@ func (s *Store) Find(id string) (*Manifest, error) {
 			found = append(found, m)
 		}
 	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return nil, fmt.Errorf("desktop %q: %w; see lumina desktop ls", id, ErrNotFound)
+	var unread []*DamagedError
+	for _, d := range damaged {
+		if d.ID == id {
+			return nil, d
+		}
+		if isBeginning(id, d.ID) {
+			unread = append(unread, d)
+		}
 	}
-	return nil, fmt.Errorf("desktop %q: %d identifiers begin so; give more of it", id, len(found))
+	switch n := len(found) + len(unread); {
+	case n == 0:
+		return nil, fmt.Errorf("desktop %q: %w; see lumina desktop ls", id, ErrNotFound)
+	case n > 1:
+		return nil, fmt.Errorf("desktop %q: %d identifiers begin so; give more of it", id, n)
+	case len(found) == 1:
+		return found[0], nil
+	}
+	return nil, unread[0]
 }
 
 // isBeginning reports whether what a user typed is the beginning of an identifier. Less
@@ -323,18 +341,11 @@ func (s *Store) at(dir string) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := s.path(filepath.Base(filepath.Clean(dir)))
-	if info, err := os.Stat(own); err != nil || !os.SameFile(given, info) {
+	id := filepath.Base(filepath.Clean(dir))
+	if info, err := os.Stat(s.path(id)); err != nil || !os.SameFile(given, info) {
 		return nil, fmt.Errorf("desktop %q: %w: it is not in %s", dir, ErrNotFound, s.dir)
 	}
-	m, err := readManifest(own)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = ErrNotFound
-	}
-	if err != nil {
-		return nil, fmt.Errorf("desktop %q: %w", dir, err)
-	}
-	return m, nil
+	return s.read(id)
 }
 
 // Path is a desktop's directory.
@@ -389,9 +400,12 @@ func (s *Store) Running(m *Manifest) bool {
 	return err == nil && busy
 }
 
-// Remove removes a desktop that is not running, and all it holds.
+// Remove removes a desktop that is not running, and all it holds; one that is damaged, too.
 func (s *Store) Remove(id string) error {
 	m, err := s.Find(id)
+	if d := new(DamagedError); errors.As(err, &d) {
+		return s.removeDamaged(d)
+	}
 	if err != nil {
 		return err
 	}

@@ -263,7 +263,13 @@ func checkDescriptions(home string) (err error) {
 }
 
 func checkDesktops(home string) error {
-	all, err := desktop.NewStore(home).List()
+	store := desktop.NewStore(home)
+	all, err := store.List()
+	damaged, damagedErr := store.Damaged()
+	err = errors.Join(err, damagedErr)
+	for _, d := range damaged {
+		err = errors.Join(err, d)
+	}
 	for _, m := range all {
 		b, readErr := os.ReadFile(filepath.Join(home, "desktop-vms", m.ID, "efi.vars"))
 		if readErr != nil || string(b) != content {

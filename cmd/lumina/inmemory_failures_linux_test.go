@@ -176,6 +176,33 @@ func TestInMemoryArguments(t *testing.T) {
 	}
 }
 
+// --json=false is text for every command, whatever its output is, failures included; so it
+// is when the environment asks for JSON.
+func TestInMemoryNoJSON(t *testing.T) {
+	m := newInMemory(t, &vmtest.Fake{})
+	for _, of := range []string{"", "json"} {
+		m.env["LUMINA_FORMAT"] = of
+		for args, want := range map[string]string{
+			"ps --json=false":                         "SID ",
+			"images ls --json=false":                  "NAME ",
+			"desktop ls --json=false":                 "NAME ",
+			"--json=false volume ls":                  "NAME ",
+			"run --json=false --image img -- echo hi": "hi\n",
+			"exec --json=false none true":             "",
+			"ps --json=false none":                    "",
+			"images inspect --json=false none":        "",
+		} {
+			r := m.lumina(strings.Fields(args)...)
+			if !strings.HasPrefix(r.stdout, want) || want == "" && r.stdout != "" || (want == "") != (r.code != 0) {
+				t.Errorf("LUMINA_FORMAT=%s lumina %s: exit code %d, %q, want %q", of, args, r.code, r.stdout, want)
+			}
+		}
+		if r := m.lumina("ps", "--json=true"); r.stdout != "[]\n" {
+			t.Errorf("--json=true: %q", r.stdout)
+		}
+	}
+}
+
 // A state directory whose disk is full: one line says so, says what to do about it, and
 // nothing is left behind.
 func TestInMemoryFullStateDirectory(t *testing.T) {

@@ -32,10 +32,13 @@ const (
 )
 
 // outputFormat follows the contract: text on a terminal, JSON elsewhere,
-// unless the environment says otherwise.
+// unless --json or the environment says otherwise.
 func outputFormat(env *environment) (format, error) {
-	if env.json {
-		return formatJSON, nil
+	if env.json != nil {
+		if *env.json {
+			return formatJSON, nil
+		}
+		return formatText, nil
 	}
 	if v := env.getenv("LUMINA_OUTPUT"); v == "ndjson" {
 		return formatNDJSON, nil
@@ -64,21 +67,27 @@ type jsonFlag struct {
 	of  *cobra.Command
 }
 
-func (f jsonFlag) String() string   { return strconv.FormatBool(f.env != nil && f.env.json) }
+func (f jsonFlag) String() string {
+	return strconv.FormatBool(f.env != nil && f.env.json != nil && *f.env.json)
+}
 func (f jsonFlag) Type() string     { return "bool" }
 func (f jsonFlag) IsBoolFlag() bool { return true }
 
-func (f jsonFlag) Set(s string) (err error) {
+func (f jsonFlag) Set(s string) error {
 	if f.of != nil && len(f.of.Flags().Args()) > commandAt(f.of) {
 		return errors.New("a command with flags of its own is one string, or PROG ARG… behind --")
 	}
-	f.env.json, err = strconv.ParseBool(s)
-	return err
+	v, err := strconv.ParseBool(s)
+	if err != nil {
+		return err
+	}
+	f.env.json = &v
+	return nil
 }
 
 // registerJSON gives a command and those below it the flag --json.
 func (env *environment) registerJSON(flags *pflag.FlagSet, of *cobra.Command) {
-	flags.VarPF(jsonFlag{env, of}, "json", "", "print JSON; the default when standard output is not a terminal").NoOptDefVal = "true"
+	flags.VarPF(jsonFlag{env, of}, "json", "", "print JSON; the default when standard output is not a terminal, and --json=false is for text there").NoOptDefVal = "true"
 }
 
 // printJSON prints v on one line.

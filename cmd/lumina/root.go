@@ -39,8 +39,8 @@ type environment struct {
 	args           []string
 	stdin          *os.File
 	stdout, stderr *os.File
-	json           bool // whatever the output is, see registerJSON
-	raw            bool // stdout gets what a guest or a file has, and no JSON
+	json           *bool // whatever the output is, see registerJSON; nil: not said
+	raw            bool  // stdout gets what a guest or a file has, and no JSON
 	getenv         func(string) string
 	lookupEnv      func(string) (string, bool)
 	// ctx ends with the first signal that no command in a VM takes; nil: never. It is the

@@ -291,7 +291,7 @@ func Start(ctx context.Context, program string, args []string, o Options) (*Clie
 // own when nil.
 func Main(ctx context.Context, stdin io.Reader, driver vm.Driver) error {
 	var o Options
-	report, err := supervise.Main(stdin, &o)
+	ctx, report, err := supervise.Main(ctx, stdin, &o)
 	if err != nil {
 		return err
 	}

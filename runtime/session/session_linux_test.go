@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -31,11 +32,16 @@ import (
 // called so. SIGUSR1 crashes the VM of one, SIGUSR2 stops it.
 const (
 	supervise = "__supervise"
-	silent    = "silent" // its guest never answers
+	silent    = "silent"  // its guest never answers
+	starter   = "__start" // who starts such a session, in a state directory
 )
 
 func TestMain(m *testing.M) {
 	fake := &vmtest.Fake{}
+	if len(os.Args) == 3 && os.Args[1] == starter {
+		_, _ = session.Start(context.Background(), os.Args[0], []string{supervise, silent}, slow(os.Args[2]))
+		os.Exit(1)
+	}
 	if len(os.Args) < 2 || os.Args[1] != supervise {
 		os.Exit(m.Run())
 	}
@@ -89,6 +95,13 @@ func newHome(t *testing.T) string {
 func options(home string) session.Options {
 	return session.Options{Home: home, Driver: &vmtest.Fake{}, VM: runtime.VMOptions{Image: "img", Network: network.ModeNone, DiskSize: 16 << 20,
 		NoTemplate: true, DiskReserve: runtime.NoDiskReserve}}
+}
+
+// slow is of a session whose boot may take minutes.
+func slow(home string) session.Options {
+	o := options(home)
+	o.Name, o.VM.Init = "slow", image.InitSystemd
+	return o
 }
 
 func start(t *testing.T, o session.Options) *session.Session {
@@ -314,6 +327,39 @@ func TestStarting(t *testing.T) {
 	if err := <-failed; err == nil {
 		t.Error("the start did not notice")
 	}
+}
+
+// A start that is killed before it was told of its session leaves none: nobody knows it.
+func TestKilledStarter(t *testing.T) {
+	home := newHome(t)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	starts := exec.Command(program, starter, home)
+	if err := starts.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer starts.Wait()
+	defer starts.Process.Kill()
+	until := func(what string, true func() bool) {
+		for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal(what)
+			}
+		}
+	}
+	until("it is not listed", func() bool {
+		all, _ := session.List(t.Context(), home)
+		return len(all) == 1
+	})
+	if err := starts.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	until("it goes on, or leaves something", func() bool {
+		left, err := os.ReadDir(filepath.Join(home, "sessions"))
+		return err == nil && len(left) == 0
+	})
 }
 
 // Whoever lists and cleans meanwhile disturbs no start and no stop.

@@ -117,7 +117,7 @@ const heapGrowth = 25
 func Main(ctx context.Context, stdin io.Reader, driver vm.Driver) error {
 	debug.SetGCPercent(heapGrowth)
 	var o Options
-	report, err := supervise.Main(stdin, &o)
+	ctx, report, err := supervise.Main(ctx, stdin, &o)
 	if err != nil {
 		return err
 	}

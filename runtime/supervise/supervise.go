@@ -4,7 +4,6 @@
 package supervise
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +29,9 @@ const maxMessage = 1 << 20
 // Start come after it.
 const reportDescriptor = 3
 
+// told is what the child is sent when its report has come.
+const told = '.'
+
 // FirstFile is the child's descriptor of the first of Start's files.
 const FirstFile = reportDescriptor + 1
 
@@ -39,7 +41,7 @@ var ErrDied = errors.New("supervisor died while it started")
 // Start runs program with args, in a process that is detached from this one's
 // terminal. The child is given input and calls Main; Start returns when it has
 // reported. The child is confined by policy. A start that is given up takes the
-// child with it.
+// child with it, and so does a caller that is killed before it has the report.
 func Start(ctx context.Context, program string, args []string, policy confine.Policy, input, report any, files ...*os.File) error {
 	b, err := json.Marshal(input)
 	if err != nil {
@@ -50,18 +52,27 @@ func Start(ctx context.Context, program string, args []string, policy confine.Po
 		return err
 	}
 	defer result.Close()
+	// Open until the report is here: how the child learns that nobody waits any more.
+	stdin, asks, err := os.Pipe()
+	if err != nil {
+		theirs.Close()
+		return err
+	}
+	defer asks.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Dir, cmd.Env = "/", Environment()
-	cmd.Stdin = bytes.NewReader(b)
+	cmd.Stdin = stdin
 	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// Reaped when it ends, if this process is still there.
 	err = confine.Start(policy, func(uintptr) error { return cmd.Start() }, func() { _ = cmd.Wait() })
 	theirs.Close()
+	stdin.Close()
 	if err != nil {
 		return fmt.Errorf("starting the supervisor: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
+	_, _ = asks.Write(b) // one that ends before it has read this does not report
 	b, err = io.ReadAll(io.LimitReader(result, maxMessage))
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -72,6 +83,7 @@ func Start(ctx context.Context, program string, args []string, policy confine.Po
 	if json.Unmarshal(b, report) != nil {
 		return ErrDied
 	}
+	_, _ = asks.Write([]byte{told}) // one that reports a failure may have ended
 	return nil
 }
 
@@ -140,22 +152,37 @@ func system() []string {
 	return paths
 }
 
+// errAlone is why a child ends whose Start was killed before it had the report.
+var errAlone = errors.New("who started this has ended, and was not told of it")
+
 // Main begins a process that Start has made: it reads the input and returns the
-// function that reports, to be called once, when all is started.
-func Main(stdin io.Reader, input any) (report func(any), err error) {
+// function that reports, to be called once, when all is started. The context that it
+// returns ends with ctx, and when nobody is there any more who takes the report.
+func Main(ctx context.Context, stdin io.Reader, input any) (_ context.Context, report func(any), err error) {
 	LeaveCPUs()
 	result := os.NewFile(reportDescriptor, "result")
 	if result == nil {
-		return nil, errors.New("supervisors are started by lumina only")
+		return nil, nil, errors.New("supervisors are started by lumina only")
 	}
 	syscall.CloseOnExec(reportDescriptor)
 	if err := json.NewDecoder(io.LimitReader(stdin, maxMessage)).Decode(input); err != nil {
-		return nil, fmt.Errorf("reading what to start: %w", err)
+		return nil, nil, fmt.Errorf("reading what to start: %w", err)
 	}
-	return func(v any) {
+	return attended(ctx, stdin), func(v any) {
 		defer result.Close()
 		_ = json.NewEncoder(result).Encode(v)
 	}, nil
+}
+
+// attended is ctx that ends when starter does before it says that it was told.
+func attended(ctx context.Context, starter io.Reader) context.Context {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		if _, err := io.ReadFull(starter, make([]byte, 1)); err != nil {
+			cancel(errAlone)
+		}
+	}()
+	return ctx
 }
 
 // LeaveCPUs has this process's goroutines take half of the host's CPUs,

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -56,6 +57,10 @@ func Allow(list string, allowLAN bool) (Policy, error) {
 func parseRule(s string) (rule, error) {
 	if s == "" {
 		return rule{}, errors.New("it is empty; want HOST, *.HOST, ADDRESS or CIDR, with :PORT or without")
+	}
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		host, _, _ := strings.Cut(rest, "/")
+		return rule{}, fmt.Errorf("it is a URL, where HOST or HOST:PORT is wanted; write %q", cmp.Or(host, "HOST"))
 	}
 	host, r := s, rule{}
 	if h, port, ok := strings.Cut(s, ":"); ok {

@@ -319,6 +319,9 @@ func (s *stage) refuse(commands []command) error {
 		if err == nil && s.b.o.Context == nil && readsContext(c.Command) {
 			err = errNoContext
 		}
+		if r, ok := c.Command.(*instructions.RunCommand); ok && err == nil {
+			err = s.missesSecrets(r)
+		}
 		if err != nil {
 			return &Error{s.b.o.File.Name, c.line(), err}
 		}

@@ -47,6 +47,8 @@ func TestRefused(t *testing.T) {
 		{"FROM scratch\nRUN --mount=type=ssh x", "Dockerfile:2: RUN --mount=type=ssh: there is no SSH agent"},
 		{"FROM scratch\nRUN --mount=type=cache,target=/x,from=y x", "Dockerfile:2: --mount at /x: a cache begins empty"},
 		{"FROM scratch\nRUN --mount=type=cache,target=/x,source=y x", "Dockerfile:2: --mount at /x: a cache begins empty"},
+		{"FROM nowhere.test/x\nRUN --mount=type=secret,id=zz,required x", `Dockerfile:2: --mount=type=secret: secret "zz" is required; give it with --secret id=zz,src=FILE`},
+		{"FROM nowhere.test/x\nRUN --mount=type=secret,target=/etc/key,required=true x", `Dockerfile:2: --mount at /etc/key: secret "key" is required; give it with`},
 		{"FROM scratch\nRUN --network=host x", "Dockerfile:2: RUN --network=host: a VM does not have the host's network"},
 		{"FROM scratch\nRUN --security=insecure x", "Dockerfile:2: RUN --security=insecure:"},
 		{"FROM scratch\nRUN --device=x y", "Dockerfile:2: RUN --device:"},

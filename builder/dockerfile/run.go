@@ -46,7 +46,7 @@ func (s *stage) run(c *instructions.RunCommand, v *vertex) (cached bool, err err
 	}
 	for n, m := range instructions.GetMounts(c) {
 		if err := s.mount(m, n, r); err != nil {
-			return false, fmt.Errorf("--mount at %s: %w", m.Target, err)
+			return false, fmt.Errorf("%s: %w", mountTitle(m), err)
 		}
 	}
 	config := s.config.Config
@@ -244,23 +244,55 @@ func (s *stage) mountBind(m *instructions.Mount, n int, l protocol.LayerMount, r
 	return nil
 }
 
+// mountTitle names a mount in a message: a secret may have no target.
+func mountTitle(m *instructions.Mount) string {
+	if m.Target == "" {
+		return "--mount=type=" + string(m.Type)
+	}
+	return "--mount at " + m.Target
+}
+
+// secretID is what a mount calls its secret.
+func secretID(m *instructions.Mount) string {
+	switch {
+	case m.CacheID != "":
+		return m.CacheID
+	case m.Source != "":
+		return m.Source
+	}
+	return path.Base(m.Target)
+}
+
+// missesSecret says that a secret is required that was not given.
+func (s *stage) missesSecret(m *instructions.Mount) error {
+	id := secretID(m)
+	if _, ok := s.b.o.Secrets[id]; ok || !m.Required {
+		return nil
+	}
+	return fmt.Errorf("secret %q is required; give it with --secret id=%s,src=FILE", id, id)
+}
+
+// missesSecrets says it of a RUN that has not begun, whose variables have no value yet.
+func (s *stage) missesSecrets(c *instructions.RunCommand) error {
+	for _, m := range instructions.GetMounts(c) {
+		if m.Type != instructions.MountTypeSecret || strings.Contains(secretID(m), "$") {
+			continue
+		}
+		if err := s.missesSecret(m); err != nil {
+			return fmt.Errorf("%s: %w", mountTitle(m), err)
+		}
+	}
+	return nil
+}
+
 // mountSecret gives a secret as a file, as a variable, or both. It is no part of
 // what the result depends on.
 func (s *stage) mountSecret(m *instructions.Mount, n int, r *running) error {
-	id := m.CacheID
-	if id == "" {
-		id = m.Source
-	}
-	if id == "" {
-		id = path.Base(m.Target)
-	}
+	id := secretID(m)
 	secret, ok := s.b.o.Secrets[id]
 	r.keys = append(r.keys, "secret", id, m.Target, m.Env)
 	if !ok {
-		if m.Required {
-			return fmt.Errorf("secret %q is required; give it with --secret id=%s,src=FILE", id, id)
-		}
-		return nil
+		return s.missesSecret(m)
 	}
 	target := m.Target
 	if m.Env != nil {

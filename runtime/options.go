@@ -79,7 +79,7 @@ func (o VMOptions) CheckSize() error {
 		return fmt.Errorf("%d cpus: want 1 to %d", o.CPUs, MaxCPUs)
 	}
 	if o.Memory != 0 && o.Memory < MinMemory {
-		return fmt.Errorf("memory of %d bytes: want at least 64 MB", o.Memory)
+		return fmt.Errorf("memory of %d B: want at least 64 MB", o.Memory)
 	}
 	if host, err := hostMemory(); err == nil && o.Memory > host {
 		return fmt.Errorf("memory of %.1f GB: this host has %.1f", gigabytes(o.Memory), gigabytes(host))

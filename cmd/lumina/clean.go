@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -38,7 +39,7 @@ func newCleanCommand(env *environment) *cobra.Command {
 			sessions, err := session.Clean(r.Home())
 			tell(err)
 			if sessions > 0 {
-				env.note("what was left of %d sessions: removed", sessions)
+				env.note("what was left of %s: removed", plural(sessions, "session"))
 			}
 			_, err = oci.CleanCache(filepath.Join(r.Home(), "cache"))
 			tell(err)
@@ -48,7 +49,7 @@ func newCleanCommand(env *environment) *cobra.Command {
 			left, err := r.Clean(c.Context())
 			tell(err)
 			if left.Count > 0 {
-				env.note("%d unfinished images removed, %s", left.Count, formatSize(left.Bytes))
+				env.note("%s removed, %s", plural(left.Count, "unfinished image"), formatSize(left.Bytes))
 			}
 			freed, err := desktop.NewStore(r.Home()).Purge(time.Now())
 			tell(err)
@@ -90,4 +91,12 @@ func newCleanCommand(env *environment) *cobra.Command {
 	c.Flags().Var(&size, "cache-size", "also remove unused layers, oldest first, until the cache has this size, such as 5GB")
 	c.Flags().BoolVar(&templates, "templates", false, "also remove the templates that starts are restored from")
 	return c
+}
+
+// plural is "1 session", "2 sessions".
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -90,7 +90,7 @@ func (k Keys) Trust(key PrivateKey) bool {
 // Check returns an error when there is no key.
 func (k Keys) Check() error {
 	if len(k) == 0 {
-		return errors.New("no public key is trusted: give the publisher's with --public-key or LUMINA_PUBLIC_KEY")
+		return errors.New("no public key is trusted: set LUMINA_PUBLIC_KEY to the publisher's, which lumina pull also takes with --public-key")
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (k Keys) Verify(message, signature []byte, comment string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%w: it is of key %016X, which is not trusted; if you trust it, give it with --public-key or LUMINA_PUBLIC_KEY", ErrSignature, s.KeyID)
+	return fmt.Errorf("%w: it is of key %016X, which is not trusted; if you trust it, set LUMINA_PUBLIC_KEY to it, which lumina pull also takes with --public-key", ErrSignature, s.KeyID)
 }
 
 // KeyID names the key of a signature that was verified.

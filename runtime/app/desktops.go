@@ -235,7 +235,7 @@ func (s *server) pressKeys(r *http.Request, in struct {
 	return nil, c.Press(r.Context(), all...)
 }
 
-// typeText types a text, as on an American keyboard.
+// typeText types a text, as on a US keyboard.
 func (s *server) typeText(r *http.Request, in struct {
 	Text string `json:"text"`
 }) (any, error) {

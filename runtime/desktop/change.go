@@ -43,7 +43,7 @@ func (c *Change) Check() error {
 	}
 	if c.Memory != nil {
 		if size.Memory = *c.Memory; size.Memory < 1 {
-			return fmt.Errorf("memory of %d bytes: want at least 64 MB", size.Memory)
+			return fmt.Errorf("memory of %d B: want at least 64 MB", size.Memory)
 		}
 	}
 	if err := size.CheckSize(); err != nil {

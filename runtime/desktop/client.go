@@ -155,7 +155,7 @@ const maxText = 10000
 // given up.
 const typedAtOnce = 40
 
-// Type types a text on an American keyboard, some 20 characters a second: all of it, or
+// Type types a text on a US keyboard, some 20 characters a second: all of it, or
 // nothing and an [Untypable].
 func (c *Client) Type(ctx context.Context, text string) error {
 	all, err := chords(text)

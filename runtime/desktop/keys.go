@@ -15,7 +15,7 @@ var namedKeys = []vm.Key{
 	"ctrl", "shift", "alt", "altgr", "super", "menu", "capslock", "print",
 }
 
-// An American keyboard: what its keys print, alone and with shift.
+// A US keyboard: what its keys print, alone and with shift.
 const (
 	plainKeys   = "`1234567890-=[]\\;',./abcdefghijklmnopqrstuvwxyz"
 	shiftedKeys = "~!@#$%^&*()_+{}|:\"<>?ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -53,13 +53,13 @@ func Chords() []Chord {
 	return all
 }
 
-// Untypable are the characters of a text, each once, that an American keyboard has no
+// Untypable are the characters of a text, each once, that a US keyboard has no
 // keys for.
 type Untypable []rune
 
 func (u Untypable) Error() string {
 	const most = 10
-	text := fmt.Sprintf("no key of an American keyboard types %q", string(u[:min(len(u), most)]))
+	text := fmt.Sprintf("no key of a US keyboard types %q", string(u[:min(len(u), most)]))
 	if len(u) > most {
 		text += fmt.Sprintf(" and %d other characters", len(u)-most)
 	}

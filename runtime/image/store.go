@@ -223,7 +223,7 @@ func (s *Store) Remove(name string) error {
 		return os.RemoveAll(filepath.Join(s.dir, name))
 	}
 	if errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("removing image %q: %w; lumina images lists those that are here", name, ErrNotFound)
+		return fmt.Errorf("removing image %q: %w; lumina images list shows those that are here", name, ErrNotFound)
 	}
 	if err != nil {
 		return err

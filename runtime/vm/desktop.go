@@ -177,7 +177,7 @@ type Windowed interface {
 	RunWindow(title string) error
 }
 
-// Key is a key of a keyboard, by what is printed on an American one in lower
+// Key is a key of a keyboard, by what is printed on a US one in lower
 // case ("a", "7", "-"), or its name ("enter", "f1", "shift").
 type Key string
 

@@ -111,7 +111,7 @@ const chords = [['Ctrl+Alt+Del', 'ctrl+alt+delete'], ['Ctrl+Alt+F1', 'ctrl+alt+f
 function paste(d: Desktop) {
   let text = '';
   dialog('Paste or type a text', (close) => h('form', { onsubmit: (e: Event) => { e.preventDefault(); close(); view.screen?.focus(); post(`desktops/${d.id}/type`, { text }).catch(failed); } },
-    h('label', null, 'It is typed key by key, as on an American keyboard.', h('textarea', { rows: 6, autofocus: true, oninput: (e: any) => (text = e.target.value), mount: (el) => { navigator.clipboard?.readText?.().then((t) => { if (!text) { text = t; (el as HTMLTextAreaElement).value = t; } }, () => {}); } })),
+    h('label', null, 'It is typed key by key, as on a US keyboard.', h('textarea', { rows: 6, autofocus: true, oninput: (e: any) => (text = e.target.value), mount: (el) => { navigator.clipboard?.readText?.().then((t) => { if (!text) { text = t; (el as HTMLTextAreaElement).value = t; } }, () => {}); } })),
     h('div', { class: 'row end' }, h('button', { type: 'button', onclick: close }, 'Cancel'), h('button', { type: 'button', title: 'For guests that run spice-vdagent', onclick: () => { view.screen?.clipboard(text); close(); view.screen?.focus(); toast('On its clipboard, if its guest runs spice-vdagent'); } }, 'Put on its clipboard'), h('button', { class: 'primary' }, 'Type it'))));
 }
 

@@ -29,6 +29,9 @@ func newExecCommand(env *environment) *cobra.Command {
 			if len(args) == 0 || c.ArgsLenAtDash() == 0 {
 				return usageError{fmt.Errorf("no session given; see %s --help", c.CommandPath())}
 			}
+			if len(args) == 2 && args[1] == "-" && c.ArgsLenAtDash() < 0 {
+				return usageError{fmt.Errorf(`"-" is no command: a shell reads a script from standard input, lumina exec %s sh < SCRIPT`, args[0])}
+			}
 			command, err := flags.command(c, env, args[1:], c.ArgsLenAtDash()-1)
 			if err != nil {
 				return err

@@ -73,15 +73,8 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		return usageError{fmt.Errorf("--rosetta is for arm64 images, which run on Macs with Apple silicon, and this one is %s; give --platform linux/arm64 or leave it out", arch)}
 	}
 	if from != "" && image.CheckName(from) != nil {
-		ref, err := reference.Parse(from)
-		if err != nil {
+		if err := checkSource(from); err != nil {
 			return usageError{fmt.Errorf("--from: %w", err)}
-		}
-		if _, local := ref.Local(); local {
-			path, _ := reference.SplitTag(ref.Rest)
-			if _, err := os.Stat(path); err != nil {
-				return usageError{fmt.Errorf("--from: %w", err)}
-			}
 		}
 	}
 	if err := f.checkKernel(); err != nil {
@@ -301,4 +294,18 @@ func ownKernel(ctx context.Context, env *environment, r *recipe.Recipe) func(arc
 		}
 		return builder.Kernel{Version: built.Kernel.Version, CommandLine: kernelconfig.CommandLine(arch), Fragment: fragment, Open: built.Kernel.Open}, nil
 	}
+}
+
+// checkSource says what is wrong with a reference, or that the file of a local one is not
+// there.
+func checkSource(from string) error {
+	ref, err := reference.Parse(from)
+	if err != nil {
+		return err
+	}
+	if _, local := ref.Local(); local {
+		path, _ := reference.SplitTag(ref.Rest)
+		_, err = os.Stat(path)
+	}
+	return err
 }

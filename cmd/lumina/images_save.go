@@ -66,6 +66,9 @@ create NAME --from SOURCE.`,
 			if _, err := oci.ParseDestination(args[1]); err != nil {
 				return usageError{errors.New("SOURCE: " + err.Error())}
 			}
+			if err := checkSource(args[1]); err != nil {
+				return usageError{fmt.Errorf("SOURCE: %w", err)}
+			}
 			return flags.create(c.Context(), env, args[0], args[1], nil)
 		},
 	}

@@ -119,7 +119,10 @@ func newInProcess(t *testing.T) *inProcess {
 			s.SID, s.Driver = name.UUID(), driver
 			ready := make(chan error, 1)
 			all.Go(func() { _ = session.Supervise(ctx, s, func(err error) { ready <- err }) })
-			if err := <-ready; err != nil {
+			switch err := <-ready; {
+			case errors.Is(err, imagestore.ErrNotFound):
+				return nil, errors.New(err.Error()) // as another process says it
+			case err != nil:
 				return nil, err
 			}
 			return session.Open(o.Home, s.SID)

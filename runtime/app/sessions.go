@@ -48,6 +48,12 @@ func (s *server) startSession(_ *http.Request, in struct {
 	if err = errors.Join(err, image.CheckName(in.Image), o.VM.CheckSize(), o.VM.Network.Check()); err != nil {
 		return nil, bad{err}
 	}
+	// Another process would say that in words only.
+	h, err := s.images.Open(in.Image)
+	if err != nil {
+		return nil, err
+	}
+	h.Close()
 	// It is started for good, whether or not the page stays.
 	started, err := s.StartSession(s.ctx, o)
 	if err != nil {

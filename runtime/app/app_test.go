@@ -242,6 +242,16 @@ func TestLibraryIsWatched(t *testing.T) {
 	for len(all) > 0 {
 		all = desktops()
 	}
+	// One that is damaged is shown with what is wrong.
+	if err := os.Mkdir(filepath.Join(o.Home, "desktop-vms", "damaged"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for len(all) == 0 {
+		all = desktops()
+	}
+	if all[0].ID != "damaged" || !strings.Contains(all[0].Error, "no manifest.json") {
+		t.Errorf("%+v", all)
+	}
 }
 
 // A wish is refused with its reason before anything is made, and a job goes on without

@@ -21,6 +21,9 @@ func (s *server) changeRoutes() {
 	}))
 	s.mux.HandleFunc("DELETE /api/desktops/{id}", answer(func(r *http.Request, _ none) (any, error) {
 		m, err := s.desktops.Find(r.PathValue("id"))
+		if d := new(desktop.DamagedError); errors.As(err, &d) && d.ID == r.PathValue("id") {
+			return nil, s.desktops.Remove(d.ID) // it could not be restored
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -75,6 +75,8 @@ type Desktop struct {
 	Path       string         `json:"path"`
 	// Picture changes with the picture of the last screen; 0: there is none.
 	Picture int64 `json:"picture,omitempty"`
+	// Error is why it cannot be read; then its name is its identifier.
+	Error string `json:"error,omitempty"`
 }
 
 // Session is a session with what is known of it.
@@ -287,6 +289,13 @@ func (l *library) lookDesktops() []Desktop {
 			d.Picture = info.ModTime().UnixMilli()
 		}
 		all = append(all, d)
+	}
+	damaged, _ := l.s.desktops.Damaged() // fails as the list of the others does
+	for _, e := range damaged {
+		m := &desktop.Manifest{ID: e.ID}
+		dir := l.s.desktops.Path(m)
+		l.watch(dir)
+		all = append(all, Desktop{ID: e.ID, Name: e.ID, Used: used(dir), Running: l.s.desktops.Running(m), Path: dir, Error: e.Err.Error()})
 	}
 	return all
 }

@@ -39,6 +39,9 @@ func TestRoutes(t *testing.T) {
 	if err := os.WriteFile(at("disk.raw"), mbr, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(filepath.Join(p.home, "desktop-vms", "damaged"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	long := `{"text":"` + strings.Repeat("x", maxBody) + `"}`
 	used := map[string]bool{"POST /api/sessions": true} // the routes that did something
 	s := patterns(t)
@@ -115,6 +118,8 @@ func TestRoutes(t *testing.T) {
 		{"GET", "desktops/none/sound", "", 404, "no such desktop"},
 		{"DELETE", "desktops/box", "", 409, "running already"},
 		{"DELETE", "desktops/none", "", 404, "no such desktop"},
+		{"DELETE", "desktops/damaged", "", 204, ""},
+		{"DELETE", "desktops/damaged", "", 404, "no such desktop"},
 		{"POST", "desktops/box/stop", `{"force":"yes"}`, 400, `\"force\" cannot be a string`},
 		{"POST", "desktops/box/stop", `{"force":true}`, 204, ""},
 		{"POST", "desktops/box/stop", "", 204, ""}, // it has stopped

@@ -5,7 +5,7 @@ export interface Phase { name: string; at_ms: number }
 export interface Boot { began: string; phases: Phase[]; ended?: string; error?: string }
 export interface Desktop {
   id: string; name: string; family: string; variant: string; arch: string; memory_bytes: number; cpus: number; disk_bytes: number; used_bytes: number;
-  network: string; iso?: string; drivers?: string; secure_boot?: boolean; tpm?: boolean; created: string; last_booted?: string; running: boolean; boot?: Boot; path: string; picture?: number;
+  network: string; iso?: string; drivers?: string; secure_boot?: boolean; tpm?: boolean; created: string; last_booted?: string; running: boolean; boot?: Boot; path: string; picture?: number; error?: string;
 }
 export interface Rule { protocol: string; host: number; guest: number }
 export interface Session {

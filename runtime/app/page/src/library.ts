@@ -96,6 +96,9 @@ export function blank(d: Desktop): Child {
 }
 
 function card(d: Desktop): Child {
+  if (d.error) return h('article', { class: 'card', key: d.id },
+    h('div', { class: 'open' }, h('span', { class: 'name' }, dot(false, true), h('b', { title: d.name }, d.name)), h('div', { class: 'wrong box' }, d.error), h('span', { class: 'meta' }, size(d.used_bytes), ' on disk')),
+    h('button', { class: 'ghost more', 'aria-label': 'More for ' + d.name, 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d)) }, icon('more')));
   const u = ui.usage.get(d.id);
   const system = systemName(d);
   return h('article', { class: 'card' + (d.running ? ' lit' : ''), key: d.id },
@@ -109,6 +112,7 @@ function card(d: Desktop): Child {
 
 export function desktopCommands(d: Desktop): Command[] {
   const at = 'desktops/' + d.id;
+  if (d.error) return [{ name: 'Delete', danger: true, run: () => confirm(`Delete ${d.name} for good?`, 'It is damaged: this cannot be undone.', 'Delete', () => remove(at)) }];
   if (d.running) return [
     { name: 'Open', run: () => go('desktop/' + d.id) },
     { name: 'Shut down', hint: 'its power button', run: act(() => post(at + '/stop')) },

@@ -279,7 +279,7 @@ func examineTemplates(r *runtime.Runtime) vm.Check {
 		check.Status, check.Detail = vm.CheckWarn, err.Error()
 		return check
 	}
-	check.Detail = fmt.Sprintf("%d templates, %s", count, formatSize(size))
+	check.Detail = plural(count, "template") + ", " + formatSize(size)
 	if count == 0 {
 		check.Detail = "none yet: the first start of each image boots, several times slower"
 	}

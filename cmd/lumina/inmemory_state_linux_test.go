@@ -29,7 +29,7 @@ func TestInMemoryTemplates(t *testing.T) {
 			t.Errorf("machine %d: restored %t", i, machine.Restored())
 		}
 	}
-	if r := m.lumina("doctor"); !strings.Contains(r.stdout, "1 templates") {
+	if r := m.lumina("doctor"); !strings.Contains(r.stdout, "1 template, ") {
 		t.Errorf("doctor: %s%s", r.stdout, r.stderr)
 	}
 	if r := m.lumina("run", "--image", "img", "--no-template", "true").succeeded(t); r.code != 0 || fake.Machines()[5].Restored() {

@@ -142,14 +142,16 @@ func (a *appPage) typed(t *testing.T, text string) {
 // shows waits until the screen in the page is as wished.
 func (a *appPage) shows(t *testing.T, what string, ok func(*screen) bool) {
 	t.Helper()
-	for deadline, asked := time.Now().Add(10*time.Minute), time.Now(); ; time.Sleep(pause(asked)) {
-		asked = time.Now()
+	deadline := time.Now().Add(10 * time.Minute)
+	for {
+		asked := time.Now()
 		if shot := a.canvas(t); shot != nil && ok(newScreen(decode(t, string(shot)))) {
 			return
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the page does not show %s: it is at %v and says %.2000v; %s", what, a.eval(t, "location.hash"), a.eval(t, "document.body.innerText"), desktopStates(t, a.home, stacksOf))
 		}
+		time.Sleep(pause(asked))
 	}
 }
 

@@ -184,7 +184,7 @@ func windowsCheckISO(t testing.TB) string {
 }
 
 const windowsLoader = `set timeout=0
-linux /vmlinuz console=ttyS0 quiet
+linux /vmlinuz console=ttyS0 quiet no_timer_check
 initrd /initrd
 boot
 `

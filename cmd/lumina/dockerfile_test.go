@@ -187,7 +187,7 @@ CMD ["/bin/sh"]
 		}
 	})
 	t.Run("a secret that is required", func(t *testing.T) {
-		if r := build(t, "FROM made\nRUN --mount=type=secret,id=x,required true", "failed", context); r.code != 125 || !strings.Contains(r.stderr, `secret "x" is required; give it with --secret id=x,src=FILE`) {
+		if r := build(t, "FROM made\nRUN --mount=type=secret,id=x,required true", "failed", context); r.code != exitUsage || !strings.Contains(r.stderr, `secret "x" is required; give it with --secret id=x,src=FILE`) {
 			t.Errorf("exit code %d, %s", r.code, r.stderr)
 		}
 	})

@@ -7,15 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	goerofs "github.com/erofs/go-erofs"
 
 	dockerfiles "github.com/abdul-abdi/lumina/builder/dockerfile/files"
-	"github.com/abdul-abdi/lumina/builder/erofs"
-	"github.com/abdul-abdi/lumina/builder/flatten"
 )
 
 // A root with a directory in itself, which somebody else made, gives no walk through it
@@ -31,20 +28,7 @@ func TestDirectoryInItself(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	name := filepath.Join(t.TempDir(), "root")
-	root, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	image := erofs.NewWriter(root)
-	tree := flatten.New(image)
-	if err := tree.Apply(t.Context(), &layer); err != nil {
-		t.Fatal(err)
-	}
-	if err := image.Close(tree.Root(), [16]byte{}); err != nil {
-		t.Fatal(err)
-	}
+	root := rootOf(t, &layer)
 	number := func(name string) int64 {
 		fsys, err := goerofs.Open(root)
 		if err != nil {
@@ -57,7 +41,7 @@ func TestDirectoryInItself(t *testing.T) {
 		return info.Sys().(*goerofs.Stat).Ino
 	}
 	d, e := number("d"), number("d/e")
-	content, err := os.ReadFile(name)
+	content, err := os.ReadFile(root.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +62,7 @@ func TestDirectoryInItself(t *testing.T) {
 	if err := writeRootTar(t.Context(), root, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("writeRootTar() = %v, want %q", err, want)
 	}
-	img, err := dockerfiles.OpenImage(name)
+	img, err := dockerfiles.OpenImage(root.Name())
 	if err != nil {
 		t.Fatal(err)
 	}

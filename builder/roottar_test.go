@@ -23,6 +23,25 @@ type entry struct {
 	Content string
 }
 
+// rootOf is a root file system of one layer.
+func rootOf(t *testing.T, layer io.Reader) *os.File {
+	t.Helper()
+	root, err := os.Create(filepath.Join(t.TempDir(), "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	image := erofs.NewWriter(root)
+	tree := flatten.New(image)
+	if err := tree.Apply(t.Context(), layer); err != nil {
+		t.Fatal(err)
+	}
+	if err := image.Close(tree.Root(), [16]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
 // What is made of a root file system whose layers are not at hand has everything
 // that the layers had.
 func TestRootTarKeepsEverything(t *testing.T) {
@@ -58,19 +77,7 @@ func TestRootTarKeepsEverything(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	root, err := os.Create(filepath.Join(t.TempDir(), "root"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	image := erofs.NewWriter(root)
-	tree := flatten.New(image)
-	if err := tree.Apply(t.Context(), &layer); err != nil {
-		t.Fatal(err)
-	}
-	if err := image.Close(tree.Root(), [16]byte{}); err != nil {
-		t.Fatal(err)
-	}
+	root := rootOf(t, &layer)
 	var out bytes.Buffer
 	if err := writeRootTar(t.Context(), root, &out); err != nil {
 		t.Fatal(err)

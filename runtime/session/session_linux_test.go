@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -292,74 +291,6 @@ func states(t *testing.T, pid int) string {
 		}
 	}
 	return all
-}
-
-// A session whose VM does not come up is listed, named, and can be stopped.
-func TestStarting(t *testing.T) {
-	home := newHome(t)
-	o := options(home)
-	o.Name = "slow"
-	failed := make(chan error, 1)
-	program, _ := os.Executable()
-	go func() {
-		_, err := session.Start(t.Context(), program, []string{supervise, silent}, o)
-		failed <- err
-	}()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if all, _ := session.List(t.Context(), home); len(all) == 1 {
-			if all[0].State != session.Starting || all[0].Name != "slow" {
-				t.Errorf("List() = %+v", all[0])
-			}
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it is not listed")
-		}
-	}
-	if s, err := session.Open(home, "slow"); err == nil {
-		if _, err = echo(t.Context(), s); err == nil || !strings.Contains(err.Error(), "it is starting") {
-			t.Errorf("a command: %v", err)
-		}
-	}
-	if _, err := session.Stop(t.Context(), home, "slow", false); err != nil {
-		t.Errorf("stop: %v", err)
-	}
-	if err := <-failed; err == nil {
-		t.Error("the start did not notice")
-	}
-}
-
-// A start that is killed before it was told of its session leaves none: nobody knows it.
-func TestKilledStarter(t *testing.T) {
-	home := newHome(t)
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	starts := exec.Command(program, starter, home)
-	if err := starts.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer starts.Wait()
-	defer starts.Process.Kill()
-	until := func(what string, true func() bool) {
-		for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal(what)
-			}
-		}
-	}
-	until("it is not listed", func() bool {
-		all, _ := session.List(t.Context(), home)
-		return len(all) == 1
-	})
-	if err := starts.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	until("it goes on, or leaves something", func() bool {
-		left, err := os.ReadDir(filepath.Join(home, "sessions"))
-		return err == nil && len(left) == 0
-	})
 }
 
 // Whoever lists and cleans meanwhile disturbs no start and no stop.

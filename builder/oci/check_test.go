@@ -88,6 +88,16 @@ func TestLayoutsOfOddFiles(t *testing.T) {
 	}
 }
 
+// A directory that is no layout is said to be none.
+func TestCopyOfNoLayout(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "nope")} {
+		_, err := Copy(t.Context(), "oci:"+dir+":latest", "oci:"+t.TempDir(), CopyOptions{})
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "not an OCI layout") || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
 // What is read whole is small: an image whose manifest or configuration says or has
 // more is refused.
 func TestLayoutsOfLargeManifests(t *testing.T) {

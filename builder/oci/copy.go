@@ -133,7 +133,11 @@ func (c *copier) get(ref name.Reference) (a artifact, err error) {
 
 func openLayoutAs(rest string) (a artifact, err error) {
 	dir, tag := reference.SplitTag(rest)
-	if err := checkLayout(dir); err != nil {
+	err = checkLayout(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, fmt.Errorf("%w: there is no index.json in %q: not an OCI layout", ErrInvalid, dir)
+	}
+	if err != nil {
 		return a, err
 	}
 	index, err := layout.ImageIndexFromPath(dir)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -172,28 +173,33 @@ func build(ctx context.Context, dir string, o Options, source source, kernel Ker
 		Files:        map[string]image.File{image.Initramfs: {Size: int64(len(initramfs)), SHA256: fmt.Sprintf("%x", sha256.Sum256(initramfs))}},
 		Rosetta:      o.Rosetta,
 	}
-	// The kernel is written beside the root, unless that is made by VMs.
-	addKernel := background(func() (image.File, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	// The kernel is written when it is needed first: by a VM, or beside the digest of the
+	// root, for which one CPU is enough. One that was given may be none: it is looked at
+	// before a long download.
+	addKernel := sync.OnceValues(func() (image.File, error) {
+		if err := context.Cause(ctx); err != nil {
+			return image.File{}, err
+		}
 		return writeKernel(filepath.Join(dir, image.Kernel), kernel, o.Architecture)
 	})
 	defer func() { _, _ = addKernel() }() // it writes to dir
-	ctx, cancel := context.WithCancelCause(ctx)
 	trial := &trial{verify: o.Verify, dir: dir, cancel: cancel, whole: make(chan struct{})}
 	defer func() { trial.end(err) }()
-	if bootsVMs(source) {
+	switch {
+	case bootsVMs(source):
 		if img.Files[image.Kernel], err = addKernel(); err != nil {
 			return nil, err
 		}
+	case !kernel.Default:
+		go func() { _, _ = addKernel() }()
 	}
 	// A VM starts while the root is written, and waits for that.
 	begun := func() { trial.beginEarly(ctx, img, o.MaxSize, addKernel) }
 	if err := source.writeRoot(ctx, filepath.Join(dir, image.Rootfs), img, begun, o.Progress); err != nil {
 		return nil, cmp.Or(context.Cause(ctx), err)
 	}
-	if img.Files[image.Kernel], err = addKernel(); err != nil {
-		return nil, err
-	}
-	if img.Files[image.Rootfs], err = trial.settle(ctx, o, img); err != nil {
+	if err := trial.settle(ctx, o, img, addKernel); err != nil {
 		return nil, err
 	}
 	return img, img.Write(dir)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -27,7 +28,7 @@ func writeKernel(path string, k Kernel, arch string) (image.File, error) {
 	}
 	defer f.Close()
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), r)
+	n, err := io.Copy(io.MultiWriter(io.NewOffsetWriter(&output{File: f, limit: math.MaxInt64}, 0), sum), r)
 	if err != nil {
 		return image.File{}, fmt.Errorf("writing the kernel: %w", err)
 	}

@@ -27,17 +27,28 @@ type Root struct {
 	names hash.Hash
 }
 
-// bounded is a file that is no longer than a limit.
-type bounded struct {
+// output is a file that is no longer than a limit, and that comes to the disk while it
+// is written.
+type output struct {
 	*os.File
 	limit int64
+	begun int64 // up to where it is on its way
 }
 
-func (b bounded) WriteAt(p []byte, at int64) (int, error) {
-	if at+int64(len(p)) > b.limit {
-		return 0, fmt.Errorf("%w of %d bytes", ErrTooLarge, b.limit)
+// portion is how much is sent on its way to the disk at once, in bytes.
+const portion = 8 << 20
+
+func (o *output) WriteAt(p []byte, at int64) (int, error) {
+	end := at + int64(len(p))
+	if end > o.limit {
+		return 0, fmt.Errorf("%w of %d bytes", ErrTooLarge, o.limit)
 	}
-	return b.File.WriteAt(p, at)
+	n, err := o.File.WriteAt(p, at)
+	if end -= end % portion; err == nil && end > o.begun {
+		durable.Begin(o.File, o.begun, end-o.begun)
+		o.begun = end
+	}
+	return n, err
 }
 
 // newRoot begins a root file system of at most limit bytes in a new file.
@@ -46,7 +57,7 @@ func newRoot(path string, limit int64) (*Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the root file system: %w", err)
 	}
-	w := erofs.NewWriter(bounded{f, limit})
+	w := erofs.NewWriter(&output{File: f, limit: limit})
 	return &Root{f: f, w: w, tree: flatten.New(w), names: sha256.New()}, nil
 }
 

@@ -73,14 +73,21 @@ func (t *trial) end(why error) {
 }
 
 // settle ends the trial of an image whose root is written. Meanwhile that gets its
-// digest and comes to the disk.
-func (t *trial) settle(ctx context.Context, o Options, img *image.Image) (image.File, error) {
+// digest and comes to the disk, and the kernel is written, if it is not yet.
+func (t *trial) settle(ctx context.Context, o Options, img *image.Image, kernel func() (image.File, error)) (err error) {
 	close(t.whole)
 	path := filepath.Join(t.dir, image.Rootfs)
-	synced := background(func() (struct{}, error) { return struct{}{}, durable.Sync(path) })
+	synced := background(func() (struct{}, error) {
+		err := durable.Sync(path)
+		if _, kernelErr := kernel(); err == nil && kernelErr == nil {
+			err = durable.Sync(filepath.Join(t.dir, image.Kernel))
+		}
+		return struct{}{}, err
+	})
+	want, known := img.Files[image.Rootfs]
 	digested := background(func() (image.File, error) {
 		root, err := image.Digest(ctx, path)
-		if want, known := img.Files[image.Rootfs]; err == nil && known && root != want {
+		if err == nil && known && root != want {
 			err = fmt.Errorf("%w: %s of image %q is not what it was made as", image.ErrInvalid, image.Rootfs, o.Reference)
 		}
 		if err != nil {
@@ -88,17 +95,23 @@ func (t *trial) settle(ctx context.Context, o Options, img *image.Image) (image.
 		}
 		return root, err
 	})
+	written, err := kernel()
+	if err != nil {
+		t.cancel(err)
+	}
+	img.Files[image.Kernel] = written
 	var tried error
-	if t.verify != nil {
+	if t.verify != nil && err == nil {
 		o.Progress(Progress{Step: "verify"})
 		if t.wait == nil {
-			t.begin(ctx, img, func() (image.File, error) { return img.Files[image.Kernel], nil })
+			t.begin(ctx, img, kernel)
 		}
 		_, tried = t.wait()
 	}
-	root, err := digested()
+	root, digestErr := digested()
 	_, syncErr := synced()
-	return root, cmp.Or(context.Cause(ctx), err, tried, syncErr) // what was first explains the others
+	img.Files[image.Rootfs] = root
+	return cmp.Or(context.Cause(ctx), err, digestErr, tried, syncErr) // what was first explains the others
 }
 
 // tryWhole tries an image that has all its files.

@@ -5,7 +5,6 @@
 package kernelconfig
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -32,7 +31,7 @@ type Kernel struct {
 	SHA256       string // of the decompressed kernel, lower-case hexadecimal
 	Size         int64  // of the decompressed kernel, in bytes
 
-	compressed []byte
+	compressed func() (fs.File, error)
 }
 
 // ErrNotBuilt reports that the program was built without the kernel of an architecture.
@@ -106,23 +105,37 @@ func open(files fs.FS, arch string, efi bool) (Kernel, error) {
 	if which.Size <= 0 || which.Size > maxSize {
 		return Kernel{}, fmt.Errorf("opening the %s guest kernel: size %d is not in 1..%d", arch, which.Size, maxSize)
 	}
-	compressed, err := fs.ReadFile(files, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Kernel{}, &ErrNotBuilt{Architecture: arch}
+	compressed := func() (fs.File, error) {
+		f, err := files.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &ErrNotBuilt{Architecture: arch}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("opening the %s guest kernel: %w", arch, err)
+		}
+		return f, nil
 	}
+	f, err := compressed()
 	if err != nil {
-		return Kernel{}, fmt.Errorf("opening the %s guest kernel: %w", arch, err)
+		return Kernel{}, err
 	}
+	_ = f.Close()
 	return Kernel{Version: d.Version, Architecture: d.Architecture, SHA256: which.SHA256, Size: which.Size, compressed: compressed}, nil
 }
 
 // Open returns a reader of the decompressed kernel. Its end is io.EOF only when size and digest are those of k.
 func (k Kernel) Open() (io.ReadCloser, error) {
-	decoder, err := zstd.NewReader(bytes.NewReader(k.compressed), zstd.WithDecoderMaxMemory(maxSize), zstd.WithDecoderConcurrency(1))
+	compressed, err := k.compressed()
 	if err != nil {
+		return nil, err
+	}
+	// What is decompressed needs to be in memory by its window only.
+	decoder, err := zstd.NewReader(compressed, zstd.WithDecoderMaxMemory(maxSize), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		_ = compressed.Close()
 		return nil, fmt.Errorf("decompressing the %s guest kernel: %w", k.Architecture, err)
 	}
-	return &reader{kernel: k, decoder: decoder, digest: sha256.New(), left: k.Size}, nil
+	return &reader{kernel: k, compressed: compressed, decoder: decoder, digest: sha256.New(), left: k.Size}, nil
 }
 
 // WriteTo writes the decompressed kernel to w, checks it, and returns how many bytes it wrote.
@@ -137,10 +150,11 @@ func (k Kernel) WriteTo(w io.Writer) (n int64, err error) {
 
 // reader decompresses at most Size bytes and checks them.
 type reader struct {
-	kernel  Kernel
-	decoder *zstd.Decoder
-	digest  hash.Hash
-	left    int64
+	kernel     Kernel
+	compressed fs.File
+	decoder    *zstd.Decoder
+	digest     hash.Hash
+	left       int64
 }
 
 func (r *reader) Read(p []byte) (int, error) {
@@ -166,7 +180,7 @@ func (r *reader) Read(p []byte) (int, error) {
 
 func (r *reader) Close() error {
 	r.decoder.Close()
-	return nil
+	return r.compressed.Close()
 }
 
 // noSpareLinks keeps drivers that are built in from making links (dummy0, ifb0, tunl0, …) that nobody asked

@@ -106,7 +106,7 @@ func (s *layerStream) apply(ctx context.Context, tree *flatten.Tree) error {
 	if l.Digest != (v1.Hash{}) && s.stored.sum() != l.Digest.Hex {
 		wrong := fmt.Errorf("%w: stored as sha256:%s, it has sha256:%s", errDigest, l.Digest.Hex, s.stored.sum())
 		if err != nil {
-			wrong = fmt.Errorf("%w: %w", unexpected(err), wrong)
+			wrong = fmt.Errorf("%w; %w", wrong, unexpected(err))
 		}
 		return wrong
 	}

@@ -53,7 +53,7 @@ func CheckCopy(from, to string) error {
 			return err
 		}
 		if r.Kind != reference.Registry && r.Kind != reference.Layout {
-			return fmt.Errorf("%q: what is copied as it is has HOST/NAME:TAG or oci:DIR[:TAG]; images pull and images save read and write the others", text)
+			return fmt.Errorf("%q: images copy takes HOST/NAME:TAG or oci:DIR[:TAG]; images load reads an archive, and images save writes one", text)
 		}
 	}
 	return nil

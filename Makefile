@@ -14,7 +14,7 @@ NOTICES     = release/licences/out/THIRD_PARTY_NOTICES.md
 GUEST_GO    = $(shell find initramfs -name '*.go' ! -name '*_test.go')
 ALL_GO      = $(shell find . -name '*.go')
 
-.PHONY: all help quickstart setup kernel kernels kernel-full guest app build man notices deb install check test test-kvm lint typecheck-darwin suite fuzz recipes bench clean
+.PHONY: all help quickstart setup kernel kernels kernel-full guest app build man notices deb install check test test-kvm test-kvm-stock lint typecheck-darwin suite fuzz recipes bench clean
 all: build
 
 help: ## this list
@@ -128,6 +128,11 @@ test: setup kernels kernel-full build lint typecheck-darwin ## what CI runs, pac
 # has a short form of it, if the kernel is there.
 test-kvm: setup kernels kernel-full build ## end-to-end tests on KVM, in a VM that is a host
 	LUMINA_KVMLAB=whole go test -count=1 -v -timeout 2h ./cmd/lumina/kvmlab
+
+# The same in a VM that has nothing of lumina: Debian 12 on its own kernel. ARCH=arm64
+# has it on an emulated CPU of arm64, and runs the short form.
+test-kvm-stock: setup kernels build ## end-to-end tests on KVM of Debian's own kernel, ARCH=amd64 or arm64
+	LUMINA_KVMLAB=stock-$(ARCH) go test -count=1 -v -timeout 2h ./cmd/lumina/kvmlab
 
 # What may fail without a word: closing what was read or is given up (what was written
 # is closed with its error), removing what is left over, printing to a terminal, and

@@ -25,8 +25,9 @@ import (
 const root = "../../.."
 
 // labEnv asks for the tests: "short" for some of them, if the kernel of their host is
-// built, "whole" for all of them, and the kernel is built. make test and make test-kvm
-// set it.
+// built, "whole" for all of them, and the kernel is built; "stock-amd64" for all of them
+// on Debian's own kernel, and "stock-arm64" for some of them on that of arm64. make test, make
+// test-kvm and make test-kvm-stock set it.
 const labEnv = "LUMINA_KVMLAB"
 
 // The tests that run in the lab: of the program's own, the ones that need nothing
@@ -50,37 +51,85 @@ const (
 // TestLab has lumina's tests run on KVM.
 func TestLab(t *testing.T) {
 	mode := os.Getenv(labEnv)
-	if mode != "short" && mode != "whole" {
+	tests, limit := whole, wholeLimit
+	switch mode {
+	case "short":
+		tests, limit = short, shortLimit
+	case "stock-arm64":
+		tests = short
+	case "whole", "stock-amd64":
+	default:
 		t.Skip("it boots VMs in a VM, for minutes: make test-kvm")
 	}
 	if runtime.GOARCH != "amd64" {
-		t.Skip("the lab is for amd64")
+		t.Skip("the lab runs on amd64")
 	}
-	tests, limit := short, shortLimit
-	if mode == "whole" {
-		tests, limit = whole, wholeLimit
-		if own := os.Getenv("LUMINA_KVMLAB_RUN"); own != "" {
-			tests = strings.Split(own, ",")
-		}
-	} else if !kernelIsBuilt(t) {
+	if mode == "short" && !kernelIsBuilt(t) {
 		t.Skip("there is no kernel with KVM: make kernel-full, which takes long; make test-kvm makes it, too")
 	}
-	l := newLab(t)
+	if own := os.Getenv("LUMINA_KVMLAB_RUN"); own != "" {
+		tests = strings.Split(own, ",")
+	}
+	var l host
+	switch mode {
+	case "stock-amd64":
+		l = newStock(t, "amd64")
+	case "stock-arm64":
+		l = newStock(t, "arm64")
+	default:
+		l = newLab(t)
+	}
 	// Only now: what is made once is not counted.
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the lab took longer than %v", limit))
 	defer cancel()
+	if err := onHosts(ctx, t, l, tests); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onHosts has a host run tests, and another one those that failed: only where the
+// emulated CPU is to blame, and once.
+func onHosts(ctx context.Context, t *testing.T, l host, tests []string) error {
 	for attempt := 1; ; attempt++ {
-		failed, err := l.test(ctx, t, tests)
+		failed, err := test(ctx, t, l, tests)
 		if err == nil {
-			return
+			return nil
 		}
-		// Once more, on another host: only where the emulated CPU is to blame.
 		if attempt == 2 || ctx.Err() != nil || !errors.Is(err, errHost) {
-			t.Fatalf("attempt %d: %v", attempt, errors.Join(err, context.Cause(ctx)))
+			return fmt.Errorf("attempt %d: %w", attempt, errors.Join(err, context.Cause(ctx)))
 		}
 		t.Logf("ONCE MORE, on another host: %s: %v", strings.Join(failed, ", "), err)
 		tests = failed
 	}
+}
+
+// host is what runs the tests.
+type host interface {
+	// run boots it, has it run a script with these arguments in /tmp/lab, which has
+	// what fill has made, and returns the script's exit code. It wraps errHost.
+	run(ctx context.Context, t *testing.T, limit time.Duration, script string, args []string, out io.Writer) (code int, err error)
+}
+
+// fill makes what a host of an architecture needs for the tests in a new directory,
+// and this host's own program beside it.
+func fill(t *testing.T, arch string) (dir, program string) {
+	t.Helper()
+	temporary := t.TempDir()
+	dir, program = filepath.Join(temporary, "lab"), filepath.Join(temporary, "lumina")
+	command(t, nil, "make", "-s", "-C", root, "guest")
+	static := []string{"CGO_ENABLED=0"}
+	command(t, static, "go", "build", "-o", program, root+"/cmd/lumina")
+	static = append(static, "GOARCH="+arch)
+	command(t, static, "go", "test", "-c", "-o", filepath.Join(dir, "lumina.test"), root+"/cmd/lumina")
+	command(t, static, "go", "build", "-o", filepath.Join(dir, "lumina"), root+"/cmd/lumina")
+	layout, err := buildertest.Debian(arch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(temporary, "home")
+	command(t, []string{"LUMINA_HOME=" + own}, program, "images", "create", "debian", "--from", "oci:"+layout+":latest", "--platform", "linux/"+arch, "--no-verify")
+	command(t, nil, "cp", "-r", filepath.Join(own, "images", "debian"), dir)
+	return dir, program
 }
 
 // lab is a directory for the host of the tests, and what it is booted with.
@@ -93,20 +142,8 @@ type lab struct {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	dir := t.TempDir()
-	l := &lab{program: filepath.Join(dir, "lumina"), home: filepath.Join(buildertest.Cache(), "kvm-host"), dir: filepath.Join(dir, "lab")}
-	command(t, nil, "make", "-s", "-C", root, "guest")
-	static := []string{"CGO_ENABLED=0"}
-	command(t, static, "go", "build", "-o", l.program, root+"/cmd/lumina")
-	command(t, static, "go", "test", "-c", "-o", filepath.Join(l.dir, "lumina.test"), root+"/cmd/lumina")
-	command(t, nil, "cp", l.program, l.dir)
-	layout, err := buildertest.Debian("amd64")
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := filepath.Join(dir, "home")
-	command(t, []string{"LUMINA_HOME=" + own}, l.program, "images", "create", "debian", "--from", "oci:"+layout+":latest", "--no-verify")
-	command(t, nil, "cp", "-r", filepath.Join(own, "images", "debian"), l.dir)
+	l := &lab{home: filepath.Join(buildertest.Cache(), "kvm-host")}
+	l.dir, l.program = fill(t, "amd64")
 	l.image = "kvm-host-" + digest(t)
 	if _, err := os.Stat(filepath.Join(l.home, "images", l.image)); err != nil {
 		t.Logf("making the image of the host")
@@ -203,12 +240,11 @@ func (l *lab) start(ctx context.Context, t *testing.T) (sid string, err error) {
 	}
 }
 
-// test boots a host and has it run tests, of which none may be skipped. With an error
-// come those that did not pass.
-func (l *lab) test(ctx context.Context, t *testing.T, tests []string) (failed []string, err error) {
+// run is part of [host].
+func (l *lab) run(ctx context.Context, t *testing.T, limit time.Duration, script string, args []string, out io.Writer) (code int, err error) {
 	sid, err := l.start(ctx, t)
 	if err != nil {
-		return tests, err
+		return 0, fmt.Errorf("%w: %w", errHost, err)
 	}
 	// Also when ctx has ended.
 	defer func() {
@@ -216,46 +252,53 @@ func (l *lab) test(ctx context.Context, t *testing.T, tests []string) (failed []
 			t.Errorf("stopping the host: %v", err)
 		}
 	}()
+	// The root's own overlay cannot have another on it, nor are the tests' files to go over 9P.
+	const prepare = "mkdir -p /dev/shm /tmp/lab && mount -t tmpfs tmpfs /dev/shm && cp -r /lab/. /tmp/lab && mount -t tracefs tracefs /sys/kernel/tracing || exit 9\n"
+	cmd := l.lumina(ctx, append([]string{"exec", sid, "-e", "HOME=/root", "--timeout", limit.String(), "--", "sh", "-c", prepare + script, "sh"}, args...)...)
+	cmd.Env = append(cmd.Env, "LUMINA_FORMAT=text")
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() > 2 || cmd.ProcessState.ExitCode() < 0 {
+		return 0, fmt.Errorf("%w: %w", errHost, err)
+	}
+	return cmd.ProcessState.ExitCode(), nil
+}
+
+// test boots a host and has it run tests, of which none may be skipped. With an error
+// come those that did not pass.
+func test(ctx context.Context, t *testing.T, l host, tests []string) (failed []string, err error) {
 	deadline, _ := ctx.Deadline()
 	limit := time.Until(deadline).Round(time.Second)
-	// The root's own overlay cannot have another on it, nor are the tests' files to go over 9P.
 	// In the end it says how many QEMUs there were, and what reset guests: see unmeant.
-	const script = `mkdir -p /dev/shm /tmp/lab && mount -t tmpfs tmpfs /dev/shm && cp -r /lab/. /tmp/lab && mount -t tracefs tracefs /sys/kernel/tracing
-touch /etc/hosts /etc/resolv.conf; chgrp kvm /dev/kvm && chmod 660 /dev/kvm && cd /tmp/lab || exit 9
+	const script = `touch /etc/hosts /etc/resolv.conf; chgrp kvm /dev/kvm && chmod 660 /dev/kvm && cd /tmp/lab || exit 9
 trace=/sys/kernel/tracing
 echo 'filename ~ "*/qemu-system-*"' >$trace/events/sched/sched_process_exec/filter && echo 1 >$trace/events/sched/sched_process_exec/enable
-echo 'exit_reason == 0x7f' >$trace/events/kvm/kvm_exit/filter && echo 1 >$trace/events/kvm/kvm_exit/enable
+[ "$(uname -m)" != x86_64 ] || { echo 'exit_reason == 0x7f' >$trace/events/kvm/kvm_exit/filter && echo 1 >$trace/events/kvm/kvm_exit/enable; }
 "$@"
 code=$?
 echo "QEMUs: $(grep -c sched_process_exec: $trace/trace); guests that reset their machine:"
 sed -n 's/.*kvm_exit: .*\(rip 0x[0-9a-f]*\) .*\(intr_info 0x[0-9a-f]*\) .*/reset at \1, \2/p' $trace/trace | sort | uniq -c
 exit $code`
-	run := l.lumina(ctx, "exec", sid, "-e", "LUMINA_TEST_LAB=/tmp/lab", "-e", "LUMINA_TEST_KVM=1", "-e", "HOME=/root", "--timeout", limit.String(),
-		"--", "sh", "-c", script, "sh", "./lumina.test", "-test.v", "-test.run", "^("+strings.Join(tests, "|")+")$", "-test.timeout", limit.String())
-	run.Env = append(run.Env, "LUMINA_FORMAT=text")
 	var text bytes.Buffer
-	run.Stdout = io.MultiWriter(&text, progress{t})
-	run.Stderr = run.Stdout
-	err = run.Run()
+	out := io.MultiWriter(&text, progress{t})
+	code, err := l.run(ctx, t, limit, script, []string{"env", "LUMINA_TEST_LAB=/tmp/lab", "LUMINA_TEST_KVM=1",
+		"./lumina.test", "-test.v", "-test.run", "^(" + strings.Join(tests, "|") + ")$", "-test.timeout", limit.String()}, out)
 	passed := map[string]bool{}
 	for _, found := range regexp.MustCompile(`(?m)^--- PASS: (\w+) `).FindAllStringSubmatch(text.String(), -1) {
 		passed[found[1]] = true
 	}
 	failed = slices.DeleteFunc(slices.Clone(tests), func(name string) bool { return passed[name] })
-	if len(unmeant(text.String())) > 0 {
-		err = errors.Join(err, errHost)
-	}
-	switch code := run.ProcessState.ExitCode(); {
+	switch {
+	case err != nil:
+		return tests, fmt.Errorf("%w (%d tests had passed)", err, len(passed))
 	case code == 0 && len(failed) == 0:
 		t.Logf("%d tests passed on KVM", len(passed))
 		return nil, nil
 	case code == 0:
 		return failed, fmt.Errorf("tests did not run on KVM: %s", strings.Join(failed, ", "))
-	case (code == 1 || code == 2) && len(failed) > 0: // 2: one of them panicked
-		return failed, fmt.Errorf("tests failed on KVM: %s: %w", strings.Join(failed, ", "), err)
-	default:
-		return tests, fmt.Errorf("%w: %w (%d tests had passed)", errHost, err, len(passed))
+	case len(failed) == 0 || len(unmeant(text.String())) > 0:
+		err = errHost
 	}
+	return failed, errors.Join(fmt.Errorf("tests failed on KVM, exit code %d: %s", code, strings.Join(failed, ", ")), err)
 }
 
 // errHost is wrapped when it is not the tests that failed but their host.
@@ -278,6 +321,70 @@ func TestUnmeantResets(t *testing.T) {
 		"      1 reset at rip 0xffffffff81000123, intr_info 0x80000b0e\nPASS\n"
 	if got := unmeant(text); len(got) != 1 || !strings.Contains(got[0], "81000123") {
 		t.Errorf("%q", got)
+	}
+}
+
+// pretended is a host that says what it is told to, one after the other.
+type pretended struct {
+	runs []func(ctx context.Context, out io.Writer) (int, error)
+	args [][]string
+}
+
+func (p *pretended) run(ctx context.Context, _ *testing.T, _ time.Duration, _ string, args []string, out io.Writer) (int, error) {
+	p.args = append(p.args, args)
+	return p.runs[len(p.args)-1](ctx, out)
+}
+
+// A lab that fails says so, ends in time, and is repeated for its host's sake only.
+func TestAttempts(t *testing.T) {
+	type run = func(context.Context, io.Writer) (int, error)
+	says := func(code int, text string) run {
+		return func(_ context.Context, out io.Writer) (int, error) {
+			_, err := io.WriteString(out, text)
+			return code, err
+		}
+	}
+	const reset = "1 reset at rip 0xffffffff81000123, intr_info 0x80000b0e\n"
+	const one, other = "--- PASS: TestOne (1.00s)\n", "--- PASS: TestOther (1.00s)\n"
+	gone := func(context.Context, io.Writer) (int, error) { return 0, fmt.Errorf("%w: it is gone", errHost) }
+	hangs := func(ctx context.Context, _ io.Writer) (int, error) {
+		<-ctx.Done()
+		return 0, fmt.Errorf("%w: %w", errHost, ctx.Err())
+	}
+	for _, tt := range []struct {
+		name string
+		runs []run
+		last string // the tests of the last run
+		want string // of the error
+	}{
+		{"all pass", []run{says(0, one+other)}, "TestOne|TestOther", ""},
+		{"one fails", []run{says(1, one)}, "TestOne|TestOther", "attempt 1: tests failed on KVM, exit code 1: TestOther"},
+		{"one does not run", []run{says(0, one)}, "TestOne|TestOther", "attempt 1: tests did not run on KVM: TestOther"},
+		{"one fails, and a guest was reset", []run{says(1, one+reset), says(0, other)}, "TestOther", ""},
+		{"all pass, and a guest was reset", []run{says(0, one+other+reset)}, "TestOne|TestOther", ""},
+		{"the host ends", []run{gone, says(0, one+other)}, "TestOne|TestOther", ""},
+		{"the host ends twice", []run{gone, gone}, "TestOne|TestOther", "attempt 2: the host of the tests failed: it is gone"},
+		{"the host hangs", []run{hangs}, "TestOne|TestOther", "the limit"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			limit := time.Minute
+			if tt.want == "the limit" {
+				limit = time.Millisecond
+			}
+			ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("the limit"))
+			defer cancel()
+			p := &pretended{runs: tt.runs}
+			err := onHosts(ctx, t, p, []string{"TestOne", "TestOther"})
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("the error is %v, want %q", err, tt.want)
+			}
+			if len(p.args) != len(tt.runs) {
+				t.Fatalf("%d runs, want %d", len(p.args), len(tt.runs))
+			}
+			if last := p.args[len(p.args)-1]; !slices.Contains(last, "^("+tt.last+")$") {
+				t.Errorf("the last run was %q, want %s", last, tt.last)
+			}
+		})
 	}
 }
 

@@ -184,6 +184,9 @@ func PullArtifact(ctx context.Context, o PullOptions) (*image.Image, error) {
 		if err := durable.WriteNew(filepath.Join(dir, "image.json"), a.Config, image.FileMode); err != nil {
 			return err
 		}
+		if err := image.MarkPrebuilt(dir); err != nil {
+			return err
+		}
 		if err := o.verified.write(dir); err != nil || o.Verify == nil {
 			return err
 		}

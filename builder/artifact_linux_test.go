@@ -155,3 +155,86 @@ func TestHostileArtifacts(t *testing.T) {
 		})
 	}
 }
+
+// Whoever makes a prebuilt image can name layers that are none of its own. If the cache
+// here has them, because they are of a private image, nothing that is made of the
+// prebuilt image has them.
+func TestPrebuiltLayers(t *testing.T) {
+	here := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("key", "PRIVATE"))))
+	here.Name = "private"
+	create(t, here)
+	private, err := here.Store.Open("private")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer private.Close()
+
+	there := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("tool", "PUBLIC"))))
+	create(t, there)
+	public, err := there.Store.Open("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer public.Close()
+	hostile := *public.Image
+	hostile.Layers, hostile.Container = private.Layers, private.Container
+	text, err := json.Marshal(hostile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(public.Path("image.json"), text, image.FileMode); err != nil {
+		t.Fatal(err)
+	}
+	ref := buildertest.Registry(t) + "/hostile/tools:1"
+	if _, err := PushArtifact(t.Context(), PushOptions{Name: "test", Reference: ref, Store: there.Store, CacheDir: there.CacheDir}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PullArtifact(t.Context(), PullOptions{Name: "tools", Reference: ref, Architecture: "amd64", Store: here.Store, CacheDir: here.CacheDir,
+		Progress: func(Progress) {}}); err != nil {
+		t.Fatal(err)
+	}
+
+	from := func(name, base string, change func(o *Options)) string {
+		o := here
+		o.Name, o.Reference = name, base
+		change(&o)
+		create(t, o)
+		return name
+	}
+	copied := from("copied", "tools", func(*Options) {})
+	for what, name := range map[string]string{
+		"the image":            "tools",
+		"its copy":             copied,
+		"a copy of the copy":   from("again", copied, func(*Options) {}),
+		"an image of it":       from("changed", "tools", func(o *Options) { o.Configure = func(img *image.Image) { img.Config.User = "1" } }),
+		"an image of its copy": from("changed-copy", copied, func(o *Options) { o.Configure = func(img *image.Image) { img.Config.User = "1" } }),
+	} {
+		h, err := here.Store.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img := *h.Image
+		layers, err := localImage{h, here.CacheDir, 1 << 20}.layers(t.Context(), &img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := ""
+		for _, l := range layers {
+			r, err := OpenLayer(t.Context(), l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(r)
+			if err := errors.Join(err, r.Close()); err != nil {
+				t.Fatal(err)
+			}
+			sent += string(b)
+		}
+		if strings.Contains(sent, "PRIVATE") || !strings.Contains(sent, "PUBLIC") {
+			t.Errorf("%s: its layers have private: %t, its own: %t", what, strings.Contains(sent, "PRIVATE"), strings.Contains(sent, "PUBLIC"))
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

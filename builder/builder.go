@@ -276,12 +276,22 @@ func (l localImage) kernel() Kernel {
 		Open: func() (io.ReadCloser, error) { return l.Open(image.Kernel) }}
 }
 
+// ownLayers are those that the root was made of on this machine. A prebuilt image has
+// none: who made it could name layers of others that are in the cache here, and what is
+// made of it would have them in place of its root.
+func (l localImage) ownLayers() []image.Layer {
+	if l.Prebuilt() {
+		return nil
+	}
+	return l.Layers
+}
+
 // layers are those of the image if the cache has them all, else one of all that
 // is in its root.
 func (l localImage) layers(ctx context.Context, img *image.Image) ([]oci.Layer, error) {
-	img.Config, img.Init, img.History, img.Layers, img.Source, img.Container = l.Config, l.Init, l.History, l.Layers, l.Source, l.Container
+	img.Config, img.Init, img.History, img.Layers, img.Source, img.Container = l.Config, l.Init, l.History, l.ownLayers(), l.Source, l.Container
 	var layers []oci.Layer
-	for _, known := range l.Layers {
+	for _, known := range img.Layers {
 		layer, err := layerOf(known)
 		if err == nil {
 			layer, err = oci.CachedLayer(ctx, l.cacheDir, layer)
@@ -344,7 +354,7 @@ func (l localImage) writeRoot(ctx context.Context, path string, img *image.Image
 	if _, err := io.Copy(to, from); err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
 	}
-	img.Config, img.Init, img.History, img.Layers, img.Container = l.Config, l.Init, l.History, l.Layers, l.Container
+	img.Config, img.Init, img.History, img.Layers, img.Container = l.Config, l.Init, l.History, l.ownLayers(), l.Container
 	img.Source = l.Source
 	img.Files[image.Rootfs] = l.Files[image.Rootfs] // to compare the copy with
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // PullPolicy says when the image of a reference is fetched.
@@ -188,7 +189,7 @@ func lockName(ctx context.Context, cacheDir, name string, waits func()) (unlock 
 	}
 	path := filepath.Join(dir, name+".lock")
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := statefile.CreateLock(path)
 		if err != nil {
 			return nil, fmt.Errorf("locking image %q: %w", name, err)
 		}

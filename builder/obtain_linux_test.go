@@ -161,3 +161,20 @@ func TestCreateKeepsWhatIsThere(t *testing.T) {
 		t.Error("something is left behind")
 	}
 }
+
+// A lock that is a link is not followed: a file elsewhere is not made.
+func TestLockOfAPullThatIsALink(t *testing.T) {
+	cache, outside := t.TempDir(), filepath.Join(t.TempDir(), "outside")
+	lock := filepath.Join(cache, "pulls", "x.lock")
+	if err := errors.Join(os.Mkdir(filepath.Dir(lock), 0o700), os.Symlink(outside, lock)); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockName(t.Context(), cache, "x", func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if _, err := os.Lstat(outside); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the link leads to was made: %v", err)
+	}
+}

@@ -6,12 +6,17 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -257,6 +262,77 @@ func TestPullMaxSize(t *testing.T) {
 		p.MaxSize = 1 << 20
 		if _, err := Obtain(t.Context(), ref, PullMissing, p, nil); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("%s: Obtain() = %v, want ErrTooLarge", name, err)
+		}
+	}
+}
+
+// exchanging is a registry that answers the first question for a tag with one manifest, as
+// another registry does, and every later one with that of another tag. A question for a
+// digest is answered so, too, if lies is set.
+func exchanging(t *testing.T, registry, tag, other string, lies bool) string {
+	t.Helper()
+	to, err := url.Parse("http://" + registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	asked := false
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		if before, what, ok := strings.Cut(r.URL.Path, "/manifests/"); ok && (what == tag || lies && strings.HasPrefix(what, "sha256:")) {
+			if asked {
+				r.URL.Path = before + "/manifests/" + other
+			}
+			asked = true
+		}
+		mu.Unlock()
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+// A registry that answers with what is signed when the signature is looked at, and with
+// something else when the image is fetched, gets what is signed installed, or nothing.
+func TestExchangedAfterVerification(t *testing.T) {
+	key, public, _ := keyPair(t)
+	registry := buildertest.Registry(t)
+	made := map[string]Options{}
+	for _, content := range []string{"signed", "hostile"} {
+		o := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("a", "what is "+content))))
+		create(t, o)
+		made[content] = o
+	}
+	content := func(o Options, name string) string {
+		h, err := o.Store.Open(name)
+		if err != nil {
+			return err.Error()
+		}
+		defer h.Close()
+		b, err := os.ReadFile(h.Path(image.Rootfs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("signed %t, hostile %t", bytes.Contains(b, []byte("what is signed")), bytes.Contains(b, []byte("what is hostile")))
+	}
+	for kind, send := range map[string]func(context.Context, PushOptions) (string, error){"container": Push, "artifact": PushArtifact} {
+		for content, sign := range map[string]*cosign.PrivateKey{"signed": key, "hostile": nil} {
+			o := made[content]
+			if _, err := send(t.Context(), PushOptions{Name: "test", Reference: registry + "/" + kind + ":" + content, Store: o.Store, CacheDir: o.CacheDir, Sign: sign}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, lies := range []bool{false, true} {
+			p := options(t, exchanging(t, registry, "signed", "hostile", lies)+"/"+kind+":signed")
+			p.Name, p.Trust = "got", public
+			_, err := Pull(t.Context(), p)
+			switch got := content(p, "got"); {
+			case !lies && (err != nil || got != "signed true, hostile false"):
+				t.Errorf("%s, the tag exchanged: %v; it is %s", kind, err, got)
+			case lies && (err == nil || p.Store.Has("got")):
+				t.Errorf("%s, its digest answered with another: %v; it is %s", kind, err, got)
+			}
 		}
 	}
 }

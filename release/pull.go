@@ -194,7 +194,7 @@ func install(ctx context.Context, o PullOptions, entry *catalog.Image, parts []*
 				return fmt.Errorf("%w: its image.json and the catalog disagree about %s", image.ErrInvalid, name)
 			}
 		}
-		return nil
+		return image.MarkPrebuilt(dir)
 	})
 	return img, err
 }

@@ -131,7 +131,7 @@ func (w *world) tree(t testing.TB) []string {
 	return names
 }
 
-var installedTree = []string{"images/default/image.json", "images/default/initramfs.cpio", "images/default/kernel", "images/default/rootfs.erofs"}
+var installedTree = []string{"images/default/image.json", "images/default/initramfs.cpio", "images/default/kernel", "images/default/prebuilt", "images/default/rootfs.erofs"}
 
 func TestPublishAndPull(t *testing.T) {
 	w := newWorld(t)
@@ -162,6 +162,14 @@ func TestPublishAndPull(t *testing.T) {
 		if got, err := os.ReadFile(filepath.Join(filepath.Dir(w.cache), "images", "default", name)); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s differs: %v", name, err)
 		}
+	}
+	got, err := w.store.Open("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Close()
+	if !got.Prebuilt() || mine.Prebuilt() {
+		t.Errorf("prebuilt: pulled %t, want true; made %t, want false", got.Prebuilt(), mine.Prebuilt())
 	}
 	// Publishing again changes nothing, pulling again fetches nothing.
 	if again := w.publish(t, "v1"); len(again.Kept) != 11 || len(again.Uploaded)+len(again.Replaced) != 0 {

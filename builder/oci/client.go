@@ -7,14 +7,11 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -26,6 +23,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder/spelling"
 	"github.com/abdul-abdi/lumina/runtime/pace"
+	"github.com/abdul-abdi/lumina/runtime/redirects"
 )
 
 // client reads from one repository of a registry.
@@ -42,8 +40,6 @@ type client struct {
 const (
 	answerTimeout = 60 * time.Second
 	idleTimeout   = 60 * time.Second
-	// connectTimeout is what Go's own transport gives a connection.
-	connectTimeout = 30 * time.Second
 	// commitTimeout is for the answer to what was sent: a registry may read a layer of
 	// gigabytes again before it takes it.
 	commitTimeout = 10 * time.Minute
@@ -73,60 +69,8 @@ func dial(ctx context.Context, repo name.Repository) (*client, error) {
 func newPool(registry name.Registry, answer time.Duration) *http.Transport {
 	pool := http.DefaultTransport.(*http.Transport).Clone()
 	pool.ResponseHeaderTimeout = answer
-	confine(pool, registry)
+	redirects.Confine(pool, &url.URL{Scheme: registry.Scheme(), Host: registry.RegistryStr()})
 	return pool
-}
-
-// confine lets a registry's redirects not reach what only this host does: its own
-// services, and a cloud's metadata. The registry itself may be one: where its name led
-// to at first, it goes on leading to. A proxy looks after that by itself.
-func confine(pool *http.Transport, registry name.Registry) {
-	own := &url.URL{Scheme: registry.Scheme(), Host: registry.RegistryStr()}
-	if pool.Proxy != nil {
-		if proxy, err := pool.Proxy(&http.Request{URL: own}); err != nil || proxy != nil {
-			return
-		}
-	}
-	here := own.Hostname() == "localhost"
-	if a, err := netip.ParseAddr(own.Hostname()); err == nil {
-		here = a.IsLoopback()
-	}
-	ports := []string{own.Port()}
-	if own.Port() == "" {
-		ports = []string{"443", "80"}
-	}
-	var mu sync.Mutex
-	var at []netip.Addr // of the registry, as of the first connection
-	find := func(ctx context.Context) ([]netip.Addr, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		var err error
-		if at == nil {
-			at, err = net.DefaultResolver.LookupNetIP(ctx, "ip", own.Hostname())
-		}
-		return at, err
-	}
-	pool.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		var trusted []netip.Addr
-		if host, port, err := net.SplitHostPort(address); err == nil && host == own.Hostname() && slices.Contains(ports, port) {
-			if trusted, err = find(ctx); err != nil {
-				return nil, err
-			}
-		}
-		d := net.Dialer{Timeout: connectTimeout, ControlContext: func(_ context.Context, _, to string, _ syscall.RawConn) error {
-			a, err := netip.ParseAddrPort(to)
-			if err != nil {
-				return err
-			}
-			ip := a.Addr().Unmap()
-			registry := slices.ContainsFunc(trusted, func(a netip.Addr) bool { return a.Unmap() == ip })
-			if !registry && (ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsLoopback() && !here) {
-				return fmt.Errorf("registry %s sends us to %s, which is an address of this host or its link", own.Host, ip)
-			}
-			return nil
-		}}
-		return d.DialContext(ctx, network, address)
-	}
 }
 
 func (c *client) close() { c.pool.CloseIdleConnections() }

@@ -154,7 +154,56 @@ func TestRegistryOfTwoAddresses(t *testing.T) {
 	}
 }
 
-// resolve has names be what address says until the test ends; "": there is none.
+// A registry with two addresses from the beginning is found at the first. When that one
+// closes, what its redirects lead to at the other is no service of this host.
+func TestRegistryOfTwoAddressesAtOnce(t *testing.T) {
+	listen := func(address string) net.Listener {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	l := listen("127.0.0.1:0")
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	own := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) })}
+	go func() { _ = own.Serve(listen("127.0.0.2:" + port)) }()
+	defer own.Close()
+	registry := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		if r.URL.Path != "/v2/" {
+			l.Close()
+			http.Redirect(w, r, "http://registry.localhost:"+port+"/internal", http.StatusTemporaryRedirect)
+		}
+	})}
+	go func() { _ = registry.Serve(l) }()
+	defer registry.Close()
+	resolve(t, func(name string) string {
+		if name != "registry.localhost." {
+			return ""
+		}
+		return "127.0.0.1 127.0.0.2"
+	})
+	r, err := inRegistry("registry.localhost:" + port + "/x:latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := dial(t.Context(), r.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	if got, _, err := c.manifest(t.Context(), "latest"); err == nil || asked.Load() > 0 {
+		t.Errorf("this host's own service was asked %d times: %q, %v", asked.Load(), got, err)
+	}
+}
+
+// resolve has names be what address says, addresses with blanks between, until the test
+// ends; "": there is none.
 func resolve(t *testing.T, address func(name string) string) {
 	t.Helper()
 	before := net.DefaultResolver
@@ -178,7 +227,11 @@ func resolve(t *testing.T, address func(name string) string) {
 				if q.Type != dnsmessage.TypeA {
 					continue
 				}
-				if at, err := netip.ParseAddr(address(q.Name.String())); err == nil {
+				for _, text := range strings.Fields(address(q.Name.String())) {
+					at, err := netip.ParseAddr(text)
+					if err != nil {
+						continue
+					}
 					m.Answers = append(m.Answers, dnsmessage.Resource{
 						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}, Body: &dnsmessage.AResource{A: at.As4()}})
 				}

@@ -97,8 +97,7 @@ func TestRedirectsStayOutside(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pool := http.DefaultTransport.(*http.Transport).Clone()
-		confine(pool, ref.Context().Registry)
+		pool := newPool(ref.Context().Registry, answerTimeout)
 		conn, err := pool.DialContext(t.Context(), "tcp", tt.to)
 		if err == nil {
 			conn.Close()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -133,28 +134,62 @@ func (s *server) copyOut(w http.ResponseWriter, r *http.Request) error {
 		http.ServeContent(w, r, "", info.ModTime(), f)
 		return nil
 	case info.IsDir():
+		names, err := packable(r.Context(), local, maxPacked)
+		if err != nil {
+			return fmt.Errorf("%q: %w", from, err)
+		}
 		head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": portable(base) + ".zip"}))
-		_ = pack(r.Context(), w, local) // it has begun: a browser notices that it breaks off
+		_ = pack(r.Context(), w, local, names) // it has begun: a browser notices that it breaks off
 		return nil
 	}
 	return bad{fmt.Errorf("%q is neither a file nor a directory", from)}
 }
 
-// portable is a guest's name without what another system takes for more than a name:
-// the separators and drives of Windows, control characters, and what is no text.
+// portable is a guest's path without what another system takes for more than names: the
+// separators and drives of Windows, its devices, dots and blanks at an end, which it
+// leaves out, control characters, and what is no text.
 func portable(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\\' || r == ':' || r == utf8.RuneError || !unicode.IsGraphic(r) {
-			return '_'
+	parts := strings.Split(name, "/")
+	for i, part := range parts {
+		part = strings.Map(func(r rune) rune {
+			if strings.ContainsRune(`\\:*?"<>|`, r) || r == utf8.RuneError || !unicode.IsGraphic(r) {
+				return '_'
+			}
+			return r
+		}, part)
+		if kept := strings.TrimRight(part, ". "); kept != part {
+			part = kept + strings.Repeat("_", len(part)-len(kept))
 		}
-		return r
-	}, name)
+		if stem, _, _ := strings.Cut(part, "."); isDevice(strings.TrimRight(stem, " ")) {
+			part = "_" + part
+		}
+		parts[i] = part
+	}
+	return strings.Join(parts, "/")
 }
 
-// pack writes the files below a directory as a zip archive. Links and devices are left
-// out.
-func pack(ctx context.Context, w io.Writer, dir string) error {
-	z := zip.NewWriter(w)
+// isDevice says whether Windows has a device of a name, which it then has in each
+// directory and with each extension.
+func isDevice(stem string) bool {
+	stem = strings.ToUpper(stem)
+	if slices.Contains([]string{"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}, stem) {
+		return true
+	}
+	port, number := strings.CutPrefix(stem, "COM")
+	if !number {
+		port, number = strings.CutPrefix(stem, "LPT")
+	}
+	return number && strings.Contains("0123456789¹²³", port) && utf8.RuneCountInString(port) == 1
+}
+
+// maxPacked is how many files a zip archive may have: what it says of them at its end is
+// kept in memory until then.
+const maxPacked = 1 << 18
+
+// packable are the files below a directory, as their names there. Links and devices are
+// left out.
+func packable(ctx context.Context, dir string, most int) ([]string, error) {
+	var names []string
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
@@ -162,24 +197,53 @@ func pack(ctx context.Context, w io.Writer, dir string) error {
 		if !d.Type().IsRegular() {
 			return nil
 		}
+		if len(names) == most {
+			return bad{fmt.Errorf("it has more than %d files: copy it with lumina cp", most)}
+		}
 		rel, err := filepath.Rel(dir, name)
-		if err != nil {
-			return err
+		if err == nil && len(portable(filepath.ToSlash(rel))) > maxPackedName {
+			err = bad{fmt.Errorf("a name in it is longer than %d bytes: copy it with lumina cp", maxPackedName)}
 		}
-		to, err := z.Create(portable(filepath.ToSlash(rel)))
-		if err != nil {
-			return err
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(to, f)
+		names = append(names, rel)
 		return err
 	})
+	return names, err
+}
+
+// maxPackedName is how long a name in a zip archive may be, in bytes; one that a number is
+// added to has room for that.
+const maxPackedName = 60_000
+
+// pack writes files below a directory as a zip archive, each under a name of its own.
+func pack(ctx context.Context, w io.Writer, dir string, names []string) error {
+	z := zip.NewWriter(w)
+	used := make(map[string]bool, len(names))
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		entry := portable(filepath.ToSlash(name))
+		for n := 2; used[entry]; n++ {
+			entry = fmt.Sprintf("%s_%d", portable(filepath.ToSlash(name)), n)
+		}
+		used[entry] = true
+		if err := packFile(z, entry, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return z.Close()
+}
+
+func packFile(z *zip.Writer, entry, name string) error {
+	to, err := z.Create(entry)
 	if err != nil {
 		return err
 	}
-	return z.Close()
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(to, f)
+	return err
 }

@@ -1,14 +1,87 @@
 package app
 
-import "testing"
+import (
+	"archive/zip"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
 
 // TestPortable has a guest's names lead nowhere on another system.
 func TestPortable(t *testing.T) {
 	for name, want := range map[string]string{
 		"a/b c.txt": "a/b c.txt", `..\..\evil.bat`: ".._.._evil.bat", `C:\x`: "C__x", "a\nb\x1b[1m\xff": "a_b_[1m_", "größe/ж": "größe/ж", "\u202etxt": "_txt",
+		".. /x": "___/x", "... /x.": "____/x_", "a./b ": "a_/b_", ".bashrc": ".bashrc", "...": "___",
+		"nul": "_nul", "d/NUL.tar.gz": "d/_NUL.tar.gz", "Aux .txt": "_Aux .txt", "com1": "_com1", "LPT³.x": "_LPT³.x", "conin$": "_conin$", "console": "console", "com10": "com10",
+		`<a|b?*">`: "_a_b____",
 	} {
 		if got := portable(name); got != want {
 			t.Errorf("%q is %q, want %q", name, got, want)
 		}
+	}
+}
+
+// A zip archive of what a guest named has a name of its own for each file, and none that
+// leads out of where it is unpacked, on any system.
+func TestPackHostileNames(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{`..\x`, `..\..\windows\system.ini`, "C:x", `C:\x`, `\\host\share`, "a:b", "a_b", `a\b`, "line\nbreak", "\x1b[31m", "\xff\xfe", "NUL", "nul.txt",
+		"com1 .log", ".. ", "...", "dot.", "blank ", "\u202egnp.exe", "in. /in", "con/in", "deep/..\\..\\x"}
+	for _, name := range names {
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte("content"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := errors.Join(os.WriteFile(outside, []byte("SECRET"), 0o600), os.Symlink(outside, filepath.Join(dir, "link")), os.Symlink(filepath.Dir(outside), filepath.Join(dir, "links")),
+		syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	found, err := packable(t.Context(), dir, len(names))
+	if err != nil || len(found) != len(names) {
+		t.Fatalf("%d files, %v, want %d", len(found), err, len(names))
+	}
+	var b bytes.Buffer
+	if err := pack(t.Context(), &b, dir, found); err != nil {
+		t.Fatal(err)
+	}
+	z, err := zip.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, f := range z.File {
+		if !fs.ValidPath(f.Name) || seen[f.Name] || strings.ContainsAny(f.Name, "\\:\"<>|?*\n\x1b\x00\u202e\ufffd") {
+			t.Errorf("the archive has %q", f.Name)
+		}
+		seen[f.Name] = true
+		for _, part := range strings.Split(f.Name, "/") {
+			stem, _, _ := strings.Cut(part, ".")
+			if strings.HasSuffix(part, ".") || strings.HasSuffix(part, " ") || isDevice(strings.TrimSpace(stem)) {
+				t.Errorf("the archive has %q", f.Name)
+			}
+		}
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if content, err := io.ReadAll(r); err != nil || string(content) != "content" {
+			t.Errorf("%q has %q, %v", f.Name, content, err)
+		}
+	}
+	if len(seen) != len(names) {
+		t.Errorf("%d names, want %d", len(seen), len(names))
+	}
+	// More than an archive may have are found out before it begins.
+	if _, err := packable(t.Context(), dir, len(names)-1); err == nil || !strings.Contains(fmt.Sprint(err), "lumina cp") {
+		t.Errorf("one more than there may be: %v", err)
 	}
 }

@@ -165,10 +165,7 @@ func (r *record) write() {
 	if err != nil {
 		return
 	}
-	name := filepath.Join(r.dir, bootFile)
-	if os.WriteFile(name+".new", b, 0o600) == nil {
-		_ = os.Rename(name+".new", name)
-	}
+	_ = statefile.Replace(filepath.Join(r.dir, bootFile), b)
 }
 
 // errKilled is how a boot ended of which nothing says so.

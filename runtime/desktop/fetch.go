@@ -15,20 +15,23 @@ import (
 	"strings"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/flock"
 	"github.com/abdul-abdi/lumina/runtime/pace"
+	"github.com/abdul-abdi/lumina/runtime/redirects"
 	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
 // fetcher fetches a large file, and goes on where an earlier try ended.
 type fetcher struct {
 	client   *http.Client
+	idle     time.Duration // in place of fetchIdle
 	pause    time.Duration // after a first try that failed; doubled after others
 	progress func(done, total int64)
 }
 
-// fetchIdle is how long a connection may bring nothing.
+// fetchIdle is how long a connection may bring nothing or too little; see package pace.
 const fetchIdle = time.Minute
 
 // fetchTries is how many times in a row a try may bring nothing.
@@ -44,6 +47,11 @@ func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("fetching %s: %w", address, err)
 	}
+	confined, err := f.confined(u)
+	if err != nil {
+		return "", fmt.Errorf("fetching %s: %w", address, err)
+	}
+	defer confined.client.CloseIdleConnections()
 	sum := sha256.Sum256([]byte(address))
 	name := filepath.Join(dir, hex.EncodeToString(sum[:4])+"-"+path.Base("/"+u.Path))
 	// When it was used last is known by its time.
@@ -61,7 +69,7 @@ func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error
 		err = errors.New("another lumina process is already downloading it")
 	}
 	if err == nil {
-		err = f.all(ctx, address, part)
+		err = confined.all(ctx, address, part)
 	}
 	if err == nil {
 		err = durable.Move(part.Name(), name)
@@ -72,6 +80,41 @@ func (f *fetcher) fetch(ctx context.Context, address, dir string) (string, error
 	os.Remove(tagFile(part)) // of no use any more
 	return name, nil
 }
+
+// confined is a fetcher whose server sends it to other https servers only, and to none of
+// this host.
+func (f *fetcher) confined(server *url.URL) (*fetcher, error) {
+	next := f.client.Transport
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	t, ok := next.(*http.Transport)
+	if !ok {
+		return nil, fmt.Errorf("its connections are made by a %T", next)
+	}
+	c := *f
+	if c.idle == 0 {
+		c.idle = fetchIdle
+	}
+	t = t.Clone()
+	t.ResponseHeaderTimeout = c.idle
+	redirects.Confine(t, server)
+	c.client = &http.Client{Transport: t, CheckRedirect: func(to *http.Request, via []*http.Request) error {
+		if to.URL.Scheme != "https" {
+			return fmt.Errorf("the server sends us to %q, which is not https", to.URL.Redacted())
+		}
+		if len(via) >= maxRedirects {
+			return fmt.Errorf("the server sends us on %d times", len(via))
+		}
+		return nil
+	}}
+	return &c, nil
+}
+
+const maxRedirects = 10
+
+// maxTag is how long a server's tag of a file may be, in bytes.
+const maxTag = 1 << 10
 
 func tagFile(part *os.File) string { return part.Name() + ".tag" }
 
@@ -91,7 +134,7 @@ func (f *fetcher) all(ctx context.Context, address string, part *os.File) error 
 		if seekErr != nil {
 			return seekErr
 		}
-		if after > before {
+		if after-before >= pace.Least { // who breaks off after each byte brings nothing
 			try, pause = 0, f.pause
 		}
 		if !again || try >= fetchTries {
@@ -109,8 +152,6 @@ func (f *fetcher) all(ctx context.Context, address string, part *os.File) error 
 func (f *fetcher) once(ctx context.Context, address string, part *os.File) (again bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	idle := time.AfterFunc(fetchIdle, func() { cancel(fmt.Errorf("nothing came for %v", fetchIdle)) })
-	defer idle.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return false, err
@@ -120,7 +161,7 @@ func (f *fetcher) once(ctx context.Context, address string, part *os.File) (agai
 		return false, err
 	}
 	// Only what is certainly of the same file is gone on with.
-	if tag, err := os.ReadFile(tagFile(part)); err == nil && done > 0 {
+	if tag, err := statefile.Read(tagFile(part), maxTag); err == nil && done > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", done))
 		req.Header.Set("If-Range", string(tag))
 	}
@@ -150,10 +191,11 @@ func (f *fetcher) once(ctx context.Context, address string, part *os.File) (agai
 	if total < 0 {
 		return false, errors.New("the server does not say how large the file is")
 	}
-	n, err := io.Copy(part, &pace.Counter{R: io.LimitReader(resp.Body, total-done), Done: done, Report: func(done int64) {
-		idle.Reset(fetchIdle)
-		f.progress(done, total)
-	}})
+	if free, err := runtime.FreeSpace(filepath.Dir(part.Name())); err == nil && total-done > free-runtime.DefaultDiskReserve {
+		return false, fmt.Errorf("there is no room for it: %d of its %d bytes are missing, and %d are free", total-done, total, max(free-runtime.DefaultDiskReserve, 0))
+	}
+	body := pace.NewReader(io.LimitReader(resp.Body, total-done), f.idle, func(slow error) { cancel(slow) })
+	n, err := io.Copy(part, &pace.Counter{R: body, Done: done, Report: func(done int64) { f.progress(done, total) }})
 	if err == nil && done+n < total {
 		err = io.ErrUnexpectedEOF
 	}
@@ -175,11 +217,11 @@ func (f *fetcher) restart(part *os.File, tag string) error {
 		return err
 	}
 	// A weak tag says nothing of bytes (RFC 9110, section 13.1.5).
-	if tag == "" || strings.HasPrefix(tag, "W/") {
+	if tag == "" || strings.HasPrefix(tag, "W/") || len(tag) > maxTag {
 		if err := os.Remove(tagFile(part)); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	return os.WriteFile(tagFile(part), []byte(tag), 0o600)
+	return statefile.Replace(tagFile(part), []byte(tag))
 }

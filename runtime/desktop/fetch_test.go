@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,4 +176,70 @@ func TestFetch(t *testing.T) {
 			t.Error("it is taken")
 		}
 	})
+}
+
+// A server that is hostile, or was taken over, ends a download with an error: it does not
+// keep it waiting, fill the disk or send it to this host's own services.
+func TestFetchFromAHostileServer(t *testing.T) {
+	asked := make(chan string, 10)
+	own := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
+	defer own.Close()
+	elsewhere := "[fe80::1]" // an address of this host that is not the mirror's
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+			elsewhere = n.IP.String()
+		}
+	}
+	drip := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000000")
+		for r.Context().Err() == nil {
+			_, _ = w.Write([]byte("x"))
+			w.(http.Flusher).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	for name, tt := range map[string]struct {
+		want  string
+		serve http.HandlerFunc
+	}{
+		"drips":  {"fewer than 60 KiB came", drip},
+		"silent": {"timeout awaiting response headers", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		"a byte each time": {"EOF", func(w http.ResponseWriter, r *http.Request) {
+			http.ServeContent(&cut{w, 1}, r, "", time.Time{}, strings.NewReader(strings.Repeat("x", 1000)))
+		}},
+		"huge":    {"no room for it", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "1000000000000000000") }},
+		"to http": {"which is not https", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, own.URL+"/x", http.StatusFound) }},
+		"to the host": {"an address of this host or its link", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://"+elsewhere+"/x", http.StatusFound)
+		}},
+		"to the metadata": {"an address of this host or its link", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://169.254.169.254/x", http.StatusFound)
+		}},
+		"round and round": {"sends us on 10 times", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMirror(t)
+			m.Config.Handler = tt.serve
+			f := fetcher{client: m.Client(), idle: 200 * time.Millisecond, progress: func(int64, int64) {}}
+			u, err := url.Parse(m.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.fetch(t.Context(), "https://"+u.Host+"/x.iso", t.TempDir()); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("fetch() = %v, want %q", err, tt.want)
+			}
+			select {
+			case path := <-asked:
+				t.Errorf("this host's own service was asked for %s", path)
+			default:
+			}
+		})
+	}
 }

@@ -9,10 +9,10 @@ import (
 	"image/color"
 	"image/draw"
 	"image/png"
-	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/statefile"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -111,8 +111,7 @@ func (p *picture) take(s *supervisor) {
 	if err != nil {
 		return
 	}
-	name := filepath.Join(s.dir, pictureFile)
-	if os.WriteFile(name+".new", small, 0o600) == nil && os.Rename(name+".new", name) == nil {
+	if statefile.Replace(filepath.Join(s.dir, pictureFile), small) == nil {
 		p.last = sum
 	}
 }

@@ -167,7 +167,7 @@ func enlarge(name string, size int64) error {
 	if err := os.Chmod(name, 0o600); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := os.OpenFile(name, lockFlags|os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,8 @@ const (
 	// SignedBy is in the directory of an image that was pulled with a key: which.
 	SignedBy = "signed-by"
 
+	prebuilt = "prebuilt" // see MarkPrebuilt
+
 	metadata = "image.json"
 )
 

@@ -75,6 +75,19 @@ func (h *Handle) SignedBy() string {
 	return strings.TrimSpace(string(b))
 }
 
+// MarkPrebuilt marks the image of a directory as one that came whole from another
+// machine. What its image.json says of its files was compared with them; of its layers it
+// has nothing but their digests, and they may be of layers that are none of its own.
+func MarkPrebuilt(dir string) error {
+	return durable.WriteNew(filepath.Join(dir, prebuilt), nil, FileMode)
+}
+
+// Prebuilt says whether the image is so marked.
+func (h *Handle) Prebuilt() bool {
+	_, err := h.root.Lstat(prebuilt)
+	return !errors.Is(err, os.ErrNotExist)
+}
+
 // Close ends the use.
 func (h *Handle) Close() error { return errors.Join(h.root.Close(), h.lock.Close()) }
 
@@ -351,7 +364,7 @@ func (s *Store) makeTemp(name string) (*temp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a temporary directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := statefile.Create(filepath.Join(dir, "lock"))
 	if err == nil {
 		_, err = flock.TryExclusive(lock)
 	}
@@ -437,7 +450,7 @@ func (s *Store) eachStale(do func(dir string) error) error {
 }
 
 func ifDead(dir string, do func(dir string) error) error {
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+	lock, err := statefile.Open(filepath.Join(dir, "lock"))
 	if err == nil {
 		defer lock.Close()
 		if busy, err := flock.TryExclusive(lock); busy || err != nil {

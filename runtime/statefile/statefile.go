@@ -63,6 +63,37 @@ func Create(name string) (*os.File, error) {
 	return check(f, filepath.Base(name), err)
 }
 
+// CreateLock is Create for a file that only holds a lock. What has its name and is no
+// file is nobody's lock: it is removed.
+func CreateLock(name string) (*os.File, error) {
+	f, err := Create(name)
+	if !errors.Is(err, ErrDamaged) {
+		return f, err
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return Create(name)
+}
+
+// Replace writes a file that takes the place of what has its name. It need not outlive
+// a power failure.
+func Replace(name string, content []byte) error {
+	fresh := name + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(fresh, name)
+}
+
 // OpenDir opens a directory: a FIFO in its place is not waited for.
 func OpenDir(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)

@@ -111,3 +111,57 @@ func TestOpenDir(t *testing.T) {
 		}
 	}
 }
+
+// What has a lock's name and is no file is nobody's lock, and what it leads to stays.
+func TestCreateLock(t *testing.T) {
+	dir := t.TempDir()
+	outside := filepath.Join(dir, "outside")
+	name := filepath.Join(dir, "x.lock")
+	for what, make := range map[string]func() error{
+		"link":      func() error { return errors.Join(os.WriteFile(outside, []byte("kept"), 0o600), os.Symlink(outside, name)) },
+		"to none":   func() error { return os.Symlink(filepath.Join(dir, "none"), name) },
+		"FIFO":      func() error { return unix.Mkfifo(name, 0o600) },
+		"directory": func() error { return os.Mkdir(name, 0o700) },
+		"file":      func() error { return os.WriteFile(name, nil, 0o600) },
+	} {
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+		f, err := CreateLock(name)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		f.Close()
+		if info, err := os.Lstat(name); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("%s: %v, %v", what, info, err)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "none")); err == nil {
+			t.Errorf("%s: what it leads to was made", what)
+		}
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(outside); err != nil || string(b) != "kept" {
+		t.Errorf("what the link leads to is %q, %v", b, err)
+	}
+}
+
+// A file is written anew, not through what has its name or that of its making.
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	outside, name := filepath.Join(dir, "outside"), filepath.Join(dir, "x")
+	if err := errors.Join(os.WriteFile(outside, []byte("kept"), 0o600), os.Symlink(outside, name), os.Symlink(outside, name+".new")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Replace(name, []byte("content")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := Read(name, 100); err != nil || string(b) != "content" {
+		t.Errorf("it is %q, %v", b, err)
+	}
+	if b, err := os.ReadFile(outside); err != nil || string(b) != "kept" {
+		t.Errorf("what the link leads to is %q, %v", b, err)
+	}
+}

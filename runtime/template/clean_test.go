@@ -100,3 +100,29 @@ func TestOddTemplates(t *testing.T) {
 		}
 	}
 }
+
+// A lock that is a link is not followed: a file elsewhere is not made, and not locked.
+func TestLockThatIsALink(t *testing.T) {
+	s := NewStore(filepath.Join(t.TempDir(), "templates"))
+	outside := filepath.Join(t.TempDir(), "outside")
+	key := strings.Repeat("a", 32)
+	put := func() {
+		if err := errors.Join(os.MkdirAll(s.dir, 0o700), os.Symlink(outside, filepath.Join(s.dir, key+".lock"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	if err := s.Make(t.Context(), key, func(*Files) error { return nil }); err != nil {
+		t.Errorf("Make() = %v", err)
+	}
+	put()
+	if err := s.Clean(true); err != nil {
+		t.Errorf("Clean() = %v", err)
+	}
+	if entries, err := os.ReadDir(s.dir); len(entries) != 0 || err != nil {
+		t.Errorf("after Clean(): %v, %v", entries, err)
+	}
+	if _, err := os.Lstat(outside); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the link leads to was made: %v", err)
+	}
+}

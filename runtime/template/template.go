@@ -196,7 +196,7 @@ func (s *Store) Make(ctx context.Context, key string, fill func(*Files) error) e
 	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory of templates: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(s.dir, key+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := statefile.CreateLock(filepath.Join(s.dir, key+".lock"))
 	if err != nil {
 		return err
 	}
@@ -314,7 +314,7 @@ func (s *Store) Clean(all bool) error {
 		if !isKey(key) {
 			continue // it is no template
 		}
-		lock, err := os.OpenFile(filepath.Join(s.dir, key+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+		lock, err := statefile.CreateLock(filepath.Join(s.dir, key+".lock"))
 		if err != nil {
 			return err
 		}

@@ -141,7 +141,10 @@ func (s *Store) Clean() error {
 }
 
 func removeDead(name string) error {
-	f, err := os.OpenFile(name, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	f, err := statefile.Open(name)
+	if errors.Is(err, statefile.ErrDamaged) {
+		return os.Remove(name) // a link, a FIFO: nobody makes a volume there
+	}
 	if err != nil {
 		return err
 	}

@@ -161,8 +161,9 @@ func TestHostileArtifacts(t *testing.T) {
 // prebuilt image has them.
 func TestPrebuiltLayers(t *testing.T) {
 	here := options(t, "oci:"+writeLayout(t, "amd64", layer(t, file("key", "PRIVATE"))))
-	here.Name = "private"
+	here.Name, here.Configure = "private", func(*image.Image) {} // its layers are kept for what is made of it
 	create(t, here)
+	here.Configure = nil
 	private, err := here.Store.Open("private")
 	if err != nil {
 		t.Fatal(err)

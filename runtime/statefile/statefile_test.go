@@ -118,7 +118,9 @@ func TestCreateLock(t *testing.T) {
 	outside := filepath.Join(dir, "outside")
 	name := filepath.Join(dir, "x.lock")
 	for what, make := range map[string]func() error{
-		"link":      func() error { return errors.Join(os.WriteFile(outside, []byte("kept"), 0o600), os.Symlink(outside, name)) },
+		"link": func() error {
+			return errors.Join(os.WriteFile(outside, []byte("kept"), 0o600), os.Symlink(outside, name))
+		},
 		"to none":   func() error { return os.Symlink(filepath.Join(dir, "none"), name) },
 		"FIFO":      func() error { return unix.Mkfifo(name, 0o600) },
 		"directory": func() error { return os.Mkdir(name, 0o700) },

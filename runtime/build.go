@@ -41,13 +41,45 @@ func (r *Runtime) StartBuild(ctx context.Context, dir string, options VMOptions,
 	return &BuildVM{v, len(disks)}, nil
 }
 
-// Unpack writes a tar archive into the guest.
-func (b *BuildVM) Unpack(ctx context.Context, u *protocol.Unpack, archive io.Reader) error {
+// LayerMount is something that the guest's root has until the layer's end, and that is
+// no part of the layer: a staged tree, a disk, or a file system in memory.
+type LayerMount struct {
+	Path     string
+	ReadOnly bool
+	Staged   string // the file or directory "data" of this tree, see Stage
+	Disk     int    // which of the VM's disks, from 1; 0: none
+	Size     int64  // of a file system in memory, in bytes
+	// Of a disk's directory, when it is made.
+	Mode     uint32
+	UID, GID uint32
+}
+
+// Unpack writes a tar archive into the guest's root.
+func (b *BuildVM) Unpack(ctx context.Context, archive io.Reader) error {
+	return b.unpack(ctx, &protocol.Unpack{}, archive)
+}
+
+// Stage writes a tar archive into a tree that the guest's processes do not see until a
+// layer mounts it. With memory, it is kept off the disk.
+func (b *BuildVM) Stage(ctx context.Context, name string, memory bool, archive io.Reader) error {
+	return b.unpack(ctx, &protocol.Unpack{Staged: name, Memory: memory}, archive)
+}
+
+func (b *BuildVM) unpack(ctx context.Context, u *protocol.Unpack, archive io.Reader) error {
 	return b.call(ctx, func(conn net.Conn) error { return client.Unpack(ctx, conn, u, archive) })
 }
 
-// NextLayer ends every process of the guest and begins a layer.
-func (b *BuildVM) NextLayer(ctx context.Context, l *protocol.Layer) error {
+// NextLayer ends every process of the guest and begins a layer. dir is made if it is
+// missing.
+func (b *BuildVM) NextLayer(ctx context.Context, dir string, mounts []LayerMount) error {
+	l := &protocol.Layer{Dir: dir}
+	for _, m := range mounts {
+		p := protocol.LayerMount{Path: m.Path, ReadOnly: m.ReadOnly, Staged: m.Staged, Size: m.Size, Mode: m.Mode, UID: m.UID, GID: m.GID}
+		if m.Disk > 0 {
+			p.Disk = protocol.BuildDisk(m.Disk - 1)
+		}
+		l.Mounts = append(l.Mounts, p)
+	}
 	return b.call(ctx, func(conn net.Conn) error { return client.NextLayer(ctx, conn, l) })
 }
 

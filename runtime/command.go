@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"strings"
 	"syscall"
@@ -30,12 +31,45 @@ type Command struct {
 	// Timeout ends the process; 0 for none.
 	Timeout time.Duration
 	// Terminal gives the process a terminal; its output goes to Stdout.
-	Terminal *client.Terminal
+	Terminal *Terminal
 	// Signals, unless nil, are read from when the command runs, and go to its process
 	// group. After one that asks it to end (SIGINT, SIGTERM, SIGHUP, SIGQUIT) it is killed
 	// by the next such one, or when StopGrace is over.
 	Signals <-chan syscall.Signal
-	client.Stdio
+	Stdio
+}
+
+// Stdio is where a process's standard files lead. Nil outputs are discarded; a nil
+// Stdin is empty.
+type Stdio struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// TerminalSize is a terminal's size in characters.
+type TerminalSize struct {
+	Rows    uint16 `json:"rows"`
+	Columns uint16 `json:"columns"`
+}
+
+// Terminal is the terminal of a process that has one.
+type Terminal struct {
+	Size  TerminalSize
+	Sizes <-chan TerminalSize // its later sizes; may be nil
+}
+
+func (t *Terminal) client() *client.Terminal {
+	if t == nil {
+		return nil
+	}
+	return &client.Terminal{Size: protocol.TerminalSize(t.Size), Resized: func(over <-chan struct{}) (protocol.TerminalSize, bool) {
+		select {
+		case size, ok := <-t.Sizes:
+			return protocol.TerminalSize(size), ok
+		case <-over:
+			return protocol.TerminalSize{}, false
+		}
+	}}
 }
 
 // defaultPath is the PATH of a process whose image sets none, as with other

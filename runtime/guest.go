@@ -57,11 +57,11 @@ func (g *Guest) execFrom(ctx context.Context, c Command, begin <-chan struct{}) 
 	}
 	w := &watched{Conn: conn, ctx: ctx}
 	defer conn.Close()
-	control := client.Control{Terminal: c.Terminal}
+	control := client.Control{Terminal: c.Terminal.client()}
 	if c.Signals != nil {
 		control.Signals = relay(ctx, c.Signals, begin, cancel)
 	}
-	exit, err := client.Exec(ctx, w, req, c.Stdio, control)
+	exit, err := client.Exec(ctx, w, req, client.Stdio(c.Stdio), control)
 	return Exit(exit), g.failure(ctx, w, err)
 }
 

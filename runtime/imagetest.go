@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/vm"
@@ -86,7 +85,7 @@ func (v *VM) test(ctx context.Context, t ImageTest) error {
 		return err
 	}
 	var stdout, stderr bytes.Buffer
-	exit, err := v.Exec(ctx, Command{Shell: t.Command, User: t.User, Stdio: client.Stdio{Stdout: &stdout, Stderr: &stderr}})
+	exit, err := v.Exec(ctx, Command{Shell: t.Command, User: t.User, Stdio: Stdio{Stdout: &stdout, Stderr: &stderr}})
 	switch {
 	case err != nil:
 		return err

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/template"
@@ -320,7 +319,7 @@ func TestRunEndsUnderItsCommand(t *testing.T) {
 			r := open(t, fake)
 			o := shell("echo begun; sleep 60")
 			o.Command.Timeout = tt.timeout
-			o.Command.Stdio = client.Stdio{Stdout: &onWrite{do: tt.do}}
+			o.Command.Stdio = runtime.Stdio{Stdout: &onWrite{do: tt.do}}
 			result, err := r.Run(tt.ctx, o)
 			if !tt.check(err) {
 				t.Errorf("Run() = %+v, %v", result, err)

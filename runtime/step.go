@@ -25,7 +25,7 @@ func (r *Runtime) RunStep(ctx context.Context, dir string, options VMOptions, co
 		return err
 	}
 	defer v.Close()
-	exit, err := v.Exec(ctx, Command{Shell: command, Stdio: client.Stdio{Stdout: out, Stderr: out}})
+	exit, err := v.Exec(ctx, Command{Shell: command, Stdio: Stdio{Stdout: out, Stderr: out}})
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
@@ -64,13 +63,31 @@ type Start struct {
 
 // VM runs a stage's commands.
 type VM interface {
-	Unpack(ctx context.Context, u *protocol.Unpack, archive io.Reader) error
-	NextLayer(ctx context.Context, l *protocol.Layer) error
+	// Unpack writes a tar archive into the root.
+	Unpack(ctx context.Context, archive io.Reader) error
+	// Stage writes one into a tree that commands do not see until a layer mounts it.
+	// With memory, it is kept off the disk.
+	Stage(ctx context.Context, name string, memory bool, archive io.Reader) error
+	// NextLayer ends all processes and begins a layer. dir is made if it is missing.
+	NextLayer(ctx context.Context, dir string, mounts []Mount) error
 	// Run runs a command and returns its exit code.
 	Run(ctx context.Context, c Command) (int, error)
 	Changes(ctx context.Context, w io.Writer) error
 	// Finish ends the VM; its disks keep what was written.
 	Finish(ctx context.Context) error
+}
+
+// Mount is something that a layer's commands see and that is no part of the layer: a
+// staged tree, a disk, or a file system in memory.
+type Mount struct {
+	Path     string
+	ReadOnly bool
+	Staged   string // the file or directory "data" of this tree, see VM
+	Disk     int    // which of Start's Disks, from 1; 0: none
+	Size     int64  // of a file system in memory, in bytes
+	// Of a disk's directory, when it is made.
+	Mode     uint32
+	UID, GID uint32
 }
 
 // Command is what RUN runs.

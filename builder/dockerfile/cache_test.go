@@ -14,7 +14,6 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -77,11 +76,12 @@ func TestCache(t *testing.T) {
 // countingVM counts the commands that were run; none changes anything.
 type countingVM struct{ ran *int }
 
-func (countingVM) Unpack(context.Context, *protocol.Unpack, io.Reader) error { return nil }
-func (countingVM) NextLayer(context.Context, *protocol.Layer) error          { return nil }
-func (v countingVM) Run(context.Context, Command) (int, error)               { *v.ran++; return 0, nil }
-func (countingVM) Changes(_ context.Context, w io.Writer) error              { return tar.NewWriter(w).Close() }
-func (countingVM) Finish(context.Context) error                              { return nil }
+func (countingVM) Unpack(context.Context, io.Reader) error              { return nil }
+func (countingVM) Stage(context.Context, string, bool, io.Reader) error { return nil }
+func (countingVM) NextLayer(context.Context, string, []Mount) error     { return nil }
+func (v countingVM) Run(context.Context, Command) (int, error)          { *v.ran++; return 0, nil }
+func (countingVM) Changes(_ context.Context, w io.Writer) error         { return tar.NewWriter(w).Close() }
+func (countingVM) Finish(context.Context) error                         { return nil }
 
 // What RUN made is taken again, but not from a VM of another kernel or agent, which
 // may have given something else.

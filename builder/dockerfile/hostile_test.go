@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/builder"
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -23,11 +22,14 @@ import (
 // what has changed has no end.
 type hostileVM struct{ said []byte }
 
-func (*hostileVM) Unpack(_ context.Context, _ *protocol.Unpack, r io.Reader) error {
+func (*hostileVM) Unpack(_ context.Context, r io.Reader) error {
 	_, err := io.Copy(io.Discard, r)
 	return err
 }
-func (*hostileVM) NextLayer(context.Context, *protocol.Layer) error { return nil }
+func (v *hostileVM) Stage(ctx context.Context, _ string, _ bool, r io.Reader) error {
+	return v.Unpack(ctx, r)
+}
+func (*hostileVM) NextLayer(context.Context, string, []Mount) error { return nil }
 func (*hostileVM) Run(context.Context, Command) (int, error)        { return 0, nil }
 func (*hostileVM) Finish(context.Context) error                     { return nil }
 func (v *hostileVM) Changes(ctx context.Context, w io.Writer) error {

@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 )
 
 func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
@@ -26,7 +24,7 @@ func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
 	if target = path.Clean(target); target == "/" {
 		return errors.New("the target is the root")
 	}
-	l := protocol.LayerMount{Path: target, ReadOnly: m.ReadOnly}
+	l := Mount{Path: target, ReadOnly: m.ReadOnly}
 	r.keys = append(r.keys, m.Type, target, m.ReadOnly)
 	switch m.Type {
 	case instructions.MountTypeTmpfs:
@@ -64,7 +62,7 @@ func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
 
 // mountBind shows a part of the context, a stage or an image. What the command
 // writes there is dropped.
-func (s *stage) mountBind(m *instructions.Mount, n int, l protocol.LayerMount, r *running) error {
+func (s *stage) mountBind(m *instructions.Mount, n int, l Mount, r *running) error {
 	tree := s.b.o.Context
 	if m.From != "" {
 		src, err := s.from(m.From)
@@ -179,7 +177,7 @@ func (s *stage) mountSecret(m *instructions.Mount, n int, r *running) error {
 	if m.GID != nil {
 		gid = int(*m.GID)
 	}
-	r.add(fmt.Sprintf("secret-%d-%d", s.step, n), true, protocol.LayerMount{Path: path.Clean(target), ReadOnly: true}, func(w io.Writer) error {
+	r.add(fmt.Sprintf("secret-%d-%d", s.step, n), true, Mount{Path: path.Clean(target), ReadOnly: true}, func(w io.Writer) error {
 		return writeOne(w, secret, mode, uid, gid)
 	})
 	return nil

@@ -15,7 +15,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/abdul-abdi/lumina/builder"
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -23,7 +22,7 @@ import (
 type running struct {
 	args    []string
 	env     []string // of the command alone
-	mounts  []protocol.LayerMount
+	mounts  []Mount
 	disks   []string // of cache mounts, the Disk of whose mounts is an index
 	diskOf  map[int]int
 	trees   []stagedTree
@@ -119,7 +118,7 @@ func (s *stage) runArgs(c *instructions.RunCommand, r *running) error {
 				name := c.Files[0].Name
 				r.args = []string{path.Join(dir, name)}
 				r.keys = append(r.keys, "heredoc", text)
-				r.add("heredoc", false, protocol.LayerMount{Path: path.Join(dir, name), ReadOnly: true}, func(w io.Writer) error {
+				r.add("heredoc", false, Mount{Path: path.Join(dir, name), ReadOnly: true}, func(w io.Writer) error {
 					return writeOne(w, []byte(text), 0o755, 0, 0)
 				})
 				return nil
@@ -138,7 +137,7 @@ func (s *stage) runArgs(c *instructions.RunCommand, r *running) error {
 }
 
 // add makes a mount of a staged tree.
-func (r *running) add(name string, memory bool, m protocol.LayerMount, write func(io.Writer) error) {
+func (r *running) add(name string, memory bool, m Mount, write func(io.Writer) error) {
 	m.Staged = name
 	r.mounts = append(r.mounts, m)
 	r.trees = append(r.trees, stagedTree{name, memory, write})
@@ -208,16 +207,16 @@ func (s *stage) runInVM(r *running, c Command, layer io.Writer) error {
 		if vm.staged[t.name] {
 			continue
 		}
-		if err := vm.send(ctx, &protocol.Unpack{Staged: t.name, Memory: t.memory}, t.write); err != nil {
+		if err := vm.stage(ctx, t); err != nil {
 			return fmt.Errorf("sending what a mount shows: %w", err)
 		}
 		vm.staged[t.name] = true
 	}
 	mounts := slices.Clone(r.mounts)
 	for n, disk := range r.diskOf {
-		mounts[n].Disk = protocol.BuildDisk(slices.Index(vm.disks, r.disks[disk]))
+		mounts[n].Disk = slices.Index(vm.disks, r.disks[disk]) + 1
 	}
-	if err := vm.NextLayer(ctx, &protocol.Layer{Dir: c.Dir, Mounts: mounts}); err != nil {
+	if err := vm.NextLayer(ctx, c.Dir, mounts); err != nil {
 		return err
 	}
 	vm.steps++
@@ -321,7 +320,7 @@ func (s *stage) unpack(ctx context.Context, vm *machine) error {
 		if err != nil {
 			return err
 		}
-		err = vm.Unpack(ctx, &protocol.Unpack{}, r)
+		err = vm.Unpack(ctx, r)
 		r.Close()
 		if err != nil {
 			return fmt.Errorf("bringing what was copied into the VM: %w", err)
@@ -330,15 +329,15 @@ func (s *stage) unpack(ctx context.Context, vm *machine) error {
 	return nil
 }
 
-// send unpacks an archive that is written meanwhile.
-func (m *machine) send(ctx context.Context, u *protocol.Unpack, write func(io.Writer) error) error {
+// stage sends a tree that is written meanwhile.
+func (m *machine) stage(ctx context.Context, t stagedTree) error {
 	r, w := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.CloseWithError(write(w))
+		w.CloseWithError(t.write(w))
 	}()
-	err := m.Unpack(ctx, u, r)
+	err := m.Stage(ctx, t.name, t.memory, r)
 	r.CloseWithError(errors.New("the VM reads no more"))
 	<-done
 	return err

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -207,7 +206,7 @@ func measureStreams(ctx context.Context, s *session.Session) ([]stream, error) {
 				return err
 			}
 			defer f.Close()
-			_, err = s.Exec(ctx, runtime.Command{Shell: "cat > /dev/null", Stdio: client.Stdio{Stdin: f}})
+			_, err = s.Exec(ctx, runtime.Command{Shell: "cat > /dev/null", Stdio: runtime.Stdio{Stdin: f}})
 			return err
 		}},
 		{"cp in", func() error {
@@ -215,7 +214,7 @@ func measureStreams(ctx context.Context, s *session.Session) ([]stream, error) {
 			return err
 		}},
 		{"stream out", func() error {
-			_, err := s.Exec(ctx, runtime.Command{Shell: "cat /tmp/lumina-bench", Stdio: client.Stdio{Stdout: io.Discard}})
+			_, err := s.Exec(ctx, runtime.Command{Shell: "cat /tmp/lumina-bench", Stdio: runtime.Stdio{Stdout: io.Discard}})
 			return err
 		}},
 		{"cp out", func() error {

@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 )
 
 func newDesktopExecCommand(env *environment) *cobra.Command {
@@ -41,7 +40,7 @@ func newDesktopExecCommand(env *environment) *cobra.Command {
 				return execTerminal(c.Context(), env, &guest, command)
 			}
 			stdout, stderr := report.writers()
-			command.Stdio = client.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+			command.Stdio = runtime.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
 			command.Signals = env.signals
 			exit, err := guest.Exec(c.Context(), command)
 			return report.finish(exit.Code, err)

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -101,7 +100,7 @@ func execOnce(ctx context.Context, env *environment, s *session.Session, command
 		return err
 	}
 	stdout, stderr := report.writers()
-	command.Stdio = client.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	command.Stdio = runtime.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
 	command.Signals = env.signals
 	guest, meanwhile, err := s.Counted()
 	if err != nil {

@@ -18,7 +18,6 @@ import (
 	"github.com/abdul-abdi/lumina/builder/oci"
 	"github.com/abdul-abdi/lumina/builder/reference"
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/network"
 	"github.com/abdul-abdi/lumina/runtime/volume"
 )
@@ -317,9 +316,17 @@ func (w workshop) cacheDisk(ctx context.Context, id string) (*volume.Disk, error
 // buildVM is a VM as a build sees it.
 type buildVM struct{ *runtime.BuildVM }
 
+func (b buildVM) NextLayer(ctx context.Context, dir string, mounts []dockerfile.Mount) error {
+	converted := make([]runtime.LayerMount, len(mounts))
+	for i, m := range mounts {
+		converted[i] = runtime.LayerMount(m)
+	}
+	return b.BuildVM.NextLayer(ctx, dir, converted)
+}
+
 func (b buildVM) Run(ctx context.Context, c dockerfile.Command) (int, error) {
 	exit, err := b.Exec(ctx, runtime.Command{Args: c.Args, Env: c.Env, Dir: c.Dir, User: c.User,
-		Stdio: client.Stdio{Stdout: c.Output, Stderr: c.Output}})
+		Stdio: runtime.Stdio{Stdout: c.Output, Stderr: c.Output}})
 	return exit.Code, err
 }
 

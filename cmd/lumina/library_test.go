@@ -52,6 +52,75 @@ func TestLibraries(t *testing.T) {
 	}
 }
 
+// What other programs import has types of its own: those of the protocol, and of the
+// client that speaks it, change as host and guest need.
+func TestLibrariesHaveTypesOfTheirOwn(t *testing.T) {
+	for _, dir := range []string{"runtime", "runtime/session", "runtime/desktop", "runtime/forward", "runtime/network", "runtime/image", "runtime/volume", "runtime/vm", "builder", "builder/dockerfile", "release"} {
+		sources, err := filepath.Glob("../../" + dir + "/*.go")
+		if err != nil || len(sources) == 0 {
+			t.Fatalf("%s: %d sources, %v", dir, len(sources), err)
+		}
+		for _, path := range sources {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			files := token.NewFileSet()
+			f, err := parser.ParseFile(files, path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range exported(f) {
+				ast.Inspect(n, func(n ast.Node) bool {
+					s, ok := n.(*ast.SelectorExpr)
+					if !ok {
+						return true
+					}
+					if of, ok := s.X.(*ast.Ident); ok && (of.Name == "protocol" || of.Name == "client") {
+						t.Errorf("%s: an exported name has the type %s.%s", files.Position(s.Pos()), of.Name, s.Sel.Name)
+					}
+					return true
+				})
+			}
+		}
+	}
+}
+
+// exported are the types that a file's users see: of functions, methods and fields.
+func exported(f *ast.File) (types []ast.Node) {
+	for _, d := range f.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Name.IsExported() && (d.Recv == nil || exportedType(d.Recv.List[0].Type)) {
+				types = append(types, d.Type)
+			}
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				switch s := s.(type) {
+				case *ast.TypeSpec:
+					fields, isStruct := s.Type.(*ast.StructType)
+					if !s.Name.IsExported() {
+						continue
+					}
+					if !isStruct {
+						types = append(types, s.Type)
+						continue
+					}
+					for _, field := range fields.Fields.List {
+						if len(field.Names) == 0 || slices.ContainsFunc(field.Names, (*ast.Ident).IsExported) {
+							types = append(types, field.Type)
+						}
+					}
+				case *ast.ValueSpec:
+					if s.Type != nil && s.Names[0].IsExported() {
+						types = append(types, s.Type)
+					}
+				}
+			}
+		}
+	}
+	return types
+}
+
 // undocumented are a file's exported names without a comment.
 func undocumented(f *ast.File) (names []*ast.Ident) {
 	for _, d := range f.Decls {

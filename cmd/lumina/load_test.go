@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -52,7 +51,7 @@ func agentUsage(t *testing.T, s *session.Session) usage {
 	t.Helper()
 	var out bytes.Buffer
 	if _, err := s.Exec(context.Background(), runtime.Command{
-		Shell: "ls /proc/1/fd | wc -l; cat /proc/1/status", Stdio: client.Stdio{Stdout: &out}}); err != nil {
+		Shell: "ls /proc/1/fd | wc -l; cat /proc/1/status", Stdio: runtime.Stdio{Stdout: &out}}); err != nil {
 		t.Fatal(err)
 	}
 	first, rest, _ := strings.Cut(out.String(), "\n")
@@ -86,7 +85,7 @@ func TestThousandExecs(t *testing.T) {
 		var out, errOut bytes.Buffer
 		exit, err := s.Exec(context.Background(), runtime.Command{
 			Shell: fmt.Sprintf("echo %d; echo e%d >&2; exit %d", n, n, n%50),
-			Stdio: client.Stdio{Stdout: &out, Stderr: &errOut},
+			Stdio: runtime.Stdio{Stdout: &out, Stderr: &errOut},
 		})
 		if err != nil || exit.Code != n%50 || out.String() != fmt.Sprintf("%d\n", n) || errOut.String() != fmt.Sprintf("e%d\n", n) {
 			return fmt.Errorf("exec %d = %+v, %q, %q, %w", n, exit, out.String(), errOut.String(), err)

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -113,7 +112,7 @@ func checkCommand(images *image.Store, options runtime.RunOptions) error {
 // poolRun prints the result of one run, and says whether its command succeeded.
 func poolRun(ctx context.Context, env *environment, r *runtime.Runtime, options runtime.RunOptions, n int, lines *lineWriter) (bool, runtime.Trace) {
 	report := &report{env: env, format: formatJSON, start: time.Now()}
-	options.Command.Stdio = client.Stdio{Stdout: &report.stdout, Stderr: &report.stderr}
+	options.Command.Stdio = runtime.Stdio{Stdout: &report.stdout, Stderr: &report.stderr}
 	options.Command.Env = append(options.Command.Env[:len(options.Command.Env):len(options.Command.Env)], fmt.Sprintf("LUMINA_RUN=%d", n))
 	result, err := r.Run(ctx, options)
 	report.network, report.boot = result.Network, result.Boot

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/supervise"
@@ -300,7 +299,7 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 		return report.fail(err)
 	}
 	stdout, stderr := report.writers()
-	options.Command.Stdio = client.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
+	options.Command.Stdio = runtime.Stdio{Stdin: stdin(env), Stdout: stdout, Stderr: stderr}
 	options.Command.Signals = env.signals
 	restore := func() error { return nil }
 	if pty {

@@ -11,9 +11,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 )
 
 // joinTerminal joins this process's terminal with one in the guest that it gives
@@ -22,16 +20,16 @@ import (
 // told of its size.
 func joinTerminal(ctx context.Context, env *environment, command *runtime.Command) (restore func() error) {
 	fd := int(env.stdin.Fd())
-	size := func() protocol.TerminalSize {
+	size := func() runtime.TerminalSize {
 		columns, rows, err := term.GetSize(fd)
 		if err != nil {
-			return protocol.TerminalSize{Rows: 24, Columns: 80}
+			return runtime.TerminalSize{Rows: 24, Columns: 80}
 		}
-		return protocol.TerminalSize{Rows: uint16(rows), Columns: uint16(columns)}
+		return runtime.TerminalSize{Rows: uint16(rows), Columns: uint16(columns)}
 	}
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)
-	sizes := make(chan protocol.TerminalSize)
+	sizes := make(chan runtime.TerminalSize)
 	go func() {
 		defer signal.Stop(resized)
 		for {
@@ -50,8 +48,8 @@ func joinTerminal(ctx context.Context, env *environment, command *runtime.Comman
 		command.Env = append([]string{"TERM=" + t}, command.Env...)
 	}
 	raw := &rawTerminal{Reader: env.stdin, fd: fd}
-	command.Terminal = &client.Terminal{Size: size(), Sizes: sizes}
-	command.Stdio = client.Stdio{Stdin: raw, Stdout: env.stdout}
+	command.Terminal = &runtime.Terminal{Size: size(), Sizes: sizes}
+	command.Stdio = runtime.Stdio{Stdin: raw, Stdout: env.stdout}
 	env.raw = true
 	return raw.restore
 }

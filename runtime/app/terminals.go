@@ -13,9 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -58,7 +56,7 @@ type terminals struct {
 // terminal is one of them.
 type terminal struct {
 	id, sid string
-	sizes   chan protocol.TerminalSize
+	sizes   chan runtime.TerminalSize
 	cancel  context.CancelFunc
 	over    <-chan struct{} // closed when the program has ended, or is to
 
@@ -103,7 +101,7 @@ func (t *terminals) find(id string) *terminal {
 }
 
 // open runs a command in a session's terminal.
-func (t *terminals) open(ctx context.Context, wg *sync.WaitGroup, s *session.Session, size protocol.TerminalSize) (*terminal, error) {
+func (t *terminals) open(ctx context.Context, wg *sync.WaitGroup, s *session.Session, size runtime.TerminalSize) (*terminal, error) {
 	t.mu.Lock()
 	if len(t.all) >= maxTerminals {
 		t.mu.Unlock()
@@ -111,7 +109,7 @@ func (t *terminals) open(ctx context.Context, wg *sync.WaitGroup, s *session.Ses
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	t.last++
-	one := &terminal{id: strconv.Itoa(t.last), sid: s.Info.SID, sizes: make(chan protocol.TerminalSize), cancel: cancel, over: ctx.Done(), pages: map[*attached]struct{}{}}
+	one := &terminal{id: strconv.Itoa(t.last), sid: s.Info.SID, sizes: make(chan runtime.TerminalSize), cancel: cancel, over: ctx.Done(), pages: map[*attached]struct{}{}}
 	one.news = sync.NewCond(&one.mu)
 	t.all = append(t.all, one)
 	t.mu.Unlock()
@@ -120,8 +118,8 @@ func (t *terminals) open(ctx context.Context, wg *sync.WaitGroup, s *session.Ses
 		exit, err := s.Exec(ctx, runtime.Command{
 			Shell:    shell,
 			Env:      []string{"TERM=xterm-256color", "COLORTERM=truecolor"},
-			Terminal: &client.Terminal{Size: size, Sizes: one.sizes},
-			Stdio:    client.Stdio{Stdin: one, Stdout: one},
+			Terminal: &runtime.Terminal{Size: size, Sizes: one.sizes},
+			Stdio:    runtime.Stdio{Stdin: one, Stdout: one},
 		})
 		cancel()
 		one.end(exit, err)
@@ -295,13 +293,13 @@ func (s *server) terminalRoutes() {
 	}))
 }
 
-func (s *server) openTerminal(r *http.Request, size protocol.TerminalSize) (any, error) {
+func (s *server) openTerminal(r *http.Request, size runtime.TerminalSize) (any, error) {
 	open, err := session.Open(s.Home, r.PathValue("sid"))
 	if err != nil {
 		return nil, err
 	}
 	if size.Rows == 0 || size.Columns == 0 {
-		size = protocol.TerminalSize{Rows: 24, Columns: 80}
+		size = runtime.TerminalSize{Rows: 24, Columns: 80}
 	}
 	one, err := s.shells.open(s.ctx, &s.streams, open, size)
 	if err != nil {
@@ -374,7 +372,7 @@ func (one *terminal) obey(ctx context.Context, p *attached, kind websocket.Messa
 	}
 	if c.Rows > 0 && c.Columns > 0 {
 		select {
-		case one.sizes <- protocol.TerminalSize{Rows: c.Rows, Columns: c.Columns}:
+		case one.sizes <- runtime.TerminalSize{Rows: c.Rows, Columns: c.Columns}:
 		case <-one.over:
 		case <-ctx.Done():
 		}

@@ -21,8 +21,10 @@ type Stdio struct {
 
 // Terminal is the terminal of a process that has one.
 type Terminal struct {
-	Size  protocol.TerminalSize
-	Sizes <-chan protocol.TerminalSize // its later sizes; may be nil
+	Size protocol.TerminalSize
+	// Resized waits for its next size. It returns false when there is none until over
+	// is closed.
+	Resized func(over <-chan struct{}) (size protocol.TerminalSize, ok bool)
 }
 
 // Control is what reaches a process while it runs, beside its input.
@@ -68,7 +70,7 @@ func exec(conn net.Conn, req *protocol.Exec, std Stdio, control Control) (protoc
 	over := make(chan struct{})
 	defer close(over)
 	if terminal != nil {
-		go sendSizes(w, terminal.Sizes, over)
+		go sendSizes(w, terminal, over)
 	}
 	if control.Signals != nil {
 		go sendSignals(w, control.Signals, over)
@@ -136,14 +138,10 @@ func sendStdin(w *protocol.Writer, input io.Reader, window *window) {
 }
 
 // sendSizes passes on the terminal's sizes until the exec is over.
-func sendSizes(w *protocol.Writer, sizes <-chan protocol.TerminalSize, over <-chan struct{}) {
+func sendSizes(w *protocol.Writer, t *Terminal, over <-chan struct{}) {
 	for {
-		select {
-		case size, ok := <-sizes:
-			if !ok || w.Message(protocol.FrameResize, size) != nil {
-				return
-			}
-		case <-over:
+		size, ok := t.Resized(over)
+		if !ok || w.Message(protocol.FrameResize, size) != nil {
 			return
 		}
 	}

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/abdul-abdi/lumina/runtime"
-	"github.com/abdul-abdi/lumina/runtime/client"
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
@@ -120,7 +119,7 @@ func start(t *testing.T, o session.Options) *session.Session {
 // echo runs a command in a session.
 func echo(ctx context.Context, s *session.Session) (string, error) {
 	var out bytes.Buffer
-	_, err := s.Exec(ctx, runtime.Command{Shell: "echo hello", Stdio: client.Stdio{Stdout: &out}})
+	_, err := s.Exec(ctx, runtime.Command{Shell: "echo hello", Stdio: runtime.Stdio{Stdout: &out}})
 	return out.String(), err
 }
 
@@ -225,7 +224,7 @@ func TestCrash(t *testing.T) {
 	ended := make(chan error, 1)
 	running := make(chan struct{})
 	go func() {
-		_, err := s.Exec(t.Context(), runtime.Command{Shell: "echo up; exec sleep 600", Stdio: client.Stdio{Stdout: closer(running)}})
+		_, err := s.Exec(t.Context(), runtime.Command{Shell: "echo up; exec sleep 600", Stdio: runtime.Stdio{Stdout: closer(running)}})
 		ended <- err
 	}()
 	<-running

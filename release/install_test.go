@@ -201,7 +201,7 @@ func TestInstallFromAHostileServer(t *testing.T) {
 				return
 			}
 			w.(http.Flusher).Flush()
-			time.Sleep(pause)
+			time.Sleep(pause) // the speed is what is tested
 		}
 	}))
 	defer server.Close()

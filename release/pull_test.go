@@ -3,6 +3,7 @@ package release_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/abdul-abdi/lumina/release"
 	"github.com/abdul-abdi/lumina/release/githubtest"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 	"github.com/abdul-abdi/lumina/runtime/statefile"
 )
 
@@ -177,18 +179,13 @@ func TestPullWaits(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	// The lock that the second one waited for may come to it only now, for a moment.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if err := release.CleanCache(w.cache); err != nil {
-			t.Fatal(err)
+	polltest.Until(t, func() error {
+		err := release.CleanCache(w.cache)
+		if left := w.tree(t); err == nil && len(left) > 0 {
+			err = fmt.Errorf("cleaning leaves %v", left)
 		}
-		left := w.tree(t)
-		if len(left) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("cleaning leaves %v", left)
-		}
-	}
+		return err
+	})
 }
 
 func TestParseSource(t *testing.T) {

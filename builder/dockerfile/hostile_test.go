@@ -114,7 +114,7 @@ func TestHostilePeersOfABuild(t *testing.T) {
 			for r.Context().Err() == nil {
 				_, _ = io.WriteString(w, "x")
 				w.(http.Flusher).Flush()
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(10 * time.Millisecond) // the speed is what is tested
 			}
 		case "/silent":
 			_, _ = io.WriteString(w, "part")

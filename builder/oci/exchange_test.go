@@ -256,7 +256,7 @@ func TestPacedExchange(t *testing.T) {
 		for r.Context().Err() == nil {
 			_, _ = io.WriteString(w, "x")
 			w.(http.Flusher).Flush()
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the speed is what is tested
 		}
 	}))
 	defer server.Close()

@@ -26,7 +26,7 @@ func TestManifestThatDoesNotEnd(t *testing.T) {
 					_, _ = io.WriteString(w, " ")
 				}
 				w.(http.Flusher).Flush()
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // the speed is what is tested
 			}
 		}))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -55,7 +55,7 @@ func TestBlobThatDrips(t *testing.T) {
 		for strings.Contains(r.URL.Path, "/blobs/") && r.Context().Err() == nil {
 			_, _ = io.WriteString(w, "x")
 			w.(http.Flusher).Flush()
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // the speed is what is tested
 		}
 	}))
 	defer server.Close()

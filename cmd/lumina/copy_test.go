@@ -10,7 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // What users type to copy, in one VM.
@@ -232,9 +233,10 @@ D/x has "D/x", <nil>
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for found := []string(nil); len(found) == 0; found, _ = filepath.Glob(out + "/.lumina-*") {
-			time.Sleep(10 * time.Millisecond)
-		}
+		polltest.True(t, "the copy has begun", func() bool {
+			found, _ := filepath.Glob(out + "/.lumina-*")
+			return len(found) > 0
+		})
 		_ = cmd.Process.Signal(syscall.SIGINT)
 		if code := waitCode(t, cmd); code != 130 {
 			t.Errorf("Ctrl-C: exit code %d", code)

@@ -17,6 +17,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // deaths are all that can die of a session, but the client.
@@ -116,18 +117,14 @@ func childOf(t *testing.T, pid int) int {
 func isGone(t *testing.T, sid string) {
 	t.Helper()
 	// A supervisor whose VM ended stays until its clients know why.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	polltest.Until(t, func() error {
 		var rows []struct{ SID, Status, Error, Message string }
-		if err := json.Unmarshal([]byte(lumina(t, "ps").succeeded(t).stdout), &rows); err != nil {
-			t.Fatal(err)
+		err := json.Unmarshal([]byte(lumina(t, "ps").succeeded(t).stdout), &rows)
+		if err == nil && (len(rows) != 1 || rows[0].SID != sid || rows[0].Status != "crashed" || rows[0].Error != "vm_crashed" || rows[0].Message == "") {
+			err = fmt.Errorf("ps says %+v", rows)
 		}
-		if len(rows) == 1 && rows[0].SID == sid && rows[0].Status == "crashed" && rows[0].Error == "vm_crashed" && rows[0].Message != "" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("ps says %+v", rows)
-		}
-	}
+		return err
+	})
 	if got := lumina(t, "exec", sid, "true"); got.code != 125 || got.Error != "connection_failed" || !strings.Contains(got.Message, "has crashed: ") {
 		t.Errorf("exec afterwards: exit code %d, %s", got.code, got.stdout)
 	}
@@ -195,9 +192,7 @@ func TestDeathsDuringCopies(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			for len(entries(t, dir)) == 0 {
-				time.Sleep(time.Millisecond)
-			}
+			polltest.True(t, "the copy has begun", func() bool { return len(entries(t, dir)) > 0 })
 			want := 125
 			if tt.kill != nil {
 				tt.kill(t, r.SID)

@@ -93,7 +93,7 @@ func threadsOf(pid string) string {
 		return all
 	}
 	before := look()
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // what is told is the CPU time of a second
 	var b strings.Builder
 	for id, now := range look() {
 		fmt.Fprintf(&b, "QEMU's thread %s: state %s, %d0 ms of CPU time in all, %d0 ms in the last second\n", id, now.state, now.ticks, now.ticks-before[id].ticks)

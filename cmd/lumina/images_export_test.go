@@ -17,6 +17,7 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/mux"
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/client"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // firmwareBoot is a machine with EFI firmware and nothing of Lumina's.
@@ -101,15 +102,10 @@ func (b *firmwareBoot) greet(t *testing.T) {
 	t.Helper()
 	// QEMU makes the socket as it starts.
 	var conn net.Conn
-	var err error
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err = net.Dial("unix", b.socket); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	polltest.Until(t, func() (err error) {
+		conn, err = net.Dial("unix", b.socket)
+		return err
+	})
 	t.Cleanup(func() { conn.Close() })
 	if err := protocol.SendHello(conn); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/name"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
@@ -167,7 +168,7 @@ func (m *inMemory) begin(ctx context.Context, input string, args ...string) *cal
 // printed waits until there is this among what is printed, and returns all of that.
 func (c *call) printed(what string) (all string) {
 	c.m.t.Helper()
-	await(c.m.t, fmt.Sprintf("%q is printed", what), func() bool {
+	polltest.True(c.m.t, fmt.Sprintf("%q is printed", what), func() bool {
 		all = string(readFile(c.m.t, c.stdout)) + string(readFile(c.m.t, c.stderr))
 		return strings.Contains(all, what)
 	})
@@ -191,16 +192,6 @@ func (m *inMemory) started(args ...string) string {
 		m.t.Fatal("no sid")
 	}
 	return sid
-}
-
-// await fails when something does not come true.
-func await(t *testing.T, what string, true func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !true(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not so after a minute", what)
-		}
-	}
 }
 
 // crashing has a fake's machines crash at the n-th stream that is opened to each.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
 )
 
@@ -52,7 +53,7 @@ func TestInMemorySession(t *testing.T) {
 	}
 	// A detached command, its logs and its end.
 	id := m.lumina("exec", "-d", "web", "echo log; exec sleep 600").succeeded(t).ID
-	await(t, "it has printed", func() bool { return m.lumina("logs", "web", id).succeeded(t).Stdout == "log\n" })
+	polltest.True(t, "it has printed", func() bool { return m.lumina("logs", "web", id).succeeded(t).Stdout == "log\n" })
 	follow := m.begin(t.Context(), "", "logs", "-f", "web", id)
 	if r := m.lumina("ps", "web").succeeded(t); !strings.Contains(r.stdout, `"id":"`+id+`"`) || !strings.Contains(r.stdout, `"state":"running"`) {
 		t.Errorf("ps web: %s", r.stdout)
@@ -63,7 +64,7 @@ func TestInMemorySession(t *testing.T) {
 	if r := follow.wait(); r.code != 0 || !strings.Contains(r.stdout, `log\n`) {
 		t.Errorf("logs -f: %d, %s%s", r.code, r.stdout, r.stderr)
 	}
-	await(t, "it has ended", func() bool { return strings.Contains(m.lumina("ps", "web").stdout, `"exit_code":137`) })
+	polltest.True(t, "it has ended", func() bool { return strings.Contains(m.lumina("ps", "web").stdout, `"exit_code":137`) })
 	if r := m.lumina("logs", "web", "99999"); r.code != exitFailure || r.Error != "connection_failed" {
 		t.Errorf("logs of nothing: %d, %s%s", r.code, r.stdout, r.stderr)
 	}
@@ -95,7 +96,7 @@ func TestInMemorySession(t *testing.T) {
 func TestInMemorySessionRunsAndForwards(t *testing.T) {
 	m := newInMemory(t, &vmtest.Fake{})
 	r := m.lumina("session", "start", "--image", "img", "--run", "-e", "A=1").succeeded(t)
-	await(t, "the image's command has run", func() bool { return m.lumina("logs", r.SID, r.ID).Stdout == "of the image\n" })
+	polltest.True(t, "the image's command has run", func() bool { return m.lumina("logs", r.SID, r.ID).Stdout == "of the image\n" })
 	m.lumina("session", "stop", r.SID).succeeded(t)
 
 	service, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -66,6 +66,7 @@ func agentUsage(t *testing.T, s *session.Session) usage {
 // last of a thousand connections are being closed when their execs return.
 func settled(t *testing.T, before usage, now func() usage) usage {
 	t.Helper()
+	// No polltest: what stays is told by who compares it.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if u := now(); u.descriptors <= before.descriptors+20 || time.Now().After(deadline) {
 			return u

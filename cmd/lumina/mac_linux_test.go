@@ -18,6 +18,7 @@ import (
 	kernelconfig "github.com/abdul-abdi/lumina/kernel-config"
 	"github.com/abdul-abdi/lumina/runtime"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 	"github.com/abdul-abdi/lumina/runtime/vz"
 )
 
@@ -112,7 +113,7 @@ func TestMacDriver(t *testing.T) {
 		t.Fatalf("network run: %+v, %v", lan.wait(), err)
 	}
 	id := m.lumina("exec", "-d", up.Sessions[0].SID, "--", "perl", "-e", serve).succeeded(t).ID
-	await(t, "db listens", func() bool { return m.lumina("logs", up.Sessions[0].SID, id).Stdout == "up\n" })
+	polltest.True(t, "db listens", func() bool { return m.lumina("logs", up.Sessions[0].SID, id).Stdout == "up\n" })
 	if r := m.lumina("exec", up.Sessions[1].SID, "bash -c 'cat </dev/tcp/db/80'").succeeded(t); r.Stdout != "served\n" {
 		t.Errorf("web hears of db: %q, %s", r.Stdout, r.Stderr)
 	}

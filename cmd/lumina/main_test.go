@@ -14,9 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // These tests drive the program as its users do, against real VMs. What they
@@ -221,13 +221,12 @@ func nothingLeft(t testing.TB) {
 	if testing.Short() {
 		return // nothing was started
 	}
-	var left []string
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if left = append(processes(t), leftovers(t)...); len(left) == 0 {
-			return
+	polltest.Until(t, func() error {
+		if left := append(processes(t), leftovers(t)...); len(left) > 0 {
+			return fmt.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 		}
-	}
-	t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+		return nil
+	})
 }
 
 // started runs a command until it prints marker.

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // programs has the host's own programs, which are of the same Debian, work in a shared
@@ -96,13 +96,10 @@ func TestProgramsInSharedDirectory(t *testing.T) {
 	write("file", "before\n")
 	lumina(t, "exec", "--detach", sid, "cd /share; exec 3< file; cat <&3 > reading; mv reading seen; while [ ! -e next ]; do sleep .05; done; read l <&3; echo \"$l $(cat file)\" >> seen; mv seen done").succeeded(t)
 	waitFor := func(name string) {
-		for range 600 {
-			if _, err := os.Stat(at(name)); err == nil {
-				return
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-		t.Fatalf("there is no %s", name)
+		polltest.Until(t, func() error {
+			_, err := os.Stat(at(name))
+			return err
+		})
 	}
 	waitFor("seen")
 	write("file", "before\nafter\n")

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // trap tells of the signal that came, and ends in its own way.
@@ -148,9 +150,7 @@ func TestSignalDuringTheBoot(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for len(processes(t)) < 2 { // until its VM is there, too
-			time.Sleep(time.Millisecond)
-		}
+		polltest.True(t, "its VM is there, too", func() bool { return len(processes(t)) >= 2 })
 		if err := cmd.Process.Signal(tt.signal); err != nil {
 			t.Fatal(err)
 		}

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // toolPackages are what people run in sessions.
@@ -179,13 +179,12 @@ func (term *terminal) keys(keys ...string) {
 // shows waits until the screen shows want.
 func (term *terminal) shows(want string) {
 	term.t.Helper()
-	var last string
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if last = term.tmux("capture-pane", "-p"); strings.Contains(last, want) {
-			return
+	polltest.Until(term.t, func() error {
+		if screen := term.tmux("capture-pane", "-p"); !strings.Contains(screen, want) {
+			return fmt.Errorf("the screen does not show %q:\n%s", want, screen)
 		}
-	}
-	term.t.Fatalf("the screen never showed %q:\n%s", want, last)
+		return nil
+	})
 }
 
 // Programs that want a terminal, in one.

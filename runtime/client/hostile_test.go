@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // frame is raw bytes of a frame.
@@ -169,12 +171,13 @@ func TestHostileAgentAndTheEnd(t *testing.T) {
 				cancel(nil)
 				conn.Close() // that of a dial is the caller's
 				stop()
-				for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-					if time.Now().After(deadline) {
-						buf := make([]byte, 64<<10)
-						t.Fatalf("%d goroutines were there, and %d are:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
+				polltest.Until(t, func() error {
+					if runtime.NumGoroutine() <= before {
+						return nil
 					}
-				}
+					buf := make([]byte, 64<<10)
+					return fmt.Errorf("%d goroutines were there, and %d are:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
+				})
 			})
 		}
 	}
@@ -184,7 +187,7 @@ func TestHostileAgentAndTheEnd(t *testing.T) {
 type drips struct{ of io.Reader }
 
 func (d *drips) Read(p []byte) (int, error) {
-	time.Sleep(time.Millisecond)
+	time.Sleep(time.Millisecond) // the speed is what is tested
 	if d.of == nil {
 		return 0, nil
 	}

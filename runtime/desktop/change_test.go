@@ -177,9 +177,7 @@ func TestSetAside(t *testing.T) {
 	if _, err := s.Find("a"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("it is still there: %v", err)
 	}
-	for time.Now().UnixMilli() == r.At.UnixMilli() { // what orders them
-		time.Sleep(time.Millisecond)
-	}
+	nextMillisecond(r.At)
 	if _, err := s.SetAside("b"); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +206,7 @@ func TestSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := create(t, s, "a")
-	time.Sleep(2 * time.Millisecond) // the time of each is kept in milliseconds
+	nextMillisecond(time.Now())
 	if _, err := s.SetAside("a"); err != nil {
 		t.Fatal(err)
 	}
@@ -230,5 +228,13 @@ func TestSetAside(t *testing.T) {
 	}
 	if all, err := s.List(); err != nil || len(all) != 3 {
 		t.Errorf("there are %v, %v", all, err)
+	}
+}
+
+// nextMillisecond waits until the clock shows a later millisecond than after: that is
+// what orders removed desktops.
+func nextMillisecond(after time.Time) {
+	for time.Now().UnixMilli() == after.UnixMilli() {
+		time.Sleep(time.Millisecond)
 	}
 }

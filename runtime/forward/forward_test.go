@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/initramfs/relay"
+	"github.com/abdul-abdi/lumina/runtime/accept"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 func TestParse(t *testing.T) {
@@ -109,21 +111,12 @@ func upper(t *testing.T) uint16 {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				b, err := io.ReadAll(c)
-				if err == nil {
-					_, _ = c.Write(bytes.ToUpper(b))
-				}
-			}()
+	go accept.Each(l, func(c net.Conn) {
+		b, err := io.ReadAll(c)
+		if err == nil {
+			_, _ = c.Write(bytes.ToUpper(b))
 		}
-	}()
+	})
 	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
@@ -288,11 +281,7 @@ func TestSilentGuest(t *testing.T) {
 		t.Errorf("the attempt may take until %v", end)
 	}
 	relay.Reset(c)
-	for deadline := time.Now().Add(20 * time.Second); len(s.slots) > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("a client that has gone holds its place")
-		}
-	}
+	polltest.True(t, "a client that has gone holds no place", func() bool { return len(s.slots) == 0 })
 	c = dialSet(t, s.Rules()[0])
 	<-g.dialing
 	if err := s.Remove(s.Rules()); err != nil {

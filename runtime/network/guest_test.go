@@ -31,6 +31,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/abdul-abdi/lumina/runtime/accept"
 )
 
 // site is the internet of these tests: what the host would reach.
@@ -64,8 +66,8 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// listen is a TCP server that does one thing with each connection; it returns its
-// address.
+// listen is a TCP server that does one thing with each connection, and closes it; it
+// returns its address.
 func listen(t testing.TB, do func(*net.TCPConn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -73,15 +75,7 @@ func listen(t testing.TB, do func(*net.TCPConn)) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go do(c.(*net.TCPConn))
-		}
-	}()
+	go accept.Each(l, func(c net.Conn) { do(c.(*net.TCPConn)) })
 	return l.Addr().String()
 }
 

@@ -94,7 +94,7 @@ func ask(t *testing.T, a *agentPort) string {
 func TestAgentPort(t *testing.T) {
 	p, a, first := newTestPort(t)
 	go func() { // it comes up later
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // the first dial is rather waiting by then; both orders have to do
 		a.opened(true)
 		serve(first, "first")
 	}()

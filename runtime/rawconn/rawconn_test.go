@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/accept"
 	"github.com/abdul-abdi/lumina/runtime/rawconn"
 	"github.com/abdul-abdi/lumina/runtime/socketpair"
 )
@@ -28,18 +29,7 @@ func echo(t *testing.T) netip.AddrPort {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				c.Close()
-			}()
-		}
-	}()
+	go accept.Each(l, func(c net.Conn) { _, _ = io.Copy(c, c) })
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 

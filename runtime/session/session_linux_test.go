@@ -22,6 +22,7 @@ import (
 	"github.com/abdul-abdi/lumina/runtime/forward"
 	"github.com/abdul-abdi/lumina/runtime/image"
 	"github.com/abdul-abdi/lumina/runtime/network"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 	"github.com/abdul-abdi/lumina/runtime/session"
 	"github.com/abdul-abdi/lumina/runtime/vm/vmtest"
 )
@@ -234,7 +235,7 @@ func TestCrash(t *testing.T) {
 	if err := <-ended; kind(err) != runtime.VMCrashed || !strings.Contains(err.Error(), "the test says so") {
 		t.Errorf("the command that was running: %v", err)
 	}
-	await(t, "the crash is listed", func() bool { return only(t, home).State == session.Crashed })
+	polltest.True(t, "the crash is listed", func() bool { return only(t, home).State == session.Crashed })
 	for range 2 { // asking changes nothing
 		if got := only(t, home); !strings.Contains(got.Crash.Message, "the test says so") || !strings.Contains(got.Crash.Console, "Kernel panic") {
 			t.Errorf("List() = %+v", got.Crash)
@@ -267,16 +268,6 @@ func closer(c chan struct{}) writerFunc {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-// await waits until something is so.
-func await(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
 
 // states are those that the threads of a process are in, each once; "" of none.
 func states(t *testing.T, pid int) string {
@@ -376,11 +367,13 @@ func TestForwards(t *testing.T) {
 		t.Errorf("the session did not end after its TTL: %v", err)
 	}
 	// Who asks after it is told; a stop of it is one of a session that has gone.
-	for all := []*session.Status{nil}; len(all) > 0 && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		if all, err = session.List(ctx, home); err != nil {
-			t.Fatal(err)
+	polltest.Until(t, func() error {
+		all, err := session.List(ctx, home)
+		if err == nil && len(all) > 0 {
+			err = fmt.Errorf("%d sessions are listed", len(all))
 		}
-	}
+		return err
+	})
 	for _, id := range []string{"web", s.Info.SID, s.Info.SID[:6]} {
 		if _, err := session.Open(home, id); !errors.Is(err, session.ErrNotFound) || !strings.Contains(err.Error(), "its ttl of 2s ended it at ") {
 			t.Errorf("Open(%q) = %v", id, err)

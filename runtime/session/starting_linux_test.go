@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -22,17 +22,13 @@ func TestStarting(t *testing.T) {
 		_, err := session.Start(t.Context(), program, []string{supervise, silent}, o)
 		failed <- err
 	}()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if all, _ := session.List(t.Context(), home); len(all) == 1 {
-			if all[0].State != session.Starting || all[0].Name != "slow" {
-				t.Errorf("List() = %+v", all[0])
-			}
-			break
+	polltest.True(t, "it is listed", func() bool {
+		all, _ := session.List(t.Context(), home)
+		if len(all) == 1 && (all[0].State != session.Starting || all[0].Name != "slow") {
+			t.Errorf("List() = %+v", all[0])
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("it is not listed")
-		}
-	}
+		return len(all) == 1
+	})
 	if s, err := session.Open(home, "slow"); err == nil {
 		if _, err = echo(t.Context(), s); err == nil || !strings.Contains(err.Error(), "it is starting") {
 			t.Errorf("a command: %v", err)
@@ -59,21 +55,14 @@ func TestKilledStarter(t *testing.T) {
 	}
 	defer starts.Wait()
 	defer starts.Process.Kill()
-	until := func(what string, true func() bool) {
-		for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal(what)
-			}
-		}
-	}
-	until("it is not listed", func() bool {
+	polltest.True(t, "it is listed", func() bool {
 		all, _ := session.List(t.Context(), home)
 		return len(all) == 1
 	})
 	if err := starts.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	until("it goes on, or leaves something", func() bool {
+	polltest.True(t, "it has ended and leaves nothing", func() bool {
 		left, err := os.ReadDir(filepath.Join(home, "sessions"))
 		return err == nil && len(left) == 0
 	})

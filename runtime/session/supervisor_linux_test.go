@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 	"github.com/abdul-abdi/lumina/runtime/session"
 )
 
@@ -25,7 +26,7 @@ func TestKilledSupervisor(t *testing.T) {
 	if err := syscall.Kill(s.Info.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the crash is listed", func() bool { return only(t, home).State == session.Crashed })
+	polltest.True(t, "the crash is listed", func() bool { return only(t, home).State == session.Crashed })
 	if got := only(t, home).Crash.Message; got != "its supervisor was killed" {
 		t.Errorf("List() says %q", got)
 	}
@@ -59,7 +60,7 @@ func TestStoppedSupervisor(t *testing.T) {
 	if err := syscall.Kill(s.Info.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "it stops", func() bool { return states(t, s.Info.PID) == "T" })
+	polltest.True(t, "it stops", func() bool { return states(t, s.Info.PID) == "T" })
 	begin := time.Now()
 	var wg sync.WaitGroup
 	calls := guestCalls(t, s)
@@ -89,7 +90,7 @@ func TestStoppedSupervisor(t *testing.T) {
 	if _, err := session.Stop(t.Context(), home, s.Info.SID, true); err != nil {
 		t.Errorf("stop --force: %v", err)
 	}
-	await(t, "the supervisor ends", func() bool { return strings.Trim(states(t, s.Info.PID), "ZX") == "" })
+	polltest.True(t, "the supervisor ends", func() bool { return strings.Trim(states(t, s.Info.PID), "ZX") == "" })
 	if entries, _ := os.ReadDir(filepath.Join(home, "sessions")); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
 	}
@@ -167,7 +168,7 @@ func TestStoppedGuest(t *testing.T) {
 	if err := syscall.Kill(s.Info.PID, syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the guest is silent", func() bool {
+	polltest.True(t, "the guest is silent", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		_, err := echo(ctx, s)

@@ -108,7 +108,7 @@ func TestHostsThatDoNotRestore(t *testing.T) {
 	}
 }
 
-// slowWriter takes its time.
+// slowWriter takes its time: a machine that ended at once would not wait for it.
 type slowWriter struct{ strings.Builder }
 
 func (w *slowWriter) Write(p []byte) (int, error) {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 	"github.com/abdul-abdi/lumina/runtime/vm"
 )
 
@@ -318,11 +319,7 @@ func TestActivity(t *testing.T) {
 		t.Error("a machine with a locked disk has started")
 	}
 	// A start that was not waited for is ended behind its caller.
-	for limit := time.Now().Add(time.Minute); f.activities.Load() != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatalf("%d activities without a machine", f.activities.Load())
-		}
-	}
+	polltest.True(t, "without a machine no activity is left", func() bool { return f.activities.Load() == 0 })
 }
 
 // A directory that is reached by a link, as /tmp and /var are on a Mac, is shared as what

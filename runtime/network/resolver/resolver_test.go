@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/network/resolver"
+	"github.com/abdul-abdi/lumina/runtime/polltest"
 )
 
 // query asks for the addresses of a.test.
@@ -148,9 +149,7 @@ func TestExchangeAgain(t *testing.T) {
 	if err := os.WriteFile(path, []byte("nameserver 127.0.0.3\nnameserver 127.0.0.4\noptions attempts:1"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for r.Search() != nil { // which is not in it
-		time.Sleep(10 * time.Millisecond)
-	}
+	polltest.True(t, "the file is read again, which has no search list any more", func() bool { return r.Search() == nil })
 	for range 5 {
 		if got, err := r.Exchange(t.Context(), query, len(query), false); err != nil || got[len(got)-1] != 4 {
 			t.Errorf("%x, %v", got, err)

@@ -52,9 +52,9 @@ type Built struct{ Kernel, EFI Kernel }
 
 // Build makes the kernel of an architecture with one more fragment of options,
 // which win over Lumina's. It needs Linux, the kernel's source and a compiler;
-// what it made before is taken from build.sh's cache. progress gets what build.sh
-// says.
-func Build(ctx context.Context, arch, fragment string, progress io.Writer) (*Built, error) {
+// what it made before is taken from build.sh's cache, in the directory cache;
+// ~/.cache/lumina when that is empty. progress gets what build.sh says.
+func Build(ctx context.Context, arch, fragment, cache string, progress io.Writer) (*Built, error) {
 	if runtime.GOOS != "linux" {
 		return nil, fmt.Errorf("building a kernel: it needs Linux, this is %s; make the image there and pull it here", runtime.GOOS)
 	}
@@ -74,9 +74,12 @@ func Build(ctx context.Context, arch, fragment string, progress io.Writer) (*Bui
 	if err != nil {
 		return nil, fmt.Errorf("building a kernel: %w", err)
 	}
-	cache, err := cacheDir()
-	if err != nil {
-		return nil, fmt.Errorf("building a kernel: %w", err)
+	if cache == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return nil, fmt.Errorf("building a kernel: %w", err)
+		}
+		cache = filepath.Join(home, ".cache", "lumina")
 	}
 	// Compressing takes half a minute: build.sh does it only where there is not yet
 	// what it would leave.
@@ -94,15 +97,6 @@ func Build(ctx context.Context, arch, fragment string, progress io.Writer) (*Bui
 		return nil, fmt.Errorf("building a kernel: %w", err)
 	}
 	return built, nil
-}
-
-// cacheDir is where build.sh keeps what it built.
-func cacheDir() (string, error) {
-	if dir := os.Getenv("LUMINA_CACHE"); dir != "" {
-		return dir, nil
-	}
-	home, err := os.UserHomeDir()
-	return filepath.Join(home, ".cache", "lumina"), err
 }
 
 // runGroup runs a program in a process group of its own, all of which ends with

@@ -73,7 +73,7 @@ func TestBuild(t *testing.T) {
 	compiles(t)
 	smallSource(t)
 	var said bytes.Buffer
-	built, err := Build(t.Context(), runtime.GOARCH, "# Mine.\nCONFIG_BLK_DEV_NBD=y\nCONFIG_LOG_BUF_SHIFT=20\n# CONFIG_SWAP is not set\n", &said)
+	built, err := Build(t.Context(), runtime.GOARCH, "# Mine.\nCONFIG_BLK_DEV_NBD=y\nCONFIG_LOG_BUF_SHIFT=20\n# CONFIG_SWAP is not set\n", os.Getenv("LUMINA_CACHE"), &said)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said.String())
 	}
@@ -101,7 +101,7 @@ func TestBuild(t *testing.T) {
 	}
 	// The second time nothing is built.
 	said.Reset()
-	again, err := Build(t.Context(), runtime.GOARCH, "CONFIG_BLK_DEV_NBD=y\nCONFIG_LOG_BUF_SHIFT=20\n# CONFIG_SWAP is not set\n", &said)
+	again, err := Build(t.Context(), runtime.GOARCH, "CONFIG_BLK_DEV_NBD=y\nCONFIG_LOG_BUF_SHIFT=20\n# CONFIG_SWAP is not set\n", os.Getenv("LUMINA_CACHE"), &said)
 	if err != nil || again.Kernel.SHA256 != built.Kernel.SHA256 || strings.Contains(said.String(), "unpacking") {
 		t.Errorf("again: %+v, %v, it said %q", again, err, said.String())
 	}
@@ -118,7 +118,7 @@ func TestBuildRefuses(t *testing.T) {
 			if strings.Contains(tt.fragment, "MORE") {
 				compiles(t)
 			}
-			_, err := Build(t.Context(), runtime.GOARCH, tt.fragment, new(bytes.Buffer))
+			_, err := Build(t.Context(), runtime.GOARCH, tt.fragment, os.Getenv("LUMINA_CACHE"), new(bytes.Buffer))
 			if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
@@ -126,7 +126,7 @@ func TestBuildRefuses(t *testing.T) {
 	}
 	t.Run("without the source", func(t *testing.T) {
 		t.Setenv("LUMINA_KERNEL_SOURCE", "/nowhere/linux.tar.xz")
-		_, err := Build(t.Context(), runtime.GOARCH, "CONFIG_A=y\n", new(bytes.Buffer))
+		_, err := Build(t.Context(), runtime.GOARCH, "CONFIG_A=y\n", os.Getenv("LUMINA_CACHE"), new(bytes.Buffer))
 		if err == nil || !strings.Contains(err.Error(), `building a kernel: no kernel source "/nowhere/linux.tar.xz": install `) {
 			t.Errorf("error %v", err)
 		}
@@ -153,7 +153,7 @@ func TestBuildCancelled(t *testing.T) {
 		}
 		cancel(errors.Join(stop, err))
 	}()
-	if _, err := Build(ctx, runtime.GOARCH, "CONFIG_STUCK=y\n", new(bytes.Buffer)); !errors.Is(err, stop) {
+	if _, err := Build(ctx, runtime.GOARCH, "CONFIG_STUCK=y\n", os.Getenv("LUMINA_CACHE"), new(bytes.Buffer)); !errors.Is(err, stop) {
 		t.Fatalf("Build() = %v, want %v", err, stop)
 	}
 	if pid == 0 {

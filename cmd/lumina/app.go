@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,6 +91,9 @@ func appOptions(env *environment) (app.Options, error) {
 			}
 			return s, err
 		},
+	}
+	if caller, err := strconv.Atoi(env.getenv("SUDO_UID")); err == nil && os.Geteuid() == 0 {
+		o.Caller = caller
 	}
 	o.Driver, o.NoDriver = env.desktopDriver()
 	o.DiskReserve, err = diskReserve(env)

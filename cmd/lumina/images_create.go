@@ -287,7 +287,7 @@ func ownKernel(ctx context.Context, env *environment, r *recipe.Recipe) func(arc
 		}
 		var built *kernelconfig.Built
 		if err == nil {
-			built, err = kernelconfig.Build(ctx, arch, fragment, env.stderr)
+			built, err = kernelconfig.Build(ctx, arch, fragment, env.getenv("LUMINA_CACHE"), env.stderr)
 		}
 		if err != nil {
 			return builder.Kernel{}, fmt.Errorf("%s: %w", r.Name, err)

@@ -244,7 +244,7 @@ func kernelWithDrivers(ctx context.Context, env *environment, img *image.Handle)
 	if err != nil {
 		return kernelconfig.Kernel{}, err
 	}
-	built, err := kernelconfig.Build(ctx, img.Architecture, fragment, env.stderr)
+	built, err := kernelconfig.Build(ctx, img.Architecture, fragment, env.getenv("LUMINA_CACHE"), env.stderr)
 	if err != nil {
 		return kernelconfig.Kernel{}, err
 	}
@@ -257,7 +257,7 @@ func kernelForEFI(ctx context.Context, env *environment, img *image.Handle) (ker
 	if img.Kernel.Fragment == "" {
 		return kernelconfig.OpenEFI(img.Architecture)
 	}
-	built, err := kernelconfig.Build(ctx, img.Architecture, img.Kernel.Fragment, env.stderr)
+	built, err := kernelconfig.Build(ctx, img.Architecture, img.Kernel.Fragment, env.getenv("LUMINA_CACHE"), env.stderr)
 	if err != nil {
 		return kernelconfig.Kernel{}, fmt.Errorf("the image's kernel in a form that EFI can start: %w", err)
 	}

@@ -31,7 +31,7 @@ func build(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	built, err := kernelconfig.Build(ctx, "amd64", fragment, os.Stderr)
+	built, err := kernelconfig.Build(ctx, "amd64", fragment, os.Getenv("LUMINA_CACHE"), os.Stderr)
 	if err != nil {
 		return err
 	}

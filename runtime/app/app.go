@@ -48,6 +48,8 @@ type Options struct {
 	// Dirs are searched for ISOs and disks that are at hand.
 	Dirs []string
 	Port int // 0: one that is free
+	// Caller is one more user of this host who may use the app: with sudo, who called it.
+	Caller int
 	// Linger is how long the app goes on after its last page was closed.
 	Linger  time.Duration
 	Version string
@@ -139,7 +141,7 @@ func serve(ctx context.Context, o Options, page fs.FS, ready func(Addresses) err
 	web := &http.Server{Handler: s, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	served := make(chan error, 1)
-	go func() { served <- web.Serve(sameUser(listener)) }()
+	go func() { served <- web.Serve(sameUser(listener, o.Caller)) }()
 	if err := ready(Addresses{Page: "http://" + s.guard.host + s.guard.base(), Once: "http://" + s.guard.host + "/go/" + s.guard.ticket(time.Minute)}); err != nil {
 		return errors.Join(err, web.Close())
 	}

@@ -4,4 +4,4 @@ package app
 
 import "net"
 
-func allowed(net.Conn) bool { return true }
+func allowed(net.Conn, []int) bool { return true }

@@ -8,6 +8,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,7 +25,9 @@ import (
 	"github.com/abdul-abdi/lumina/initramfs/protocol"
 	"github.com/abdul-abdi/lumina/runtime/durable"
 	"github.com/abdul-abdi/lumina/runtime/ext4"
+	"github.com/abdul-abdi/lumina/runtime/fat"
 	"github.com/abdul-abdi/lumina/runtime/image"
+	"github.com/abdul-abdi/lumina/runtime/qcow2"
 )
 
 const (
@@ -165,12 +168,12 @@ func (e *export) write() error {
 	if err != nil {
 		return err
 	}
-	esp, err := layOutFAT(boot, e.number("esp"))
+	esp, err := fat.LayOut(boot, e.number("esp"))
 	if err != nil {
 		return err
 	}
 	for _, f := range boot {
-		e.total += f.size
+		e.total += f.Size
 	}
 	root := e.Image.Files[image.Rootfs].Size
 	e.total += root
@@ -179,7 +182,7 @@ func (e *export) write() error {
 	}
 	data := (e.DataSize + mib - 1) / mib * mib
 	parts := []partition{
-		{kind: gpt.EFISystemPartition, name: "boot-" + e.shortID(), size: esp.size},
+		{kind: gpt.EFISystemPartition, name: "boot-" + e.shortID(), size: esp.Size},
 		{kind: gpt.LinuxFilesystem, name: "root-" + e.shortID(), size: (root + mib - 1) / mib * mib},
 		{kind: gpt.LinuxFilesystem, name: "data-" + e.shortID(), size: data},
 	}
@@ -201,7 +204,7 @@ func (e *export) write() error {
 	if err := writeGPT(c, size, e.guid("disk"), parts); err != nil {
 		return err
 	}
-	if err := esp.write(&section{c, parts[0].start}, e.copy); err != nil {
+	if err := esp.Write(&section{c, parts[0].start}, e.copy); err != nil {
 		return err
 	}
 	if err := e.copy(&section{c, parts[1].start}, 0, e.imageFile(image.Rootfs)); err != nil {
@@ -216,7 +219,7 @@ func (e *export) write() error {
 func (e *export) newContainer(size int64) (container, error) {
 	switch format(e.Path) {
 	case ".qcow2":
-		return newQcow2(e.file, size)
+		return &qcow2Disk{qcow2.NewWriter(e.file, size)}, nil
 	case ".vhd":
 		if e.For != nil && e.For.fixed {
 			return newFixedVHD(e.file, size, e.guid("vhd"))
@@ -248,7 +251,7 @@ func (e *export) commandLine() string {
 }
 
 // bootFiles are the files of the EFI system partition.
-func (e *export) bootFiles() ([]file, error) {
+func (e *export) bootFiles() ([]fat.File, error) {
 	loader := "BOOTX64.EFI"
 	if e.Image.Architecture == "arm64" {
 		loader = "BOOTAA64.EFI"
@@ -263,28 +266,32 @@ func (e *export) bootFiles() ([]file, error) {
 	if len(line) > 2047 || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return nil, fmt.Errorf("the kernel's command line %.80q is too long or not of ASCII characters", line)
 	}
-	files := []file{
-		{dir: "EFI/BOOT", name: loader, size: int64(len(e.Loader)), open: reader(e.Loader)},
-		{dir: "LUMINA", name: "CMDLINE", size: int64(len(line) + 1), open: reader([]byte(line + "\n"))},
-		{dir: "LUMINA", name: "KERNEL", size: e.Kernel.Size, open: e.Kernel.Open},
-		{dir: "LUMINA", name: "INITRD", size: e.Image.Files[image.Initramfs].Size, open: e.imageFile(image.Initramfs).open},
+	files := []fat.File{
+		{Dir: "EFI/BOOT", Name: loader, Size: int64(len(e.Loader)), Open: reader(e.Loader)},
+		{Dir: "LUMINA", Name: "CMDLINE", Size: int64(len(line) + 1), Open: reader([]byte(line + "\n"))},
+		{Dir: "LUMINA", Name: "KERNEL", Size: e.Kernel.Size, Open: e.Kernel.Open},
+		{Dir: "LUMINA", Name: "INITRD", Size: e.Image.Files[image.Initramfs].Size, Open: e.imageFile(image.Initramfs).Open},
 	}
 	return files, nil
 }
 
-func (e *export) imageFile(name string) file {
-	return file{size: e.Image.Files[name].Size, open: func() (io.ReadCloser, error) { return e.Image.Open(name) }}
+func (e *export) imageFile(name string) fat.File {
+	return fat.File{Size: e.Image.Files[name].Size, Open: func() (io.ReadCloser, error) { return e.Image.Open(name) }}
+}
+
+func reader(b []byte) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 }
 
 // copy writes a file, of exactly its size.
-func (e *export) copy(w io.WriterAt, at int64, f file) error {
-	r, err := f.open()
+func (e *export) copy(w io.WriterAt, at int64, f fat.File) error {
+	r, err := f.Open()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	buf := make([]byte, mib)
-	for left := f.size; left > 0; {
+	for left := f.Size; left > 0; {
 		if err := context.Cause(e.ctx); err != nil {
 			return err
 		}

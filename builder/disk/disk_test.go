@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
+	"github.com/abdul-abdi/lumina/runtime/desktop/iso"
+	"github.com/abdul-abdi/lumina/runtime/fat"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -326,6 +328,54 @@ func TestISO(t *testing.T) {
 	buildertest.Run(t, "cmp", extracted, o.Image.Path(image.Rootfs))
 }
 
+// What is written is read back by what reads others' disks and ISOs: partition table, ISO
+// 9660, El Torito and the loader in the EFI system partition.
+func TestRoundTrip(t *testing.T) {
+	loader := make([]byte, 8192) // a program's header, as far as it says for which machine
+	copy(loader, "MZ")
+	le.PutUint32(loader[60:], 64)
+	copy(loader[64:], "PE\x00\x00\x64\x86")
+	o, dir := options(t, "amd64"), t.TempDir()
+	o.Loader = loader
+	for _, tt := range []struct {
+		file string
+		read func(io.ReaderAt, int64) (*iso.Image, error)
+	}{{"d.raw", iso.ReadDisk}, {"d.iso", iso.Read}} {
+		path := filepath.Join(dir, tt.file)
+		mustExport(t, o, path)
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := tt.read(f, info.Size())
+		if err != nil {
+			t.Fatalf("%s: %v", tt.file, err)
+		}
+		if err := i.Boots("amd64"); err != nil {
+			t.Errorf("%s: %v", tt.file, err)
+		}
+		if err := i.Boots("arm64"); err == nil {
+			t.Errorf("%s boots another architecture", tt.file)
+		}
+		if tt.file != "d.iso" {
+			continue
+		}
+		root, err := i.Open("/ROOT.IMG")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.New()
+		if _, err := io.Copy(sum, root); err != nil || hex.EncodeToString(sum.Sum(nil)) != o.Image.Files[image.Rootfs].SHA256 {
+			t.Errorf("the root is another: %v", err)
+		}
+	}
+}
+
 // Larger file systems have larger clusters.
 func TestLargeFAT(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "fat")
@@ -334,19 +384,19 @@ func TestLargeFAT(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	v, err := layOutFAT([]file{{dir: "A/B", name: "LARGE", size: 600 * mib}, {dir: "A", name: "EMPTY"}, {dir: "C", name: "X.TXT", size: 1}}, 7)
+	v, err := fat.LayOut([]fat.File{{Dir: "A/B", Name: "LARGE", Size: 600 * mib}, {Dir: "A", Name: "EMPTY"}, {Dir: "C", Name: "X.TXT", Size: 1}}, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newRaw(f, v.size)
+	c, err := newRaw(f, v.Size)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.write(c, func(io.WriterAt, int64, file) error { return nil }); err != nil {
+	if err := v.Write(c, func(io.WriterAt, int64, fat.File) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	checkFAT(t, name)
-	if _, err := layOutFAT([]file{{dir: "A", name: "LARGE", size: 4 << 30}}, 7); err == nil {
+	if _, err := fat.LayOut([]fat.File{{Dir: "A", Name: "LARGE", Size: 4 << 30}}, 7); err == nil {
 		t.Error("a file of 4 GiB has its place in a FAT file system")
 	}
 }

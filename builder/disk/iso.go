@@ -6,6 +6,7 @@ import (
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
 
+	"github.com/abdul-abdi/lumina/runtime/fat"
 	"github.com/abdul-abdi/lumina/runtime/image"
 )
 
@@ -27,19 +28,19 @@ const (
 // writeISO writes an ISO 9660 file system (ECMA-119) with an El Torito entry for
 // EFI, which is the EFI system partition, and the image's root as a file. What
 // is written goes into memory.
-func (e *export) writeISO(esp *fat) error {
+func (e *export) writeISO(esp *fat.Volume) error {
 	root := e.imageFile(image.Rootfs)
-	if root.size > maxISOFile {
-		return fmt.Errorf("a root of %d bytes does not fit in an ISO, whose files have at most %d; export a disk", root.size, int64(maxISOFile))
+	if root.Size > maxISOFile {
+		return fmt.Errorf("a root of %d bytes does not fit in an ISO, whose files have at most %d; export a disk", root.Size, int64(maxISOFile))
 	}
-	espStart := (isoFile*isoSector + root.size + mib - 1) / mib * mib
-	size := (espStart + esp.size + (1+gptTable)*sector + mib - 1) / mib * mib
+	espStart := (isoFile*isoSector + root.Size + mib - 1) / mib * mib
+	size := (espStart + esp.Size + (1+gptTable)*sector + mib - 1) / mib * mib
 	c, err := newRaw(e.file, size)
 	if err != nil {
 		return err
 	}
 	if err := writeGPT(c, size, e.guid("disk"), []partition{
-		{kind: gpt.EFISystemPartition, id: e.guid("esp"), name: "boot-" + e.shortID(), start: espStart, size: esp.size},
+		{kind: gpt.EFISystemPartition, id: e.guid("esp"), name: "boot-" + e.shortID(), start: espStart, size: esp.Size},
 	}); err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func (e *export) writeISO(esp *fat) error {
 		{isoTerminator, []byte("\xffCD001\x01")},
 		{isoPathLittle, []byte{1, 0, isoRoot, 0, 0, 0, 1, 0, 0, 0}},
 		{isoPathBig, []byte{1, 0, 0, 0, 0, isoRoot, 0, 1, 0, 0}},
-		{isoRoot, isoDirectory(root.size)},
+		{isoRoot, isoDirectory(root.Size)},
 		{isoCatalog, isoBootCatalog(uint32(espStart / isoSector))},
 	} {
 		if _, err := c.WriteAt(part.b, part.at*isoSector); err != nil {
@@ -62,7 +63,7 @@ func (e *export) writeISO(esp *fat) error {
 	if err := e.copy(&section{c, isoFile * isoSector}, 0, root); err != nil {
 		return err
 	}
-	if err := esp.write(&section{c, espStart}, e.copy); err != nil {
+	if err := esp.Write(&section{c, espStart}, e.copy); err != nil {
 		return err
 	}
 	return c.finish()

@@ -3,6 +3,8 @@ package disk
 import (
 	"encoding/binary"
 	"os"
+
+	"github.com/abdul-abdi/lumina/runtime/qcow2"
 )
 
 var le, be = binary.LittleEndian, binary.BigEndian
@@ -19,6 +21,17 @@ func (r *raw) WriteAt(p []byte, at int64) (int, error) {
 func (*raw) finish() error { return nil }
 
 func (*raw) Close() error { return nil }
+
+// qcow2Disk is a disk in QEMU's format.
+type qcow2Disk struct{ w *qcow2.Writer }
+
+func (q *qcow2Disk) WriteAt(p []byte, at int64) (int, error) {
+	return writePieces(p, at, qcow2.ClusterSize, q.w.WriteCluster)
+}
+
+func (q *qcow2Disk) finish() error { return q.w.Finish() }
+
+func (*qcow2Disk) Close() error { return nil }
 
 // writePieces writes p in pieces that end at multiples of size, without those
 // of zeroes.

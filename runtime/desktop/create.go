@@ -58,7 +58,7 @@ func (r *Request) Examine(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("disk %q: %w", r.Disk, err)
 	}
-	image, err := iso.ReadDisk(disk, disk.size())
+	image, err := iso.ReadDisk(disk, disk.Size())
 	if err == nil {
 		err = image.Boots(r.Architecture)
 	}

@@ -17,9 +17,9 @@ import (
 // fullDisk is a disk of one cluster at every place, as a qcow2 of some kilobytes can say.
 type fullDisk struct{ length int64 }
 
-func (d fullDisk) size() int64 { return d.length }
+func (d fullDisk) Size() int64 { return d.length }
 
-func (d fullDisk) data(_ context.Context, at int64) (from, to int64, err error) {
+func (d fullDisk) Data(_ context.Context, at int64) (from, to int64, err error) {
 	if at >= d.length {
 		return 0, 0, io.EOF
 	}

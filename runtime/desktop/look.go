@@ -51,7 +51,7 @@ func Look(_ context.Context, file, arch string) (l Looked, err error) {
 	l.Disk = true
 	disk, err := openDisk(f)
 	if err == nil {
-		image, readErr := iso.ReadDisk(disk, disk.size())
+		image, readErr := iso.ReadDisk(disk, disk.Size())
 		if err = readErr; err == nil {
 			err = boots(image)
 		}

@@ -147,9 +147,9 @@ func (m *Manifest) makeDisk(ctx context.Context, name, from string) error {
 	if err != nil {
 		return fmt.Errorf("disk %q: %w", from, err)
 	}
-	set(&m.DiskSize, vm.RoundUp(image.size()))
-	if m.DiskSize < image.size() {
-		return fmt.Errorf("disk %q has %d MB, which do not fit into one of %d MB", from, (image.size()+999_999)/1_000_000, m.DiskSize/1_000_000)
+	set(&m.DiskSize, vm.RoundUp(image.Size()))
+	if m.DiskSize < image.Size() {
+		return fmt.Errorf("disk %q has %d MB, which do not fit into one of %d MB", from, (image.Size()+999_999)/1_000_000, m.DiskSize/1_000_000)
 	}
 	if raw, ok := image.(*rawDisk); ok && clone(name, raw.File) {
 		return enlarge(name, m.DiskSize)

@@ -3,6 +3,8 @@ package iso
 import (
 	"encoding/binary"
 	"io"
+
+	"github.com/abdul-abdi/lumina/runtime/fat"
 )
 
 // An entry of a boot catalog has 32 bytes.
@@ -42,7 +44,7 @@ func (i *Image) readBootImage(at int64) {
 
 // addFAT adds the loaders of a FAT file system.
 func (i *Image) addFAT(at, size int64, where string) {
-	fs, err := readFAT(io.NewSectionReader(i.r, at, size), size)
+	fs, err := fat.NewReader(io.NewSectionReader(i.r, at, size), size)
 	if err != nil {
 		return
 	}
@@ -51,7 +53,7 @@ func (i *Image) addFAT(at, size int64, where string) {
 		if len(name) > 12 {
 			continue
 		}
-		if file, err := fs.open("EFI", "BOOT", name); err == nil {
+		if file, err := fs.Open("EFI", "BOOT", name); err == nil {
 			i.addLoader(file, "/EFI/BOOT/"+name, where)
 		}
 	}

@@ -1,17 +1,15 @@
-package iso
+package fat
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 )
 
-// fat is a FAT file system (Microsoft's FAT specification, 2000; ECMA-107), of
-// which files are read by their short names.
-type fat struct {
+// Reader reads files of a volume of FAT12, FAT16 or FAT32 by their short names.
+type Reader struct {
 	r           io.ReaderAt
 	size        int64
 	bits        int // 12, 16, 32
@@ -27,17 +25,20 @@ type fat struct {
 // maxChain bounds how many clusters of a file or directory are followed.
 const maxChain = 1 << 16
 
+const maxDirectory = 1 << 20 // bytes
+
 var errFAT = errors.New("not a FAT file system")
 
-func readFAT(r io.ReaderAt, size int64) (*fat, error) {
+// NewReader opens a volume of so many bytes.
+func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 	b := make([]byte, 512)
 	if _, err := r.ReadAt(b, 0); err != nil {
 		return nil, errFAT
 	}
-	u16 := func(at int) int64 { return int64(binary.LittleEndian.Uint16(b[at:])) }
-	u32 := func(at int) int64 { return int64(binary.LittleEndian.Uint32(b[at:])) }
+	u16 := func(at int) int64 { return int64(le.Uint16(b[at:])) }
+	u32 := func(at int) int64 { return int64(le.Uint32(b[at:])) }
 	bytesPer, perCluster, reserved, tables := u16(11), int64(b[13]), u16(14), int64(b[16])
-	f := &fat{r: r, size: size, rootEntries: u16(17), cluster: bytesPer * perCluster}
+	f := &Reader{r: r, size: size, rootEntries: u16(17), cluster: bytesPer * perCluster}
 	sectors, tableSectors := u16(19), u16(22)
 	if sectors == 0 {
 		sectors = u32(32)
@@ -74,13 +75,13 @@ func readFAT(r io.ReaderAt, size int64) (*fat, error) {
 
 // chain is a file's clusters.
 type chain struct {
-	f        *fat
+	f        *Reader
 	clusters []uint32
 	size     int64
 }
 
 // chain follows a file from its first cluster for up to size bytes.
-func (f *fat) chain(first uint32, size int64) (*chain, error) {
+func (f *Reader) chain(first uint32, size int64) (*chain, error) {
 	c := &chain{f: f, size: size}
 	for n := first; int64(len(c.clusters))*f.cluster < size; {
 		if n < 2 || n-2 >= f.clusters || len(c.clusters) == maxChain {
@@ -98,13 +99,13 @@ func (f *fat) chain(first uint32, size int64) (*chain, error) {
 }
 
 // next is the entry of a cluster in the table.
-func (f *fat) next(n uint32) (uint32, error) {
+func (f *Reader) next(n uint32) (uint32, error) {
 	var b [4]byte
 	at, width := f.table+int64(n)*int64(f.bits)/8, (f.bits+7)/8
 	if _, err := f.r.ReadAt(b[:width], at); err != nil {
 		return 0, fmt.Errorf("reading the allocation table: %w", err)
 	}
-	v := binary.LittleEndian.Uint32(b[:])
+	v := le.Uint32(b[:])
 	if f.bits == 12 {
 		return v >> (n % 2 * 4) & 0xFFF, nil
 	}
@@ -130,8 +131,8 @@ func (c *chain) ReadAt(p []byte, at int64) (int, error) {
 	return done, nil
 }
 
-// open opens a file by the short names of its path.
-func (f *fat) open(names ...string) (io.ReaderAt, error) {
+// Open opens a file by the short names of its path.
+func (f *Reader) Open(names ...string) (io.ReaderAt, error) {
 	var dir io.ReaderAt = io.NewSectionReader(f.r, f.root, f.rootEntries*32)
 	if f.bits == 32 {
 		root, err := f.chain(f.rootCluster, maxDirectory)
@@ -149,13 +150,13 @@ func (f *fat) open(names ...string) (io.ReaderAt, error) {
 		if isDir := entry[11]&0x10 != 0; isDir == last {
 			return nil, fmt.Errorf("%q is of another kind", name)
 		}
-		first := uint32(binary.LittleEndian.Uint16(entry[26:]))
+		first := uint32(le.Uint16(entry[26:]))
 		if f.bits == 32 {
-			first |= uint32(binary.LittleEndian.Uint16(entry[20:])) << 16
+			first |= uint32(le.Uint16(entry[20:])) << 16
 		}
 		size := int64(maxDirectory)
 		if last {
-			size = int64(binary.LittleEndian.Uint32(entry[28:]))
+			size = int64(le.Uint32(entry[28:]))
 		}
 		if dir, err = f.chain(first, size); err != nil {
 			return nil, err

@@ -1,7 +1,7 @@
-package disk
+package fat
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,36 +9,38 @@ import (
 	"strings"
 )
 
-// file is what goes into a file system. Names are the upper-case 8.3 ones of
-// FAT, for which case does not matter: no long names are needed.
-type file struct {
-	dir, name string // dir: parts separated by slashes
-	size      int64
-	open      func() (io.ReadCloser, error)
+// File is what goes into a Volume. Names are the upper-case 8.3 ones of FAT, for which
+// case does not matter: no long names are needed.
+type File struct {
+	Dir, Name string // Dir: parts separated by slashes
+	Size      int64
+	Open      func() (io.ReadCloser, error)
 }
 
-func reader(b []byte) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+// Volume is a FAT32 file system that is about to be written, full of files that lie one
+// behind the other.
+type Volume struct {
+	Size       int64 // bytes
+	cluster    int64 // bytes
+	clusters   int64
+	fatSectors int64
+	number     uint32 // of the volume
+	chains     []placed
 }
 
-// fat is a FAT32 file system (Microsoft's "FAT File System Specification"), full
-// of files that lie one behind the other.
-type fat struct {
-	size, cluster int64 // bytes
-	clusters      int64
-	fatSectors    int64
-	number        uint32 // of the volume
-	chains        []chain
-}
-
-// chain is a file or directory in its place.
-type chain struct {
+// placed is a file or directory in its place.
+type placed struct {
 	first, count int64 // clusters
 	dir          []byte
-	file         *file
+	file         *File
 }
 
+var le = binary.LittleEndian
+
 const (
+	sector = 512
+	mib    = 1 << 20
+
 	fatReserved   = 32 // sectors before the first FAT
 	fatEnd        = 0x0fffffff
 	fatDirectory  = 0x10
@@ -48,21 +50,22 @@ const (
 	fatSmallLimit = 256 * mib
 )
 
-func layOutFAT(files []file, number uint32) (*fat, error) {
-	v := &fat{size: 4 * mib, cluster: sector, number: number}
+// LayOut finds each file its place in a volume of that number.
+func LayOut(files []File, number uint32) (*Volume, error) {
+	v := &Volume{Size: 4 * mib, cluster: sector, number: number}
 	for _, f := range files {
-		if f.size < 0 || f.size > math.MaxUint32 {
-			return nil, fmt.Errorf("%s of %d bytes: FAT has files of at most 4 GiB", f.name, f.size)
+		if f.Size < 0 || f.Size > math.MaxUint32 {
+			return nil, fmt.Errorf("%s of %d bytes: FAT has files of at most 4 GiB", f.Name, f.Size)
 		}
-		v.size += f.size
+		v.Size += f.Size
 	}
-	if v.size > fatSmallLimit {
+	if v.Size > fatSmallLimit {
 		v.cluster = 8 * sector
-		v.size = max(v.size, 2*fatSmallLimit)
+		v.Size = max(v.Size, 2*fatSmallLimit)
 	}
-	v.size += v.size / 32 // for the FATs
-	v.size = max((v.size+mib-1)/mib*mib, minFATSize)
-	sectors, perCluster := v.size/sector, v.cluster/sector
+	v.Size += v.Size / 32 // for the FATs
+	v.Size = max((v.Size+mib-1)/mib*mib, minFATSize)
+	sectors, perCluster := v.Size/sector, v.cluster/sector
 	v.fatSectors = (sectors/perCluster + 2 + 127) / 128
 	v.clusters = (sectors - fatReserved - 2*v.fatSectors) / perCluster
 
@@ -70,7 +73,7 @@ func layOutFAT(files []file, number uint32) (*fat, error) {
 	for i := range files {
 		f := &files[i]
 		d := root
-		for _, part := range strings.Split(f.dir, "/") {
+		for _, part := range strings.Split(f.Dir, "/") {
 			d = d.sub(part)
 		}
 		d.files = append(d.files, f)
@@ -86,7 +89,7 @@ func layOutFAT(files []file, number uint32) (*fat, error) {
 type directory struct {
 	name  string
 	dirs  []*directory
-	files []*file
+	files []*File
 }
 
 func (d *directory) sub(name string) *directory {
@@ -102,11 +105,11 @@ func (d *directory) sub(name string) *directory {
 
 // place gives a directory and what is in it clusters and returns its first.
 // Directories have one cluster: 16 entries are more than there are.
-func (v *fat) place(d *directory, parent int64, next *int64) int64 {
+func (v *Volume) place(d *directory, parent int64, next *int64) int64 {
 	here := *next
 	*next++
 	c := len(v.chains)
-	v.chains = append(v.chains, chain{first: here, count: 1})
+	v.chains = append(v.chains, placed{first: here, count: 1})
 	var b []byte
 	if parent == 0 {
 		b = fatEntry(b, "LUMINA", fatVolume, 0, 0)
@@ -121,14 +124,14 @@ func (v *fat) place(d *directory, parent int64, next *int64) int64 {
 		b = fatEntry(b, s.name, fatDirectory, v.place(s, here, next), 0)
 	}
 	for _, f := range d.files {
-		count := (f.size + v.cluster - 1) / v.cluster
+		count := (f.Size + v.cluster - 1) / v.cluster
 		first := *next
 		if count == 0 {
 			first = 0
 		}
 		*next += count
-		v.chains = append(v.chains, chain{first: first, count: count, file: f})
-		b = fatEntry(b, f.name, 0x20, first, f.size)
+		v.chains = append(v.chains, placed{first: first, count: count, file: f})
+		b = fatEntry(b, f.Name, 0x20, first, f.Size)
 	}
 	v.chains[c].dir = b
 	return here
@@ -152,7 +155,8 @@ func fatEntry(b []byte, name string, attributes byte, cluster, size int64) []byt
 	return append(b, e[:]...)
 }
 
-func (v *fat) write(w io.WriterAt, copyFile func(io.WriterAt, int64, file) error) error {
+// Write writes the volume. copyFile writes the content of a file at an offset.
+func (v *Volume) Write(w io.WriterAt, copyFile func(io.WriterAt, int64, File) error) error {
 	table := make([]byte, v.fatSectors*sector)
 	le.PutUint32(table, 0x0ffffff8)
 	le.PutUint32(table[4:], fatEnd)
@@ -196,7 +200,7 @@ func (v *fat) write(w io.WriterAt, copyFile func(io.WriterAt, int64, file) error
 	return nil
 }
 
-func (v *fat) bootSector() []byte {
+func (v *Volume) bootSector() []byte {
 	b := make([]byte, sector)
 	copy(b, "\xeb\x58\x90LUMINA  ")
 	le.PutUint16(b[11:], sector)
@@ -206,7 +210,7 @@ func (v *fat) bootSector() []byte {
 	b[21] = 0xf8 // a fixed disk
 	le.PutUint16(b[24:], 32)
 	le.PutUint16(b[26:], 64)
-	le.PutUint32(b[32:], uint32(v.size/sector))
+	le.PutUint32(b[32:], uint32(v.Size/sector))
 	le.PutUint32(b[36:], uint32(v.fatSectors))
 	le.PutUint32(b[44:], 2) // the root's cluster
 	le.PutUint16(b[48:], 1) // sector of the free count

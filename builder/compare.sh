@@ -1,10 +1,10 @@
 #!/bin/sh
 # compare.sh [TURNS]: what lumina and the tools that one would use instead take to make
 # the same thing, by turns (5 of them). Each measurement is printed as soon as it is
-# made, with the machine's load; then, of each method, the median of its seconds, the
-# most memory that one program of it took, and the median of what it took against
-# another method in the same turn: the load of a machine changes between turns, less
-# within one. Root file systems of one layer and of ten, with and without the trial
+# made, with the machine's load; then, of each method, the median of its seconds and of
+# its CPU seconds, the most memory that one program of it took, and the median of what it
+# took against another method in the same turn: the load of a machine changes between
+# turns, less within one, and CPU seconds hardly at all. Root file systems of one layer and of ten, with and without the trial
 # boot; a Dockerfile, cold (LUMINA_COMPARE_COLD turns, 1) and after one file changed, and
 # what its RUNs take on this host and in a VM.
 # Debian's packages time, umoci, e2fsprogs, erofs-utils and buildah are needed, Go, and
@@ -12,9 +12,9 @@
 # kernel in /boot for its own VM; where /dev/kvm does not work,
 # LIBGUESTFS_BACKEND_SETTINGS=force_tcg). LUMINA_COMPARE=roots or dockerfile does half.
 # It takes about six minutes on 2 idle CPUs without KVM, and ends, with what it
-# has measured, after LUMINA_COMPARE_LIMIT seconds (900).
+# has measured, after LUMINA_COMPARE_LIMIT seconds (470).
 set -eu
-turns=${1:-5} cold=${LUMINA_COMPARE_COLD:-1} which=${LUMINA_COMPARE:-roots dockerfile} limit=${LUMINA_COMPARE_LIMIT:-900}
+turns=${1:-5} cold=${LUMINA_COMPARE_COLD:-1} which=${LUMINA_COMPARE:-roots dockerfile} limit=${LUMINA_COMPARE_LIMIT:-470}
 begun=$(date +%s)
 layout=${LUMINA_CACHE:-$HOME/.cache/lumina}/quickstart/debian # of quickstart.sh
 here=$(cd "$(dirname "$0")" && pwd)
@@ -31,7 +31,7 @@ once() {
 	left=$((limit - $(date +%s) + begun))
 	[ "$left" -gt 0 ] || { echo "compare: the limit of $limit s has passed before $1" >&2; exit 1; }
 	mkdir "$work/in"
-	(cd "$work/in" && exec timeout "$left" /usr/bin/time -f '%e %M' -o "$work/time" sh -c "$2" >"$work/log" 2>&1) &
+	(cd "$work/in" && exec timeout "$left" /usr/bin/time -f '%e %M %U %S' -o "$work/time" sh -c "$2" >"$work/log" 2>&1) &
 	child=$!
 	wait "$child" || {
 		echo "compare: $1 failed, or took longer than the $left s that were left:" >&2
@@ -43,18 +43,19 @@ once() {
 	keep "$1" "$turn" <"$work/time"
 }
 
-# keep METHOD TURN: keeps and prints the seconds and kilobytes that it reads. Turn 0 is
-# not counted: it fills the page cache.
+# keep METHOD TURN: keeps and prints the seconds, kilobytes, and CPU seconds of user and
+# system that it reads. Turn 0 is not counted: it fills the page cache.
 keep() {
-	read -r seconds peak
-	printf '%-10s %-34s %8s %6d MB   load %s\n' "turn $2" "$1" "$seconds" $((peak / 1000)) "$(cut -d' ' -f1 /proc/loadavg)"
-	[ "$2" = 0 ] || echo "$1|$2|$seconds|$peak|${against-}" >>"$work/times"
+	read -r seconds peak user system
+	cpu=$(awk "BEGIN { print $user + $system }")
+	printf '%-10s %-34s %8s %7.2f %6d MB   load %s\n' "turn $2" "$1" "$seconds" "$cpu" $((peak / 1000)) "$(cut -d' ' -f1 /proc/loadavg)"
+	[ "$2" = 0 ] || echo "$1|$2|$seconds|$peak|${against-}|$cpu" >>"$work/times"
 }
 
 # summary prints what was measured, method by method.
 summary() {
 	[ -e "$work/times" ] || return 0
-	printf '\n%-34s %8s %9s %6s   %s\n' METHOD SECONDS PEAK TURNS 'IN THE SAME TURN'
+	printf '\n%-34s %8s %7s %9s %6s   %s\n' METHOD SECONDS CPU PEAK TURNS 'IN THE SAME TURN'
 	awk -F'|' '
 		function median(list, n,    i, j, t) {
 			for (i = 2; i <= n; i++)
@@ -63,19 +64,20 @@ summary() {
 		}
 		!($1 in count) { order[++methods] = $1 }
 		{
-			n = ++count[$1]; time[$1, n] = $3; at[$1, $2] = $3; turn[$1, n] = $2; other[$1] = $5
+			n = ++count[$1]; time[$1, n] = $3; at[$1, $2] = $3; cpu[$1, n] = $6; cpuAt[$1, $2] = $6; turn[$1, n] = $2; other[$1] = $5
 			if ($4 > peak[$1]) peak[$1] = $4
 		}
 		END {
 			for (m = 1; m <= methods; m++) {
 				name = order[m]; with = other[name]; more = 0
 				for (i = 1; i <= count[name]; i++) {
-					list[i] = time[name, i]
+					list[i] = time[name, i]; busy[i] = cpu[name, i]
 					base = at[with, turn[name, i]]
 					if (base > 0) { ratio[++more] = list[i] / base; plus[more] = list[i] - base }
+					if (base > 0 && cpuAt[with, turn[name, i]] > 0) work[more] = cpu[name, i] / cpuAt[with, turn[name, i]]
 				}
-				line = sprintf("%-34s %8.2f %6d MB %6d", name, median(list, count[name]), peak[name] / 1000, count[name])
-				if (more) line = line sprintf("   %.2f times %s, %+.2f s", median(ratio, more), with, median(plus, more))
+				line = sprintf("%-34s %8.2f %7.2f %6d MB %6d", name, median(list, count[name]), median(busy, count[name]), peak[name] / 1000, count[name])
+				if (more) line = line sprintf("   %.2f times %s, %+.2f s, %.2f times its CPU", median(ratio, more), with, median(plus, more), median(work, more))
 				print line
 			}
 		}' "$work/times"
@@ -176,7 +178,7 @@ dockerfile() {
 			against=
 			once "RUN $step, in a chroot" "$buildah run --isolation chroot -v '$work/context/hello:/hello' native -- sh -c '$command'"
 			against="RUN $step, in a chroot"
-			sed -n "s/^$step //p" "$work/steps" | sed 's/$/ 0/' | keep "RUN $step, in the VM" "$turn"
+			sed -n "s/^$step //p" "$work/steps" | sed 's/$/ 0 0 0/' | keep "RUN $step, in the VM" "$turn"
 		done
 		eval "$buildah rm native" >/dev/null
 		turn=$((turn + 1))

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"runtime"
 	"sort"
 	"strings"
 	"testing"
@@ -253,4 +254,27 @@ func FuzzOpen(f *testing.F) {
 			t.Fatalf("read to the end without error, but the digest is not %q", kernel.SHA256)
 		}
 	})
+}
+
+// A kernel is decompressed with its window in memory (8 MB), and with no copy of what
+// is compressed (7 MB).
+func TestMemory(t *testing.T) {
+	const most = 14 << 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	kernel, err := Open("amd64")
+	var missing *ErrNotBuilt
+	if errors.As(err, &missing) {
+		t.Skip(err)
+	}
+	if err == nil {
+		_, err = kernel.WriteTo(io.Discard)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if taken := after.TotalAlloc - before.TotalAlloc; taken > most {
+		t.Errorf("reading the kernel took %d bytes, want at most %d", taken, most)
+	}
 }

@@ -360,17 +360,31 @@ func readsContext(c instructions.Command) bool {
 
 var errSSH = errors.New("RUN --mount=type=ssh: there is no SSH agent in the VM; use a secret")
 
+// expanded are the characters of a word that is another one when it comes to it.
+const expanded = "$\"'\\`"
+
 // refusal says why Lumina cannot do an instruction. The mounts of a RUN may have
 // variables that have no value yet.
 func refusal(c instructions.Command) error {
 	switch c := c.(type) {
 	case *instructions.RunCommand:
-		if c.Expand(func(word string) (string, error) { return word, nil }) != nil {
+		variables := false
+		err := c.Expand(func(word string) (string, error) {
+			variables = variables || strings.Contains(word, "$")
+			return word, nil
+		})
+		if err != nil && variables {
 			return nil // it is asked again when it comes to it
+		}
+		if err != nil {
+			return err
 		}
 		for _, m := range instructions.GetMounts(c) {
 			if m.Type == instructions.MountTypeSSH {
 				return errSSH
+			}
+			if err := checkMount(m); err != nil {
+				return fmt.Errorf("%s: %w", mountTitle(m), err)
 			}
 		}
 		if n := instructions.GetNetwork(c); n == instructions.NetworkHost {
@@ -381,6 +395,16 @@ func refusal(c instructions.Command) error {
 		}
 		if len(instructions.GetDevices(c)) > 0 {
 			return errors.New("RUN --device: a VM has none of the host's devices")
+		}
+	case *instructions.ExposeCommand:
+		for _, word := range c.Ports {
+			if _, err := expandPorts(word); err != nil && !strings.ContainsAny(word, expanded) {
+				return err
+			}
+		}
+	case *instructions.StopSignalCommand:
+		if !strings.ContainsAny(c.Signal, expanded) {
+			return checkSignal(c.Signal)
 		}
 	case *instructions.AddCommand:
 		for _, source := range c.SourcePaths {

@@ -92,8 +92,8 @@ func (s *stage) configure(c instructions.Command) (done bool, err error) {
 		}
 		created = fmt.Sprintf("VOLUME %v", c.Volumes)
 	case *instructions.StopSignalCommand:
-		if !isSignal(c.Signal) {
-			return true, fmt.Errorf("STOPSIGNAL %q: want a signal's name or number, such as SIGTERM or 15", c.Signal)
+		if err := checkSignal(c.Signal); err != nil {
+			return true, err
 		}
 		config.StopSignal = c.Signal
 		created = "STOPSIGNAL " + c.Signal
@@ -115,6 +115,13 @@ func (s *stage) configure(c instructions.Command) (done bool, err error) {
 var realTime = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^SIGRT(MIN(\+([1-9]|1[0-5]))?|MAX(-([1-9]|1[0-4]))?)$`)
 })
+
+func checkSignal(s string) error {
+	if !isSignal(s) {
+		return fmt.Errorf("STOPSIGNAL %q: want a signal's name or number, such as SIGTERM or 15", s)
+	}
+	return nil
+}
 
 // isSignal says whether Linux has a signal of that name or number.
 func isSignal(s string) bool {

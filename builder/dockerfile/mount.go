@@ -15,8 +15,8 @@ func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
 	if m.Type == instructions.MountTypeSecret {
 		return s.mountSecret(m, n, r)
 	}
-	if target == "" {
-		return errors.New("a target is missing")
+	if err := checkMount(m); err != nil {
+		return err
 	}
 	if !path.IsAbs(target) {
 		target = path.Join("/", s.config.Config.WorkingDir, target)
@@ -32,9 +32,6 @@ func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
 		r.mounts = append(r.mounts, l)
 		r.keys = append(r.keys, m.SizeLimit)
 	case instructions.MountTypeCache:
-		if m.From != "" || m.Source != "" {
-			return errors.New("a cache begins empty: from and source are for type=bind")
-		}
 		id := m.CacheID
 		if id == "" {
 			id = target
@@ -56,6 +53,21 @@ func (s *stage) mount(m *instructions.Mount, n int, r *running) error {
 		return s.mountBind(m, n, l, r)
 	default:
 		return fmt.Errorf("type=%s: Lumina does not know it", m.Type)
+	}
+	return nil
+}
+
+// checkMount says what is wrong with a mount, whatever values its variables get.
+func checkMount(m *instructions.Mount) error {
+	switch {
+	case m.Type == instructions.MountTypeSecret:
+		return nil // it may be a variable only
+	case m.Target == "":
+		return errors.New("a target is missing")
+	case path.Clean(m.Target) == "/":
+		return errors.New("the target is the root")
+	case m.Type == instructions.MountTypeCache && (m.From != "" || m.Source != ""):
+		return errors.New("a cache begins empty: from and source are for type=bind")
 	}
 	return nil
 }

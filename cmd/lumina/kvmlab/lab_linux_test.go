@@ -289,7 +289,7 @@ exit $code`
 	failed = slices.DeleteFunc(slices.Clone(tests), func(name string) bool { return passed[name] })
 	switch {
 	case err != nil:
-		return tests, fmt.Errorf("%w (%d tests had passed)", err, len(passed))
+		return failed, fmt.Errorf("%w (%d tests had passed)", err, len(passed))
 	case code == 0 && len(failed) == 0:
 		t.Logf("%d tests passed on KVM", len(passed))
 		return nil, nil
@@ -347,6 +347,10 @@ func TestAttempts(t *testing.T) {
 	const reset = "1 reset at rip 0xffffffff81000123, intr_info 0x80000b0e\n"
 	const one, other = "--- PASS: TestOne (1.00s)\n", "--- PASS: TestOther (1.00s)\n"
 	gone := func(context.Context, io.Writer) (int, error) { return 0, fmt.Errorf("%w: it is gone", errHost) }
+	half := func(_ context.Context, out io.Writer) (int, error) {
+		_, err := io.WriteString(out, one)
+		return 0, errors.Join(errHost, err)
+	}
 	hangs := func(ctx context.Context, _ io.Writer) (int, error) {
 		<-ctx.Done()
 		return 0, fmt.Errorf("%w: %w", errHost, ctx.Err())
@@ -363,6 +367,7 @@ func TestAttempts(t *testing.T) {
 		{"one fails, and a guest was reset", []run{says(1, one+reset), says(0, other)}, "TestOther", ""},
 		{"all pass, and a guest was reset", []run{says(0, one+other+reset)}, "TestOne|TestOther", ""},
 		{"the host ends", []run{gone, says(0, one+other)}, "TestOne|TestOther", ""},
+		{"the host ends after one", []run{half, says(0, other)}, "TestOther", ""},
 		{"the host ends twice", []run{gone, gone}, "TestOne|TestOther", "attempt 2: the host of the tests failed: it is gone"},
 		{"the host hangs", []run{hangs}, "TestOne|TestOther", "the limit"},
 	} {

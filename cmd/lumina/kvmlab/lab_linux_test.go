@@ -279,7 +279,7 @@ echo "QEMUs: $(grep -c sched_process_exec: $trace/trace); guests that reset thei
 sed -n 's/.*kvm_exit: .*\(rip 0x[0-9a-f]*\) .*\(intr_info 0x[0-9a-f]*\) .*/reset at \1, \2/p' $trace/trace | sort | uniq -c
 exit $code`
 	var text bytes.Buffer
-	out := io.MultiWriter(&text, progress{t})
+	out := io.MultiWriter(&text, &progress{t: t})
 	code, err := l.run(ctx, t, limit, script, []string{"env", "LUMINA_TEST_LAB=/tmp/lab", "LUMINA_TEST_KVM=1",
 		"./lumina.test", "-test.v", "-test.run", "^(" + strings.Join(tests, "|") + ")$", "-test.timeout", limit.String()}, out)
 	passed := map[string]bool{}
@@ -393,12 +393,20 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
-// progress logs what comes by lines.
-type progress struct{ t *testing.T }
+// progress logs what comes by lines, also where a line comes in parts.
+type progress struct {
+	t    *testing.T
+	rest []byte
+}
 
-func (p progress) Write(b []byte) (int, error) {
-	for line := range strings.Lines(string(b)) {
-		p.t.Log(strings.TrimRight(line, "\n"))
+func (p *progress) Write(b []byte) (int, error) {
+	p.rest = append(p.rest, b...)
+	for {
+		line, rest, whole := bytes.Cut(p.rest, []byte("\n"))
+		if !whole {
+			return len(b), nil
+		}
+		p.t.Log(string(line))
+		p.rest = rest
 	}
-	return len(b), nil
 }

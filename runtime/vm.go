@@ -98,7 +98,7 @@ func (v *VM) Trace() Trace { return v.trace }
 // Done is closed when the VM has ended.
 func (v *VM) Done() <-chan struct{} { return v.machine.Done() }
 
-// Dial opens a stream to the agent, for package agent.
+// Dial opens a stream to the agent, see package client.
 func (v *VM) Dial(ctx context.Context) (net.Conn, error) {
 	select {
 	case <-v.ready:

@@ -33,8 +33,8 @@ func TestVolumeIsLockedBesideItsDisk(t *testing.T) {
 	begun(t, d, spec)
 }
 
-// wire makes two ends of a NIC.
-func wire(t *testing.T) (ours, theirs *os.File) {
+// nicSockets makes the two ends of a NIC.
+func nicSockets(t *testing.T) (ours, theirs *os.File) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -45,11 +45,11 @@ func wire(t *testing.T) (ours, theirs *os.File) {
 	return ours, theirs
 }
 
-// The framework's end of the wire has room, and stays open when the spec's is closed.
+// The framework's end of the NIC has room, and stays open when the spec's is closed.
 func TestNIC(t *testing.T) {
 	d, f := faulty(t)
 	spec := memorySpec(t)
-	ours, theirs := wire(t)
+	ours, theirs := nicSockets(t)
 	spec.Network = &vm.NIC{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
 	begun(t, d, spec)
 	theirs.Close()
@@ -72,12 +72,12 @@ func TestNIC(t *testing.T) {
 func TestSavedMAC(t *testing.T) {
 	d, f := faulty(t)
 	spec, s := memorySpec(t), snapshot(t)
-	_, theirs := wire(t)
+	_, theirs := nicSockets(t)
 	spec.Network = &vm.NIC{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
 	if err := d.Save(t.Context(), spec, s, func(context.Context, vm.Machine) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	_, theirs = wire(t)
+	_, theirs = nicSockets(t)
 	spec.Network = &vm.NIC{MAC: vm.NewMAC(), Socket: theirs, MTU: 1500}
 	m, err := d.Restore(t.Context(), spec, s)
 	if err != nil {

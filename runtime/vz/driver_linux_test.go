@@ -54,7 +54,7 @@ func newBenchOf(t *testing.T, arch string) *bench {
 	return b
 }
 
-// macKernel is what a Mac boots: one with an Intel processor the bzImage.
+// macKernel is what a Mac boots: one with an Intel CPU the bzImage.
 func macKernel(arch string) (builder.Kernel, error) {
 	k, err := kernelconfig.OpenEFI(arch)
 	if err != nil {

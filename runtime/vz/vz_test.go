@@ -69,7 +69,7 @@ func TestCheckDesktop(t *testing.T) {
 		change func(*vm.DesktopSpec)
 		want   string
 	}{
-		"no processor":          {func(s *vm.DesktopSpec) { s.CPUs = 0 }, "0 cpus"},
+		"no CPU":                {func(s *vm.DesktopSpec) { s.CPUs = 0 }, "0 cpus"},
 		"half a mebibyte":       {func(s *vm.DesktopSpec) { s.Memory += 1 << 19 }, "whole mebibytes"},
 		"an empty identifier":   {func(s *vm.DesktopSpec) { s.Identifier = []byte{} }, "identifier is empty"},
 		"a Mac without a model": {func(s *vm.DesktopSpec) { s.HardwareModel = []byte{} }, mac},

@@ -28,16 +28,25 @@ func newAppPage(t *testing.T, files map[string]string) *appPage {
 // newApp is one without a browser.
 func newApp(t *testing.T, files map[string]string) *appPage {
 	t.Helper()
-	a := &appPage{home: filepath.Join(t.TempDir(), "home")}
-	if err := os.Mkdir(a.home, 0o700); err != nil {
+	here := filepath.Join(t.TempDir(), "home")
+	if err := os.Mkdir(here, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	// A part of a state directory may be a link to another disk.
-	if err := os.Symlink(filepath.Join(home, "images"), filepath.Join(a.home, "images")); err != nil {
+	if err := os.Symlink(filepath.Join(home, "images"), filepath.Join(here, "images")); err != nil {
 		t.Fatal(err)
 	}
+	a, _ := startApp(t, here, files)
+	return a
+}
+
+// startApp serves the app of a state directory, to the end of the test if nothing ends it
+// before.
+func startApp(t *testing.T, here string, files map[string]string, env ...string) (*appPage, *exec.Cmd) {
+	t.Helper()
+	a := &appPage{home: here}
 	cmd := exec.Command(program, "app", "--no-browser")
-	cmd.Env = append(os.Environ(), "LUMINA_HOME="+a.home, "LUMINA_TEMPLATE=0", "HOME="+t.TempDir())
+	cmd.Env = append(append(os.Environ(), "LUMINA_HOME="+here, "LUMINA_TEMPLATE=0", "HOME="+t.TempDir()), env...)
 	cmd.Dir = t.TempDir()
 	for name, from := range files {
 		if err := os.Symlink(from, filepath.Join(cmd.Dir, name)); err != nil {
@@ -53,7 +62,13 @@ func newApp(t *testing.T, files map[string]string) *appPage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if cmd.ProcessState != nil {
+			return
+		}
 		for _, kind := range []string{"desktop", "session"} {
+			if here == home {
+				break // others have theirs there
+			}
 			var rows []struct{ ID, SID string }
 			_ = json.Unmarshal([]byte(a.lumina(t, kind, "list", "--json").stdout), &rows)
 			for _, r := range rows {
@@ -72,7 +87,7 @@ func newApp(t *testing.T, files map[string]string) *appPage {
 		t.Fatal(err)
 	}
 	a.url = page.URL
-	return a
+	return a, cmd
 }
 
 // lumina calls the program for the app's state directory.
@@ -155,20 +170,50 @@ func (a *appPage) shows(t *testing.T, what string, ok func(*screen) bool) {
 	}
 }
 
-// axe says what is wrong with the page for who cannot see it, or has no pointer.
+// axe says what is wrong with the page for who cannot see it, or has no pointer: light and
+// dark, which differ in their colours only, and as narrow as on a telephone.
 func (a *appPage) axe(t *testing.T, where string) {
 	t.Helper()
-	script := readFile(t, "../../runtime/app/page/node_modules/axe-core/axe.min.js")
-	if err := a.call(t, "Runtime.evaluate", map[string]any{"expression": string(script)}, nil); err != nil {
-		t.Fatal(err)
+	if a.eval(t, "typeof axe") != "object" {
+		script := readFile(t, "../../runtime/app/page/node_modules/axe-core/axe.min.js")
+		if err := a.call(t, "Runtime.evaluate", map[string]any{"expression": string(script)}, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, scheme := range []string{"light", "dark"} {
+	look := func(scheme, rules string) {
+		t.Helper()
 		if err := a.call(t, "Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{"name": "prefers-color-scheme", "value": scheme}}}, nil); err != nil {
 			t.Fatal(err)
 		}
-		found := a.eval(t, `axe.run().then((r) => r.violations.map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).join("; ")).join("\n"))`)
+		found := a.eval(t, `axe.run(`+rules+`).then((r) => r.violations.map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).join("; ")).join("\n"))`)
 		if found != "" {
 			t.Errorf("%s, %s: %v", where, scheme, found)
 		}
+	}
+	if err := a.call(t, "Page.bringToFront", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	look("dark", `{runOnly: ["color-contrast"]}`)
+	look("light", "")
+	a.width(t, 400)
+	look("light", "")
+	if wide, _ := a.eval(t, "document.documentElement.scrollWidth").(float64); wide > 400 {
+		t.Errorf("%s: the page of 400 pixels is %v wide", where, wide)
+	}
+	a.width(t, 0)
+}
+
+// width makes the window as wide as that, in pixels; 0: as it was.
+func (a *appPage) width(t *testing.T, pixels int) {
+	t.Helper()
+	method, params := "Emulation.clearDeviceMetricsOverride", map[string]any(nil)
+	if pixels > 0 {
+		method, params = "Emulation.setDeviceMetricsOverride", map[string]any{"width": pixels, "height": 860, "deviceScaleFactor": 1, "mobile": false}
+	}
+	if err := a.call(t, method, params, nil); err != nil {
+		t.Fatal(err)
+	}
+	if pixels > 0 { // once it is drawn so
+		a.wait(t, "the width", fmt.Sprintf("innerWidth === %d && new Promise((ok) => { requestAnimationFrame(() => requestAnimationFrame(() => ok(true))); setTimeout(ok, 500, true) })", pixels))
 	}
 }

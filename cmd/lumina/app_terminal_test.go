@@ -143,7 +143,7 @@ func testAppTerminal(t *testing.T, a *appPage) {
 
 // processesOf lists the processes of a program that have files of a state directory
 // open.
-func processesOf(t *testing.T, home, name string) (pids []int) {
+func processesOf(t testing.TB, home, name string) (pids []int) {
 	t.Helper()
 	all, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range all {

@@ -97,6 +97,7 @@ type browser struct {
 	id   int
 	port string // of the protocol's HTTP
 	tab  string // the identifier of the page's tab
+	pid  int
 }
 
 func newBrowser(t testing.TB, url string) *browser {
@@ -110,7 +111,7 @@ func newBrowser(t testing.TB, url string) *browser {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	b := &browser{ctx: t.Context()}
+	b := &browser{ctx: t.Context(), pid: cmd.Process.Pid}
 	t.Cleanup(func() {
 		// Asked, it ends with all of its processes, which write to its directory.
 		if b.page == nil || wsjson.Write(context.Background(), b.page, map[string]any{"id": 0, "method": "Browser.close"}) != nil {

@@ -158,8 +158,8 @@ func (s *server) create(ctx context.Context, r *desktop.Request, progress Progre
 	}
 	progress("check", 0, 0)
 	if err := r.Examine(ctx); err != nil {
-		if fetched && errors.Is(err, desktop.ErrDigest) {
-			os.Remove(r.ISO) // the next try must not find it
+		if fetched && ctx.Err() == nil {
+			os.Remove(r.ISO) // another file, or no ISO at all: the next try must not find it
 		}
 		return "", err
 	}

@@ -12,10 +12,13 @@ import (
 func (s *server) imageRoutes() {
 	s.mux.HandleFunc("GET /api/releases", answer(func(r *http.Request, _ none) (any, error) {
 		all, err := s.Releases(r.Context())
+		if err != nil {
+			return nil, conflict{err} // no key is trusted, or nothing answers
+		}
 		if all == nil {
 			all = []Release{}
 		}
-		return all, err
+		return all, nil
 	}))
 	s.mux.HandleFunc("POST /api/images/pull", answer(func(_ *http.Request, in struct {
 		Reference string `json:"reference"`

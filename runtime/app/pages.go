@@ -2,9 +2,11 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io/fs"
 	"net/http"
+	"time"
 )
 
 func (s *server) pageRoutes() {
@@ -24,12 +26,37 @@ func (s *server) index(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	now := s.library.state()
+	var media []Medium
+	if len(now.Desktops) == 0 { // an empty library offers them
+		media = s.soonAtHand(r.Context())
+	}
 	// encoding/json escapes what would end the element.
-	state, err := json.Marshal(s.library.state())
+	state, err := json.Marshal(struct {
+		State
+		Media []Medium `json:"media,omitempty"`
+	}{now, media})
 	if err != nil {
 		fail(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(bytes.Replace(page, []byte("{{state}}"), state, 1))
+}
+
+// soonAtHand are the files at hand, if they are found before anybody notices the wait;
+// else the page asks for them.
+func (s *server) soonAtHand(ctx context.Context) []Medium {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+	defer cancel()
+	found := make(chan []Medium, 1)
+	go func() { found <- s.atHand(ctx) }()
+	select {
+	case media := <-found:
+		if ctx.Err() == nil {
+			return media
+		}
+	case <-ctx.Done():
+	}
+	return nil
 }

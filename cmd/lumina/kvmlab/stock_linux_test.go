@@ -98,7 +98,7 @@ func newStock(t *testing.T, arch string) *stock {
 }
 
 // run is part of [host]. The script's output comes over the serial port, and its exit
-// code is the last line of it; the kernel is silent there.
+// code is the last line of it.
 func (s *stock) run(ctx context.Context, t *testing.T, limit time.Duration, script string, args []string, out io.Writer) (code int, err error) {
 	boot := `export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
 stty -F /dev/console -opost
@@ -130,7 +130,7 @@ sh -c ` + quote(script) + " sh"
 	line := strings.Fields(m.args)
 	line = append(line, "-accel", "tcg,thread=multi,tb-size=1024", "-smp", "2", "-m", "3G", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
 		"-kernel", filepath.Join(s.made, "kernel"), "-initrd", filepath.Join(s.made, "initrd"),
-		"-append", "root=/dev/vda rw init=/lab-init loglevel=1 panic=-1 "+m.kernel)
+		"-append", "root=/dev/vda rw init=/lab-init quiet panic=-1 "+m.kernel)
 	for i, file := range []string{filepath.Join(s.made, "root"), disk} {
 		line = append(line, "-drive", fmt.Sprintf("file=%s,format=raw,if=none,id=disk%d,snapshot=on", file, i), "-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d", i))
 	}
@@ -141,7 +141,7 @@ sh -c ` + quote(script) + " sh"
 	cmd.WaitDelay = 10 * time.Second
 	var text bytes.Buffer
 	cmd.Stdout = io.MultiWriter(out, &text)
-	cmd.Stderr = cmd.Stdout
+	cmd.Stderr = out
 	err = errors.Join(cmd.Run(), context.Cause(ctx))
 	found := exitLine.FindSubmatch(text.Bytes())
 	if err != nil || found == nil {

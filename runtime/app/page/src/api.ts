@@ -15,7 +15,7 @@ export interface Session {
 export interface Image { name: string; arch: string; created: string; source: string; description?: string; size_bytes: number; command?: string[]; ports?: string[]; error?: string }
 export interface Job { id: string; kind: string; subject: string; began: string; state: string; step?: string; done: number; total: number; result?: string; error?: string }
 export interface Terminal { id: string; sid: string; ended: boolean; exit?: string }
-export interface State { host: Host; desktops: Desktop[]; sessions: Session[]; images: Image[]; jobs: Job[]; terminals: Terminal[] }
+export interface State { host: Host; desktops: Desktop[]; sessions: Session[]; images: Image[]; jobs: Job[]; terminals: Terminal[]; media?: Medium[] }
 export interface System { id: string; name: string; osFamily: string; osVariant: string; architecture: string; url: string; memoryBytes?: number; diskBytes?: number; note?: string }
 export interface Medium { file: string; name: string; kind: string; size_bytes: number; system?: string; suggested: string; arch?: string; reason?: string }
 export interface Hardware { no_tpm?: string; no_secure_boot?: string }

@@ -1,7 +1,7 @@
 import { h, type Child } from './dom';
 import { base, post, socket, type Boot, type Desktop } from './api';
 import { state, redraw } from './store';
-import { ago, plain, size } from './format';
+import { ago, plain, size, span } from './format';
 import { icon } from './icons';
 import { act, copy, dialog, failed, menu, toast } from './dialogs';
 import { blank, crashed, desktopCommands, diagnostics, systemName } from './library';
@@ -21,8 +21,10 @@ function waterfall(boot: Boot, running: boolean): Child {
   // A firmware works long before it says anything; of the last phase nobody knows the end.
   const rows = phases.map((p, i) => ({ name: phaseNames[p.name] ?? p.name, goesOn: !boot.ended && !running && i === phases.length - 1, from: ['parts', 'machine', 'firmware'].includes(p.name) ? marks[i]!.at_ms : p.at_ms, to: p.name === 'parts' || p.name === 'machine' ? p.at_ms : phases[i + 1]?.at_ms ?? end }));
   const total = Math.max(1, end);
-  return h('div', { class: 'waterfall', role: 'table', 'aria-label': 'Phases of the boot' }, rows.map((r) => h('div', { role: 'row' }, h('span', { role: 'cell' }, r.name), h('span', { role: 'cell', class: 'track' }, h('i', { style: `left:${(100 * r.from) / total}%;width:${Math.max(0.6, (100 * (r.to - r.from)) / total)}%` })), h('span', { role: 'cell', class: 'num' }, r.goesOn ? '…' : r.to - r.from < 1000 ? Math.round(r.to - r.from) + ' ms' : ((r.to - r.from) / 1000).toFixed(1) + ' s'))));
+  return h('div', { class: 'waterfall', role: 'table', 'aria-label': 'Phases of the boot' }, rows.map((r) => h('div', { role: 'row' }, h('span', { role: 'cell' }, r.name), h('span', { role: 'cell', class: 'track' }, h('i', { style: `left:${(100 * r.from) / total}%;width:${Math.max(0.6, (100 * (r.to - r.from)) / total)}%` })), h('span', { role: 'cell', class: 'num' }, r.goesOn ? '…' : took(r.to - r.from)))));
 }
+
+const took = (ms: number) => (ms < 1000 ? Math.round(ms) + ' ms' : ms < 90_000 ? (ms / 1000).toFixed(1) + ' s' : span(ms / 1000));
 
 // mountScreen shows the screen as long as the desktop runs, and again when the connection
 // breaks.
@@ -133,24 +135,26 @@ export function desktopView(id: string): Child {
   const d = state.desktops.find((x) => x.id === id || x.name === id);
   if (!d) return h('main', { class: 'wizard', key: 'gone' }, h('header', null, h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')), h('h1', null, 'No such desktop')), h('p', { class: 'muted' }, 'It was deleted, or has not been made yet.'));
   if (view.id !== d.id) Object.assign(view, { id: d.id, lit: 0, log: false });
-  const tool = (name: string, label: string, run: (e: any) => void, text = '') => h('button', { class: 'ghost', title: label, 'aria-label': label, onclick: run }, icon(name), text ? h('span', { class: 'wide-only' }, text) : null);
+  const tool = (name: string, label: string, run: (e: any) => void, text = '') => h('button', { key: name, class: 'ghost', title: label, 'aria-label': label, onclick: run }, icon(name), text ? h('span', { class: 'wide-only' }, text) : null);
   const dark = d.running && !view.lit;
   const status = d.running ? (view.connected ? (dark ? 'starting' : 'running') : 'connecting') : crashed(d) ? 'crashed' : 'off';
   return h('main', { class: 'desktop', key: 'desktop' + d.id },
     h('header', { class: 'bar' },
       h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')),
       h('h1', { title: d.name }, d.name), h('span', { class: 'state' }, h('span', { class: 'dot' + (d.running ? ' on' : crashed(d) ? ' bad' : ''), 'aria-hidden': 'true' }), status),
-      view.captured ? h('span', { class: 'muted wide-only way-out' }, h('kbd', null, 'Ctrl+Alt'), ' frees the keyboard') : null,
-      h('span', { class: 'grow' }),
+      view.captured ? h('span', { key: 'way-out', class: 'muted wide-only way-out' }, h('kbd', null, 'Ctrl+Alt'), ' frees the keyboard') : null,
+      // A press takes the keyboard from the screen, and the words above with it: what has a key
+      // stays the same element then, and its release is a click.
+      h('span', { key: 'grow', class: 'grow' }),
       d.running ? [
-        h('button', { class: 'ghost', onclick: () => { view.screen?.ctrlAltDel(); view.screen?.focus(); } }, h('span', { class: 'wide-only' }, 'Ctrl+Alt+Del'), h('span', { class: 'narrow-only', 'aria-hidden': 'true' }, 'C-A-D')),
+        h('button', { key: 'cad', class: 'ghost', title: 'Press Ctrl+Alt+Del', onclick: () => { view.screen?.ctrlAltDel(); view.screen?.focus(); } }, h('span', { class: 'wide-only' }, 'Ctrl+Alt+Del'), h('span', { class: 'narrow-only' }, 'C-A-D')),
         tool('keys', 'Press keys', (e) => menu(e.currentTarget, chords.map(([name, keys]) => ({ name, run: act(async () => { await post(`desktops/${d.id}/keys`, { keys: [keys] }); view.screen?.focus(); }) })))),
         tool('paste', 'Paste or type a text', () => paste(d)), tool('camera', 'Save a screenshot', () => screenshot(d)),
-        h('button', { class: 'ghost sound', title: loud() ? 'Sound off' : 'Sound on', 'aria-label': 'Sound', 'aria-pressed': loud() ? 'true' : 'false', 'data-heard': loud() && Date.now() - view.heard < 2000 ? 'yes' : null, onclick: () => { localStorage.setItem('sound', loud() ? 'off' : 'on'); listen(d.id); redraw(); } }, icon(loud() ? 'sound' : 'mute')),
+        h('button', { key: 'sound', class: 'ghost sound', title: loud() ? 'Sound off' : 'Sound on', 'aria-label': 'Sound', 'aria-pressed': loud() ? 'true' : 'false', 'data-heard': loud() && Date.now() - view.heard < 2000 ? 'yes' : null, onclick: () => { localStorage.setItem('sound', loud() ? 'off' : 'on'); listen(d.id); redraw(); } }, icon(loud() ? 'sound' : 'mute')),
         tool('log', 'Boot and serial port', () => { view.log = !view.log; redraw(); }),
         tool('fit', view.fit ? '1:1, pixel by pixel' : 'Fit into the window', () => { view.fit = !view.fit; view.screen?.fit(view.fit); redraw(); }, view.fit ? '1:1' : 'Fit'),
         tool('full', 'Full screen', fullScreen),
-        h('button', { class: 'ghost', title: 'Power', 'aria-label': 'Power', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d).slice(1)) }, icon('power')),
+        h('button', { key: 'power', class: 'ghost', title: 'Power', 'aria-label': 'Power', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d).slice(1)) }, icon('power')),
       ] : h('button', { class: 'ghost', 'aria-label': 'More', 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d).slice(1)) }, icon('more')),
     ),
     d.running ? h('div', { class: 'stage', key: 'stage' },
@@ -162,7 +166,7 @@ export function desktopView(id: string): Child {
       h('div', { class: 'panel' },
         crashed(d) ? h('div', { class: 'wrong box', role: 'alert' }, h('b', null, 'It has crashed '), ago(d.boot?.ended), h('p', null, d.boot?.error)) : null,
         h('div', { class: 'row' }, h('button', { class: 'primary', id: 'start', onclick: act(() => post(`desktops/${d.id}/boot`)) }, icon('play'), crashed(d) ? 'Try again' : 'Start'), crashed(d) ? h('button', { onclick: act(() => diagnostics(d)) }, icon('copy'), 'Copy diagnostics') : null),
-        h('dl', { class: 'facts' }, fact('System', systemName(d) + ', ' + d.arch), fact('Size', `${d.cpus} CPU${d.cpus > 1 ? 's' : ''}, ${size(d.memory_bytes)} of memory`), fact('Disk', `${size(d.used_bytes)} of ${size(d.disk_bytes)}`), d.iso ? fact('ISO', d.iso) : null, fact('Network', d.network === 'nat' ? 'the internet' : d.network.replace(/^allow=/, 'only ')), d.tpm || d.secure_boot ? fact('Has', [d.secure_boot && 'Secure Boot', d.tpm && 'TPM 2.0'].filter(Boolean).join(', ')) : null, fact('Last used', ago(d.last_booted)), fact('Files', d.path)),
+        h('dl', { class: 'facts' }, fact('System', systemName(d) + ', ' + d.arch), fact('Size', `${d.cpus} CPU${d.cpus > 1 ? 's' : ''}, ${size(d.memory_bytes)} of memory`), fact('Disk', `${size(d.used_bytes)} of ${size(d.disk_bytes)}`), d.iso ? fact('ISO', d.iso) : null, fact('Network', d.network === 'nat' ? 'the internet' : d.network.replace(/^allow=/, 'only ')), d.tpm || d.secure_boot ? fact('Has', [d.secure_boot && 'Secure Boot', d.tpm && 'TPM 2.0'].filter(Boolean).join(', ')) : null, fact('Last used', ago(d.last_booted)), fact('Directory', d.path)),
         d.boot?.phases.length ? [h('h2', null, 'Its last boot'), waterfall(d.boot, false), h('h2', null, 'Serial port'), serialLog(d)] : null)),
   );
 }

@@ -48,12 +48,14 @@ export interface Command { name: string; hint?: string; run: () => void; danger?
 export function palette(all: Command[]) {
   let at = 0, text = '', found: Command[] = all;
   let list: HTMLElement;
+  const input = () => list.parentElement?.querySelector('input');
   const show = () => {
     found = all.filter((c) => text.split(/\s+/).every((w) => (c.name + ' ' + (c.hint ?? '')).toLowerCase().includes(w))).slice(0, 12);
-    patch(list, found.length ? found.map((c, i) => h('div', { class: 'option', role: 'option', 'aria-selected': i === at ? 'true' : 'false', onclick: () => { close(); c.run(); } }, h('span', null, c.name), h('span', { class: 'muted' }, c.hint))) : [h('p', { class: 'muted' }, 'Nothing is called so.')]);
+    input()?.setAttribute('aria-activedescendant', found.length ? 'found' + at : '');
+    patch(list, found.length ? found.map((c, i) => h('div', { id: 'found' + i, class: 'option', role: 'option', 'aria-selected': i === at ? 'true' : 'false', onclick: () => { close(); c.run(); } }, h('span', null, c.name), h('span', { class: 'muted' }, c.hint))) : [h('p', { class: 'muted' }, 'Nothing is called so.')]);
   };
   const close = dialog('Commands', () => [
-    h('input', { type: 'text', class: 'big', placeholder: 'What to do, or where to go', 'aria-label': 'What to do', role: 'combobox', 'aria-expanded': 'true', 'aria-controls': 'found', autofocus: true,
+    h('input', { type: 'text', class: 'big', placeholder: 'What to do, or where to go', 'aria-label': 'What to do', role: 'combobox', 'aria-expanded': 'true', 'aria-controls': 'found', 'aria-activedescendant': 'found0', autofocus: true,
       oninput: (e: any) => { text = e.target.value.toLowerCase(); at = 0; show(); },
       onkeydown: (e: KeyboardEvent) => {
         if (e.key === 'ArrowDown' || e.key === 'ArrowUp') { at = (at + (e.key === 'ArrowDown' ? 1 : found.length - 1)) % Math.max(1, found.length); show(); }
@@ -67,12 +69,14 @@ export function palette(all: Command[]) {
 
 // menu opens a list of things to do below a button.
 export function menu(button: HTMLElement, items: Command[]) {
+  // It is beside the page's own parts: it is one, too.
   const el = document.createElement('div');
   el.className = 'menu';
-  el.setAttribute('role', 'menu');
+  el.setAttribute('role', 'region');
+  el.setAttribute('aria-label', 'What can be done');
   const close = () => { el.remove(); removeEventListener('pointerdown', outside, true); };
   const outside = (e: Event) => { if (!el.contains(e.target as Node)) close(); };
-  patch(el, items.map((c) => h('button', { role: 'menuitem', class: c.danger ? 'danger' : '', onclick: () => { close(); button.focus(); c.run(); } }, h('span', null, c.name), h('span', { class: 'muted' }, c.hint))));
+  patch(el, [h('div', { role: 'menu', 'aria-label': button.getAttribute('aria-label') ?? '' }, items.map((c) => h('button', { role: 'menuitem', class: c.danger ? 'danger' : '', onclick: () => { close(); button.focus(); c.run(); } }, h('span', null, c.name), h('span', { class: 'muted' }, c.hint))))]);
   el.addEventListener('keydown', (e) => {
     const all = [...el.querySelectorAll('button')], i = all.indexOf(document.activeElement as HTMLButtonElement);
     if (e.key === 'Escape') { close(); button.focus(); }

@@ -76,7 +76,17 @@ export function patch(parent: Element, children: (View | string)[]) {
   const keyed = new Map<string, Node>();
   parent.childNodes.forEach((n) => { const k = keyOf(n); if (k !== undefined) keyed.set(k, n); });
   let at: Node | null = parent.firstChild;
+  const drop = () => {
+    const next = at!.nextSibling;
+    forget(at!);
+    parent.removeChild(at!);
+    at = next;
+  };
+  const wanted = new Set(children.map((v) => (typeof v === 'string' ? undefined : v.props.key)));
   for (const v of children) {
+    // What goes is taken out, and what stays is not moved about it: an element that moves
+    // while a button is down gets no click.
+    while (at && keyOf(at) !== undefined && !wanted.has(keyOf(at))) drop();
     const key = typeof v === 'string' ? undefined : v.props.key;
     const n = key !== undefined ? keyed.get(key) : at && keyOf(at) === undefined ? at : null;
     if (n && same(n, v)) {
@@ -88,10 +98,5 @@ export function patch(parent: Element, children: (View | string)[]) {
     }
     parent.insertBefore(make(v), at);
   }
-  while (at) {
-    const next: Node | null = at.nextSibling;
-    forget(at);
-    parent.removeChild(at);
-    at = next;
-  }
+  while (at) drop();
 }

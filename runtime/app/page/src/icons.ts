@@ -1,6 +1,7 @@
 import { h } from './dom';
 
 const paths: Record<string, string> = {
+  cards: 'M2.5 2.5h4.5v4.5H2.5zM9 2.5h4.5v4.5H9zM2.5 9h4.5v4.5H2.5zM9 9h4.5v4.5H9z',
   back: 'M10 3 5 8l5 5', plus: 'M8 3v10M3 8h10', power: 'M8 2v6M4.5 4.5a5 5 0 1 0 7 0', play: 'M5 3.5v9l7-4.5z', stop: 'M4 4h8v8H4z',
   full: 'M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10', camera: 'M2 5h3l1-2h4l1 2h3v8H2zM8 11a2 2 0 1 0 0-4 2 2 0 0 0 0 4Z',
   keys: 'M1.5 4h13v8h-13zM4 6.5h.5M6.5 6.5H7M9 6.5h.5M11.5 6.5h.5M5 9.5h6', paste: 'M5 3H3v11h10V3h-2M6 2h4v2.5H6zM5.5 8h5M5.5 10.5h5', term: 'M2 3h12v10H2zM4.5 6l2 2-2 2M8.5 10.5h3',

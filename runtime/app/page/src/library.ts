@@ -5,7 +5,7 @@ import { ago, load, quote, size } from './format';
 import { icon } from './icons';
 import { act, confirm, copy, dialog, failed, menu, toast, type Command } from './dialogs';
 
-let media: Medium[] | null = null;
+let media: Medium[] | null = state.media ?? null;
 export const atHand = () => media;
 export async function lookForMedia() {
   try { media = await get<Medium[]>('media'); redraw(); } catch { media = []; }
@@ -30,12 +30,12 @@ export function library(): Child {
     h('div', { class: 'tools' },
       h('nav', { class: 'filters', 'aria-label': 'What is shown' }, filters.map(([id, label]) => h('a', { href: '#/library/' + id, 'aria-current': only === id ? 'page' : null }, label, id ? h('span', { class: 'count' }, state[id].length) : null))),
       h('label', { class: 'search' }, h('span', { class: 'hidden' }, 'Search'), h('input', { id: 'search', type: 'search', placeholder: 'Search', value: ui.search, oninput: (e: any) => { ui.search = e.target.value; redraw(); }, onkeydown: (e: any) => { if (e.key === 'Escape') { ui.search = ''; e.target.blur(); redraw(); } } }), h('kbd', null, '/')),
-      h('label', { class: 'sort' }, h('span', null, 'Sort'), h('select', { value: ui.sort, onchange: (e: any) => { ui.sort = e.target.value; localStorage.setItem('sort', ui.sort); redraw(); } }, [['used', 'last used'], ['name', 'name'], ['size', 'size']].map(([v, t]) => h('option', { value: v }, t)))),
+      h('label', { class: 'sort' }, h('span', null, 'Sort'), h('select', { 'aria-label': 'Sort by', value: ui.sort, onchange: (e: any) => { ui.sort = e.target.value; localStorage.setItem('sort', ui.sort); redraw(); } }, [['used', 'last used'], ['name', 'name'], ['size', 'size']].map(([v, t]) => h('option', { value: v }, t)))),
     ),
     jobs.length ? h('section', { 'aria-label': 'Under way' }, jobs.map(jobRow)) : null,
     nothing ? h('div', { class: 'empty', key: 'nothing' }, h('strong', null, `Nothing here is called “${ui.search}”.`), h('p', null, h('button', { onclick: () => { ui.search = ''; redraw(); document.getElementById('search')?.focus(); } }, 'Show all'))) : null,
-    show('desktops', desktops.length) ? section('Desktops', state.desktops.length, desktops.length, null,
-      state.desktops.length ? h('div', { class: 'cards' }, desktops.map(card)) : emptyDesktops()) : null,
+    show('desktops', desktops.length) ? section('Desktops', state.desktops.length, desktops.length, state.desktops.length ? h('button', { class: 'ghost', onclick: () => { ui.list = !ui.list; localStorage.setItem('list', ui.list ? 'yes' : ''); redraw(); } }, icon(ui.list ? 'cards' : 'log'), ui.list ? 'Cards' : 'List') : null,
+      state.desktops.length ? (ui.list ? table(['Desktop', 'System', 'State', 'Uses', 'On disk', 'Last used', ''], desktops.map(desktopRow)) : h('div', { class: 'cards' }, desktops.map(card))) : emptyDesktops()) : null,
     show('sessions', sessions.length) ? section('Sessions', state.sessions.length, sessions.length, null,
       state.sessions.length ? table(['Session', 'Image', 'State', 'Uses', 'Forwards', ''], sessions.map(sessionRow)) : empty('No session runs.', 'A session is a VM that stays, for commands and terminals.', state.images.length ? 'Start one by “Terminal” beside an image below.' : 'Pull an image first.')) : null,
     show('images', images.length) ? section('Images', state.images.length, images.length, state.images.length ? h('button', { onclick: pullDialog }, icon('down'), 'Pull an image') : null,
@@ -95,19 +95,31 @@ export function blank(d: Desktop): Child {
   return h('span', { class: 'blank' }, h('span', { class: 'glyph letter ' + d.variant.split('-')[0], 'aria-hidden': 'true' }, [...(d.variant && d.variant !== 'generic' ? d.variant : d.name)][0]?.toUpperCase()), d.running ? 'starting' : d.last_booted ? 'no picture was kept' : 'not started yet');
 }
 
+const moreButton = (d: Desktop): Child => h('button', { class: 'ghost more', 'aria-label': 'More for ' + d.name, 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d)) }, icon('more'));
+const condition = (d: Desktop) => (d.error ? 'damaged' : d.running ? 'running' : crashed(d) ? 'crashed' : 'stopped');
+// The link of a card or row is its name; the card's is all of the card for a pointer.
+const opens = (d: Desktop): Child => (d.error ? h('b', { title: d.name }, d.name) : h('a', { href: '#/desktop/' + d.id, class: 'open item', title: d.name }, d.name, h('span', { class: 'hidden' }, ', ' + condition(d))));
+const shot = (d: Desktop): Child => (d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?small&v=${d.picture}`, alt: '', loading: 'lazy' }) : null);
+
 function card(d: Desktop): Child {
-  if (d.error) return h('article', { class: 'card', key: d.id },
-    h('div', { class: 'open' }, h('span', { class: 'name' }, dot(false, true), h('b', { title: d.name }, d.name)), h('div', { class: 'wrong box' }, d.error), h('span', { class: 'meta' }, size(d.used_bytes), ' on disk')),
-    h('button', { class: 'ghost more', 'aria-label': 'More for ' + d.name, 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d)) }, icon('more')));
   const u = ui.usage.get(d.id);
-  const system = systemName(d);
   return h('article', { class: 'card' + (d.running ? ' lit' : ''), key: d.id },
-    h('a', { href: '#/desktop/' + d.id, class: 'open item', 'aria-label': d.name + ', ' + (d.running ? 'running' : crashed(d) ? 'crashed' : 'stopped') },
-      h('span', { class: 'shot' }, d.picture ? h('img', { src: `${base}api/desktops/${d.id}/picture?small&v=${d.picture}`, alt: '', loading: 'lazy' }) : blank(d)),
-      h('span', { class: 'name' }, dot(d.running, crashed(d)), h('b', { title: d.name }, d.name)),
-      h('span', { class: 'meta' }, h('span', null, system, d.arch !== state.host.arch ? ' · ' + d.arch : ''), h('span', null, size(u?.disk ?? d.used_bytes), ' on disk')),
-      h('span', { class: 'meta' }, d.running ? [h('span', null, u ? load(u) : 'running'), h('span', null, u ? 'of ' : '', size(d.memory_bytes))] : [h('span', null, crashed(d) ? 'crashed ' : d.last_booted ? '' : 'made ', ago(d.boot?.ended ?? d.last_booted ?? d.created)), h('span', null, d.cpus, ' CPU', d.cpus > 1 ? 's' : '', ' · ', size(d.memory_bytes))])),
-    h('button', { class: 'ghost more', 'aria-label': 'More for ' + d.name, 'aria-haspopup': 'menu', onclick: (e: any) => menu(e.currentTarget, desktopCommands(d)) }, icon('more')));
+    d.error ? h('div', { class: 'shot damaged' }, h('span', { class: 'blank' }, h('span', { class: 'glyph letter bad', 'aria-hidden': 'true' }, '!'), d.error)) : h('div', { class: 'shot' }, shot(d) ?? blank(d)),
+    h('div', { class: 'name' }, dot(d.running, crashed(d) || !!d.error), opens(d), moreButton(d)),
+    h('div', { class: 'meta' }, h('span', null, d.error ? 'damaged' : systemName(d), d.arch && d.arch !== state.host.arch ? ' · ' + d.arch : ''), h('span', null, size(u?.disk ?? d.used_bytes), ' on disk')),
+    d.error ? null : h('div', { class: 'meta' }, d.running ? [h('span', null, u ? load(u) : 'running'), h('span', null, u ? 'of ' : '', size(d.memory_bytes))] : [h('span', null, used(d)), h('span', null, d.cpus, ' CPU', d.cpus > 1 ? 's' : '', ' · ', size(d.memory_bytes))]));
+}
+const used = (d: Desktop) => (crashed(d) ? 'crashed ' : d.last_booted ? '' : 'made ') + ago(d.boot?.ended ?? d.last_booted ?? d.created);
+
+function desktopRow(d: Desktop): Child {
+  const u = ui.usage.get(d.id), start = desktopCommands(d)[0]!;
+  return h('tr', { key: d.id },
+    h('td', { class: 'pictured' }, h('span', { class: 'thumb', 'aria-hidden': 'true' }, shot(d)), h('span', null, opens(d), d.error ? h('div', { class: 'wrong' }, d.error) : null)),
+    h('td', { class: 'muted' }, d.error ? '' : systemName(d), d.arch && d.arch !== state.host.arch ? ' · ' + d.arch : ''),
+    h('td', null, dot(d.running, crashed(d) || !!d.error), condition(d)),
+    h('td', { class: 'num' }, d.error ? '' : u ? `${load(u)} of ${size(d.memory_bytes)}` : `${d.cpus} CPU${d.cpus > 1 ? 's' : ''} · ${size(d.memory_bytes)}`),
+    h('td', { class: 'num' }, size(u?.disk ?? d.used_bytes)), h('td', { class: 'muted when' }, d.error ? '' : d.running ? 'now' : used(d)),
+    h('td', { class: 'actions' }, d.error ? null : h('button', { onclick: start.run, 'aria-label': start.name + ' ' + d.name }, start.name), moreButton(d)));
 }
 
 export function desktopCommands(d: Desktop): Command[] {

@@ -18,7 +18,7 @@ function top(): Child {
     h('span', { class: 'muted wide-only' }, state.host.cpus, ' CPUs · ', size(state.host.memory_bytes), ' · ', size(state.host.free_bytes), ' free', state.host.emulated ? h('span', { title: 'This host has no KVM that you may use: machines of every kind are emulated. lumina doctor says more.' }, ' · no KVM, slow') : null),
     h('span', { class: 'grow' }),
     h('button', { class: 'ghost', title: 'Do anything by its name', onclick: () => palette(commands()) }, 'Commands', h('kbd', null, 'Ctrl K')),
-    h('button', { class: 'ghost', title: 'Keys', onclick: help }, h('span', { class: 'hidden' }, 'Keys: '), h('kbd', null, '?')),
+    h('button', { class: 'ghost wide-only', title: 'Keys', onclick: help }, h('span', { class: 'hidden' }, 'Keys: '), h('kbd', null, '?')),
     h('a', { class: 'button primary', href: '#/new' }, icon('plus'), 'New', h('span', { class: 'wide-only' }, 'desktop')));
 }
 
@@ -46,7 +46,7 @@ function commands(): Command[] {
   const all: Command[] = [{ name: 'New desktop', hint: 'n', run: () => go('new') }, { name: 'Library', run: () => go('library') }, { name: 'Pull an image', run: pullDialog }, { name: 'Keys', hint: '?', run: help }, { name: 'Leave the app', hint: 'q', run: quit }];
   for (const d of state.desktops) {
     all.push({ name: d.name, hint: 'open the desktop', run: () => go('desktop/' + d.id) });
-    for (const c of desktopCommands(d)) if (c.name !== 'Open') all.push({ ...c, name: `${c.name.replace('…', '')} ${d.name}`, hint: 'desktop' });
+    for (const c of desktopCommands(d)) if (c.name !== 'Open') all.push({ ...c, name: `${d.name}: ${c.name.replace('…', '')}`, hint: 'desktop' });
   }
   for (const s of state.sessions) all.push({ name: sessionName(s), hint: 'open the session', run: () => go('session/' + s.sid) });
   for (const i of state.images) all.push({ name: 'Terminal in ' + i.name, hint: 'new session', run: () => terminalIn(i.name) });

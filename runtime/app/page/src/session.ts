@@ -48,8 +48,12 @@ export function sessionDrop(sid: string, files: FileList) {
   if (s) send(s, files);
 }
 
+// at is where a file of the guest is had, and landed what it is called then: a directory is
+// an archive.
+const at = (s: Session) => `${base}api/sessions/${s.sid}/files?path=${encodeURIComponent(view.path)}`;
+const landed = (path: string) => (path.endsWith('/') ? (path.split('/').filter(Boolean).pop() ?? 'root') + '.zip' : path.split('/').pop()!);
 async function fetchFile(s: Session) {
-  const r = await fetch(`${base}api/sessions/${s.sid}/files?path=${encodeURIComponent(view.path)}`);
+  const r = await fetch(at(s));
   if (!r.ok) throw new Error((await r.json()).error);
   const a = document.createElement('a');
   a.href = URL.createObjectURL(await r.blob());
@@ -74,12 +78,12 @@ export function sessionView(id: string): Child {
         { name: 'Copy lumina run …', run: () => copy(`lumina run --image ${quote(s.image)} 'uname -a'`, 'Command') },
         { name: 'Copy the identifier', run: () => copy(s.sid, 'Identifier') },
       ]) }, icon('more')),
-      h('button', { class: 'ghost', 'aria-pressed': view.panel ? 'true' : 'false', onclick: () => { view.panel = !view.panel; redraw(); } }, icon('log'), h('span', { class: 'wide-only' }, 'Inside')),
+      h('button', { class: 'ghost', title: 'Processes, forwards, files, network', 'aria-label': 'Inside', 'aria-pressed': view.panel ? 'true' : 'false', onclick: () => { view.panel = !view.panel; redraw(); } }, icon('log'), h('span', { class: 'wide-only' }, 'Inside')),
       h('button', { onclick: act(async () => { await remove('sessions/' + s.sid); go('library'); }) }, icon('stop'), running ? 'Stop' : 'Remove')),
     h('div', { class: 'inner' },
       h('div', { class: 'terms' },
         h('div', { class: 'tabs', role: 'group', 'aria-label': 'Terminals' }, tabs.map((t, i) => h('span', { class: 'tab' + (t.id === view.tab ? ' active' : ''), key: t.id }, h('button', { class: 'ghost', 'aria-pressed': t.id === view.tab ? 'true' : 'false', onclick: () => { view.tab = t.id; redraw(); } }, 'Terminal ', i + 1, t.ended ? h('span', { class: 'muted' }, ' ended') : null), h('button', { class: 'ghost', 'aria-label': `Close terminal ${i + 1}`, onclick: act(() => remove('terminals/' + t.id)) }, icon('close')))),
-          running ? h('button', { class: 'ghost', 'aria-label': 'New terminal', onclick: act(() => openTerminal(s.sid)) }, icon('plus')) : null),
+          running && tabs.length ? h('button', { class: 'ghost', 'aria-label': 'New terminal', title: 'New terminal', onclick: act(() => openTerminal(s.sid)) }, icon('plus')) : null),
         s.message ? h('div', { class: 'wrong box', role: 'alert' }, h('b', null, s.message), s.console ? h('pre', { class: 'serial', tabindex: '0' }, s.console.slice(-4000)) : null) : null,
         view.tab ? h('div', { class: 'term', key: 'term' + view.tab, mount: mountTerminal(view.tab) }) : running ? h('div', { class: 'empty' }, h('strong', null, 'No terminal is open.'), h('p', null, h('button', { class: 'primary', onclick: act(() => openTerminal(s.sid)) }, icon('term'), 'Open a terminal'))) : null,
         tabs.find((t) => t.id === view.tab)?.exit ? h('p', { class: 'muted pad' }, 'It ended: ', tabs.find((t) => t.id === view.tab)!.exit) : null),
@@ -96,7 +100,7 @@ function inside(s: Session): Child {
     h('h2', null, 'Forwards'), forwards.length ? h('ul', { class: 'plain' }, forwards.map((f) => h('li', { key: f.host + f.protocol }, h('a', { href: 'http://127.0.0.1:' + f.host, target: '_blank', rel: 'noreferrer' }, `127.0.0.1:${f.host}`), h('span', { class: 'muted' }, `→ ${f.guest}${f.protocol === 'udp' ? '/udp' : ''}`), h('button', { class: 'ghost', 'aria-label': 'Close the forward of port ' + f.host, onclick: act(async () => { await post(`sessions/${s.sid}/forwards`, { remove: [f] }); await look(s.sid); }) }, icon('close'))))) : null,
     h('form', { class: 'row', onsubmit: (e: Event) => { e.preventDefault(); post(`sessions/${s.sid}/forwards`, { add: [view.forward] }).then(() => { view.forward = ''; return look(s.sid); }).catch(failed); } }, h('input', { type: 'text', 'aria-label': 'Port to forward', placeholder: i?.ports?.[0] ?? '8080 or 3000:80', value: view.forward, required: true, oninput: (e: any) => (view.forward = e.target.value) }), h('button', null, 'Forward')),
     h('h2', null, 'Files'), h('label', null, 'Path in the guest', h('input', { type: 'text', value: view.path, spellcheck: 'false', oninput: (e: any) => (view.path = e.target.value) })),
-    h('div', { class: 'row' }, h('button', { onclick: act(() => fetchFile(s)) }, icon('down'), 'Download'), h('label', { class: 'button' }, icon('up'), 'Upload…', h('input', { type: 'file', multiple: true, class: 'hidden', onchange: (e: any) => { send(s, e.target.files); e.target.value = ''; } }))), h('p', { class: 'muted' }, 'Files dropped on this page land in that directory.'),
+    h('div', { class: 'row' }, h('a', { class: 'button', href: at(s), draggable: 'true', title: 'Or drag it out of the browser', onclick: (e: Event) => { e.preventDefault(); fetchFile(s).catch(failed); }, ondragstart: (e: DragEvent) => e.dataTransfer!.setData('DownloadURL', `application/octet-stream:${landed(view.path)}:${new URL(at(s), location.href)}`) }, icon('down'), 'Download'), h('label', { class: 'button' }, icon('up'), 'Upload…', h('input', { type: 'file', multiple: true, class: 'hidden', onchange: (e: any) => { send(s, e.target.files); e.target.value = ''; } }))), h('p', { class: 'muted' }, 'Files dropped on this page land in that directory.'),
     h('h2', null, 'Network'), i && !i.network ? h('p', { class: 'muted' }, 'It has none.') : h('p', { class: 'muted' }, i?.network ? `${size(i.network.metrics.rx_bytes)} received, ${size(i.network.metrics.tx_bytes)} sent` : ''),
     denied.length ? h('ul', { class: 'plain' }, denied.map((d) => h('li', null, h('code', null, d.name ?? d.destination), h('span', { class: 'muted' }, `${d.reason}, ${d.count}×, ${ago(d.time)}`)))) : i?.network ? h('p', { class: 'muted' }, 'Nothing was denied.') : null);
 }

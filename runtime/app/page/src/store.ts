@@ -8,6 +8,7 @@ export const ui = {
   closed: false,
   search: '',
   sort: localStorage.getItem('sort') ?? 'used',
+  list: !!localStorage.getItem('list'), // desktops, rather than cards
   usage: new Map<string, { cpu: number; memory: number; disk?: number }>(),
 };
 

@@ -1,5 +1,5 @@
 import { h, type Child } from './dom';
-import { get, post, put, remove, type Hardware, type Job, type Listing, type Medium, type System } from './api';
+import { base, get, post, put, remove, type Hardware, type Job, type Listing, type Medium, type System } from './api';
 import { state, go, redraw, route } from './store';
 import { size } from './format';
 import { icon } from './icons';
@@ -82,13 +82,25 @@ function free(name: string): string {
   return n;
 }
 
+// What a job was to make is kept, for another try. Another app has other jobs.
+const wished = (job: string) => `wish ${base} ${job}`;
+async function again(job: string) {
+  const was = JSON.parse(sessionStorage.getItem(wished(job)) ?? 'null');
+  await remove('jobs/' + job);
+  if (was) { Object.assign(form, was.rest); keep(); }
+  location.hash = was?.from ?? '#/new';
+}
+
 async function create() {
   const { query } = route();
   form.busy = true;
   form.wrong = '';
   redraw();
   try {
+    const wish = { ...form }, from = location.hash;
     const job = await post<Job>('desktops', { name: form.name, file: query.get('file') ?? '', system: query.get('system') ?? '', arch: form.arch, drivers: form.drivers, tpm: form.tpm, secure_boot: form.secure, cpus: form.cpus, memory_bytes: Math.round(form.memory * GB), disk_bytes: form.checked?.kind === 'disk' ? 0 : Math.round(form.disk * GB), network: form.network === 'allow' ? 'allow=' + form.allow : form.network });
+    const { checked, wrong, busy, ...rest } = wish;
+    sessionStorage.setItem(wished(job.id), JSON.stringify({ from, rest }));
     Object.assign(form, fresh);
     keep();
     if (!state.jobs.some((j) => j.id === job.id)) state.jobs.push(job);
@@ -138,7 +150,7 @@ export function wizard(): Child {
               h('datalist', { id: 'isos' }, (atHand() ?? []).filter((x) => x.kind === 'iso' && x.file !== file).map((x) => h('option', { value: x.file })))),
             tick('TPM 2.0', 'tpm', cannot.no_tpm), tick('Secure Boot', 'secure', cannot.no_secure_boot, 'only what Microsoft’s keys have signed starts')),
           h('div', { class: 'row end' }, h('button', { id: 'create', key: form.of, class: 'primary', disabled: form.busy || !!m?.reason || !!page || !!state.host.no_desktops || !form.name}, form.busy ? 'Looking at it …' : system ? 'Download and start' : 'Create and start'))],
-        ] : h('p', { class: 'muted' }, 'Choose what it is made of.'))));
+        ] : h('div', { class: 'choose' }, h('span', { class: 'glyph', 'aria-hidden': 'true' }, icon('disc')), h('b', null, 'Nothing is chosen yet'), h('p', { class: 'muted' }, 'Choose a file of yours or a system. Its CPUs, memory, disk and network are set here, and then it boots.')))));
 }
 
 const chooseFile = (label: string): Child => h('button', { type: 'button', onclick: () => browse('', (f) => go('new?file=' + encodeURIComponent(f))) }, label);
@@ -199,5 +211,5 @@ export function jobView(id: string): Child {
     return null;
   }
   return h('main', { class: 'wizard', key: 'job' }, h('header', null, h('a', { class: 'button ghost', href: '#/library', 'aria-label': 'Back to the library' }, icon('back')), h('h1', null, j?.subject ?? 'Nothing under way')),
-    j ? h('div', { class: 'panel wide' }, j.state === 'running' ? bar(j) : null, h('p', { class: j.state === 'failed' ? 'wrong box' : '', role: 'status' }, jobText(j)), h('div', { class: 'row end' }, j.state === 'running' ? h('button', { onclick: act(async () => { await remove('jobs/' + j.id); go('library'); }) }, 'Cancel') : null, j.state === 'failed' ? h('a', { class: 'button primary', href: '#/new' }, 'Try again') : null)) : h('p', { class: 'muted' }, 'It was finished, or the app that did it has ended.'));
+    j ? h('div', { class: 'panel wide' }, j.state === 'running' ? bar(j) : null, h('p', { class: j.state === 'failed' ? 'wrong box' : '', role: 'status' }, jobText(j)), h('div', { class: 'row end' }, j.state === 'running' ? h('button', { onclick: act(async () => { await remove('jobs/' + j.id); go('library'); }) }, 'Cancel') : null, j.state === 'failed' ? h('button', { class: 'primary', onclick: act(() => again(j.id)) }, 'Try again') : null)) : h('p', { class: 'muted' }, 'It was finished, or the app that did it has ended.'));
 }

@@ -325,7 +325,7 @@ func (l localImage) allInOne(ctx context.Context) (oci.Layer, error) {
 	if have, err := image.Digest(ctx, l.Path(image.Rootfs)); err != nil {
 		return oci.Layer{}, err
 	} else if have != want {
-		return oci.Layer{}, fmt.Errorf("%w: its %s is not what it was made as", image.ErrInvalid, image.Rootfs)
+		return oci.Layer{}, fmt.Errorf("%w: its %s was modified after the image was made", image.ErrInvalid, image.Rootfs)
 	}
 	root, err := l.Open(image.Rootfs)
 	if err != nil {

@@ -113,7 +113,7 @@ func mmdebstrap(ctx context.Context, args []string, w io.Writer) error {
 			return context.Cause(ctx)
 		}
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return fmt.Errorf("mmdebstrap: %w; it said last:\n%s", err, strings.Join(lines[max(0, len(lines)-8):], "\n"))
+		return fmt.Errorf("mmdebstrap: %w; its last output:\n%s", err, strings.Join(lines[max(0, len(lines)-8):], "\n"))
 	}
 	return nil
 }

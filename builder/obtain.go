@@ -50,7 +50,7 @@ func (p PullPolicy) Check() error {
 func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell func(r reference.Reference, waits bool)) (string, error) {
 	if o.Store.Has(ref) {
 		if o.Trust != nil && !isVerified(o.Store, ref, o.Trust) {
-			return "", fmt.Errorf("image %q is %w: it was not pulled with it; lumina images pull REF %s --replace --verify-key does that", ref, oci.ErrNotSigned, ref)
+			return "", fmt.Errorf("image %q is %w: it was not pulled with this key; do that with: lumina images pull REF %s --replace --verify-key KEY", ref, oci.ErrNotSigned, ref)
 		}
 		return ref, nil
 	}
@@ -67,10 +67,10 @@ func Obtain(ctx context.Context, ref string, policy PullPolicy, o Options, tell 
 	trusted := func() bool { return o.Trust == nil || isVerified(o.Store, o.Name, o.Trust) }
 	if policy == PullNever {
 		if !o.Store.Has(o.Name) {
-			return "", fmt.Errorf("image %q: %w, and it is not to be fetched (pull: never); see lumina images list", ref, image.ErrNotFound)
+			return "", fmt.Errorf("image %q: %w, and it may not be fetched (pull: never); see lumina images list", ref, image.ErrNotFound)
 		}
 		if !trusted() {
-			return "", fmt.Errorf("image %q is %w: it was not pulled with it, and is not to be fetched (pull: never)", ref, oci.ErrNotSigned)
+			return "", fmt.Errorf("image %q is %w: it was not pulled with this key, and it may not be fetched (pull: never)", ref, oci.ErrNotSigned)
 		}
 		return o.Name, nil
 	}

@@ -144,7 +144,7 @@ func TestCreateRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			o.Reference = "local"
-		}, "not what it was made as"},
+		}, "was modified after the image was made"},
 		{"local image of another architecture", func(t *testing.T, o *Options) { o.Reference, o.Architecture = "test", "arm64" }, "is for amd64"},
 		{"kernel of no bytes", func(t *testing.T, o *Options) {
 			o.Kernel = func(string) (Kernel, error) {

@@ -88,7 +88,7 @@ func (t *trial) settle(ctx context.Context, o Options, img *image.Image, kernel 
 	digested := background(func() (image.File, error) {
 		root, err := image.Digest(ctx, path)
 		if err == nil && known && root != want {
-			err = fmt.Errorf("%w: %s of image %q is not what it was made as", image.ErrInvalid, image.Rootfs, o.Reference)
+			err = fmt.Errorf("%w: %s of image %q was modified after the image was made", image.ErrInvalid, image.Rootfs, o.Reference)
 		}
 		if err != nil {
 			t.cancel(err)

@@ -59,7 +59,7 @@ func (f From) remember(ctx context.Context, c *catalog.Catalog, key string) erro
 	case c.Issued.Before(newest.Issued) && f.AllowOlder:
 		return nil
 	case c.Issued.Before(newest.Issued):
-		return fmt.Errorf("release %s of %s: %w, release %s of %s; if you want it, say --allow-older", c.Tag, f.Repo, ErrOlder, newest.Tag, newest.Issued.Format(time.DateOnly))
+		return fmt.Errorf("release %s of %s: %w, release %s of %s; to accept it, add --allow-older", c.Tag, f.Repo, ErrOlder, newest.Tag, newest.Issued.Format(time.DateOnly))
 	case c.Issued.Equal(newest.Issued):
 		return nil
 	}

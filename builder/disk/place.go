@@ -83,7 +83,7 @@ func FindPlace(name string) (*Place, error) {
 			return &places[i], nil
 		}
 	}
-	return nil, fmt.Errorf("%q is not a place that disks are made for: want %s", name, strings.Join(Places(), ", "))
+	return nil, fmt.Errorf("%q is not a target that disks are made for: want %s", name, strings.Join(Places(), ", "))
 }
 
 // Places are the names of all.
@@ -121,7 +121,7 @@ func CheckPath(path string, p *Place) error {
 	case p != nil:
 		return fmt.Errorf("%w of %q: for %s it is %s", ErrFormat, path, p.Name, strings.Join(want, " or "))
 	case f != "":
-		return fmt.Errorf("%w of %q: a %s is made for a place; add --for", ErrFormat, path, f)
+		return fmt.Errorf("%w of %q: a %s is made for a target; add --for", ErrFormat, path, f)
 	}
 	return fmt.Errorf("%w of %q: want %s", ErrFormat, path, strings.Join(want, ", "))
 }

@@ -34,7 +34,7 @@ func notJSON(text []byte, err error) error {
 	case len(text) == 0:
 		return errors.New("it is empty")
 	case text[0] == '<':
-		return errors.New("it is a web page, as a proxy or a log-in of the network sends")
+		return errors.New("it is a web page, probably of a proxy or of the network's login")
 	case errors.As(err, &kind) && kind.Field == "":
 		return fmt.Errorf("it cannot be of the kind %s", kind.Value)
 	case errors.As(err, &kind):
@@ -65,7 +65,7 @@ func readImage(ctx context.Context, p place, raw []byte, d v1.Descriptor, o Opti
 		d = describe(raw, string(chosen.MediaType))
 	}
 	if d.MediaType == types.DockerManifestSchema1 || d.MediaType == types.DockerManifestSchema1Signed {
-		return nil, fmt.Errorf("%w: its manifest is of Docker's first schema, of before 2016: pull and push it with a tool of today to convert it", ErrInvalid)
+		return nil, fmt.Errorf("%w: its manifest has Docker's schema 1, from before 2016: convert it by pulling and pushing it with a current tool", ErrInvalid)
 	}
 	m, err := v1.ParseManifest(bytes.NewReader(raw))
 	if err != nil {
@@ -154,7 +154,7 @@ func checkKind(raw []byte, m *v1.Manifest) error {
 		kind.ArtifactType = t
 	}
 	if strings.HasPrefix(kind.ArtifactType, "application/vnd.lumina.") {
-		return fmt.Errorf("%w: it is an image of Lumina's as it is, not a container image: lumina images pull gets it", ErrInvalid)
+		return fmt.Errorf("%w: it was pushed with --as-is and is not a container image: get it with lumina images pull", ErrInvalid)
 	}
 	return fmt.Errorf("%w: it is an artifact of type %.80q, not a container image", ErrInvalid, kind.ArtifactType)
 }

@@ -108,7 +108,7 @@ func TestFetchGoesOn(t *testing.T) {
 // A manifest that is not an image's says what it is.
 func TestRefusesWhatIsNoImage(t *testing.T) {
 	tests := []struct{ name, manifest, want string }{
-		{"schema 1", `{"schemaVersion":1,"name":"library/x","fsLayers":[],"history":[]}`, "first schema"},
+		{"schema 1", `{"schemaVersion":1,"name":"library/x","fsLayers":[],"history":[]}`, "schema 1"},
 		{"artifact", `{"schemaVersion":2,"artifactType":"application/vnd.example","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:` + sha("{}") + `","size":2},"layers":[]}`, `type "application/vnd.example"`},
 		{"chart", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json","digest":"sha256:` + sha("{}") + `","size":2},"layers":[]}`, "helm"},
 		{"image of Lumina's", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.lumina.image.v1+json","digest":"sha256:` + sha("{}") + `","size":2},"layers":[]}`, "lumina images pull"},

@@ -39,7 +39,7 @@ func TestRegistryWords(t *testing.T) {
 		{"no access", answer(401, "application/json", `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":[{"Type":"repository","Action":"pull"}]}]}`), "the registry refused access (log in with docker login or skopeo login): GET http://ADDRESS/v2/a/manifests/v1: UNAUTHORIZED: authentication required"},
 		{"no access, and no more", answer(403, "", ""), "the registry refused access (log in with docker login or skopeo login): GET http://ADDRESS/v2/a/manifests/v1: status 403 Forbidden"},
 		{"a fault", answer(500, "text/plain", "oops"), "the registry: GET http://ADDRESS/v2/a/manifests/v1: status 500 Internal Server Error"},
-		{"a web page", answer(200, "text/html", "\n<html>log in</html>"), ": it is a web page, as a proxy or a log-in of the network sends"},
+		{"a web page", answer(200, "text/html", "\n<html>log in</html>"), ": it is a web page, probably of a proxy or of the network's login"},
 		{"nothing", answer(200, asText, ""), ": it is empty"},
 		{"text", answer(200, asText, "hello"), ": it is not JSON"},
 		{"half of it", answer(200, asText, `{"schemaVersion":2,`), ": its JSON is broken: unexpected EOF"},

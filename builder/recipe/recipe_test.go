@@ -41,7 +41,7 @@ func TestParseErrorsSayWhere(t *testing.T) {
 		{"an owner that is none", "base: a\nfiles:\n  - {path: /x, uid: 4294967295}\n", "r.yaml:3: files[0]: uid and gid are 0 to 4294967294"},
 		{"an exit code that is none", "base: a\ntests: [{command: x, exit: -1}]\n", "r.yaml:2: tests[0].exit: -1: an exit code is 0 to 255"},
 		{"fields in the place of text", "base: a\nrun:\n  - echo a: b\n", "r.yaml:3: run[0]: want text; what has \": \" in it"},
-		{"duplicate", "base: a\nbase: b\n", "r.yaml:2: base: it is there already, on line 1"},
+		{"duplicate", "base: a\nbase: b\n", "r.yaml:2: base: it is given twice, first on line 1"},
 	}
 	for _, tt := range tests {
 		if _, err := Parse(strings.NewReader(tt.yaml), "r.yaml"); err == nil || !strings.Contains(err.Error(), tt.want) {

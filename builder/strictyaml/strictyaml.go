@@ -144,7 +144,7 @@ func (c *checker) fields(n *yaml.Node, t reflect.Type, at string) error {
 		}
 		name := join(at, key.Value)
 		if line, is := seen[key.Value]; is {
-			return &Error{key.Line, fmt.Sprintf("%s: it is there already, on line %d", name, line)}
+			return &Error{key.Line, fmt.Sprintf("%s: it is given twice, first on line %d", name, line)}
 		}
 		seen[key.Value] = key.Line
 		want := reflect.Type(nil)

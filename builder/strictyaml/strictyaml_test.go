@@ -63,8 +63,8 @@ func TestReadSaysWhatIsWrong(t *testing.T) {
 		{"one with an odd name", "\"a\\e[2J\": a\n", `line 1: "a\x1b[2J": there is no such field`},
 		{"a number as a field", "1: a\n", "line 1: 1: there is no such field"},
 		{"a list as a field", "? [a]\n: b\n", "line 1: the name of a field is not text"},
-		{"twice", "base: a\nrun: [b]\nbase: c\n", "line 3: base: it is there already, on line 1"},
-		{"twice within", "env:\n  A: b\n  A: c\n", "line 3: env.A: it is there already, on line 2"},
+		{"twice", "base: a\nrun: [b]\nbase: c\n", "line 3: base: it is given twice, first on line 1"},
+		{"twice within", "env:\n  A: b\n  A: c\n", "line 3: env.A: it is given twice, first on line 2"},
 
 		{"an alias of nothing", "base: a\nrun: [*x]\n", "line 2: *x refers to &x, which does not exist"},
 		{"an alias of itself", "env: &e\n  A: *e\n", "line 1: env.A: want text;"},

@@ -56,7 +56,7 @@ func serveApp(ctx context.Context, env *environment, port uint16, noBrowser bool
 	}
 	return app.Serve(ctx, o, func(a app.Addresses) error {
 		if !noBrowser && openBrowser(env, a.Once+view) {
-			env.note("the app is open in your browser; Ctrl-C ends it, and what it started goes on")
+			env.note("the app is open in your browser; Ctrl-C ends it; sessions and desktops keep running")
 			return nil
 		}
 		if f == formatText {

@@ -47,7 +47,7 @@ func newBenchBootCommand(env *environment) *cobra.Command {
 	count := atLeastOne(20)
 	c := &cobra.Command{
 		Use:   "boot [--html FILE]",
-		Short: "Measure starts: the bare kernel, cold, and from a template; and where the time goes",
+		Short: "Measure how long starts take, and which phase takes how long: the bare kernel, cold, and from a template",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if page != "" {

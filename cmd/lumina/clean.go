@@ -39,7 +39,7 @@ func newCleanCommand(env *environment) *cobra.Command {
 			sessions, err := session.Clean(r.Home())
 			tell(err)
 			if sessions > 0 {
-				env.note("what was left of %s: removed", plural(sessions, "session"))
+				env.note("removed what was left of %s", plural(sessions, "session"))
 			}
 			_, err = oci.CleanCache(filepath.Join(r.Home(), "cache"))
 			tell(err)
@@ -54,7 +54,7 @@ func newCleanCommand(env *environment) *cobra.Command {
 			freed, err := desktop.NewStore(r.Home()).Purge(time.Now())
 			tell(err)
 			if freed > 0 {
-				env.note("%s of removed desktops: gone for good", formatSize(freed))
+				env.note("%s of removed desktops freed; they cannot be restored", formatSize(freed))
 			}
 			damaged, err := desktop.NewStore(r.Home()).CleanDamaged()
 			tell(err)

@@ -83,7 +83,7 @@ func TestCopies(t *testing.T) {
 		}
 		cp(t, disk, "SID:/fat").succeeded(t)
 		cp(t, filepath.Join(dir, "caseless"), "SID:/caseless").succeeded(t)
-		const not, same = "this disk does not tell the two names apart", "this file system takes the name for that of a file before"
+		const not, same = "this disk ignores case in names", "this file system treats the name as equal to that of an earlier file"
 		want := `image debian: <nil>
 image debian again: <nil>
 image Debian: image "Debian": there is "debian", and ` + not + `

@@ -114,7 +114,7 @@ func parseCopy(args []string) (*copyCall, error) {
 			}
 			return nil, fmt.Errorf("%q and %q are both paths of this host: one side is SID:PATH", arg, args[last])
 		case remote && i > 0 && sid != call.sid:
-			return nil, errors.New("every SRC must be of the same session")
+			return nil, errors.New("all SRC must be in the same session")
 		default:
 			if remote {
 				call.sid = sid
@@ -160,7 +160,7 @@ func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyO
 	copied, err := call.copy(ctx, s, o, bars)
 	bars.close(err == nil)
 	for _, name := range copied.SkippedNames {
-		env.note("%s was not copied: it is a socket, FIFO or device, or the kernel's own as /proc", name)
+		env.note("%s was not copied: it is a socket, FIFO or device, or a file system of the kernel such as /proc", name)
 	}
 	if err != nil {
 		if ctx.Err() == nil && !env.raw {

@@ -52,11 +52,11 @@ func TestCreateWithSteps(t *testing.T) {
 	})
 	t.Run("a step that fails", func(t *testing.T) {
 		before := lumina(t, "images", "inspect", "stepped").succeeded(t).stdout
-		if r := lumina(t, "images", "create", "stepped", "--from", "debian"); r.code != 125 || !strings.Contains(r.stderr, `image "stepped" is there already; --replace makes it anew`) {
+		if r := lumina(t, "images", "create", "stepped", "--from", "debian"); r.code != 125 || !strings.Contains(r.stderr, `image "stepped" already exists; --replace replaces it`) {
 			t.Errorf("without --replace: exit code %d, %s", r.code, r.stderr)
 		}
 		r := lumina(t, "images", "create", "stepped", "--from", "debian", "--replace", "--run", "true", "--run", "echo it is broken >&2; exit 7")
-		if r.code != 125 || !strings.Contains(r.stderr, "step 2 of 2 (echo it is broken >&2; exit 7): the command ended with exit code 7; it said last:\nit is broken") {
+		if r.code != 125 || !strings.Contains(r.stderr, "step 2 of 2 (echo it is broken >&2; exit 7): the command ended with exit code 7; its last output:\nit is broken") {
 			t.Errorf("exit code %d, %s", r.code, r.stderr)
 		}
 		if after := lumina(t, "images", "inspect", "stepped").succeeded(t).stdout; after != before {

@@ -24,7 +24,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 		Use:   "boot NAME|PATH",
 		Short: "Start a desktop",
 		Long: "Start a desktop, and wait until its guest powers off. Ctrl-C presses its power button; a second one ends it at once.\n" +
-			"It has a window where this host has a screen; lumina desktop open shows it anywhere.",
+			"If this host has a screen, the desktop gets a window. lumina desktop open shows it in a browser.",
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			var err error
@@ -81,7 +81,7 @@ func newDesktopBootCommand(env *environment) *cobra.Command {
 					err = printBooted(env, o)
 				}
 				if err == nil && !headless && !o.Window {
-					env.note("this host has no screen; lumina desktop open %s shows the desktop's", o.ID)
+					env.note("this host has no screen; lumina desktop open %s shows the desktop in a browser", o.ID)
 				}
 			})
 		},

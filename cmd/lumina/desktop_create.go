@@ -40,7 +40,7 @@ func newDesktopCreateCommand(env *environment) *cobra.Command {
 				r.WithSecureBoot = &secureBoot
 			}
 			if r.ISO == "" && r.Disk == "" {
-				return usageError{errors.New("want --iso, an installation ISO, or --disk, the image of a disk")}
+				return usageError{errors.New("the source is missing: give --iso with an installation ISO, or --disk with a disk image")}
 			}
 			store, err := desktopStore(env)
 			if err != nil {
@@ -119,7 +119,7 @@ func takeISOs(r *desktop.Request, isos []string) error {
 		case i == 1 && r.Drivers == "":
 			r.Drivers = iso
 		default:
-			return fmt.Errorf("--iso %q: there are two already, with --drivers", iso)
+			return fmt.Errorf("--iso %q: at most two ISOs are possible, including --drivers", iso)
 		}
 	}
 	return nil
@@ -128,11 +128,11 @@ func takeISOs(r *desktop.Request, isos []string) error {
 // desktopName is what a desktop is to be called.
 func desktopName(args []string, flag, variant, os string) (string, error) {
 	if len(args) > 0 && flag != "" {
-		return "", errors.New("it has one name: NAME or --name")
+		return "", errors.New("two names are given: use either NAME or --name")
 	}
 	name := cmp.Or(strings.Join(args, ""), flag, variant, os)
 	if name == "" {
-		return "", errors.New("it needs a name: NAME, --name or --os-variant")
+		return "", errors.New("the name is missing: give NAME, --name or --os-variant")
 	}
 	return name, desktop.CheckName(name)
 }

@@ -16,8 +16,8 @@ func newDesktopRmCommand(env *environment) *cobra.Command {
 		Use:     "remove NAME…",
 		Aliases: []string{"rm"},
 		Short:   "Remove desktops that are not running, with all their data",
-		Long: fmt.Sprintf("Remove desktops that are not running, with all their data. For %v, lumina desktop restore NAME brings one back; "+
-			"after that, its space is freed when the next desktop is created or removed, or by lumina clean. With --now the space is free at once.", desktop.UndoTime),
+		Long: fmt.Sprintf("Remove desktops that are not running, with all their data. For %.0f seconds, lumina desktop restore NAME brings one back; "+
+			"after that, its space is freed when the next desktop is created or removed, or by lumina clean. With --now the space is free at once.", desktop.UndoTime.Seconds()),
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if now && undo {
@@ -45,7 +45,7 @@ func newDesktopRmCommand(env *environment) *cobra.Command {
 				if damaged := new(desktop.DamagedError); errors.As(err, &damaged) && filepath.Base(name) == damaged.ID {
 					// It cannot be restored: it takes all of its identifier.
 					if err = store.Remove(name); err == nil {
-						env.note("%s is removed for good: it was damaged", damaged.ID)
+						env.note("%s is removed and cannot be restored: it was damaged", damaged.ID)
 					}
 					errs = append(errs, err)
 					continue

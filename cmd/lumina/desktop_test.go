@@ -325,13 +325,13 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		code int
 		args []string
 	}{
-		"neither disk nor ISO": {"want --iso, an installation ISO, or --disk", exitUsage, nil},
+		"neither disk nor ISO": {"give --iso with an installation ISO, or --disk", exitUsage, nil},
 		"no such file":         {"no such file", exitUsage, []string{"--disk", filepath.Join(dir, "none")}},
 		"x86 for arm64":        {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitUsage, []string{"--disk", disk, "--arch", "arm64"}},
 		"truncated":            {"truncated", exitUsage, []string{"--disk", file("truncated", content[:len(content)/2])}},
 		"empty":                {"neither a qcow2 nor a raw disk", exitUsage, []string{"--disk", file("empty", nil)}},
 		"an ISO":               {"no partition table", exitUsage, []string{"--disk", startsISO(t)}},
-		"too small":            {"which do not fit into one of 16 MB", exitFailure, []string{"--disk", disk, "--disk-size", "16MB"}},
+		"too small":            {"does not fit into a disk of 16 MB", exitFailure, []string{"--disk", disk, "--disk-size", "16MB"}},
 		"another digest":       {"its SHA-256 is ", exitUsage, []string{"--disk", disk, "--sha256", strings.Repeat("0123456789abcdef", 4)}},
 		"not the catalogue's":  {"the catalogue's digest of debian-12-amd64 is its ISO's", exitUsage, []string{"--disk", disk, "--os", "debian-12-amd64"}},
 	} {

@@ -159,7 +159,7 @@ CMD ["/bin/sh"]
 		if after := use(); after.Images != before.Images || after.Layers.Unused != 0 || after.Layers.Bytes != before.Layers.Bytes-before.Layers.Unused || after.Mounts.Count != 0 {
 			t.Errorf("images df after images prune: %+v, before: %+v", after, before)
 		}
-		if r := lumina(t, "images", "prune"); r.code != 2 || !strings.Contains(r.stderr, "what is to go?") {
+		if r := lumina(t, "images", "prune"); r.code != 2 || !strings.Contains(r.stderr, "nothing to remove is named") {
 			t.Errorf("images prune: exit code %d, %s", r.code, r.stderr)
 		}
 	})

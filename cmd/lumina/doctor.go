@@ -253,7 +253,7 @@ func examineState(ctx context.Context, r *runtime.Runtime, fix bool) vm.Check {
 	if stale == 0 {
 		return check
 	}
-	check.Status, check.Detail, check.Remedy = vm.CheckWarn, fmt.Sprintf("%d directories of processes that were killed, %s of images among them", stale, formatSize(images.Bytes)), "lumina doctor --fix, or lumina clean"
+	check.Status, check.Detail, check.Remedy = vm.CheckWarn, fmt.Sprintf("%d directories left by killed processes, %s of images among them", stale, formatSize(images.Bytes)), "lumina doctor --fix, or lumina clean"
 	if !fix {
 		return check
 	}
@@ -265,13 +265,13 @@ func examineState(ctx context.Context, r *runtime.Runtime, fix bool) vm.Check {
 		check.Detail = err.Error()
 		return check
 	}
-	return vm.Check{Name: "state", Status: vm.CheckOK, Detail: fmt.Sprintf("%d directories of processes that were killed: removed", stale)}
+	return vm.Check{Name: "state", Status: vm.CheckOK, Detail: fmt.Sprintf("%d directories left by killed processes: removed", stale)}
 }
 
 func examineTemplates(r *runtime.Runtime) vm.Check {
 	check := vm.Check{Name: "templates", Status: vm.CheckOK}
 	if _, ok := r.Driver.(vm.Snapshotter); !ok {
-		check.Status, check.Detail = vm.CheckWarn, "this system's driver has none: every start boots"
+		check.Status, check.Detail = vm.CheckWarn, "this system's driver has none: every start is cold"
 		return check
 	}
 	count, size, err := r.Templates.Usage()
@@ -281,10 +281,10 @@ func examineTemplates(r *runtime.Runtime) vm.Check {
 	}
 	check.Detail = plural(count, "template") + ", " + formatSize(size)
 	if count == 0 {
-		check.Detail = "none yet: the first start of each image boots, several times slower"
+		check.Detail = "none yet: the first start of each image is cold, several times slower"
 	}
 	for _, f := range r.Templates.Failures() {
-		check.Status, check.Remedy = vm.CheckWarn, "mend that; then lumina clean --templates, or wait an hour, and the next start tries again"
+		check.Status, check.Remedy = vm.CheckWarn, "remove the cause; then run lumina clean --templates, or wait an hour; the next start tries again"
 		check.Detail += fmt.Sprintf("; one could not be made at %s: %s", f.At.Format(time.DateTime), f.Reason)
 	}
 	return check
@@ -309,7 +309,7 @@ func examineImages(ctx context.Context, r *runtime.Runtime) []vm.Check {
 		return []vm.Check{{Name: "images", Status: vm.CheckFail, Detail: err.Error()}}
 	}
 	if len(names) == 0 {
-		return []vm.Check{{Name: "images", Status: vm.CheckWarn, Detail: "there is none", Remedy: "lumina images create NAME --from REF"}}
+		return []vm.Check{{Name: "images", Status: vm.CheckWarn, Detail: "there are none", Remedy: "lumina images create NAME --from REF"}}
 	}
 	checks := []vm.Check{{Name: "images", Status: vm.CheckOK, Detail: fmt.Sprintf("%d", len(names))}}
 	for _, name := range names {

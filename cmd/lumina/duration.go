@@ -54,7 +54,7 @@ func parseTime(s string) (time.Duration, error) {
 			return 0, fmt.Errorf("%q is not a time such as 30 (seconds), 90s or 1h30m", s)
 		}
 		if seconds >= math.MaxInt64/1e9 {
-			return 0, fmt.Errorf("%q is longer than can be counted, 292 years", s)
+			return 0, fmt.Errorf("%q is too long; the longest time is 292 years", s)
 		}
 		d, err = time.Duration(math.Ceil(seconds*1e9)), nil
 	}
@@ -62,7 +62,7 @@ func parseTime(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is not a time such as 30 (seconds), 90s or 1h30m", s)
 	}
 	if d < 0 {
-		return 0, fmt.Errorf("%q: a time is not negative", s)
+		return 0, fmt.Errorf("%q is negative; want a time of 0 or more", s)
 	}
 	return d, nil
 }

@@ -89,7 +89,7 @@ func openSession(env *environment, id string) (*session.Session, error) {
 // a session start that failed.
 func namesSession(id string) error {
 	if strings.TrimSpace(id) == "" {
-		return usageError{errors.New("the session is empty: did the session start that should print it fail?")}
+		return usageError{errors.New("the session's identifier is empty: check that lumina session start succeeded")}
 	}
 	return nil
 }

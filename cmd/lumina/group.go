@@ -81,7 +81,7 @@ func flagError(c *cobra.Command, err error) error {
 func dockerHint(c *cobra.Command, err error) string {
 	text := err.Error()
 	if (c.Name() == "run" || c.Name() == "exec") && strings.HasPrefix(text, "unknown ") && len(c.Flags().Args()) > commandAt(c) {
-		return "; a command with flags of its own is one string, or PROG ARG… behind --"
+		return "; write a command with its own flags as one string, or as PROG ARG… after --"
 	}
 	name := ""
 	if rest, ok := strings.CutPrefix(text, "unknown flag: --"); ok {

@@ -132,7 +132,7 @@ func (f *createFlags) create(ctx context.Context, env *environment, name, from s
 		last := vm.NewTail(2 << 10)
 		err := rt.RunStep(ctx, s.Dir, runtime.VMOptions{Network: mode}, s.Command, io.MultiWriter(env.stderr, last), changes)
 		if said := strings.TrimSpace(last.String()); err != nil && said != "" {
-			err = fmt.Errorf("%w; it said last:\n%s", err, said)
+			err = fmt.Errorf("%w; its last output:\n%s", err, said)
 		}
 		return err
 	}
@@ -179,7 +179,7 @@ func (f *createFlags) limit(ctx context.Context, what, name string) (context.Con
 func (f *createFlags) explain(err error) error {
 	switch {
 	case errors.Is(err, image.ErrExists):
-		return fmt.Errorf("%w; --replace makes it anew", err)
+		return fmt.Errorf("%w; --replace replaces it", err)
 	case errors.Is(err, reference.ErrInvalid):
 		return usageError{err}
 	}

@@ -361,7 +361,7 @@ func (f *dockerfileFlags) openCaches(ctx context.Context, env *environment) (cac
 	done = func() {
 		for n, c := range caches {
 			if err := c.Err(); err != nil {
-				env.note("%s: a layer was made anew: %v", f.cacheFrom[n], err)
+				env.note("%s: a layer was built again: %v", f.cacheFrom[n], err)
 			}
 			c.Close()
 		}

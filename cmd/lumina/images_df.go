@@ -114,7 +114,7 @@ remove. A build that needed such a layer makes it again.`,
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !all && !mounts && age == 0 && size == 0 {
-				return usageError{fmt.Errorf("what is to go? --all, --size, --age or --mounts; see %s --help", c.CommandPath())}
+				return usageError{fmt.Errorf("nothing to remove is named: give --all, --size, --age or --mounts; see %s --help", c.CommandPath())}
 			}
 			r, err := env.openRuntime()
 			if err != nil {

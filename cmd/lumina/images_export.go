@@ -37,9 +37,9 @@ bytes.
 boot:
 
 ` + placesHelp() + `
-Raw disks, and those for GCE and Azure, are written in full size; their writable
-part is 1GB at first. The kernel with every driver is not part of this program: it
-is built on this host once (20 minutes, and a compiler), or given with --kernel.
+Raw disks and the disks for gcp and azure are written in full size; their writable
+part has 1GB at first. The kernel with every driver is not part of this program. It is
+built on this host once (20 minutes; needs a compiler), or given with --kernel.
 Releases may contain it as kernel-full-amd64.
 
 The screen and the first serial port have a root shell without a password, if the
@@ -53,7 +53,7 @@ and on vsock if the machine has it.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.Path == "" {
-				return usageError{errors.New("-o is missing: the file to write")}
+				return usageError{errors.New("-o is missing: name the file to write")}
 			}
 			if place != "" {
 				if o.For, err = disk.FindPlace(place); err != nil {
@@ -190,7 +190,7 @@ func bootable(ctx context.Context, env *environment, o *disk.Options, file strin
 		return err
 	}
 	if k.Version != o.Image.Kernel.Version {
-		env.note("the disk gets kernel %s, the image has %s in a form that EFI cannot start", k.Version, o.Image.Kernel.Version)
+		env.note("the disk gets kernel %s; EFI cannot start the image's own, %s", k.Version, o.Image.Kernel.Version)
 	}
 	o.Kernel = disk.Kernel{Size: k.Size, Open: k.Open}
 	return nil

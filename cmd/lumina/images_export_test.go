@@ -265,7 +265,7 @@ func TestExportRefuses(t *testing.T) {
 		{"no file", "-o is missing", 2, nil},
 		{"another format", "unknown disk format of", 2, []string{"-o", filepath.Join(dir, "d.img")}},
 		{"a format of a place", "add --for", 2, []string{"-o", filepath.Join(dir, "d.ova")}},
-		{"another place", `--for: "moon" is not a place that disks are made for: want azure, `, 2, []string{"-o", filepath.Join(dir, "d.raw"), "--for", "moon"}},
+		{"another place", `--for: "moon" is not a target that disks are made for: want azure, `, 2, []string{"-o", filepath.Join(dir, "d.raw"), "--for", "moon"}},
 		{"a format that a place does not take", "for azure it is .vhd", 2, []string{"-o", filepath.Join(dir, "d.qcow2"), "--for", "azure"}},
 		{"no kernel", `"` + there + `" is not a kernel that EFI can start`, 2, []string{"-o", filepath.Join(dir, "d.vhd"), "--for", "azure", "--kernel", there}},
 		{"a file that is there", "file exists; --force", 125, []string{"-o", there}},

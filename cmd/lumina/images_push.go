@@ -34,19 +34,21 @@ func newImagesPushCommand(env *environment) *cobra.Command {
 		Use:   "push NAME… REF",
 		Short: "Send an image to a registry as a container image",
 		Long: `Send an image to a registry as a container image, which every container tool
-can run. With --as-is it is sent with kernel and initramfs, and images pull gives
-the same bytes; with --containerdisk it is a disk from which KubeVirt boots a VM.
-Several images, each for another platform, become one index.
+can run. Several images, each for another platform, become one index.
 
---attest sends its SBOM (SPDX, of the packages of dpkg or apk) and its provenance
-(SLSA) with it, as documents that refer to it: oras discover REF, or
-docker buildx imagetools, list them.
+--as-is sends the image with its kernel and initramfs; images pull gets back the same
+bytes. --containerdisk sends a disk from which KubeVirt boots a VM.
 
---sign signs it, and what --attest adds, as cosign does with a key: KEY is of
-cosign generate-key-pair, or an ECDSA key on P-256 in PEM (openssl ecparam -name
-prime256v1 -genkey -noout). The password of the former is LUMINA_KEY_PASSWORD or
-COSIGN_PASSWORD. Verify it with images pull --verify-key cosign.pub REF, or
-with cosign verify --key cosign.pub --insecure-ignore-tlog=true REF.`,
+--attest also sends an SBOM (SPDX, from the packages of dpkg or apk) and the
+provenance (SLSA), as documents that refer to the image. List them with
+oras discover REF, or with docker buildx imagetools.
+
+--sign signs the image, and the documents of --attest, as cosign does with a key.
+The key is from cosign generate-key-pair (its password is in LUMINA_KEY_PASSWORD or
+COSIGN_PASSWORD), or it is an ECDSA key on P-256 in PEM (openssl ecparam -name
+prime256v1 -genkey -noout). Verify the image with
+images pull --verify-key cosign.pub REF, or with
+cosign verify --key cosign.pub --insecure-ignore-tlog=true REF.`,
 		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			return pushImages(c.Context(), env, args[:len(args)-1], args[len(args)-1], flags)

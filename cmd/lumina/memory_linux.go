@@ -20,5 +20,5 @@ func availableMemory() (int64, error) {
 			return kib << 10, err
 		}
 	}
-	return 0, errors.New("the system does not tell its free memory")
+	return 0, errors.New("the system does not report its free memory")
 }

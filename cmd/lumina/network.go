@@ -53,8 +53,8 @@ func newNetworkCommand(env *environment) *cobra.Command {
 		Long: `Start the sessions of a file on a network of their own, until Ctrl-C, --timeout,
 or the end of one of them.
 
-They find each other by name; nothing else is on that network, and it leads
-nowhere. FILE is YAML or JSON:
+They find each other by name. They reach nothing outside this network. FILE is YAML
+or JSON:
 
   sessions:
     - name: db

@@ -64,7 +64,7 @@ func obtainImage(ctx context.Context, env *environment, home string, ref *string
 		Trust: how.trust, MaxSize: how.maxSize,
 	}, func(r reference.Reference, waits bool) {
 		if waits {
-			env.note("another lumina makes an image of %s: waiting for it", r)
+			env.note("another lumina process is making an image of %s: waiting for it", r)
 			return
 		}
 		env.note("making an image of %s", r)

@@ -75,7 +75,7 @@ func (f jsonFlag) IsBoolFlag() bool { return true }
 
 func (f jsonFlag) Set(s string) error {
 	if f.of != nil && len(f.of.Flags().Args()) > commandAt(f.of) {
-		return errors.New("a command with flags of its own is one string, or PROG ARG… behind --")
+		return errors.New("write a command with its own flags as one string, or as PROG ARG… after --")
 	}
 	v, err := strconv.ParseBool(s)
 	if err != nil {
@@ -87,7 +87,7 @@ func (f jsonFlag) Set(s string) error {
 
 // registerJSON gives a command and those below it the flag --json.
 func (env *environment) registerJSON(flags *pflag.FlagSet, of *cobra.Command) {
-	flags.VarPF(jsonFlag{env, of}, "json", "", "print JSON; the default when standard output is not a terminal, and --json=false is for text there").NoOptDefVal = "true"
+	flags.VarPF(jsonFlag{env, of}, "json", "", "print JSON; the default if standard output is not a terminal (--json=false prints text there)").NoOptDefVal = "true"
 }
 
 // printJSON prints v on one line.

@@ -28,7 +28,7 @@ func newPsCommand(env *environment) *cobra.Command {
 				return printSessions(c.Context(), env, o)
 			}
 			if len(o.filters) > 0 || o.quiet {
-				return usageError{errors.New("--filter and --quiet are for the list of sessions: not with one")}
+				return usageError{errors.New("--filter and --quiet apply to the list of sessions: leave out SID, or these flags")}
 			}
 			s, err := openSession(env, args[0])
 			if err != nil {

@@ -122,7 +122,7 @@ func (f *releaseFlags) pull(ctx context.Context, env *environment, id, platform,
 		return err
 	}
 	if !pulled.Fresh {
-		env.note("image %q is there already", pulled.Name)
+		env.note("image %q already exists", pulled.Name)
 	}
 	return printImage(env, pulled.Name, pulled.Image)
 }

@@ -41,7 +41,7 @@ func TestRunOfReference(t *testing.T) {
 		nothingLeft(t)
 	})
 
-	if r := lumina(t, "run", "--image", ref, "--pull", "never"); r.code != 125 || r.Error != "connection_failed" || !strings.Contains(r.Message, "not to be fetched") {
+	if r := lumina(t, "run", "--image", ref, "--pull", "never"); r.code != 125 || r.Error != "connection_failed" || !strings.Contains(r.Message, "may not be fetched") {
 		t.Errorf("--pull never: %s", r.stdout)
 	}
 	// Two first runs at once: it is made once.

@@ -185,7 +185,7 @@ func signingKey(env *environment, flags *publishFlags) (*sign.PrivateKey, error)
 	}
 	if path == "" {
 		if flags.dryRun {
-			env.note("no --key: what is made is not signed, and would be refused")
+			env.note("no --key: the files are not signed, and lumina pull refuses unsigned releases")
 			return nil, nil
 		}
 		return nil, usageError{errors.New("--key is missing: releases are signed; make a key with: lumina release keygen FILE")}
@@ -199,7 +199,7 @@ func signingKey(env *environment, flags *publishFlags) (*sign.PrivateKey, error)
 		return nil, err
 	}
 	if !trusted.Trust(key) {
-		env.note("lumina does not trust this key by itself; who pulls needs LUMINA_PUBLIC_KEY=%s", key.Public())
+		env.note("lumina does not know this key; users who pull must set LUMINA_PUBLIC_KEY=%s", key.Public())
 	}
 	return &key, nil
 }
@@ -250,9 +250,9 @@ func newKeygenCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "keygen FILE",
 		Short: "Create a key that signs releases",
-		Long: `Create a key that signs releases: FILE, which is to be kept secret, and FILE.pub,
-for those who pull. Both are minisign's. With LUMINA_KEY_PASSWORD, FILE is
-encrypted.`,
+		Long: `Create a key pair that signs releases, in minisign's format. FILE is the private key:
+keep it secret. FILE.pub is the public key, for users who pull. If LUMINA_KEY_PASSWORD
+is set, FILE is encrypted.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, path := range []string{args[0], args[0] + ".pub"} {

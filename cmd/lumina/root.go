@@ -220,10 +220,13 @@ func newRootCommand(env *environment) *cobra.Command {
 	root := newGroup("lumina", "subprocess.run() for virtual machines")
 	root.Long = root.Short + `
 
-Exit codes: the command's own, 128 and the number of the signal that ended it, 124 for
-a timeout, 2 for bad usage, on the command line or in a file that you wrote
-(Dockerfile, recipe, network, environment), found before anything starts, and 125 for
-every other failure of lumina's own.`
+Exit codes:
+  124    timeout
+  125    any other error of lumina
+  2      bad usage, on the command line or in a file that you wrote (Dockerfile,
+         recipe, network, environment); nothing was started
+  128+n  signal n ended the command
+All other codes, and 0, are the command's own.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	printsVersion := root.Flags().BoolP("version", "v", false, "print the version")
 	help := root.RunE

@@ -83,7 +83,7 @@ func (f *commandFlags) command(c *cobra.Command, env *environment, args []string
 	case dash == 0:
 		cmd.Args = args
 	case c.Flags().Lookup("image") != nil && len(args) > 1 && isImage(env, args[0]):
-		return cmd, usageError{fmt.Errorf("the image is a flag here: write --image %s, and the command behind it as one string, or -- PROG ARG…", args[0])}
+		return cmd, usageError{fmt.Errorf("the image is a flag here: write --image %s, then the command as one string, or -- PROG ARG…", args[0])}
 	case dash > 0 || len(args) > 1:
 		return cmd, usageError{errors.New("a command is one string for the shell, or a program after --: quote it, or write -- PROG ARG…")}
 	default:
@@ -255,7 +255,7 @@ func isImage(env *environment, arg string) bool {
 // nothing here.
 func checkDockers(c *cobra.Command, name string) error {
 	if keep, err := c.Flags().GetBool("rm"); err == nil && !keep {
-		return usageError{errors.New("--rm=false: nothing of a run is kept; lumina session start keeps a VM")}
+		return usageError{errors.New("--rm=false: run never keeps its VM; use lumina session start")}
 	}
 	if c.Flags().Changed("name") && !containerName().MatchString(name) {
 		return usageError{fmt.Errorf("--name %q: want letters, digits, '.', '_' and '-', at least two, beginning with a letter or digit", name)}
@@ -319,7 +319,7 @@ func runOnce(ctx context.Context, env *environment, vm *vmFlags, options runtime
 	}
 	makeTemplateLater(env, options.VM, result.Trace.Cold)
 	for _, name := range result.NotCopied {
-		env.note("%s was not copied: it is a socket, FIFO or device, or the kernel's own as /proc", name)
+		env.note("%s was not copied: it is a socket, FIFO or device, or a file system of the kernel such as /proc", name)
 	}
 	report.network, report.transfer, report.hostError, report.boot = result.Network, result.TransferError, result.HostError, result.Boot
 	return report.finish(result.ExitCode, env.nameUsers(err))

@@ -129,7 +129,7 @@ func TestProgramsInSharedDirectory(t *testing.T) {
 		t.Errorf("read-only: %s", r.stdout)
 	}
 	// The kernel's own files are no directory to share.
-	if r := run(t, "-v", "/proc:/x", "true"); r.code != 2 || !strings.Contains(r.stderr, "it is the kernel's") {
+	if r := run(t, "-v", "/proc:/x", "true"); r.code != 2 || !strings.Contains(r.stderr, "a file system of the kernel") {
 		t.Errorf("/proc: exit code %d, %s", r.code, fmt.Sprint(r.stdout, r.stderr))
 	}
 }

@@ -57,7 +57,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.StringVar(&f.network, "network", "", "what the VM can reach: nat, none, or allow=HOST[:PORT],*.HOST,CIDR,… A name allows TLS and HTTP/1 to it; a name with another protocol's port, such as github.com:22, allows that port of its address (default $LUMINA_NETWORK or nat)")
 	flags.BoolVar(&f.lan, "allow-lan", false, "also allow private addresses; this host's own are never reachable")
 	flags.Bool("no-wait-network", false, "no effect, accepted for compatibility: the network is always ready when the VM has booted")
-	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH, a volume, which is made if there is none, or DIR:PATH[:ro], a directory of this host (repeatable)")
+	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "NAME:PATH[:ro], a volume, made if it does not exist, or DIR:PATH[:ro], a directory of this host (repeatable)")
 	flags.StringVarP(&f.hostname, "hostname", "h", "", "the host name of the VM (default a generated one)")
 	flags.Bool("help", false, "print this help; so does -h without a name") // cobra's own has -h
 	flags.Var(&f.init, "init", "PID 1: lumina, or systemd, the image's own (default the image's choice)")

@@ -17,7 +17,7 @@ func TestNamedVolume(t *testing.T) {
 		lumina(t, "volume", "remove", "data").succeeded(t)
 		nothingLeft(t)
 	})
-	if r := lumina(t, "volume", "create", "data"); r.code != 125 || !strings.Contains(r.stderr, "there is one already") {
+	if r := lumina(t, "volume", "create", "data"); r.code != 125 || !strings.Contains(r.stderr, "already exists") {
 		t.Errorf("creating it twice: exit code %d, %q", r.code, r.stderr)
 	}
 	run(t, "--volume", "data:/data", "echo kept > /data/file; df -BM --output=size /data | tail -1").succeeded(t)

@@ -59,7 +59,7 @@ func (s *System) mountVolume(m protocol.Mount) error {
 	}
 	err = mount{disk, m.Path, "ext4", flags, ""}.apply()
 	if m.ReadOnly && errors.Is(err, unix.EROFS) {
-		return errors.New("the VM that wrote to the volume last did not close it; a VM that has it without :ro mends it")
+		return errors.New("the last VM that wrote to the volume did not close it; use it once without :ro to repair it")
 	}
 	if err != nil {
 		return fmt.Errorf("mounting ext4: %w", err)

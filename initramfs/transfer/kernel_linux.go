@@ -31,7 +31,7 @@ func isKernels(f *os.File) bool {
 // /proc/self/pagemap, go on for as long as there are addresses.
 const maxOfKernel = 16 << 20
 
-var errEndless = fmt.Errorf("it has more than %d MiB, and is the kernel's own", maxOfKernel>>20)
+var errEndless = fmt.Errorf("it has more than %d MiB and is in a file system of the kernel, such as /proc", maxOfKernel>>20)
 
 // kernelFile reads a file of the kernel's own: what is there now. Of some, such as
 // /proc/kmsg, a read waits until there is more.

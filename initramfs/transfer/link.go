@@ -69,7 +69,7 @@ func (rc *receiver) remember(name string, info fs.FileInfo) {
 func (rc *receiver) hardLink(e *entry, base string, in *level) error {
 	id, ok := rc.linked[e.target]
 	if !ok || rc.tree == nil {
-		return fmt.Errorf("%w: a hard link to what was not sent", protocol.ErrMalformed)
+		return fmt.Errorf("%w: a hard link to a file that was not sent", protocol.ErrMalformed)
 	}
 	if info, err := rc.tree.Lstat(e.target); err != nil || inodeOf(info) != id {
 		return rc.duplicate(e, base, in, id) // it was written to what a link leads to

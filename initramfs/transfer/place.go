@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-var errDangling = errors.New("it is a link to what does not exist")
+var errDangling = errors.New("it is a link to a missing file")
 
 // place is where the first entry goes.
 type place struct {
@@ -74,9 +74,9 @@ func (rc *receiver) locate(destination string, first *entry) (*place, error) {
 	}
 	switch {
 	case first.kind == kindDir && !info.IsDir():
-		return nil, named(p.shown, errors.New("it is not a directory, which the source is"))
+		return nil, named(p.shown, errors.New("it is not a directory, but the source is one"))
 	case first.isFile() && info.IsDir():
-		return nil, named(p.shown, errors.New("it is a directory, which the source is not"))
+		return nil, named(p.shown, errors.New("it is a directory, but the source is not"))
 	case !info.IsDir() && !info.Mode().IsRegular():
 		return p, nil
 	}

@@ -112,12 +112,12 @@ func TestRules(t *testing.T) {
 		{"content of a link to a tree", "link/", "a", nil, "a/sub/leaf=x a/top=y", ""},
 		{"onto a link to a directory", "file", "l", []string{"a/", "l->a"}, "a/file=x l->a", ""},
 		{"onto a link to a file", "file", "l", []string{"a=old", "l->a"}, "a=x l->a", ""},
-		{"onto a link to nothing", "file", "l", []string{"l->none"}, "l->none", "link to what does not exist"},
+		{"onto a link to nothing", "file", "l", []string{"l->none"}, "l->none", "link to a missing file"},
 		{"file of its name is a link", "file", "d", []string{"a=old", "d/file->../a"}, "a=x d/file->../a", ""},
 		{"tree of its name is a link", "tree", "d", []string{"a/", "d/tree->../a"}, "a/sub/leaf=x a/top=y d/tree->../a", ""},
 		{"through a link to a directory within", "tree/", "d", []string{"d/sub->other", "d/other/"}, "d/other/leaf=x d/sub->other d/top=y", ""},
 		{"through a link to a file within", "tree/", "d", []string{"d/top->sub/there", "d/sub/there=old"}, "d/sub/leaf=x d/sub/there=y d/top->sub/there", ""},
-		{"through a link to nothing within", "tree/", "d", []string{"d/top->none"}, "d/sub/leaf=x d/top->none", "link to what does not exist"},
+		{"through a link to nothing within", "tree/", "d", []string{"d/top->none"}, "d/sub/leaf=x d/top->none", "link to a missing file"},
 		{"links as they are", "links/", "d", nil, "d/absolute->/etc d/dangling->none d/up->../file", ""},
 		{"links over links and files", "links/", "d", []string{"d/absolute->/tmp", "d/up=old"}, "d/absolute->/etc d/dangling->none d/up->../file", ""},
 		{"link over a directory", "links/", "d", []string{"d/up/"}, "d/absolute->/etc d/dangling->none d/up/", "in the way of a link"},
@@ -295,7 +295,7 @@ func TestCheckDestination(t *testing.T) {
 	build(t, dir, "file=x", "d/", "l->none")
 	for destination, want := range map[string]string{
 		"new": "", "new/": "", "a/b/c": "", "d": "", "d/": "", "file": "", "d/../x": "",
-		"file/": "not a directory", "file/x": "not a directory", "l": "does not exist", "l/x": "does not exist", "file/x/y/z": "not a directory",
+		"file/": "not a directory", "file/x": "not a directory", "l": "a missing file", "l/x": "a missing file", "file/x/y/z": "not a directory",
 	} {
 		err := CheckDestination(dir + "/" + destination)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

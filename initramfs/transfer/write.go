@@ -77,7 +77,7 @@ func (rc *receiver) fresh(in *level, base string) error {
 		}
 	}
 	if same {
-		return errors.New("this file system takes the name for that of a file before")
+		return errors.New("this file system treats the name as equal to that of an earlier file")
 	}
 	return nil
 }
@@ -157,7 +157,7 @@ func (rc *receiver) openOld(n *newFile) (err error) {
 	info, err := stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return errors.New("a link to what does not exist is in the way")
+		return errors.New("a link to a missing file is in the way")
 	case err != nil:
 		return fmt.Errorf("what is there cannot be written to: %w", cause(err))
 	case info.IsDir():

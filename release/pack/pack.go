@@ -75,7 +75,7 @@ func Pack(ctx context.Context, h *image.Handle, o Options) (catalog.Image, error
 	}
 	for name, want := range h.Files {
 		if err == nil && entry.Files[name] != want {
-			err = fmt.Errorf("%w: %s is not what it was made as; make the image again", image.ErrInvalid, name)
+			err = fmt.Errorf("%w: %s was modified after the image was made; make the image again", image.ErrInvalid, name)
 		}
 	}
 	if err != nil {

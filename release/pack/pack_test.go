@@ -121,7 +121,7 @@ func TestChangedImageIsNotPacked(t *testing.T) {
 	}
 	dir := t.TempDir()
 	_, err = Pack(t.Context(), h, Options{Dir: dir, Name: "default"})
-	if !errors.Is(err, image.ErrInvalid) || !strings.Contains(err.Error(), "kernel is not what it was made as") {
+	if !errors.Is(err, image.ErrInvalid) || !strings.Contains(err.Error(), "kernel was modified after the image was made") {
 		t.Errorf("%v", err)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {

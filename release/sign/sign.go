@@ -121,7 +121,7 @@ func (k Keys) Verify(message, signature []byte, comment string) error {
 			continue
 		}
 		if !minisign.Verify(key, message, signature) {
-			return fmt.Errorf("%w: what it signs was changed, or it was", ErrSignature)
+			return fmt.Errorf("%w: the signed file or the signature was changed", ErrSignature)
 		}
 		if s.TrustedComment != comment {
 			return fmt.Errorf("%w: it is of %q, want %q", ErrSignature, s.TrustedComment, comment)

@@ -66,7 +66,7 @@ func TestChange(t *testing.T) {
 		"no second ISO":   {Change{Drivers: &text}, ErrChange, "not an ISO 9660 image"},
 		"a network":       {Change{Network: &lan}, ErrChange, "everything"},
 		"a name":          {Change{Name: &bad}, ErrName, "without slashes"},
-		"another's name":  {Change{Name: &other}, ErrExists, "there is one"},
+		"another's name":  {Change{Name: &other}, ErrExists, "already exists"},
 		// All or nothing.
 		"one of two": {Change{CPUs: &zero, Name: &none}, ErrChange, "want 1 to 64"},
 	} {

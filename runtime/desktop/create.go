@@ -63,7 +63,7 @@ func (r *Request) Examine(ctx context.Context) error {
 		err = image.Boots(r.Architecture)
 	}
 	if err != nil && !r.Force {
-		return fmt.Errorf("disk %q: %w; --arch chooses the guest's, --force takes it all the same", r.Disk, err)
+		return fmt.Errorf("disk %q: %w; --arch chooses the guest's, --force uses it anyway", r.Disk, err)
 	}
 	if r.ISO != "" {
 		return nil // the digest is that one's
@@ -121,7 +121,7 @@ func (r *Request) examineISO(ctx context.Context) (err error) {
 		return fmt.Errorf("installation ISO %q: %w", r.ISO, err)
 	}
 	if err := image.Boots(r.Architecture); err != nil && !r.Force {
-		return fmt.Errorf("installation ISO %q: %w; --arch chooses the guest's, --force takes it all the same", r.ISO, err)
+		return fmt.Errorf("installation ISO %q: %w; --arch chooses the guest's, --force uses it anyway", r.ISO, err)
 	}
 	set(&r.Family, r.OS.Family)
 	if image.Windows() {

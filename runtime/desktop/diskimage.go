@@ -47,7 +47,7 @@ func openDisk(f *os.File) (diskImage, error) {
 	}
 	for begin, format := range otherFormats {
 		if bytes.HasPrefix(head, []byte(begin)) {
-			return nil, fmt.Errorf("it is a %s image; qemu-img convert -O qcow2 makes one that is taken", format)
+			return nil, fmt.Errorf("it is a %s image; convert it with: qemu-img convert -O qcow2", format)
 		}
 	}
 	// What every disk has that was partitioned, and every one that firmware boots.

@@ -134,7 +134,7 @@ func TestCopyDiskRefuses(t *testing.T) {
 		"a directory":      {dir, "it is not a file"},
 		"VMDK":             {convert("d.vmdk", "convert", "-f", "raw", "-O", "vmdk", raw), "VMDK image; qemu-img convert"},
 		"VHDX":             {convert("d.vhdx", "convert", "-f", "raw", "-O", "vhdx", raw), "VHDX image"},
-		"on another image": {convert("top.qcow2", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base), "needs another one"},
+		"on another image": {convert("top.qcow2", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base), "has a backing file"},
 		"zstd":             {convert("zstd.qcow2", "convert", "-f", "raw", "-O", "qcow2", "-c", "-o", "compression_type=zstd", raw), "features 0x8"},
 		"only its header":  {write("header", string(whole[:512])), "truncated"},
 		"truncated":        {write("half", string(whole[:len(whole)-2000])), "reading"},

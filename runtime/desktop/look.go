@@ -68,7 +68,7 @@ func ISOCache(home string) string { return filepath.Join(home, "cache", "iso") }
 // Fetchable says whether the ISO can be fetched: its vendor may have it behind a page.
 func (o OS) Fetchable() bool { return path.Ext(o.URL) == ".iso" }
 
-var errNotFetchable = errors.New("its vendor has it behind a page")
+var errNotFetchable = errors.New("its vendor offers it only on a web page")
 
 // Fetch fetches the ISO, unless it was fetched before, and returns the name of its
 // file. What came of an earlier try is gone on with. Its digest is looked at when a

@@ -88,7 +88,7 @@ func canMacOS(goos, goarch string) error {
 func macDriver(driver vm.DesktopDriver) (vm.MacDriver, error) {
 	mac, ok := driver.(vm.MacDriver)
 	if !ok {
-		return nil, fmt.Errorf("%w: it does not run macOS, that of a Mac with Apple silicon does", vm.ErrUnsupported)
+		return nil, fmt.Errorf("%w: it does not run macOS; only the driver of a Mac with Apple silicon does", vm.ErrUnsupported)
 	}
 	return mac, nil
 }

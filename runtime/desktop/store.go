@@ -54,7 +54,7 @@ var (
 	// ErrNotRunning is wrapped when a desktop is not running and must.
 	ErrNotRunning = errors.New("it is not running")
 	// ErrExists is wrapped when there is a desktop of the name already.
-	ErrExists = errors.New("there is one already")
+	ErrExists = errors.New("already exists")
 	// ErrName is wrapped when no desktop can be called so.
 	ErrName = errors.New("it is not a name")
 )
@@ -63,7 +63,7 @@ var (
 // directories have identifiers.
 func CheckName(s string) error {
 	if s == "" || len(s) > name.MaxLength || strings.TrimSpace(s) != s || strings.ContainsAny(s, `/\`) || strings.HasPrefix(s, "-") || printable.Line(s) != s {
-		return fmt.Errorf("desktop name %q: %w: want a text on one line, at most %d bytes, without slashes, and that begins neither with '-' nor a space", s, ErrName, name.MaxLength)
+		return fmt.Errorf("desktop name %q: %w: want one line of at most %d bytes, without slashes, that begins with neither '-' nor a space", s, ErrName, name.MaxLength)
 	}
 	return nil
 }
@@ -149,7 +149,7 @@ func (m *Manifest) makeDisk(ctx context.Context, name, from string) error {
 	}
 	set(&m.DiskSize, vm.RoundUp(image.Size()))
 	if m.DiskSize < image.Size() {
-		return fmt.Errorf("disk %q has %d MB, which do not fit into one of %d MB", from, (image.Size()+999_999)/1_000_000, m.DiskSize/1_000_000)
+		return fmt.Errorf("disk %q has %d MB and does not fit into a disk of %d MB", from, (image.Size()+999_999)/1_000_000, m.DiskSize/1_000_000)
 	}
 	if raw, ok := image.(*rawDisk); ok && clone(name, raw.File) {
 		return enlarge(name, m.DiskSize)
@@ -318,7 +318,7 @@ func (s *Store) Find(id string) (*Manifest, error) {
 	case n == 0:
 		return nil, fmt.Errorf("desktop %q: %w; see lumina desktop ls", id, ErrNotFound)
 	case n > 1:
-		return nil, fmt.Errorf("desktop %q: %d identifiers begin so; give more of it", id, n)
+		return nil, fmt.Errorf("desktop %q: %d identifiers begin with it; give more characters", id, n)
 	case len(found) == 1:
 		return found[0], nil
 	}

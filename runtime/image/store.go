@@ -32,7 +32,7 @@ var (
 	// ErrInUse is wrapped when an image cannot be removed because it is used.
 	ErrInUse = errors.New("in use")
 	// ErrExists is wrapped when a store has an image of a name already.
-	ErrExists = errors.New("is there already")
+	ErrExists = errors.New("already exists")
 )
 
 // CheckName returns an error when an image cannot have this name.
@@ -101,7 +101,7 @@ func (s *Store) Has(name string) bool {
 func (s *Store) spelled(image string) error {
 	other, err := name.Other(s.dir, image)
 	if err == nil && other != "" {
-		err = fmt.Errorf("there is %q, and this disk does not tell the two names apart", other)
+		err = fmt.Errorf("there is %q, and this disk ignores case in names", other)
 	}
 	return err
 }
@@ -468,7 +468,7 @@ func (h *Handle) Verify(ctx context.Context) error {
 			return err
 		}
 		if got != want {
-			return fmt.Errorf("%w: %s of image %q is not what it was made as", ErrInvalid, name, h.Name)
+			return fmt.Errorf("%w: %s of image %q was modified after the image was made", ErrInvalid, name, h.Name)
 		}
 	}
 	return nil

@@ -42,7 +42,7 @@ func Open(f io.ReaderAt, fileSize int64) (*Reader, error) {
 	case version != 2 && version != 3:
 		return nil, fmt.Errorf("the qcow2 image has version %d", version)
 	case be.Uint64(h[8:]) != 0:
-		return nil, errors.New("the qcow2 image needs another one that it was made from; qemu-img convert makes one that does not")
+		return nil, errors.New("the qcow2 image has a backing file; qemu-img convert makes an image without one")
 	case be.Uint32(h[32:]) != 0:
 		return nil, errors.New("the qcow2 image is encrypted")
 	case version == 3 && be.Uint64(h[72:])&^1 != 0: // bit 0: not closed properly, which its counts of references suffer from

@@ -175,7 +175,7 @@ func newCommand(m machine, v Verdict, spec vm.Spec, mem *memory) (*command, erro
 		m.name = m.kvmName
 	}
 	if spec.Rosetta {
-		return nil, fmt.Errorf("%w: Rosetta is of Macs with Apple silicon; make the image again without --rosetta", vm.ErrUnsupported)
+		return nil, fmt.Errorf("%w: Rosetta exists only on Macs with Apple silicon; make the image again without --rosetta", vm.ErrUnsupported)
 	}
 	if len(spec.Shares) > 0 {
 		return nil, fmt.Errorf("%w: QEMU has no device for directories here", vm.ErrUnsupported)

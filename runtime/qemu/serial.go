@@ -43,7 +43,7 @@ func (d *desktop) WriteSerial(p []byte) error {
 	n, err := s.to.Write(p)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("its guest reads nothing of its serial port: it took %d of %d bytes in %v", n, len(p), serialPatience)
+		return fmt.Errorf("its guest does not read its serial port: it took %d of %d bytes in %v", n, len(p), serialPatience)
 	case err != nil:
 		return fmt.Errorf("writing to its serial port: %w", errors.Join(vm.ErrEnded, err))
 	}

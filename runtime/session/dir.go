@@ -282,7 +282,7 @@ func remove(name string) error {
 
 // ErrForeign is wrapped when a session's directory stays, since there are files in
 // it that are no session's.
-var ErrForeign = errors.New("it has files that are not lumina's, and stays")
+var ErrForeign = errors.New("it contains files that are not lumina's and was not removed")
 
 // Clean removes what the supervisors of sessions have left that have ended, and
 // returns how many there were.

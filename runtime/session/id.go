@@ -156,4 +156,4 @@ func (f *Filter) Match(s *Status) bool {
 }
 
 // errAmbiguous is wrapped when a beginning names several sessions.
-var errAmbiguous = errors.New("several sessions begin so; give more of it")
+var errAmbiguous = errors.New("several sessions begin with it; give more characters")

@@ -386,7 +386,7 @@ func (s *Session) dialAgent(ctx context.Context) (net.Conn, error) { return s.di
 // dial connects to what the supervisor carries to the guest.
 func (s *Session) dial(ctx context.Context, kind byte, files ...*os.File) (net.Conn, error) {
 	if s.Info.Protocol != protocolVersion {
-		return nil, fmt.Errorf("session %s was started by another version of lumina: stop it, and start one anew", s.Info.SID)
+		return nil, fmt.Errorf("session %s was started by another version of lumina: stop it and start a new one", s.Info.SID)
 	}
 	conn, err := dialSocket(ctx, s.dir, kind, files...)
 	if err != nil {
@@ -415,7 +415,7 @@ func (s *Session) explain(err error) error {
 	}
 	if askErr != nil || reply.Crash == nil {
 		return &runtime.Error{Kind: runtime.SessionDisconnected,
-			Err: fmt.Errorf("session %s went away: %w", s.Info.SID, err)}
+			Err: fmt.Errorf("the connection to session %s was lost: %w", s.Info.SID, err)}
 	}
 	return &runtime.Error{Kind: runtime.VMCrashed, Err: errors.New(reply.Crash.Message), Console: reply.Crash.Console}
 }

@@ -362,7 +362,7 @@ func TestNoMessage(t *testing.T) {
 		if _, err := c.conn.Write(append(words(length), make([]byte, 100)...)); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-c.served; err == nil || !strings.Contains(err.Error(), "not a message of FUSE") {
+		if err := <-c.served; err == nil || !strings.Contains(err.Error(), "not a FUSE message") {
 			t.Errorf("%d bytes: %v", length, err)
 		}
 	}

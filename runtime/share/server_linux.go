@@ -60,7 +60,7 @@ func Open(dir string, o Options) (*Server, error) {
 
 func newServer(dir *os.File, o Options) (*Server, error) {
 	if err := checkFileSystem(int(dir.Fd())); err != nil {
-		return nil, errors.New("it is the kernel's, and no directory of files")
+		return nil, errors.New("it is a file system of the kernel, such as /proc: share a directory with files")
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {

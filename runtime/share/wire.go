@@ -106,7 +106,7 @@ const (
 )
 
 // errNoMessage is wrapped by the error of what is not a message.
-var errNoMessage = errors.New("what the guest has sent is not a message of FUSE")
+var errNoMessage = errors.New("the guest sent something that is not a FUSE message")
 
 // request is a message of the guest's.
 type request struct {

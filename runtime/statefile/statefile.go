@@ -45,7 +45,7 @@ func OpenIn(root *os.Root, name string) (*os.File, error) {
 	}
 	now, err := f.Stat()
 	if err == nil && !os.SameFile(info, now) {
-		err = fmt.Errorf("%s is %w: it was exchanged", name, ErrDamaged)
+		err = fmt.Errorf("%s is %w: it was replaced", name, ErrDamaged)
 	}
 	if err != nil {
 		f.Close()

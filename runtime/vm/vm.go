@@ -200,5 +200,5 @@ var (
 	// ErrEarlyReset is wrapped when a machine was reset before its guest's agent
 	// answered, and its console has nothing on it: no kernel and no init that fails is
 	// silent, so that it is rather the host's fault.
-	ErrEarlyReset = errors.New("the machine was reset before its agent answered, without a word on its console")
+	ErrEarlyReset = errors.New("the machine was reset before its agent answered, and its console does not say why")
 )

@@ -32,7 +32,7 @@ var (
 	// ErrInUse is wrapped when another VM has the volume.
 	ErrInUse = errors.New("in use")
 	// ErrExists is wrapped when there is a volume of the name already.
-	ErrExists = errors.New("there is one already")
+	ErrExists = errors.New("already exists")
 	// ErrDamaged is wrapped when what has the name of a volume, or of its lock, is no file.
 	ErrDamaged = errors.New("damaged")
 )
@@ -236,7 +236,7 @@ func (s *Store) OpenReadOnly(name string) (*Disk, error) {
 func (s *Store) spelled(volume string) error {
 	other, err := name.Other(s.dir, volume+extension)
 	if err == nil && other != "" {
-		err = fmt.Errorf("there is %q, and this disk does not tell the two names apart", strings.TrimSuffix(other, extension))
+		err = fmt.Errorf("there is %q, and this disk ignores case in names", strings.TrimSuffix(other, extension))
 	}
 	return err
 }

@@ -52,7 +52,7 @@ func checkMachine(cpus int, memory int64) error {
 
 var (
 	// errNoRosetta is what a Mac with an Intel processor says of Rosetta.
-	errNoRosetta = fmt.Errorf("%w: it is of Macs with Apple silicon only", vm.ErrUnsupported)
+	errNoRosetta = fmt.Errorf("%w: it exists on Macs with Apple silicon only", vm.ErrUnsupported)
 	// errNoMac is what a Mac with an Intel processor says of macOS.
 	errNoMac = fmt.Errorf("%w: macOS runs in VMs of a Mac with Apple silicon only", vm.ErrUnsupported)
 	// errNoSecurity is what the framework has not.

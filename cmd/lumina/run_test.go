@@ -193,7 +193,7 @@ func TestBadUsage(t *testing.T) {
 		{"run never keeps its VM", []string{"run", "--rm=false", "true"}}, {"--name", []string{"run", "--name", "a/b", "true"}},
 		{"leaves no command", []string{"run", "--image", "debian", "--entrypoint", ""}}, {"needs a terminal", []string{"run", "-it", "--image", "debian", "true"}}, {"needs a terminal", []string{"exec", "-t", "x", "true"}},
 		{"session start", []string{"run", "-d", "true"}}, {"--run starts", []string{"session", "start", "-e", "A=1"}},
-		{"write --image debian:12", []string{"run", "debian:12", "echo", "hi"}}, {"after --", []string{"run", "ls", "-la"}}, {"behind --", []string{"exec", "x", "ls", "--color"}}, {"unknown shorthand flag: 'z' in -z; see", []string{"exec", "-z", "x", "ls"}},
+		{"write --image debian:12", []string{"run", "debian:12", "echo", "hi"}}, {"after --", []string{"run", "ls", "-la"}}, {"after --", []string{"exec", "x", "ls", "--color"}}, {"unknown shorthand flag: 'z' in -z; see", []string{"exec", "-z", "x", "ls"}},
 		{"forward", []string{"run", "-p", "0:80", "true"}}, {"forward", []string{"run", "-p", "80:x", "true"}}, {"forwarded twice", []string{"run", "-p", "80:80", "--publish", "80:81", "true"}},
 		{"at least 1", []string{"bench", "run", "--count", "0"}}, {"at least 1", []string{"bench", "create", "--from", "x", "--count", "-1"}}, {"at least 1", []string{"bench", "session", "--count", "x"}}, {"not a time", []string{"bench", "session", "--for", "x"}},
 		{"init", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--init", "foo"}}, {"a writable partition of 1 bytes", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--disk-size", "1"}},

@@ -3,6 +3,7 @@ package runtime
 import (
 	"cmp"
 	"fmt"
+	"time"
 
 	"github.com/abdul-abdi/lumina/runtime/ext4"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -53,6 +54,9 @@ type VMOptions struct {
 	// DiskReserve is what has to be free on the disk of the state directory, in
 	// bytes; NoDiskReserve for nothing.
 	DiskReserve int64
+	// BootTimeout is how long the guest may take until its agent answers; 0 for the
+	// default, which depends on what it does until then.
+	BootTimeout time.Duration
 	// disks are those of a build; the VM closes them.
 	disks []*volume.Disk
 	// whole is closed when the image's root is written, which is not read before; nil:

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ type maker struct {
 
 // fill boots the VM and writes its snapshot to the template's files.
 func (m *maker) fill(ctx context.Context, files *template.Files) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, errors.New("the guest was not ready in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(m.options.BootTimeout, bootTimeout), errors.New("the guest was not ready in time"))
 	defer cancel()
 	// Whatever a machine before it has left there.
 	if err := errors.Join(files.Memory.Truncate(0), files.Memory.Truncate(m.options.Memory)); err != nil {

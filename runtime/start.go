@@ -166,7 +166,10 @@ func (s *start) limit(ctx context.Context) (context.Context, context.CancelFunc)
 	if slices.ContainsFunc(s.options.Volumes, func(v Volume) bool { return v.Name != "" }) {
 		limit = volumesTimeout
 	}
-	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v: its kernel or init hangs, or this host is too busy", errNoAnswer, limit))
+	if s.options.BootTimeout > 0 {
+		limit = s.options.BootTimeout
+	}
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v: its kernel or init hangs, or this host is too busy; LUMINA_BOOT_TIMEOUT=5m waits longer", errNoAnswer, limit))
 }
 
 // boot launches the machine cold.

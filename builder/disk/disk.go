@@ -72,7 +72,11 @@ type Options struct {
 // CheckDataSize says whether a writable partition can have a size.
 func CheckDataSize(n int64) error {
 	if n < ext4.MinSize || n > MaxDataSize {
-		return fmt.Errorf("a writable partition of %d bytes: want %d to %d", n, int64(ext4.MinSize), int64(MaxDataSize))
+		size := fmt.Sprintf("%d bytes", n)
+		if n >= 1<<20 {
+			size = fmt.Sprintf("%d MB", n>>20)
+		}
+		return fmt.Errorf("a writable partition of %s: want %d MB to %d GB", size, int64(ext4.MinSize)>>20, int64(MaxDataSize)>>30)
 	}
 	return nil
 }

@@ -326,7 +326,7 @@ func TestDesktopRefusesDisks(t *testing.T) {
 		args []string
 	}{
 		"neither disk nor ISO": {"give --iso with an installation ISO, or --disk", exitUsage, nil},
-		"no such file":         {"no such file", exitUsage, []string{"--disk", filepath.Join(dir, "none")}},
+		"no such file":         {"disk: open ", exitUsage, []string{"--disk", filepath.Join(dir, "none")}},
 		"x86 for arm64":        {"it is for amd64 (BOOTX64.EFI), the guest is arm64", exitUsage, []string{"--disk", disk, "--arch", "arm64"}},
 		"truncated":            {"truncated", exitUsage, []string{"--disk", file("truncated", content[:len(content)/2])}},
 		"empty":                {"neither a qcow2 nor a raw disk", exitUsage, []string{"--disk", file("empty", nil)}},

@@ -196,7 +196,7 @@ func TestBadUsage(t *testing.T) {
 		{"write --image debian:12", []string{"run", "debian:12", "echo", "hi"}}, {"after --", []string{"run", "ls", "-la"}}, {"after --", []string{"exec", "x", "ls", "--color"}}, {"unknown shorthand flag: 'z' in -z; see", []string{"exec", "-z", "x", "ls"}},
 		{"forward", []string{"run", "-p", "0:80", "true"}}, {"forward", []string{"run", "-p", "80:x", "true"}}, {"forwarded twice", []string{"run", "-p", "80:80", "--publish", "80:81", "true"}},
 		{"at least 1", []string{"bench", "run", "--count", "0"}}, {"at least 1", []string{"bench", "create", "--from", "x", "--count", "-1"}}, {"at least 1", []string{"bench", "session", "--count", "x"}}, {"not a time", []string{"bench", "session", "--for", "x"}},
-		{"init", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--init", "foo"}}, {"a writable partition of 1 bytes", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--disk-size", "1"}},
+		{"init", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--init", "foo"}}, {"a writable partition of 1 MB: want 16 MB", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--disk-size", "1MB"}}, {"a writable partition of 1 bytes", []string{"images", "export", "debian", "-o", dir + "/x.raw", "--disk-size", "1"}},
 		{"volume name", []string{"volume", "create", "X!"}}, {"16 MB", []string{"volume", "create", "x", "--size", "1k"}}, {"no such file", []string{"network", "run", dir + "/none"}},
 		{"no such file", []string{"images", "create", "x", "--recipe", dir + "/none"}}, {"no such file", []string{"images", "create", "x", "--from", "debian", "--kernel", dir + "/none"}},
 		{`unexpected argument "x"`, []string{"session", "list", "x"}}, {`unexpected argument "x"`, []string{"images", "ls", "x"}},
@@ -230,7 +230,7 @@ func TestBadUsage(t *testing.T) {
 			t.Errorf("lumina %q: exit code %d, stdout %q, stderr %q, want 2 and one line with %q", tt.args, r.code, r.stdout, r.stderr, tt.want)
 		}
 	}
-	for _, name := range []string{"LUMINA_TIMEOUT", "LUMINA_MEMORY", "LUMINA_CPUS", "LUMINA_DISK_SIZE", "LUMINA_NETWORK", "LUMINA_FORMAT", "LUMINA_OUTPUT"} {
+	for _, name := range []string{"LUMINA_TIMEOUT", "LUMINA_BOOT_TIMEOUT", "LUMINA_MEMORY", "LUMINA_CPUS", "LUMINA_DISK_SIZE", "LUMINA_NETWORK", "LUMINA_FORMAT", "LUMINA_OUTPUT"} {
 		r := finish(t, with(command("run", "--image", "debian", "true"), name+"=-x"))
 		if r.code != 2 || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, "-x") {
 			t.Errorf("%s=-x: exit code %d, %q", name, r.code, r.stderr)

@@ -173,6 +173,11 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	if o.DiskReserve, err = diskReserve(env); err != nil {
 		return o, err
 	}
+	if v := env.getenv("LUMINA_BOOT_TIMEOUT"); v != "" {
+		if o.BootTimeout, err = parseTime(v); err != nil {
+			return o, usageError{fmt.Errorf("LUMINA_BOOT_TIMEOUT=%w", err)}
+		}
+	}
 	if v := env.getenv("LUMINA_CPUS"); v != "" && o.CPUs == 0 {
 		var n cpuCount
 		if err := n.Set(v); err != nil {

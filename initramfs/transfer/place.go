@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,7 +29,9 @@ type place struct {
 //	DST is not there              DST, its missing parents are made
 //	DST is a file, a device, …    a file is written to it; a directory is refused
 //
-// Links of the destination are followed: they are the receiver's own.
+// Links of the destination are followed: they are the receiver's own. Those in it may not
+// be, such as in a directory that a guest shares: of a sender that is not trusted NAME does
+// not lead out of DST.
 func (rc *receiver) locate(destination string, first *entry) (*place, error) {
 	p := &place{path: destination, shown: destination}
 	info, err := os.Stat(destination)
@@ -63,6 +66,9 @@ func (rc *receiver) locate(destination string, first *entry) (*place, error) {
 	if info.IsDir() && !rc.o.Content {
 		p.path = filepath.Join(destination, rc.o.Name)
 		p.shown = p.path
+		if !rc.o.Trusted {
+			return p, rc.within(p, destination, first)
+		}
 		if info, err = os.Stat(p.path); errors.Is(err, fs.ErrNotExist) {
 			if _, err := os.Lstat(p.path); err == nil {
 				return nil, named(p.shown, errDangling)
@@ -72,12 +78,10 @@ func (rc *receiver) locate(destination string, first *entry) (*place, error) {
 			return nil, named(p.shown, cause(err))
 		}
 	}
-	switch {
-	case first.kind == kindDir && !info.IsDir():
-		return nil, named(p.shown, errors.New("it is not a directory, but the source is one"))
-	case first.isFile() && info.IsDir():
-		return nil, named(p.shown, errors.New("it is a directory, but the source is not"))
-	case !info.IsDir() && !info.Mode().IsRegular():
+	if err := fits(first, info); err != nil {
+		return nil, named(p.shown, err)
+	}
+	if !info.IsDir() && !info.Mode().IsRegular() {
 		return p, nil
 	}
 	// Where a link leads is where it is written.
@@ -89,6 +93,47 @@ func (rc *receiver) locate(destination string, first *entry) (*place, error) {
 		return p, nil // a link of /proc
 	}
 	return p, p.open(real)
+}
+
+// fits says whether the first entry can go where something is.
+func fits(first *entry, info fs.FileInfo) error {
+	switch {
+	case first.kind == kindDir && !info.IsDir():
+		return errors.New("it is not a directory, but the source is one")
+	case first.isFile() && info.IsDir():
+		return errors.New("it is a directory, but the source is not")
+	}
+	return nil
+}
+
+// within is locate for a name in a directory that is there.
+func (rc *receiver) within(p *place, dir string, first *entry) (err error) {
+	p.base = rc.o.Name
+	if p.parent, err = os.OpenRoot(dir); err != nil {
+		p.undo()
+		return named(dir, cause(err))
+	}
+	info, err := p.parent.Lstat(p.base)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		info, err = p.parent.Stat(p.base)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = errDangling
+		} else if _, outside := os.Stat(p.path); err != nil && (outside == nil || errors.Is(outside, fs.ErrNotExist)) {
+			err = fmt.Errorf("it is a link out of %s", dir)
+		}
+	}
+	if err == nil {
+		err = fits(first, info)
+	}
+	if err != nil {
+		p.parent.Close()
+		p.undo()
+		return named(p.shown, cause(err))
+	}
+	return nil
 }
 
 // ownOutput is this process's standard output or error, when a file is that: as

@@ -236,7 +236,12 @@ func (rc *receiver) receiveTree(first *entry, p *place) (err error) {
 			return err
 		}
 	}
-	if rc.tree, err = os.OpenRoot(p.path); err != nil {
+	if p.parent != nil {
+		rc.tree, err = p.parent.OpenRoot(p.base) // a link that came in between leads nowhere
+	} else {
+		rc.tree, err = os.OpenRoot(p.path)
+	}
+	if err != nil {
 		return cause(err)
 	}
 	rc.levels = []level{root}

@@ -133,6 +133,9 @@ func TestRules(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, trusted %v", tt.name, trusted), func(t *testing.T) {
 				target := t.TempDir()
 				build(t, target, tt.there...)
+				if !trusted && strings.HasSuffix(tt.name, "of its name is a link") { // out of the destination
+					tt.want, tt.wantErr = strings.Join(tt.there, " "), "it is a link out of"
+				}
 				copied, err := copyOver(t, base+"/"+tt.source, target+"/"+tt.destination, Options{Trusted: trusted})
 				if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) || copied.Failed != 0 {
 					t.Errorf("copy = %+v, %v, want %q", copied, err, tt.wantErr)
@@ -156,6 +159,37 @@ func TestLinksOutOfTheDestination(t *testing.T) {
 			if got := listed(t, target+"/out"); (got != "file=old") != trusted || (err == nil) != trusted {
 				t.Errorf("trusted %v, %s: outside is %q, %v", trusted, there, got, err)
 			}
+		}
+	}
+}
+
+// A link of the destination's that has the name of what is copied leads nowhere out of it:
+// a guest that shares the directory may have put it there.
+func TestTheNameIsNoLinkOut(t *testing.T) {
+	for _, tt := range []struct {
+		source string
+		there  []string
+		want   string // in the error; "": it is written
+	}{
+		{"tree", []string{"out/file=old", "d/tree->../out"}, "it is a link out of"},
+		{"tree/", []string{"out/file=old", "d/tree->../out"}, ""}, // into d itself
+		{"top", []string{"out/file=old", "d/top->../out/file"}, "it is a link out of"},
+		{"top", []string{"out/file=old", "d/top->BASE/out/file"}, "it is a link out of"},
+		{"top", []string{"out/file=old", "d/top->a", "d/a->../out/file"}, "it is a link out of"},
+		{"top", []string{"out/file=old", "d/top->../out/new"}, "it is a link out of"},
+		{"top", []string{"out/file=old", "d/top->none"}, "it is a link to a missing file"},
+		{"top", []string{"out/file=old", "d/in=old", "d/top->in"}, ""},
+		{"tree", []string{"out/file=old", "d/in/x=old", "d/tree->in"}, ""},
+	} {
+		base, target := t.TempDir(), t.TempDir()
+		build(t, base, "tree/leaf=x", "top=y")
+		for i := range tt.there {
+			tt.there[i] = strings.ReplaceAll(tt.there[i], "BASE", target)
+		}
+		build(t, target, tt.there...)
+		_, err := copyOver(t, base+"/"+tt.source, target+"/d", Options{})
+		if got := listed(t, target+"/out"); got != "file=old" || (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s to %q: outside is %q, %v, want %q", tt.source, tt.there, got, err, tt.want)
 		}
 	}
 }

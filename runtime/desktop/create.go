@@ -51,7 +51,7 @@ func (r *Request) Examine(ctx context.Context) error {
 	}
 	f, err := iso.Open(r.Disk)
 	if err != nil {
-		return err
+		return fmt.Errorf("disk: %w", err)
 	}
 	defer f.Close()
 	disk, err := openDisk(f)

@@ -126,3 +126,17 @@ func TestFileIsMissing(t *testing.T) {
 		}
 	}
 }
+
+// A directory without a description is told as what it is, and removed as one.
+func TestDirectoryWithoutDescription(t *testing.T) {
+	s := NewStore(t.TempDir())
+	if err := os.Mkdir(filepath.Join(s.dir, "a"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open("a"); !errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound) || !strings.HasSuffix(err.Error(), "it has no image.json; remove it with: lumina images rm a") {
+		t.Errorf("Open() = %v", err)
+	}
+	if err := s.Remove("a"); err != nil {
+		t.Errorf("Remove() = %v", err)
+	}
+}

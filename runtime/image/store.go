@@ -115,6 +115,9 @@ func (s *Store) Open(name string) (*Handle, error) {
 		return nil, fmt.Errorf("image %q: %w: %w", name, ErrNotFound, err)
 	}
 	h, err := OpenDir(filepath.Join(s.dir, name))
+	if errors.Is(err, os.ErrNotExist) && exists(filepath.Join(s.dir, name)) {
+		err = fmt.Errorf("%w: it has no %s", ErrInvalid, metadata)
+	}
 	if errors.Is(err, ErrInvalid) {
 		return nil, fmt.Errorf("opening image %q: %w; remove it with: lumina images rm %s", name, err, name)
 	}

@@ -202,6 +202,23 @@ func TestWaysRoundTheNames(t *testing.T) {
 			return got
 		}},
 		{"the second hello of a TLS handshake", secondHello},
+		{"a hello to a server of another protocol", plainServer},
+		{"a hello to a port of another protocol", func(g *guest) string {
+			g.ask("www.example.test")
+			got, _ := g.handshake("198.51.100.10:25", "www.example.test")
+			if list, _ := g.net.Denied(); len(list) != 1 || !strings.Contains(list[0].Reason, "of another protocol") {
+				return fmt.Sprintf("%q, denied: %v", got, list)
+			}
+			return got
+		}},
+		{"a request to a port of another protocol", func(g *guest) string {
+			g.ask("www.example.test")
+			got, _ := g.say("198.51.100.10:25", "POST / HTTP/1.1\r\nHost: www.example.test\r\nContent-Length: 9\r\n\r\nSET x y\r\n")
+			if list, _ := g.net.Denied(); len(list) != 1 || !strings.Contains(list[0].Reason, "of another protocol") {
+				return fmt.Sprintf("%q, denied: %v", got, list)
+			}
+			return ""
+		}},
 		{"a name in the TLS handshake with a dot at its end", func(g *guest) string {
 			resolved(g)
 			return hello(g, sni([]byte("example.test."), 0))

@@ -7,11 +7,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // renaming changes a name in what is written once a number of hellos have been.
@@ -69,6 +71,43 @@ func secondHello(g *guest) string {
 			return ""
 		}
 	}
+}
+
+// plainServer is a guest that names an allowed host in a hello, and then speaks the plain
+// protocol of a server there that ignores what it does not know.
+func plainServer(g *guest) string {
+	heard := make(chan string, 10)
+	answer := server(g.t, func(c *net.TCPConn) {
+		defer c.Close()
+		hello := make([]byte, 5)
+		if _, err := io.ReadFull(c, hello); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "220 mail.example.test ESMTP\r\n502 what?\r\n")
+		rest, _ := io.ReadAll(c)
+		heard <- string(rest)
+	})
+	g.net.dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return answer(ctx, "", "") }
+	g.ask("www.example.test")
+	const mail = "\r\nHELO x\r\nMAIL FROM:<a@b>\r\n"
+	early := string([]byte{23, 3, 3, 0, byte(len(mail))}) + mail
+	for _, more := range []string{mail, early} {
+		c, err := g.connect("198.51.100.10:443")
+		if err != nil {
+			return err.Error()
+		}
+		_, _ = c.Write(append(captureHello(g.t, "www.example.test"), more...))
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute)) // only ends a hang
+		got, _ := io.ReadAll(c)
+		c.Close()
+		if said := <-heard; strings.Contains(said, "MAIL") || strings.Contains(string(got), "220") {
+			return fmt.Sprintf("the server heard %q, the guest %q", said, got)
+		}
+	}
+	if list, _ := g.net.Denied(); len(list) == 0 {
+		return "nothing was denied"
+	}
+	return ""
 }
 
 // retryServer is a TLS server that asks each client for another hello. It says which

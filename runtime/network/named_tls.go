@@ -15,6 +15,7 @@ import (
 // Of TLS (RFC 8446, 5.1 and 4).
 const (
 	recordChangeCipherSpec = 20
+	recordAlert            = 21
 	recordHandshake        = 22
 	recordHeader           = 5
 	maxRecord              = 16<<10 + 256 // bytes of its content
@@ -22,6 +23,9 @@ const (
 	serverHello            = 2
 	handshakeHeader        = 4
 	maxHello               = 64 << 10 // bytes
+	alertSize              = 2        // bytes
+	alertWarning           = 1
+	maxWarnings            = 4 // before a server's hello
 )
 
 // retryRandom is the random value of a server's hello that asks for another one of
@@ -36,6 +40,7 @@ type tlsRules struct {
 	name    string
 	verdict chan struct{} // closed when the server has answered the first hello
 	retry   bool          // with a wish for another
+	over    bool          // with an alert, or not in TLS
 	past    bool          // the guest's side is not looked at any more
 }
 
@@ -59,17 +64,15 @@ func (t *tlsRules) next() (io.Reader, error) {
 		}
 		return nil, err
 	}
+	// What comes before the answer, as early data does, waits for it: the server may speak
+	// another protocol, and take that for its own.
 	select {
 	case <-t.verdict:
-	default:
-		if header[0] != recordHandshake { // what may come before the answer: early data, for one
-			return t.record(header)
-		}
-		select {
-		case <-t.verdict:
-		case <-t.ended:
-			return nil, io.EOF
-		}
+	case <-t.ended:
+		return nil, io.EOF
+	}
+	if t.over {
+		return nil, io.EOF
 	}
 	if !t.retry {
 		t.past = true
@@ -96,32 +99,45 @@ func (t *tlsRules) record(header []byte) (io.Reader, error) {
 }
 
 // nextBack is what the server says, of which the beginning tells whether it asks for
-// another hello.
+// another hello. A server that does not answer in TLS is not heard, and hears no more: it
+// would take what follows for its own protocol.
 func (t *tlsRules) nextBack() (io.Reader, error) {
 	select {
 	case <-t.verdict:
 		return endless{t.hostBytes}, nil
 	default:
 	}
-	defer close(t.verdict)
-	var raw, said []byte
-	for len(said) < handshakeHeader+2+len(retryRandom) {
-		header, content, err := readRecord(t.hostBytes)
-		raw = append(append(raw, header...), content...)
-		if err != nil {
-			if len(raw) == 0 {
-				return nil, err
-			}
-			break // it speaks something else, or no more
-		}
-		if said = append(said, content...); header[0] != recordHandshake || len(said) == 0 || said[0] != serverHello {
-			break // an alert: it is over
-		}
-	}
+	raw, said, err := t.answer()
+	t.over = err != nil || len(said) == 0
 	if at := handshakeHeader + 2; len(said) >= at+len(retryRandom) {
 		t.retry = bytes.Equal(said[at:at+len(retryRandom)], retryRandom)
 	}
-	return bytes.NewReader(raw), nil
+	close(t.verdict)
+	return bytes.NewReader(raw), err
+}
+
+// answer reads the beginning of what a server says: of its hello as much as said, or
+// nothing where it ends the handshake.
+func (t *tlsRules) answer() (raw, said []byte, err error) {
+	warnings := 0
+	for len(said) < handshakeHeader+2+len(retryRandom) {
+		header, content, err := readRecord(t.hostBytes)
+		if err != nil && !errors.Is(err, errNoHello) {
+			return nil, nil, err // it says no more
+		}
+		raw = append(append(raw, header...), content...)
+		switch {
+		case err == nil && header[0] == recordHandshake && (len(said) > 0 || len(content) > 0 && content[0] == serverHello):
+			said = append(said, content...)
+		case err == nil && header[0] == recordAlert && len(content) == alertSize && len(said) == 0 && content[0] != alertWarning:
+			return raw, nil, nil
+		case err == nil && header[0] == recordAlert && len(content) == alertSize && len(said) == 0 && warnings < maxWarnings:
+			warnings++
+		default:
+			return nil, nil, &wrongName{t.name, "the server does not answer in TLS"}
+		}
+	}
+	return raw, said, nil
 }
 
 func readRecord(r *bufio.Reader) (header, content []byte, err error) {

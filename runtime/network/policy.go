@@ -131,6 +131,13 @@ func (p *Policy) allowsName(name string, port uint16) bool {
 // that the name resolves to.
 var webPorts = []uint16{80, 443, 591, 8000, 8008, 8080, 8081, 8088, 8443, 8888}
 
+// plainPorts are those of protocols that some servers find in what is a TLS hello or an
+// HTTP request to others: a guest can write their commands into both. They are open to a
+// name only where an entry has the port.
+var plainPorts = []uint16{7, 9, 13, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135,
+	137, 139, 143, 161, 179, 389, 427, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 587, 601, 1719, 1720, 1723, 2049, 2525, 3306, 3659, 4045, 4190,
+	5060, 5432, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 11211}
+
 // opens says whether a rule opens a port of whatever address a name resolves to.
 func (p *Policy) opens(name string, port uint16) bool {
 	if p.any || slices.Contains(webPorts, port) {

@@ -2,8 +2,10 @@ package network
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -170,6 +172,8 @@ func (n *Network) checkName(name string, to netip.AddrPort) error {
 		return &wrongName{"", "the guest did not say which host it wants"}
 	case !validName(strings.ToLower(name)):
 		return &wrongName{name, "the name that the guest sent is not a host name"}
+	case slices.Contains(plainPorts, to.Port()):
+		return &wrongName{name, fmt.Sprintf("port %d is of another protocol than HTTP and TLS; to allow it, name it: HOST:%d", to.Port(), to.Port())}
 	case !n.policy.allowsName(name, to.Port()):
 		return &wrongName{name, "the name is not allowed"}
 	}

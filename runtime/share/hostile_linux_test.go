@@ -112,7 +112,7 @@ func TestThreadsAreConfined(t *testing.T) {
 	}
 	outside := t.TempDir()
 	dir := filepath.Join(outside, "shared")
-	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(dir+"/file", nil, 0o644), os.WriteFile(outside+"/secret", nil, 0o644)); err != nil {
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(dir+"/file", nil, 0o644), os.WriteFile(dir+"/closed", nil, 0), os.WriteFile(outside+"/secret", nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	denied, refused := "permission denied", "operation not permitted"
@@ -137,6 +137,7 @@ func TestThreadsAreConfined(t *testing.T) {
 				try("a file of the directory's", open(dir+"/file", unix.O_RDONLY))
 				try("to write", open(dir+"/file", unix.O_RDWR))
 				try("a new one", open(dir+"/new", unix.O_WRONLY|unix.O_CREAT))
+				try("one that is closed to its owner", open(dir+"/closed", unix.O_RDONLY)) // only a capability opens it, also to root
 				try("one outside", open(outside+"/secret", unix.O_RDONLY))
 				try("a new one outside", open(outside+"/new", unix.O_WRONLY|unix.O_CREAT))
 				try("removing one", unix.Unlink(outside+"/secret"))
@@ -148,7 +149,7 @@ func TestThreadsAreConfined(t *testing.T) {
 			}, func() { close(ended) })
 			<-ended
 			want := []string{"a file of the directory's: <nil>", "to write: " + tt.write, "a new one: " + tt.write,
-				"one outside: " + denied, "a new one outside: " + denied, "removing one: " + denied,
+				"one that is closed to its owner: " + denied, "one outside: " + denied, "a new one outside: " + denied, "removing one: " + denied,
 				"setuid: " + refused, "a device: " + refused, "a network: " + denied}
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("%v\n%s", err, diff)

@@ -167,10 +167,10 @@ func TestPublishAndPull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer got.Close()
 	if !got.Prebuilt() || mine.Prebuilt() {
 		t.Errorf("prebuilt: pulled %t, want true; made %t, want false", got.Prebuilt(), mine.Prebuilt())
 	}
+	got.Close() // an image that is open is not removed
 	// Publishing again changes nothing, pulling again fetches nothing.
 	if again := w.publish(t, "v1"); len(again.Kept) != 11 || len(again.Uploaded)+len(again.Replaced) != 0 {
 		t.Errorf("again: %+v", again)

@@ -122,7 +122,12 @@ func BenchmarkAppIdle(b *testing.B) {
 	const while = time.Minute
 	url, cmd := benchApp(b, fiveDesktops(b))
 	defer endApp(cmd)
-	page := newBrowser(b, url)
+	page := newBrowser(b, "about:blank")
+	for method, params := range map[string]map[string]any{"Page.enable": nil, "Page.navigate": {"url": url}} {
+		if err := page.call(b, method, params, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
 	page.paint(b, "first-contentful-paint")
 	time.Sleep(5 * time.Second) // the browser asks for what it shows
 	for b.Loop() {

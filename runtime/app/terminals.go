@@ -170,12 +170,16 @@ func (one *terminal) end(exit runtime.Exit, err error) {
 }
 
 // Write takes the program's output. It waits while a page has not taken what was sent
-// to it.
+// to it. What comes to such a page after the terminal was closed is dropped: in its
+// place would go what the page was not sent yet.
 func (one *terminal) Write(p []byte) (int, error) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	for one.full() && !one.isOver() {
 		one.news.Wait()
+	}
+	if one.full() {
+		return len(p), nil
 	}
 	one.out = append(one.out, p...)
 	if more := len(one.out) - kept; more > kept/2 {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/abdul-abdi/lumina/runtime"
 )
 
 func newTestTerminal() (*terminal, context.CancelFunc) {
@@ -94,5 +96,36 @@ func TestTerminalWaits(t *testing.T) {
 	}
 	if one.enter(make([]byte, maxTyped+1)) {
 		t.Error("what is typed has no bound")
+	}
+}
+
+// A terminal that is closed while its program floods it: a page that came late, and is
+// behind, has what there was to the byte, and then the end.
+func TestTerminalIsClosedInAFlood(t *testing.T) {
+	one, cancel := newTestTerminal()
+	want := make([]byte, 0, 47*chunk)
+	for i := range 47 {
+		b := bytes.Repeat([]byte{byte(i)}, chunk)
+		want = append(want, b...)
+		if _, err := one.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := one.attach(0) // a page that is loaded again
+	got := one.next(p)
+	one.took(p, p.sent)
+	cancel()
+	for range 64 {
+		if n, err := one.Write(make([]byte, chunk)); n != chunk || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	one.end(runtime.Exit{}, context.Canceled)
+	for b := one.next(p); b != nil; b = one.next(p) {
+		got = append(got, b...)
+		one.took(p, p.sent)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the page has %d bytes of %d", len(got), len(want))
 	}
 }

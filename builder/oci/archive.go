@@ -190,6 +190,9 @@ func openDockerArchive(ctx context.Context, s string, o Options) (_ *Image, err 
 	if err != nil {
 		return nil, err
 	}
+	if len(m.Layers) > maxLayers {
+		return nil, fmt.Errorf("%w: it has %d layers", ErrInvalid, len(m.Layers))
+	}
 	if b, err = readSmall(a, path.Clean("/" + m.Config)[1:]); err != nil {
 		return nil, fmt.Errorf("%w: configuration %q: %w", ErrInvalid, m.Config, err)
 	}

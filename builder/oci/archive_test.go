@@ -377,3 +377,33 @@ func TestArchiveNames(t *testing.T) {
 		t.Errorf("40 names of 512 KiB: %v", err)
 	}
 }
+
+// A document of few bytes and very many parts would take a hundred times its size once
+// it is parsed: it is refused before that, whatever it is.
+func TestDocumentsOfManyParts(t *testing.T) {
+	const many = 1 << 20
+	list := func(part string) string { return "[" + strings.Repeat(part+",", many) + part + "]" }
+	layers := func(n int) string { return `[{"Config":"c.json","Layers":[` + strings.Repeat(`"l",`, n-1) + `"l"]}]` }
+	const config = `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`
+	for name, tt := range map[string]struct {
+		kind string
+		b    []byte
+		want string
+	}{
+		"layers":         {"docker-archive", archiveOf(entry("manifest.json", layers(many)), entry("c.json", config)), "manifest.json has more than 131072 parts"},
+		"images":         {"docker-archive", archiveOf(entry("manifest.json", list("{}"))), "manifest.json has more than 131072 parts"},
+		"a layer more":   {"docker-archive", archiveOf(entry("manifest.json", layers(maxLayers+1)), entry("c.json", "not read")), "it has 513 layers"},
+		"configuration":  {"docker-archive", archiveOf(entry("manifest.json", layers(1)), entry("c.json", `{"config":{"Env":`+list(`""`)+`}}`)), "c.json has more than 131072 parts"},
+		"manifests":      {"oci-archive", archiveOf(entry("index.json", `{"schemaVersion":2,"manifests":`+list("null")+`}`)), "index.json has more than 131072 parts"},
+		"manifests as {": {"oci-archive", archiveOf(entry("index.json", `{"schemaVersion":2,"manifests":`+list("{}")+`}`)), "index.json has more than 131072 parts"},
+	} {
+		file := filepath.Join(t.TempDir(), "a.tar")
+		if err := os.WriteFile(file, tt.b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(t.Context(), tt.kind+":"+file, Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}, CacheDir: t.TempDir()})
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,10 +1,12 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"sync"
 	"time"
 
@@ -19,7 +21,7 @@ import (
 // remoteOptions are those of every exchange with a registry that go-containerregistry
 // makes. Its own connections would follow a registry to anywhere.
 func remoteOptions(ctx context.Context, registry name.Registry, progress func(done, total int64)) []remote.Option {
-	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(paced{newPool(registry, commitTimeout), idleTimeout, answerTimeout})}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(paced{newPool(registry, commitTimeout), idleTimeout, answerTimeout, manifestTimeout})}
 	if progress != nil {
 		updates := make(chan v1.Update, 16)
 		go func() {
@@ -33,11 +35,13 @@ func remoteOptions(ctx context.Context, registry name.Registry, progress func(do
 }
 
 // paced ends an exchange with a server that takes nothing of a request for so long,
-// or sends too little of its answer (package pace).
+// or sends too little of its answer (package pace). An answer that is no blob is read
+// into memory: it has to end within patience, and with maxManifest bytes.
 type paced struct {
-	next   http.RoundTripper
-	idle   time.Duration
-	answer time.Duration // that one may take to a request that sends nothing
+	next     http.RoundTripper
+	idle     time.Duration
+	answer   time.Duration // that one may take to a request that sends nothing
+	patience time.Duration
 }
 
 func (p paced) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -58,20 +62,43 @@ func (p paced) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = &answer{Reader: pace.NewReader(resp.Body, p.idle, func(slow error) { cancel(slow) }), body: resp.Body, ctx: ctx, cancel: cancel}
+	a := &answer{Reader: pace.NewReader(resp.Body, p.idle, func(slow error) { cancel(slow) }), body: resp.Body, ctx: ctx, cancel: cancel}
+	if !asksForBlob(req) {
+		a.small = time.AfterFunc(p.patience, func() { cancel(fmt.Errorf("the registry's answer has not come for %v", p.patience)) })
+	}
+	resp.Body = a
 	return resp, nil
+}
+
+var blobPath = regexp.MustCompile(`^/v2/.+/blobs/[a-z0-9]+:[0-9a-f]+$`)
+
+// asksForBlob says whether a request, or the one that was redirected to it, is for a
+// blob. One for a token has a query, whatever path the registry gave it.
+func asksForBlob(req *http.Request) bool {
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+	}
+	return req.Method == http.MethodGet && req.URL.RawQuery == "" && blobPath.MatchString(req.URL.Path)
 }
 
 // answer is the body of a response.
 type answer struct {
 	io.Reader
-	body   io.Closer
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	body         io.Closer
+	ctx          context.Context
+	cancel       context.CancelCauseFunc
+	small        *time.Timer // ends one that is no blob; else nil
+	came, fields int
 }
 
 func (a *answer) Read(b []byte) (int, error) {
 	n, err := a.Reader.Read(b)
+	if a.small != nil {
+		a.came, a.fields = a.came+n, a.fields+bytes.Count(b[:n], []byte(","))
+		if tooMuch := checkSmall("the registry's answer", a.came, a.fields); tooMuch != nil {
+			return n, tooMuch
+		}
+	}
 	if err != nil && err != io.EOF {
 		err = orCause(a.ctx, err)
 	}
@@ -80,6 +107,9 @@ func (a *answer) Read(b []byte) (int, error) {
 
 func (a *answer) Close() error {
 	err := a.body.Close()
+	if a.small != nil {
+		a.small.Stop()
+	}
 	a.cancel(nil)
 	return err
 }

@@ -265,7 +265,7 @@ func TestPacedExchange(t *testing.T) {
 	defer cancel()
 	pool := &http.Transport{}
 	defer pool.CloseIdleConnections()
-	client := &http.Client{Transport: paced{pool, 50 * time.Millisecond, 100 * time.Millisecond}}
+	client := &http.Client{Transport: paced{pool, 50 * time.Millisecond, 100 * time.Millisecond, time.Minute}}
 	put, err := http.NewRequestWithContext(ctx, http.MethodPut, server.URL, io.LimitReader(zeros{}, 1<<30))
 	if err != nil {
 		t.Fatal(err)
@@ -293,6 +293,69 @@ func TestPacedExchange(t *testing.T) {
 	defer resp.Body.Close()
 	if _, err := io.Copy(io.Discard, resp.Body); err == nil || !strings.HasSuffix(err.Error(), "came in 50ms") && !strings.HasSuffix(err.Error(), "came for 50ms") {
 		t.Errorf("it drips: %v", err)
+	}
+}
+
+// What is read into memory has an end in time, in size and in the parts it has, and a
+// blob has none of these.
+func TestAnswersThatAreSmall(t *testing.T) {
+	const blob = "/v2/x/blobs/sha256:aa"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		part, pause := strings.Repeat("x", 1<<20), time.Duration(0)
+		switch r.URL.Query().Get("is") {
+		case "elsewhere":
+			http.Redirect(w, r, blob, http.StatusTemporaryRedirect)
+			return
+		case "drip":
+			part, pause = strings.Repeat("x", 64<<10), 5*time.Millisecond // the speed is what is tested
+		case "parts":
+			part = "{},{},"
+		}
+		if strings.HasSuffix(r.URL.Path, "/blobs/sha256:bb") {
+			http.Redirect(w, r, "/elsewhere?key=1", http.StatusTemporaryRedirect)
+			return
+		}
+		for n := 0; n < 16<<20 && r.Context().Err() == nil; n += len(part) {
+			_, _ = io.WriteString(w, part)
+			time.Sleep(pause)
+		}
+	}))
+	defer server.Close()
+	pool := &http.Transport{}
+	defer pool.CloseIdleConnections()
+	const short = 50 * time.Millisecond
+	for _, tt := range []struct {
+		method, path string
+		patience     time.Duration
+		want         string
+	}{
+		{"GET", "/v2/?is=drip", short, "the registry's answer has not come for 50ms"},
+		{"GET", "/v2/x/manifests/latest?is=drip", short, "the registry's answer has not come for 50ms"},
+		{"GET", "/v2/x/referrers/sha256:aa?is=drip", short, "the registry's answer has not come for 50ms"},
+		{"GET", blob + "?is=drip", short, "the registry's answer has not come for 50ms"}, // a token's
+		{"POST", "/token?is=drip", short, "the registry's answer has not come for 50ms"},
+		{"GET", "/v2/x/manifests/latest", time.Minute, "the registry's answer is longer than 8388608 bytes"},
+		{"GET", "/v2/x/manifests/latest?is=elsewhere", time.Minute, "the registry's answer is longer than 8388608 bytes"},
+		{"PUT", blob, time.Minute, "the registry's answer is longer than 8388608 bytes"},
+		{"GET", "/v2/x/manifests/latest?is=parts", time.Minute, "the registry's answer has more than 131072 parts"},
+		{"GET", blob, time.Nanosecond, ""},
+		{"GET", "/v2/x/blobs/sha256:bb", time.Nanosecond, ""},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		req, err := http.NewRequestWithContext(ctx, tt.method, server.URL+tt.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := (&http.Client{Transport: paced{pool, time.Minute, time.Minute, tt.patience}}).Do(req)
+		if err != nil {
+			t.Fatalf("%s %s: %v", tt.method, tt.path, err)
+		}
+		n, err := io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		cancel()
+		if tt.want == "" && (err != nil || n != 16<<20) || tt.want != "" && (err == nil || !strings.HasSuffix(err.Error(), tt.want)) {
+			t.Errorf("%s %s: %d bytes, %v", tt.method, tt.path, n, err)
+		}
 	}
 }
 

@@ -191,8 +191,18 @@ func readBounded(r io.Reader, what string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
-	if len(b) > maxManifest {
-		return nil, fmt.Errorf("%w: %s is longer than %d bytes", ErrInvalid, what, maxManifest)
+	return b, checkSmall(what, len(b), bytes.Count(b, []byte(",")))
+}
+
+// checkSmall says whether a document is too large to be parsed: by its bytes, or by the
+// commas in it, as many as its parts, of which each takes some hundred bytes however
+// short it is.
+func checkSmall(what string, size, commas int) error {
+	if size > maxManifest {
+		return fmt.Errorf("%w: %s is longer than %d bytes", ErrInvalid, what, maxManifest)
 	}
-	return b, nil
+	if commas > maxParts {
+		return fmt.Errorf("%w: %s has more than %d parts", ErrInvalid, what, maxParts)
+	}
+	return nil
 }

@@ -74,9 +74,11 @@ var (
 	ErrInvalid = errors.New("invalid image")
 )
 
-// Limits on what is read into memory, in bytes, and on layers.
+// Limits on what is read into memory, in bytes and in parts of a list or an object, and
+// on layers.
 const (
 	maxManifest = 8 << 20
+	maxParts    = 128 << 10
 	maxLayers   = 512
 )
 

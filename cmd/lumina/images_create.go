@@ -183,7 +183,7 @@ func (f *createFlags) explain(err error) error {
 	case errors.Is(err, reference.ErrInvalid):
 		return usageError{err}
 	}
-	return orMaxSize(err)
+	return orMaxSize(err, int64(f.maxSize))
 }
 
 func newImagesCreateCommand(env *environment) *cobra.Command {

@@ -235,7 +235,7 @@ cosign's signatures and what refers to the image, such as its SBOM, are copied, 
 			digest, err := oci.Copy(c.Context(), args[0], args[1], o)
 			bars.close(err == nil)
 			if err != nil {
-				return orMaxSize(err)
+				return orMaxSize(err, int64(maxSize))
 			}
 			return printPushed(env, args[0], args[1], digest)
 		},

@@ -79,7 +79,7 @@ func obtainImage(ctx context.Context, env *environment, home string, ref *string
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return &runtime.Error{Kind: runtime.ConnectionFailed, Err: orMaxSize(err)}
+	return &runtime.Error{Kind: runtime.ConnectionFailed, Err: orMaxSize(err, how.maxSize)}
 }
 
 // pullDefault pulls the default image from the latest release.

@@ -293,15 +293,19 @@ func pull(ctx context.Context, env *environment, from release.From, home string,
 	}
 	pulled, err := from.Pull(ctx, o)
 	bars.close(err == nil)
-	return pulled, orMaxSize(err)
+	return pulled, orMaxSize(err, o.MaxSize)
 }
 
-// orMaxSize says of an image that is too large what lets it be.
-func orMaxSize(err error) error {
-	if errors.Is(err, builder.ErrTooLarge) || errors.Is(err, release.ErrTooLarge) {
+// orMaxSize says of an image that is too large what lets it be. asked is the limit that
+// was given; without one it is the disk that has no room.
+func orMaxSize(err error, asked int64) error {
+	switch {
+	case !errors.Is(err, builder.ErrTooLarge) && !errors.Is(err, release.ErrTooLarge):
+		return err
+	case asked > 0:
 		return fmt.Errorf("%w; --max-size sets another", err)
 	}
-	return err
+	return fmt.Errorf("%w; the limit is half of the disk space that is free: free more, or set a larger limit with --max-size", err)
 }
 
 // noReference are pull's arguments: there are none, though docker's has one.

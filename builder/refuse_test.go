@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/abdul-abdi/lumina/builder/buildertest"
 	"github.com/abdul-abdi/lumina/runtime/image"
@@ -154,6 +155,13 @@ func TestCreateRefuses(t *testing.T) {
 		{"kernel of another architecture", func(t *testing.T, o *Options) {
 			o.Kernel = func(string) (Kernel, error) { return fakeKernel("arm64") }
 		}, "another architecture"},
+		{"kernel of Lumina's own, which is written last, cut off", func(t *testing.T, o *Options) {
+			o.Kernel = func(string) (Kernel, error) {
+				return Kernel{Default: true, Open: func() (io.ReadCloser, error) {
+					return io.NopCloser(iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("\x7fELF")))), nil
+				}}, nil
+			}
+		}, "writing the kernel: timeout"},
 		{"image that does not boot", func(t *testing.T, o *Options) {
 			o.Verify = func(_ context.Context, h *image.Handle, _ <-chan struct{}) error {
 				h.Close()

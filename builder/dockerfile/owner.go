@@ -42,6 +42,9 @@ func (s *stage) owner(spec string) (*owner, error) {
 		return nil, nil
 	}
 	user, group, hasGroup := strings.Cut(spec, ":")
+	if user == "" {
+		return nil, fmt.Errorf("owner %q: it begins with a user: USER or USER:GROUP", spec)
+	}
 	o := &owner{}
 	var err error
 	if o.uid, err = parseID(user); err != nil {

@@ -67,6 +67,7 @@ func TestRefused(t *testing.T) {
 		{"FROM scratch\nSTOPSIGNAL SIGRTMIN+16", `STOPSIGNAL "SIGRTMIN+16"`},
 		{"FROM scratch\nSTOPSIGNAL 0", `STOPSIGNAL "0"`},
 		{"FROM scratch\nCOPY ['a.txt', '/x/']", `a list is JSON, with double quotes and commas: ["SRC", "DST"]`},
+		{"FROM scratch\nCOPY --chown=:1 a.txt /", `Dockerfile:2: owner ":1": it begins with a user`},
 		{"FROM scratch\nVOLUME \"$NONE\"", "Dockerfile:2: VOLUME: a path is empty"},
 	} {
 		t.Run(tt.text, func(t *testing.T) {

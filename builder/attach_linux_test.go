@@ -94,7 +94,7 @@ func TestAttachAndCopy(t *testing.T) {
 	}
 	buildertest.Run(t, "buildah", "pull", "--quiet", "--tls-verify=false", "docker://"+other+"/back:1")
 	buildertest.Run(t, "buildah", "rmi", other+"/back:1")
-	for from, want := range map[string]string{registry + "/team/none:1": "not found in the registry", "oci:" + layout + ":none": "0 images", "docker-archive:x": "images pull"} {
+	for from, want := range map[string]string{registry + "/team/none:1": "not found in the registry", "oci:" + layout + ":none": "0 images", "docker-archive:x": "images load"} {
 		if _, err := oci.Copy(t.Context(), from, other+"/x:1", oci.CopyOptions{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Copy(%q) = %v, want %q", from, err, want)
 		}

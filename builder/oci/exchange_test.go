@@ -171,7 +171,8 @@ func TestRegistryOfTwoAddressesAtOnce(t *testing.T) {
 	}
 	var asked atomic.Int64
 	own := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) })}
-	go func() { _ = own.Serve(listen("127.0.0.2:" + port)) }()
+	here := listen("127.0.0.2:" + port)
+	go func() { _ = own.Serve(here) }()
 	defer own.Close()
 	registry := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")

@@ -132,7 +132,7 @@ func TestCopyDiskRefuses(t *testing.T) {
 		"empty":            {write("empty", ""), "neither a qcow2 nor a raw"},
 		"text":             {write("text", strings.Repeat("text\n", 1000)), "no partition table"},
 		"a directory":      {dir, "it is not a file"},
-		"VMDK":             {convert("d.vmdk", "convert", "-f", "raw", "-O", "vmdk", raw), "VMDK image; qemu-img convert"},
+		"VMDK":             {convert("d.vmdk", "convert", "-f", "raw", "-O", "vmdk", raw), "VMDK image; convert it with: qemu-img convert"},
 		"VHDX":             {convert("d.vhdx", "convert", "-f", "raw", "-O", "vhdx", raw), "VHDX image"},
 		"on another image": {convert("top.qcow2", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base), "has a backing file"},
 		"zstd":             {convert("zstd.qcow2", "convert", "-f", "raw", "-O", "qcow2", "-c", "-o", "compression_type=zstd", raw), "features 0x8"},

@@ -203,6 +203,7 @@ func TestWaysRoundTheNames(t *testing.T) {
 		}},
 		{"the second hello of a TLS handshake", secondHello},
 		{"a hello to a server of another protocol", plainServer},
+		{"a request to a server of another protocol", plainAnswer},
 		{"a hello to a port of another protocol", func(g *guest) string {
 			g.ask("www.example.test")
 			got, _ := g.handshake("198.51.100.10:25", "www.example.test")

@@ -110,6 +110,34 @@ func plainServer(g *guest) string {
 	return ""
 }
 
+// plainAnswer is a guest whose request is answered in the plain protocol of a server that
+// ignores what it does not know.
+func plainAnswer(g *guest) string {
+	heard := make(chan string, 1)
+	answer := server(g.t, func(c *net.TCPConn) {
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute)) // only ends a hang
+		r := bufio.NewReader(c)
+		if _, err := r.ReadString('\n'); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "-ERR unknown command\r\n")
+		rest, _ := io.ReadAll(r)
+		heard <- string(rest)
+	})
+	g.net.dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return answer(ctx, "", "") }
+	g.ask("www.example.test")
+	const request = "GET / HTTP/1.1\r\nHost: www.example.test\r\n\r\n"
+	got, _ := g.say("198.51.100.10:80", request+request)
+	if said := <-heard; strings.Contains(said, "GET") || strings.Contains(got, "ERR") {
+		return fmt.Sprintf("the server heard %q, the guest %q", said, got)
+	}
+	if list, _ := g.net.Denied(); len(list) != 1 || !strings.Contains(list[0].Reason, "does not answer in HTTP") {
+		return fmt.Sprint("denied: ", list)
+	}
+	return ""
+}
+
 // retryServer is a TLS server that asks each client for another hello. It says which
 // names it reads.
 func retryServer(t testing.TB, reached chan<- string) func(context.Context, string, string) (net.Conn, error) {

@@ -23,7 +23,7 @@ func TestWrite(t *testing.T) {
 		{"a directory", "dir", "is a directory", "", 0},
 		{"a directory that is not there", "none/", "is a directory", "", 0},
 		{"a link to a directory", "dirlink", "is a directory", "", 0},
-		{"a link to nothing", "dangling", "does not exist", "", 0},
+		{"a link to nothing", "dangling", "a link to a missing file", "", 0},
 		{"below a file", "old/x", "not a directory", "", 0},
 		{"below a file, deeper", "old/x/y", "not a directory", "", 0},
 	}

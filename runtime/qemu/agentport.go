@@ -141,6 +141,9 @@ func (a *agentPort) current() (*agentSession, error) {
 	a.mu.Unlock()
 	// It waits in the socket for an agent that is not up yet.
 	if err := protocol.SendHello(conn); err != nil {
+		if read := s.Err(); read != nil {
+			err = read // why the session has closed it
+		}
 		a.drop(s)
 		return nil, fmt.Errorf("greeting the guest: %w", err)
 	}

@@ -60,7 +60,7 @@ func TestRequests(t *testing.T) {
 		"GET /\r\n", "GET / HTTP/0.9\r\n" + host + "\r\n", "GET / HTTP/2.0\r\n" + host + "\r\n", "GET / http/1.1\r\n" + host + "\r\n", "GET / HTTP/1.1 \r\n" + host + "\r\n", "GET  / HTTP/1.1\r\n" + host + "\r\n", "GET\t/ HTTP/1.1\r\n" + host + "\r\n",
 		"GET /\xff HTTP/1.1\r\n" + host + "\r\n", "GET /\x01 HTTP/1.1\r\n" + host + "\r\n", "GET /\x7f HTTP/1.1\r\n" + host + "\r\n", "GET a.test HTTP/1.1\r\n" + host + "\r\n", "GET https://a.test/ HTTP/1.1\r\n" + host + "\r\n",
 		"GET http://b.test/ HTTP/1.1\r\n" + host + "\r\n", "GET http://a.test@b.test/ HTTP/1.1\r\n" + host + "\r\n", "GET http://a.test:81/ HTTP/1.1\r\nHost: a.test:80\r\n\r\n", "GET http:///x HTTP/1.1\r\n" + host + "\r\n", "GET * HTTP/1.1\r\n" + host + "\r\n",
-		"CONNECT a.test:80 HTTP/1.1\r\n" + host + "\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "SSH-2.0-x\r\n", "EHLO me\r\n", "\x00\x00\x00\x08",
+		"CONNECT a.test:80 HTTP/1.1\r\n" + host + "\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "SSH-2.0-x\r\n", "EHLO me\r\n", "HELO / HTTP/1.1\r\n" + host + "\r\n", "SET / HTTP/1.1\r\n" + host + "\r\n", "NICK /x HTTP/1.1\r\n" + host + "\r\n", "\x00\x00\x00\x08",
 		"GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n" + host + host + "\r\n", "GET / HTTP/1.1\r\nHost : a.test\r\n\r\n", "GET / HTTP/1.1\r\nHost:\r\n a.test\r\n\r\n", "GET / HTTP/1.1\r\nHost: a.test:80:b.test\r\n\r\n", "GET / HTTP/1.1\r\nHost: a.test:\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a.test\x00\r\n\r\n", "GET / HTTP/1.1\r\nHost:\r\n\r\n", "GET / HTTP/1.1\r\nHost: a.test:080\r\n\r\n", "GET / HTTP/1.1\r\nHost: a.test:65536\r\n\r\n",
 		"GET / HTTP/1.1\n" + host + "\r\n", "GET / HTTP/1.1\r\nHost: a.test\n\r\n", "GET / HTTP/1.1\r\nX: a\rHost: b.test\r\n" + host + "\r\n", "GET / HTTP/1.1\r\n" + host + "X\r\n\r\n", "GET / HTTP/1.1\r\n" + host + ": y\r\n\r\n", "GET / HTTP/1.1\r\n" + host + "X: \x0b\r\n\r\n",
@@ -89,7 +89,6 @@ func TestResponses(t *testing.T) {
 		{"not modified", "GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nnext", "", false},
 		{"interim", "GET", "HTTP/1.1 100 Continue\r\n\r\nnext", "", false},
 		{"two lengths", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "abc", true},
-		{"something else", "GET", "220 hello\r\nabc", "abc", true},
 		{"half a head", "GET", "HTTP/1.1 200 OK\r\nA: b", "", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -110,6 +109,15 @@ func TestResponses(t *testing.T) {
 				t.Errorf("body %q, endless %v, then %q", got, endless, rest)
 			}
 		})
+	}
+}
+
+// What a server of another protocol says is no answer.
+func TestResponsesOfOthers(t *testing.T) {
+	for _, text := range []string{"220 hello\r\nabc", "+OK\r\n", "-ERR unknown command\r\n", "ICY 200 OK\r\n\r\n", "HTTP/2 200\r\n\r\n", "HTTP/1.1\r\n\r\n", "SSH-2.0-x", "E", strings.Repeat("x", 1<<16)} {
+		if s, err := http1.ReadResponse(bufio.NewReader(strings.NewReader(text)), "GET"); !errors.As(err, new(http1.Refused)) {
+			t.Errorf("%.20q is passed on: %+v, %v", text, s, err)
+		}
 	}
 }
 

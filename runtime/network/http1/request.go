@@ -132,13 +132,26 @@ func noEOF(err error) error {
 	return err
 }
 
+// methods are those of IANA's registry of HTTP methods, but for CONNECT and PRI, with which
+// a connection becomes another; and PURGE, of caches. Other words may be commands of
+// another protocol.
+var methods = func() map[string]bool {
+	known := map[string]bool{}
+	for _, m := range strings.Fields(`ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK MERGE
+		MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PROPFIND PROPPATCH PURGE PUT
+		QUERY REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL`) {
+		known[m] = true
+	}
+	return known
+}()
+
 func parseRequestLine(line string) (q *Request, target string, err error) {
 	method, rest, _ := strings.Cut(line, " ")
 	target, version, _ := strings.Cut(rest, " ")
 	switch {
 	case version != "HTTP/1.1" && version != "HTTP/1.0":
 		return nil, "", Refused("the request is not of HTTP/1.1 or HTTP/1.0")
-	case method == "CONNECT" || method == "PRI":
+	case !methods[method]:
 		return nil, "", Refused("the method " + method + " is not allowed")
 	case target == "" || strings.ContainsFunc(target, func(c rune) bool { return c <= ' ' || c > '~' || c == '#' || c == '\\' }):
 		return nil, "", Refused("the target of the request has bytes that are not allowed there")

@@ -25,7 +25,8 @@ type Response struct {
 // Interim says whether another response to the same request follows.
 func (s *Response) Interim() bool { return s.Status/100 == 1 && s.Status != 101 }
 
-// ReadResponse reads the head of a response to a request of method.
+// ReadResponse reads the head of a response to a request of method. What does not begin
+// as one of HTTP/1 is [Refused].
 func ReadResponse(r *bufio.Reader, method string) (*Response, error) {
 	s := &Response{length: -1}
 	first := true
@@ -33,12 +34,18 @@ func ReadResponse(r *bufio.Reader, method string) (*Response, error) {
 		part, err := r.ReadSlice('\n')
 		s.Head = append(s.Head, part...)
 		if err == bufio.ErrBufferFull {
+			if first && !begins(s.Head) {
+				return nil, notAnswered
+			}
 			if len(s.Head) > maxResponseHead {
 				return s.garbled(), nil
 			}
 			continue
 		}
 		if err != nil {
+			if len(s.Head) > 0 && first && !begins(s.Head) {
+				return nil, notAnswered
+			}
 			if len(s.Head) > 0 && err == io.EOF {
 				return s.garbled(), nil // what came is passed on, and then its end
 			}
@@ -51,7 +58,7 @@ func ReadResponse(r *bufio.Reader, method string) (*Response, error) {
 		line = bytes.TrimRight(line, "\r\n")
 		if first {
 			if s.Status = parseStatus(string(line)); s.Status == 0 {
-				return s.garbled(), nil
+				return nil, notAnswered
 			}
 			first = false
 			continue
@@ -69,6 +76,15 @@ func ReadResponse(r *bufio.Reader, method string) (*Response, error) {
 		s.unlimited = true
 	}
 	return s, nil
+}
+
+const notAnswered = Refused("the server does not answer in HTTP/1")
+
+// begins says whether it may be the beginning of a response, of which the rest is missing.
+func begins(head []byte) bool {
+	const version = "HTTP/1."
+	n := min(len(head), len(version))
+	return string(head[:n]) == version[:n]
 }
 
 // garbled makes it one whose end is the connection's.

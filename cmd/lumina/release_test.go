@@ -84,7 +84,7 @@ func TestReleaseEndToEnd(t *testing.T) {
 		t.Errorf("network run: stdout %q, stderr %q", network.stdout, network.stderr)
 	}
 	pulled := finish(t, with(command("pull"), env...)).succeeded(t)
-	if !strings.Contains(pulled.stdout, `"name":"default"`) || !strings.Contains(pulled.stderr, "there already") {
+	if !strings.Contains(pulled.stdout, `"name":"default"`) || !strings.Contains(pulled.stderr, "already exists") {
 		t.Errorf("pulling again: %+v", pulled)
 	}
 

@@ -62,8 +62,8 @@ func (s *Store) Open(name string) (*Handle, error) {
 		return nil, fmt.Errorf("image %q: %w: %w", name, ErrNotFound, err)
 	}
 	h, err := OpenDir(filepath.Join(s.dir, name))
-	if errors.Is(err, os.ErrNotExist) && exists(filepath.Join(s.dir, name)) {
-		err = fmt.Errorf("%w: it has no %s", ErrInvalid, metadata)
+	if errors.Is(err, os.ErrNotExist) && isLink(filepath.Join(s.dir, name)) {
+		err = fmt.Errorf("%w: it is a link", ErrInvalid)
 	}
 	if errors.Is(err, ErrInvalid) {
 		return nil, fmt.Errorf("opening image %q: %w; remove it with: lumina images rm %s", name, err, name)
@@ -122,8 +122,12 @@ func openDir(dir string) (*Handle, error) {
 	}
 	lock, err := openFile(root, metadata)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) && isReplaced(root, dir) {
+		if errors.Is(err, os.ErrNotExist) {
+			// An image has lost its name before it loses a file.
 			err = errReplaced
+			if hasName(root, dir) {
+				err = fmt.Errorf("%w: it has no %s", ErrInvalid, metadata)
+			}
 		}
 		return nil, errors.Join(err, root.Close())
 	}
@@ -139,18 +143,18 @@ func openDir(dir string) (*Handle, error) {
 	return h, err
 }
 
-// errReplaced is of a directory that lost its name while it was opened, to
+// errReplaced is of a directory that lost its name while it was opened, if only to
 // another image.
 var errReplaced = errors.New("replaced")
 
-// isReplaced says whether a directory's name is that of another one now.
-func isReplaced(root *os.Root, dir string) bool {
+// hasName says whether a directory still has its name.
+func hasName(root *os.Root, dir string) bool {
 	opened, err := root.Stat(".")
 	if err != nil {
 		return false
 	}
 	named, err := os.Stat(dir)
-	return err == nil && !os.SameFile(opened, named)
+	return err == nil && os.SameFile(opened, named)
 }
 
 // List returns the names of all images, sorted.
@@ -178,7 +182,7 @@ func (s *Store) Remove(name string) error {
 		return fmt.Errorf("removing image %q: %w: %w", name, ErrNotFound, err)
 	}
 	h, err := s.Open(name)
-	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound) && exists(filepath.Join(s.dir, name)) {
+	if errors.Is(err, ErrInvalid) {
 		// What is broken is not in use. RemoveAll waits for a store that is a FIFO.
 		if _, err := os.Lstat(filepath.Join(s.dir, name)); err != nil {
 			return fmt.Errorf("removing image %q: %w", name, err)
@@ -280,6 +284,11 @@ func (s *Store) install(ctx context.Context, name string, replace bool, build fu
 		return fmt.Errorf("installing image %q: %w", name, err)
 	}
 	return nil
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&os.ModeSymlink != 0
 }
 
 func exists(path string) bool {

@@ -159,7 +159,7 @@ func (b *build) run() (err error) {
 	b.ctx = ctx
 	final := !b.place.LayersOnly
 	if final {
-		target.read = true
+		target.read, target.result = true, true
 		target.root.path = filepath.Join(b.place.Dir, image.Rootfs)
 	}
 	defer func() {

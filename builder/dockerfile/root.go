@@ -14,11 +14,18 @@ type root struct {
 	path  string
 	place *builder.Place
 
+	ahead   sync.WaitGroup // for what prepare began
 	mu      sync.Mutex
 	root    *builder.Root
 	applied int
 	err     error
 	image   *files.Image // once it is complete
+}
+
+// prepare begins to apply the layers of the base, which the result needs in any case,
+// beside the instructions. Their error is told to who needs the root.
+func (r *root) prepare(ctx context.Context, layers []layer) {
+	r.ahead.Go(func() { _ = r.advance(ctx, layers) })
 }
 
 // advance applies layers that are not applied yet.
@@ -96,6 +103,7 @@ func (r *root) files(ctx context.Context, layers []layer) (files.Tree, error) {
 }
 
 func (r *root) close() error {
+	r.ahead.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.image != nil {

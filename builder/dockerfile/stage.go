@@ -33,6 +33,7 @@ type stage struct {
 	commands []command
 	only     bool // there are no commands: it is an image
 	read     bool // its files are asked for, by another stage or as the result
+	result   bool // it is the image's root file system
 
 	begin sync.Once
 	ended chan struct{}
@@ -267,6 +268,9 @@ func (s *stage) make() error {
 	}
 	if err := s.takeBase(); err != nil {
 		return s.wrap(lineOf(s.def.Location), err)
+	}
+	if s.result {
+		s.root.prepare(s.b.ctx, slices.Clone(s.layers))
 	}
 	if s.only {
 		return nil

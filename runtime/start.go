@@ -169,7 +169,7 @@ func (s *start) limit(ctx context.Context) (context.Context, context.CancelFunc)
 	if s.options.BootTimeout > 0 {
 		limit = s.options.BootTimeout
 	}
-	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v: its kernel or init hangs, or this host is too busy; LUMINA_BOOT_TIMEOUT=5m waits longer", errNoAnswer, limit))
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v: its kernel or init hangs, or this host is too busy; --boot-timeout 5m or LUMINA_BOOT_TIMEOUT=5m waits longer", errNoAnswer, limit))
 }
 
 // boot launches the machine cold.

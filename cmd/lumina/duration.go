@@ -45,6 +45,17 @@ func (t *timeSpan) String() string {
 	return time.Duration(*t).String()
 }
 
+// bootTime is a flag: how long a guest may take to answer, which has an end; 0 is none given.
+type bootTime struct{ timeSpan }
+
+func (t *bootTime) Set(s string) error {
+	err := t.timeSpan.Set(s)
+	if err == nil && t.timeSpan == 0 {
+		return errors.New("want more than 0; no wait for a guest is endless")
+	}
+	return err
+}
+
 // parseTime reads a time that is not negative.
 func parseTime(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)

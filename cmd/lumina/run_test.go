@@ -211,6 +211,7 @@ func TestBadUsage(t *testing.T) {
 		{"--sign: private key", []string{"images", "push", "debian", "localhost:1/x:1", "--sign", dir + "/none"}}, {"no PRIVATE KEY in PEM", []string{"images", "push", "debian", "localhost:1/x:1", "--sign", "/dev/null"}},
 		{"no such file", []string{"images", "pull", "localhost:1/x:1", "--verify-key", dir + "/none"}}, {"no PUBLIC KEY in PEM", []string{"run", "--image", "localhost:1/x:1", "--verify-key", "/dev/null", "true"}},
 		{"no such file", []string{"session", "start", "--verify-key", dir + "/none"}}, {"with --public-key", []string{"images", "pull", "python", "--verify-key", dir + "/none"}},
+		{"want more than 0", []string{"run", "--boot-timeout", "0", "true"}}, {"not a time", []string{"session", "start", "--boot-timeout", "soon"}},
 		{"--max-size", []string{"run", "--max-size", "x", "true"}}, {"--max-size", []string{"session", "start", "--max-size", "0"}},
 		// Verbs.
 		{"arg", []string{"images", "create"}}, {"is missing", []string{"images", "create", "x"}}, {"linux/amd64", []string{"images", "create", "x", "--from", "y", "--platform", "linux/mips"}},

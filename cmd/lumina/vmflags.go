@@ -41,6 +41,7 @@ type vmFlags struct {
 	hostname  string
 	init      initFlag
 	nested    bool
+	boot      bootTime
 	// noTemplate also comes from LUMINA_TEMPLATE=0.
 	noTemplate bool
 }
@@ -63,6 +64,7 @@ func (f *vmFlags) register(c *cobra.Command, env *environment) {
 	flags.Var(&f.init, "init", "PID 1: lumina, or systemd, the image's own (default the image's choice)")
 	flags.BoolVar(&f.nested, "nested", false, "let the guest run VMs itself (nested virtualization); only for guests you trust more than others")
 	flags.BoolVar(&f.noTemplate, "no-template", false, "start cold, without a template (also LUMINA_TEMPLATE=0)")
+	flags.Var(&f.boot, "boot-timeout", "give up a guest that does not answer for this time, such as 5m (default $LUMINA_BOOT_TIMEOUT, or 1m; 3m with systemd, 5m with volumes)")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"image":   completeNames(env, imageStore),
 		"pull":    cobra.FixedCompletions([]string{"missing", "always", "never"}, cobra.ShellCompDirectiveNoFileComp),
@@ -173,11 +175,12 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	if o.DiskReserve, err = diskReserve(env); err != nil {
 		return o, err
 	}
-	if v := env.getenv("LUMINA_BOOT_TIMEOUT"); v != "" {
-		if o.BootTimeout, err = parseTime(v); err != nil {
-			return o, usageError{fmt.Errorf("LUMINA_BOOT_TIMEOUT=%w", err)}
+	if v := env.getenv("LUMINA_BOOT_TIMEOUT"); v != "" && f.boot.timeSpan == 0 {
+		if err := f.boot.Set(v); err != nil {
+			return o, usageError{fmt.Errorf("LUMINA_BOOT_TIMEOUT=%q: %w", v, err)}
 		}
 	}
+	o.BootTimeout = time.Duration(f.boot.timeSpan)
 	if v := env.getenv("LUMINA_CPUS"); v != "" && o.CPUs == 0 {
 		var n cpuCount
 		if err := n.Set(v); err != nil {

@@ -39,6 +39,10 @@ var (
 		"TestTemplateIsMadeOnce", "TestSignalsLeaveNothing", "TestDeathsAtRest", "TestDeathsDuringExec", "TestEscapes", "TestNetworkRun"}
 )
 
+// perHost is how many tests one host runs: an emulated CPU with SVM, under load, lasts for
+// 5 to 30 minutes before its kernel loses its stack, and what had passed by then counts.
+const perHost = 5
+
 // startAttempts is how often the host of the tests is booted until it answers.
 const startAttempts = 5
 
@@ -82,8 +86,10 @@ func TestLab(t *testing.T) {
 	// Only now: what is made once is not counted.
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the lab took longer than %v", limit))
 	defer cancel()
-	if err := onHosts(ctx, t, l, tests); err != nil {
-		t.Fatal(err)
+	for group := range slices.Chunk(tests, perHost) {
+		if err := onHosts(ctx, t, l, group); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -98,8 +104,10 @@ func onHosts(ctx context.Context, t *testing.T, l host, tests []string) error {
 		if attempt == 2 || ctx.Err() != nil || !errors.Is(err, errHost) {
 			return fmt.Errorf("attempt %d: %w", attempt, errors.Join(err, context.Cause(ctx)))
 		}
-		t.Logf("ONCE MORE, on another host: %s: %v", strings.Join(failed, ", "), err)
-		tests = failed
+		if len(failed) > 0 {
+			tests = failed
+		}
+		t.Logf("ONCE MORE, on another host: %s: %v", strings.Join(tests, ", "), err)
 	}
 }
 
@@ -289,7 +297,7 @@ exit $code`
 	failed = slices.DeleteFunc(slices.Clone(tests), func(name string) bool { return passed[name] })
 	switch {
 	case err != nil:
-		return tests, fmt.Errorf("%w (%d tests had passed)", err, len(passed))
+		return failed, fmt.Errorf("%w (%d tests had passed)", err, len(passed))
 	case code == 0 && len(failed) == 0:
 		t.Logf("%d tests passed on KVM", len(passed))
 		return nil, nil
@@ -347,6 +355,10 @@ func TestAttempts(t *testing.T) {
 	const reset = "1 reset at rip 0xffffffff81000123, intr_info 0x80000b0e\n"
 	const one, other = "--- PASS: TestOne (1.00s)\n", "--- PASS: TestOther (1.00s)\n"
 	gone := func(context.Context, io.Writer) (int, error) { return 0, fmt.Errorf("%w: it is gone", errHost) }
+	dies := func(ctx context.Context, out io.Writer) (int, error) {
+		_, _ = says(0, one)(ctx, out)
+		return gone(ctx, out)
+	}
 	hangs := func(ctx context.Context, _ io.Writer) (int, error) {
 		<-ctx.Done()
 		return 0, fmt.Errorf("%w: %w", errHost, ctx.Err())
@@ -363,6 +375,7 @@ func TestAttempts(t *testing.T) {
 		{"one fails, and a guest was reset", []run{says(1, one+reset), says(0, other)}, "TestOther", ""},
 		{"all pass, and a guest was reset", []run{says(0, one+other+reset)}, "TestOne|TestOther", ""},
 		{"the host ends", []run{gone, says(0, one+other)}, "TestOne|TestOther", ""},
+		{"the host ends late", []run{dies, says(0, other)}, "TestOther", ""},
 		{"the host ends twice", []run{gone, gone}, "TestOne|TestOther", "attempt 2: the host of the tests failed: it is gone"},
 		{"the host hangs", []run{hangs}, "TestOne|TestOther", "the limit"},
 	} {

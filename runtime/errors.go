@@ -51,17 +51,53 @@ func kindOf(kind ErrorKind, err error) error {
 	return &Error{Kind: kind, Err: err}
 }
 
-// sincePanic is what a kernel that panicked says why, without the trace of its
-// functions that follows; the whole console of another.
+// sincePanic is what a kernel that panicked says why: where it went wrong, without
+// registers, and the panic, without the trace of its functions that follows. It is the
+// whole console of another.
 func sincePanic(console string) string {
-	if at := strings.LastIndex(console, "Kernel panic - not syncing"); at >= 0 {
-		for _, heading := range []string{"Call Trace:", "Call trace:"} { // of amd64, of arm64
-			if trace := strings.Index(console[at:], heading); trace >= 0 {
-				return console[:at+trace]
-			}
+	at := strings.LastIndex(console, "Kernel panic - not syncing")
+	if at < 0 {
+		return console
+	}
+	at = strings.LastIndexByte(console[:at], '\n') + 1
+	panics := console[at:]
+	for _, heading := range []string{"Call Trace:", "Call trace:"} { // of amd64, of arm64
+		if trace := strings.Index(panics, heading); trace >= 0 {
+			panics = panics[:trace]
+			break
 		}
 	}
-	return console
+	if fault := firstFault(console[:at]); fault != "" {
+		return fault + panics
+	}
+	return console[:at] + panics
+}
+
+// faultLines is how many lines a kernel's fault has at most until it says where it was.
+const faultLines = 8
+
+// firstFault are the lines with which a kernel tells its first fault, the last of them
+// where it was; "" for none.
+func firstFault(console string) string {
+	start := -1
+	for _, heading := range []string{"BUG: ", "Oops: ", "PANIC: ", "general protection fault", "Internal error: "} {
+		if i := strings.Index(console, heading); i >= 0 && (start < 0 || i < start) {
+			start = i
+		}
+	}
+	if start < 0 {
+		return ""
+	}
+	start = strings.LastIndexByte(console[:start], '\n') + 1
+	var told strings.Builder
+	lines := 0
+	for line := range strings.Lines(console[start:]) {
+		told.WriteString(line)
+		if lines++; lines == faultLines || strings.Contains(line, "RIP: ") || strings.Contains(line, "pc : ") {
+			break
+		}
+	}
+	return told.String()
 }
 
 func lastLines(s string, n int) string {

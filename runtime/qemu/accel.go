@@ -132,14 +132,13 @@ func (d *Driver) probe(ctx context.Context, arch string, guest any, try func(con
 		return v, nil
 	}
 	b, err := json.Marshal(v)
-	if err == nil {
-		err = os.MkdirAll(d.cacheDir, 0o700)
-	}
-	if err == nil {
-		err = durable.Replace(path, b, 0o600)
-	}
 	if err != nil {
 		return Verdict{}, fmt.Errorf("keeping the verdict on %s: %w", v.Accelerator, err)
+	}
+	// It is kept for speed only: in a home directory that is read-only or full, each
+	// start probes anew, and runs.
+	if os.MkdirAll(d.cacheDir, 0o700) == nil {
+		_ = durable.Replace(path, b, 0o600)
 	}
 	return v, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -79,6 +80,22 @@ func TestVerdictsThatMayBeWrong(t *testing.T) {
 	d.forget(spec)
 	if verdict(broken); tries != 2 {
 		t.Errorf("%d probes, want two: the verdict was forgotten", tries)
+	}
+}
+
+// A verdict that cannot be kept holds all the same: a home directory may be read-only.
+func TestVerdictsThatCannotBeKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := &Driver{cacheDir: filepath.Join(file, "lumina")}
+	d.options.Accelerator = TCG
+	for range 2 {
+		v, err := d.probe(t.Context(), runtime.GOARCH, int64(1), func(context.Context, Accelerator) error { return nil })
+		if err != nil || v.Accelerator != TCG {
+			t.Errorf("a probe whose verdict cannot be kept: %+v, %v", v, err)
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func (o owners) check(home string) error {
 // directory, the sticky bit keeps them from what is not theirs.
 func (o owners) exposed(dir string, isHome bool) (why, remedy string) {
 	info, err := os.Stat(dir)
-	if err != nil {
+	if err != nil || !info.IsDir() { // the code that uses it reports this
 		return "", ""
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)

@@ -101,6 +101,17 @@ func TestCheckOwners(t *testing.T) {
 	}
 }
 
+// What is no directory is not given advice that would change the mode of /dev/null.
+func TestCheckOwnersOfAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Chmod(file, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckOwners(file); err != nil {
+		t.Errorf("a file that all may write to: %v", err)
+	}
+}
+
 // A sandbox shows root, which made the directories above, as nobody.
 func TestCheckOwnersInASandbox(t *testing.T) {
 	if os.Getuid() != 0 {

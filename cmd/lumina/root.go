@@ -142,12 +142,18 @@ func separate(err error) []error {
 	return []error{err}
 }
 
-// advise adds what to do about a state directory that cannot grow, to an error that only
-// names a file of it.
+// advise adds what to do about a state directory that cannot grow, or be written to, to an
+// error that only names a file of it.
 func (env *environment) advise(err error) error {
 	var p *fs.PathError
 	home, homeErr := runtime.Home(env.getenv("LUMINA_HOME"))
-	if homeErr != nil || !errors.Is(err, syscall.ENOSPC) || !errors.As(err, &p) || !strings.HasPrefix(p.Path, home+"/") {
+	if homeErr != nil || !errors.As(err, &p) || p.Path != home && !strings.HasPrefix(p.Path, home+"/") {
+		return err
+	}
+	switch {
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission), p.Op == "mkdir" && p.Path == home:
+		return fmt.Errorf("%w; the state directory is %s, and LUMINA_HOME names another", err, home)
+	case !errors.Is(err, syscall.ENOSPC):
 		return err
 	}
 	return fmt.Errorf("%w; the disk with %s is full: lumina images df shows what images take, lumina clean removes what nothing needs", err, home)
@@ -268,10 +274,10 @@ func (env *environment) checkOwners(c *cobra.Command) {
 		return
 	}
 	home, err := runtime.Home(env.getenv("LUMINA_HOME"))
-	if err == nil {
-		err = runtime.CheckOwners(home)
-	}
 	if err != nil {
+		return // the command reports this, if it needs one
+	}
+	if err := runtime.CheckOwners(home); err != nil {
 		env.note("%v", err)
 	}
 }

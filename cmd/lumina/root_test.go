@@ -3,7 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/abdul-abdi/lumina/initramfs"
@@ -41,5 +45,47 @@ func TestIsNotBuilt(t *testing.T) {
 		if got := isNotBuilt(err); got != want {
 			t.Errorf("%v: %v", err, got)
 		}
+	}
+}
+
+// An error that only names a file of the state directory says what to do.
+func TestAdvise(t *testing.T) {
+	env := &environment{getenv: func(name string) string { return map[string]string{"LUMINA_HOME": "/state"}[name] }}
+	for _, tt := range []struct {
+		op, path string
+		errno    syscall.Errno
+		want     string // "": nothing is added
+	}{
+		{"write", "/state/volumes/.new", syscall.ENOSPC, "the disk with /state is full"},
+		{"mkdir", "/state", syscall.EROFS, "LUMINA_HOME names another"},
+		{"mkdir", "/state/cache", syscall.EROFS, "LUMINA_HOME names another"},
+		{"open", "/state/images/a.lock", syscall.EACCES, "LUMINA_HOME names another"},
+		{"mkdir", "/state", syscall.ENOENT, "LUMINA_HOME names another"}, // as below /proc
+		{"mkdir", "/state", syscall.ENOTDIR, "LUMINA_HOME names another"},
+		{"open", "/state/images/a", syscall.ENOENT, ""},
+		{"open", "/states/a", syscall.EROFS, ""},
+		{"write", "/elsewhere", syscall.ENOSPC, ""},
+	} {
+		err := fmt.Errorf("making it: %w", &fs.PathError{Op: tt.op, Path: tt.path, Err: tt.errno})
+		got := env.advise(err)
+		if tt.want == "" && got.Error() != err.Error() || !strings.Contains(got.Error(), tt.want) || !errors.Is(got, tt.errno) {
+			t.Errorf("advise(%v) = %v, want %q", err, got, tt.want)
+		}
+	}
+}
+
+// A host without a home directory is told of it once.
+func TestNoHome(t *testing.T) {
+	t.Setenv("HOME", "")
+	said, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	env := &environment{args: []string{"images", "list"}, stdin: said, stdout: said, stderr: said, raw: true, getenv: func(string) string { return "" }}
+	code := execute(t.Context(), env)
+	text, err := os.ReadFile(said.Name())
+	if code != exitFailure || err != nil || strings.Count(string(text), "\n") != 1 || !strings.Contains(string(text), "set LUMINA_HOME") {
+		t.Errorf("exit code %d, %q, %v", code, text, err)
 	}
 }

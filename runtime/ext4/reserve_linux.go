@@ -3,6 +3,7 @@ package ext4
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ func Reserve(f *os.File, size int64) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("taking %d MB of the host's disk for the file system: %w", r.length>>20, err)
+			return fmt.Errorf("taking %d MB of the host's disk for the file system: %w", r.length>>20, &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err})
 		}
 	}
 	return nil

@@ -107,6 +107,8 @@ func parseCopy(args []string) (*copyCall, error) {
 			return nil, errors.New(`"-" is not a file here: /dev/stdin and /dev/stdout are, and lumina exec SID -- tar -c PATH makes a tar archive`)
 		case path == "" && remote:
 			return nil, fmt.Errorf("%q names no path; %s:. is the image's working directory", arg, sid)
+		case remote && hasTilde(path):
+			return nil, errTilde(arg, sid+":", path)
 		case i == last:
 		case remote == toGuest:
 			if remote {
@@ -126,6 +128,14 @@ func parseCopy(args []string) (*copyCall, error) {
 		call.to += "/" // several go into a directory
 	}
 	return call, nil
+}
+
+// hasTilde says whether a guest's path begins as a home directory does for a shell and
+// for scp, which would become a directory of that name.
+func hasTilde(path string) bool { return path == "~" || strings.HasPrefix(path, "~/") }
+
+func errTilde(arg, before, path string) error {
+	return fmt.Errorf("%q: ~ is not a home directory here: write its path, such as %s/root%s, or %s./%s for a file of that name", arg, before, path[1:], before, path)
 }
 
 func (call *copyCall) run(ctx context.Context, env *environment, o runtime.CopyOptions, timeout time.Duration) error {

@@ -71,7 +71,9 @@ func flagError(c *cobra.Command, err error) error {
 	switch {
 	case number && strings.Contains(err.Error(), "value out of range"):
 		err = errors.New(text + ": the number is too large or too small")
-	case number && !strings.Contains(err.Error(), "ParseBool"):
+	case number && strings.Contains(err.Error(), "ParseBool"):
+		err = errors.New(text + ": want true or false")
+	case number:
 		err = errors.New(text + ": want a whole number")
 	}
 	return usageError{fmt.Errorf("%w%s; see %s --help", err, dockerHint(c, err), c.CommandPath())}

@@ -241,7 +241,7 @@ excludes. Each RUN runs in a VM; where possible, one VM serves a whole stage.`,
 	}
 	c.Flags().SortFlags = false
 	c.Flags().StringVar(&from, "from", "", "what to make it from")
-	c.Flags().StringVar(&file, "recipe", "", "recipe to make it from")
+	c.Flags().StringVar(&file, "recipe", "", "recipe to make it from; - for standard input")
 	c.Flags().StringArrayVar(&flags.steps, "run", nil, "run a command in a VM of the image, and keep what it changes (repeatable)")
 	c.Flags().BoolVar(&flags.noCache, "no-cache", false, "run every step, even if its result is cached")
 	c.Flags().StringVar(&flags.network, "network", "", "what --run and RUN can reach: nat, none or allow=… (default nat)")

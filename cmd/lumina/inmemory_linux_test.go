@@ -306,6 +306,14 @@ func TestInMemoryRefuses(t *testing.T) {
 		{"run --image img -h -x true", exitUsage, "hostname \"-x\""},
 		{"run --init --image img", exitUsage, "want lumina or systemd"},
 		{"run img true", exitUsage, "write --image img"},
+		{"session start img", exitUsage, "--image IMAGE"},
+		{"session forward add none 1:2", exitUsage, "SID FORWARD… adds"},
+		{"kill -s MOON none 1", exitUsage, "a name such as TERM"},
+		{"run --image img --json=maybe true", exitUsage, "want true or false"},
+		{"cp /etc/hostname none:~/x", exitUsage, "none:/root/x"},
+		{"cp none:~ .", exitUsage, "none:./~"},
+		{"run --image img --copy /etc/hostname:~/x true", exitUsage, "/root/x"},
+		{"run --image img --download ~/x:. true", exitUsage, "/root/x"},
 		{"run true --json", exitUsage, "a command with its own flags"},
 		{"exec none true --json", exitUsage, "a command with its own flags"},
 		{"stop none", exitUsage, "it is lumina session stop SID"},
@@ -323,6 +331,19 @@ func TestInMemoryRefuses(t *testing.T) {
 	for _, args := range []string{"run -h", "run --image img -h", "session start -h", "run --help", "exec -h"} {
 		if r := m.lumina(strings.Fields(args)...).succeeded(t); !strings.Contains(r.stdout, "Usage:") {
 			t.Errorf("lumina %s: %s", args, r.stdout)
+		}
+	}
+	for _, name := range []string{"LUMINA_TEMPLATE", "LUMINA_REHEARSE", "LUMINA_RAW_SOCKETS"} {
+		m.env[name] = "no"
+		if r := m.lumina("run", "--image", "img", "true"); r.code != exitUsage || r.stderr != "lumina: "+name+"=\"no\": want 0 or 1\n" {
+			t.Errorf("%s=no: exit code %d, %s%s", name, r.code, r.stdout, r.stderr)
+		}
+		delete(m.env, name)
+	}
+	// What is wrong with a file that comes by a pipe is said of it, too.
+	for _, args := range []string{"network run -", "recipe check -", "images create x --recipe -"} {
+		if r := m.pipe("moon: 1\n", strings.Fields(args)...); r.code != exitUsage || !strings.Contains(r.stderr, "-:1: moon: there is no such field") {
+			t.Errorf("lumina %s: exit code %d, %s%s", args, r.code, r.stdout, r.stderr)
 		}
 	}
 	if n := len(fake.Machines()); n != 0 {

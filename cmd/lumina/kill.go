@@ -57,5 +57,5 @@ func parseSignal(s string) (syscall.Signal, error) {
 	if n := unix.SignalNum(name); n != 0 {
 		return n, nil
 	}
-	return 0, fmt.Errorf("%q is not a signal", s)
+	return 0, fmt.Errorf("%q is not a signal: want a name such as TERM, or a number from 1 to 64", s)
 }

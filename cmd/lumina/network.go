@@ -54,7 +54,7 @@ func newNetworkCommand(env *environment) *cobra.Command {
 or the end of one of them.
 
 They find each other by name. They reach nothing outside this network. FILE is YAML
-or JSON:
+or JSON, and - is standard input:
 
   sessions:
     - name: db
@@ -78,7 +78,7 @@ or JSON:
 }
 
 func readNetwork(env *environment, name string) ([]member, error) {
-	b, err := env.readFile(name, 1<<20)
+	b, err := env.readInput(name, 1<<20)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("the network's file: %w", err)}
 	}

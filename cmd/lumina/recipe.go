@@ -61,7 +61,7 @@ func faulty(err error) error {
 }
 
 func readRecipe(env *environment, name string) (*recipe.Recipe, error) {
-	b, err := env.readFile(name, recipe.MaxSize)
+	b, err := env.readInput(name, recipe.MaxSize)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("the recipe: %w", err)}
 	}

@@ -281,7 +281,11 @@ func parsePairs(flag, form string, values []string) ([]runtime.Copy, error) {
 		if i <= 0 || i == len(v)-1 {
 			return nil, usageError{fmt.Errorf("%s %q is not %s", flag, v, form)}
 		}
-		pairs = append(pairs, runtime.Copy{From: v[:i], To: v[i+1:]})
+		pair := runtime.Copy{From: v[:i], To: v[i+1:]}
+		if guest := map[bool]string{true: pair.To, false: pair.From}[flag == "--copy"]; hasTilde(guest) {
+			return nil, usageError{fmt.Errorf("%s %w", flag, errTilde(v, "", guest))}
+		}
+		pairs = append(pairs, pair)
 	}
 	return pairs, nil
 }

@@ -35,7 +35,12 @@ func newSessionStartCommand(env *environment) *cobra.Command {
 --image is what run takes. --run starts the image's ENTRYPOINT and CMD, detached:
 its id is printed, too; see lumina logs and lumina ps SID.`,
 		Example: `  lumina session start --image postgres:17 --run -e POSTGRES_PASSWORD --forward 5432:5432`,
-		Args:    usageArgs(cobra.NoArgs),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return usageError{fmt.Errorf("unexpected argument %q: the image is --image IMAGE, the session's name --name NAME, and commands follow with lumina exec; see %s --help", args[0], c.CommandPath())}
+		},
 		RunE: func(c *cobra.Command, _ []string) error {
 			home, err := runtime.Home(env.getenv("LUMINA_HOME"))
 			if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,9 @@ func newSessionForwardCommand(env *environment) *cobra.Command {
 		Args:    usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			add, err := forward.ParseAll(args[1:])
+			if err != nil && slices.Contains([]string{"add", "rm", "remove", "ls", "list"}, args[0]) {
+				return usageError{fmt.Errorf("%q is no command here: lumina session forward SID lists, SID FORWARD… adds, and SID --remove FORWARD removes", args[0])}
+			}
 			if err != nil {
 				return usageError{err}
 			}

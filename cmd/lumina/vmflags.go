@@ -118,6 +118,11 @@ func (f *vmFlags) options(env *environment) (runtime.VMOptions, error) {
 	o := runtime.VMOptions{Image: f.image, CPUs: int(f.cpus), Memory: int64(f.memory), DiskSize: int64(f.disk),
 		Network: network.Mode(f.network), AllowLAN: f.lan, Hostname: f.hostname, Init: string(f.init), Nested: f.nested, NoTemplate: f.noTemplate || env.getenv("LUMINA_TEMPLATE") == "0",
 		NoRehearsal: env.getenv("LUMINA_REHEARSE") == "0", AnnouncedSockets: env.getenv("LUMINA_RAW_SOCKETS") == "0"}
+	for _, name := range []string{"LUMINA_TEMPLATE", "LUMINA_REHEARSE", "LUMINA_RAW_SOCKETS"} {
+		if v := env.getenv(name); v != "" && v != "0" && v != "1" {
+			return o, usageError{fmt.Errorf("%s=%q: want 0 or 1", name, v)}
+		}
+	}
 	if err := checkImage(f.image); err != nil {
 		return o, usageError{fmt.Errorf("--image: %w", err)}
 	}

@@ -63,10 +63,19 @@ func (r *Runtime) addVolumes(p *plan, volumes []Volume) error {
 // CheckVolumes says whether a VM can have volumes at their paths.
 func CheckVolumes(volumes []Volume) error {
 	seen := map[string]bool{}
+	named := map[string]string{}
 	for _, v := range volumes {
 		if err := checkMountPoint(v.Path, seen); err != nil {
 			return fmt.Errorf("volume at %q: %w", v.Path, err)
 		}
+		if v.Dir != "" {
+			continue
+		}
+		// It is a disk, which is open once.
+		if other, ok := named[v.Name]; ok {
+			return fmt.Errorf("volume %q: it cannot be at both %q and %q; give it once, and make a link in the VM", v.Name, other, v.Path)
+		}
+		named[v.Name] = v.Path
 	}
 	return nil
 }

@@ -156,6 +156,8 @@ func dockerVerbs() []hint {
 		{"system", "images df, images prune and clean"},
 		{"volume prune", "volume remove NAME…"},
 		{"compose", "network run FILE"},
+		{"vm, vms, machine", "session, which keeps a VM, or lumina run, which runs one command in one"},
+		{"status", "ps"},
 		{"info", "doctor"},
 	}
 }
@@ -169,6 +171,13 @@ func otherHints() []struct{ command, flags, instead string } {
 		{"images save", "o output", "write lumina images save NAME docker-archive:FILE"},
 		{"images load", "i input", "write lumina images load NAME docker-archive:FILE"},
 		{"kill", "0 1 2 3 4 5 6 7 8 9 K T H I Q", "write lumina kill --signal SIGNAL SID ID"},
+		{"ps", "format", "write --json"},
+		{"ps", "no-trunc", "nothing is cut"},
+		{"session list", "format", "write --json"},
+		{"images", "format", "write --json"},
+		{"images list", "format", "write --json"},
+		{"images inspect", "format f", "it is JSON: lumina images inspect NAME | jq .FIELD"},
+		{"volume list", "format", "write --json"},
 		{"logs", "n tail since until t timestamps details", "LUMINA_FORMAT=text lumina logs SID ID | tail -n LINES"},
 		{"session stop", "t time timeout s signal", "it kills what runs and writes what volumes have to the disk; --force kills the VM at once"},
 		{"session stop", "a all", "write lumina session stop $(lumina ps -q)"},

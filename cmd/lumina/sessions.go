@@ -32,7 +32,7 @@ type listOptions struct {
 }
 
 func (o *listOptions) register(c *cobra.Command) {
-	c.Flags().StringArrayVar(&o.filters, "filter", nil, "list only sessions that have this: name=PATTERN, label=KEY[=VALUE], image=NAME, status=starting, running, crashed or unreachable (repeatable)")
+	c.Flags().StringArrayVarP(&o.filters, "filter", "f", nil, "list only sessions that have this: name=PATTERN, label=KEY[=VALUE], image=NAME, status=starting, running, crashed or unreachable (repeatable)")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "print only the identifiers, one a line")
 	c.Flags().BoolP("all", "a", true, "list crashed sessions too: always on; accepted for compatibility")
 }

@@ -131,7 +131,17 @@ func (a *appPage) wait(t *testing.T, what, expression string) {
 func (a *appPage) click(t *testing.T, what, element string) {
 	t.Helper()
 	a.wait(t, what, "(() => { const e = "+element+"; return !!e && !e.disabled && e.getClientRects().length > 0 })()")
-	at, ok := a.eval(t, "(() => { const e = "+element+"; e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()").([]any)
+	// Once it stays where it is: the page may be on its way to the full screen.
+	at, ok := a.eval(t, `(async () => {
+		const e = `+element+`;
+		e.scrollIntoView({block: 'center'});
+		for (let was, left = 60; left > 0; left--) {
+			const r = e.getBoundingClientRect(), at = [r.x + r.width / 2, r.y + r.height / 2];
+			if (String(at) === was) return at;
+			was = String(at);
+			await Promise.race([new Promise(requestAnimationFrame), new Promise((done) => setTimeout(done, 50))]);
+		}
+	})()`).([]any)
 	if !ok {
 		t.Fatalf("%s: it is nowhere", what)
 	}

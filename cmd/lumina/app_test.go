@@ -76,6 +76,12 @@ func TestApp(t *testing.T) {
 				t.Errorf("the diagnostics have no %q: %.3000s", want, said)
 			}
 		}
+		a.click(t, "Try again", named("#start", "Try again"))
+		a.wait(t, "its screen, again", "!!document.querySelector('#screen canvas') && !document.querySelector('.off')")
+		a.click(t, "its power button", named(".bar button", "Power"))
+		a.click(t, "Force off", named(".menu button", "Force off"))
+		a.click(t, "that it is meant", named("dialog .primary", "Force off"))
+		a.wait(t, "that it is off, and did not crash", "document.querySelector('.state').textContent === 'off' && document.querySelector('#start').textContent === 'Start'")
 	})
 	t.Run("deleted and restored", func(t *testing.T) {
 		a.click(t, "what else there is", named(".bar button", "More"))

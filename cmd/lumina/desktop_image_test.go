@@ -75,8 +75,13 @@ func TestDesktopOfImage(t *testing.T) {
 	})
 	t.Run("the clipboard", func(t *testing.T) { testClipboard(t, name) })
 
+	a, _ := startApp(t, home, nil)
+	a.browser = newBrowser(t, a.url+"#/desktop/"+name)
+	testAppScreen(t, a, name)
+	// What is not on the disk yet is lost with a reset.
 	lumina(t, "desktop", "exec", name, "sync; touch /run/before").succeeded(t)
-	lumina(t, "desktop", "reset", name).succeeded(t)
+	a.click(t, "its power button", named(".bar button", "Power"))
+	a.click(t, "Reset", named(".menu button", "Reset"))
 	// The agent of before may answer once more.
 	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		r := execReady(t, name, "test ! -e /run/before && cat /root/typed")
@@ -87,7 +92,12 @@ func TestDesktopOfImage(t *testing.T) {
 			t.Fatalf("after a reset: %d %s", r.code, r.stdout)
 		}
 	}
-	lumina(t, "desktop", "stop", name).succeeded(t)
+	a.click(t, "its power button", named(".bar button", "Power"))
+	a.click(t, "Shut down", named(".menu button", "Shut down"))
+	a.wait(t, "that it is off", "document.querySelector('.state').textContent === 'off' && !!document.querySelector('#start') && !!document.querySelector('.still img')")
+	if row := desktopRowOf(t, name); row.Running {
+		t.Error("the command line has it running")
+	}
 }
 
 // testClipboard pastes a text into a desktop as a viewer does, and gets one of the guest's.

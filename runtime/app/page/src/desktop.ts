@@ -126,9 +126,9 @@ function screenshot(d: Desktop) {
 }
 
 function fullScreen() {
-  const el = document.querySelector('.desktop')!;
+  // All of the page: what fills the screen hides what is not in it, as menus and dialogs.
   if (document.fullscreenElement) document.exitFullscreen();
-  else el.requestFullscreen().then(() => { (navigator as any).keyboard?.lock?.(); view.screen?.focus(); }, failed);
+  else document.documentElement.requestFullscreen().then(() => { (navigator as any).keyboard?.lock?.(); view.screen?.focus(); }, failed);
 }
 
 export function desktopView(id: string): Child {

@@ -8,8 +8,8 @@ export function toast(text: string, action?: { label: string; run: () => void },
   const close = () => el.remove();
   patch(el, flat([h('span', null, text), action && h('button', { onclick: () => { close(); action.run(); } }, action.label), h('button', { class: 'ghost', 'aria-label': 'Dismiss', onclick: close }, icon('close'))]));
   const all = document.getElementById('toasts')!;
-  // What is modal, or fills the screen, hides what is not in it.
-  const over = [...document.querySelectorAll('dialog[open]')].pop() ?? document.fullscreenElement ?? document.body;
+  // What is modal hides what is not in it.
+  const over = [...document.querySelectorAll('dialog[open]')].pop() ?? document.body;
   if (all.parentElement !== over) over.append(all);
   all.append(el);
   setTimeout(close, seconds * 1000);
@@ -23,10 +23,10 @@ export function dialog(title: string, body: (close: () => void) => Child): () =>
   el.setAttribute('aria-label', title);
   const before = document.activeElement as HTMLElement | null;
   const close = () => el.close();
-  el.addEventListener('close', () => { if (el.contains(document.getElementById('toasts'))) (document.fullscreenElement ?? document.body).append(document.getElementById('toasts')!); el.remove(); before?.focus?.(); });
+  el.addEventListener('close', () => { const all = document.getElementById('toasts')!; if (el.contains(all)) document.body.append(all); el.remove(); before?.focus?.(); });
   el.addEventListener('click', (e) => { if (e.target === el) close(); });
   patch(el, [h('header', null, h('h2', null, title), h('button', { class: 'ghost', 'aria-label': 'Close', onclick: close }, icon('close'))), h('div', { class: 'body' }, body(close))]);
-  (document.fullscreenElement ?? document.body).append(el);
+  document.body.append(el);
   el.showModal();
   (el.querySelector<HTMLElement>('[autofocus]') ?? el.querySelector<HTMLElement>('.body input'))?.focus();
   return close;
@@ -87,7 +87,7 @@ export function menu(button: HTMLElement, items: Command[]) {
     e.stopPropagation();
   });
   const r = button.getBoundingClientRect();
-  (document.fullscreenElement ?? document.body).append(el);
+  document.body.append(el);
   el.style.top = Math.min(r.bottom + 4, innerHeight - el.offsetHeight - 8) + 'px';
   el.style.left = Math.max(8, Math.min(r.left, innerWidth - el.offsetWidth - 8)) + 'px';
   addEventListener('pointerdown', outside, true);

@@ -50,6 +50,8 @@ const startAttempts = 5
 const (
 	shortLimit = 6 * time.Minute
 	wholeLimit = 90 * time.Minute
+	// silence is how long a host may say nothing: its emulated CPUs may spin for good.
+	silence = 6 * time.Minute
 )
 
 // TestLab has lumina's tests run on KVM.
@@ -277,7 +279,7 @@ func test(ctx context.Context, t *testing.T, l host, tests []string) (failed []s
 	deadline, _ := ctx.Deadline()
 	limit := time.Until(deadline).Round(time.Second)
 	// In the end it says how many QEMUs there were, and what reset guests: see unmeant.
-	const script = `touch /etc/hosts /etc/resolv.conf; chgrp kvm /dev/kvm && chmod 660 /dev/kvm && cd /tmp/lab || exit 9
+	const script = `dmesg -n 1; touch /etc/hosts /etc/resolv.conf; chgrp kvm /dev/kvm && chmod 660 /dev/kvm && cd /tmp/lab || exit 9
 trace=/sys/kernel/tracing
 echo 'filename ~ "*/qemu-system-*"' >$trace/events/sched/sched_process_exec/filter && echo 1 >$trace/events/sched/sched_process_exec/enable
 [ "$(uname -m)" != x86_64 ] || { echo 'exit_reason == 0x7f' >$trace/events/kvm/kvm_exit/filter && echo 1 >$trace/events/kvm/kvm_exit/enable; }
@@ -286,8 +288,12 @@ code=$?
 echo "QEMUs: $(grep -c sched_process_exec: $trace/trace); guests that reset their machine:"
 sed -n 's/.*kvm_exit: .*\(rip 0x[0-9a-f]*\) .*\(intr_info 0x[0-9a-f]*\) .*/reset at \1, \2/p' $trace/trace | sort | uniq -c
 exit $code`
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	quiet := time.AfterFunc(silence, func() { cancel(fmt.Errorf("it said nothing for %v", silence)) })
+	defer quiet.Stop()
 	var text bytes.Buffer
-	out := io.MultiWriter(&text, progress{t})
+	out := io.MultiWriter(&text, progress{t}, heard{quiet})
 	code, err := l.run(ctx, t, limit, script, []string{"env", "LUMINA_TEST_LAB=/tmp/lab", "LUMINA_TEST_KVM=1",
 		"./lumina.test", "-test.v", "-test.run", "^(" + strings.Join(tests, "|") + ")$", "-test.timeout", limit.String()}, out)
 	passed := map[string]bool{}
@@ -297,7 +303,7 @@ exit $code`
 	failed = slices.DeleteFunc(slices.Clone(tests), func(name string) bool { return passed[name] })
 	switch {
 	case err != nil:
-		return failed, fmt.Errorf("%w (%d tests had passed)", err, len(passed))
+		return failed, fmt.Errorf("%w (%d tests had passed)", errors.Join(err, context.Cause(ctx)), len(passed))
 	case code == 0 && len(failed) == 0:
 		t.Logf("%d tests passed on KVM", len(passed))
 		return nil, nil
@@ -408,5 +414,13 @@ func (p progress) Write(b []byte) (int, error) {
 	for line := range strings.Lines(string(b)) {
 		p.t.Log(strings.TrimRight(line, "\n"))
 	}
+	return len(b), nil
+}
+
+// heard puts off the end of a host that says nothing.
+type heard struct{ quiet *time.Timer }
+
+func (h heard) Write(b []byte) (int, error) {
+	h.quiet.Reset(silence)
 	return len(b), nil
 }

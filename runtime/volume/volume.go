@@ -140,19 +140,28 @@ func (s *Store) Clean() error {
 	return nil
 }
 
+// removeDead removes a file that no process has locked. It is no error if the file is
+// gone: its maker, or another process that cleans, was faster.
 func removeDead(name string) error {
 	f, err := statefile.Open(name)
-	if errors.Is(err, statefile.ErrDamaged) {
-		return os.Remove(name) // a link, a FIFO: nobody makes a volume there
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, statefile.ErrDamaged):
+		err = os.Remove(name) // a link, a FIFO: nobody makes a volume there
+	case err != nil:
 		return err
+	default:
+		defer f.Close()
+		if busy, err := flock.TryExclusive(f); busy || err != nil {
+			return err
+		}
+		err = os.Remove(name)
 	}
-	defer f.Close()
-	if busy, err := flock.TryExclusive(f); busy || err != nil {
-		return err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return os.Remove(name)
+	return err
 }
 
 // Disk is a volume that is open, for one VM alone.

@@ -72,6 +72,9 @@ func pruneFile(name string, before time.Time) (freed int64, err error) {
 	if busy, err := flock.TryExclusive(f); busy || err != nil {
 		return 0, err
 	}
+	if !flock.Names(name, f) {
+		return 0, nil // complete, and renamed, meanwhile
+	}
 	return info.Size(), os.Remove(name)
 }
 

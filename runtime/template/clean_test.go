@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -125,4 +126,28 @@ func TestLockThatIsALink(t *testing.T) {
 	if _, err := os.Lstat(outside); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what the link leads to was made: %v", err)
 	}
+}
+
+// Processes that clean at the same time do not fail each other.
+func TestCleanersRace(t *testing.T) {
+	dir := t.TempDir()
+	s := NewStore(dir)
+	for n := range 60 {
+		key, err := Key(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, key+".lock"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := s.Clean(false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -204,6 +204,9 @@ func (s *Store) Make(ctx context.Context, key string, fill func(*Files) error) e
 	if busy, err := flock.TryExclusive(lock); busy || err != nil {
 		return err
 	}
+	if !flock.Names(lock.Name(), lock) {
+		return nil // another process has just made or cleaned it; the next start makes it
+	}
 	defer os.Remove(lock.Name())
 	dir := filepath.Join(s.dir, key)
 	if _, err := os.Stat(filepath.Join(dir, description)); err == nil {
@@ -319,7 +322,8 @@ func (s *Store) Clean(all bool) error {
 			return err
 		}
 		busy, err := flock.TryExclusive(lock)
-		if !busy && err == nil {
+		// Another process that cleans may have removed the lock meanwhile.
+		if !busy && err == nil && flock.Names(lock.Name(), lock) {
 			dir := filepath.Join(s.dir, key)
 			if _, statErr := os.Stat(filepath.Join(dir, description)); all || statErr != nil {
 				err = remove(dir)

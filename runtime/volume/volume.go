@@ -156,6 +156,9 @@ func removeDead(name string) error {
 		if busy, err := flock.TryExclusive(f); busy || err != nil {
 			return err
 		}
+		if !flock.Names(name, f) {
+			return nil // what has the name now is another process's
+		}
 		err = os.Remove(name)
 	}
 	if errors.Is(err, fs.ErrNotExist) {

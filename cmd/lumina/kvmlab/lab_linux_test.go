@@ -294,7 +294,8 @@ exit $code`
 	defer quiet.Stop()
 	var text bytes.Buffer
 	out := io.MultiWriter(&text, progress{t}, heard{quiet})
-	code, err := l.run(ctx, t, limit, script, []string{"env", "LUMINA_TEST_LAB=/tmp/lab", "LUMINA_TEST_KVM=1",
+	// The template of a guest on an emulated arm64 took longer than a minute.
+	code, err := l.run(ctx, t, limit, script, []string{"env", "LUMINA_TEST_LAB=/tmp/lab", "LUMINA_TEST_KVM=1", "LUMINA_BOOT_TIMEOUT=5m",
 		"./lumina.test", "-test.v", "-test.run", "^(" + strings.Join(tests, "|") + ")$", "-test.timeout", limit.String()}, out)
 	passed := map[string]bool{}
 	for _, found := range regexp.MustCompile(`(?m)^--- PASS: (\w+) `).FindAllStringSubmatch(text.String(), -1) {

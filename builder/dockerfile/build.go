@@ -283,9 +283,11 @@ func (b *build) target() (*stage, error) {
 	}
 	var names []string
 	for n, s := range b.stages {
-		if names = append(names, s.def.Name); s.def.Name == "" {
-			names[n] = strconv.Itoa(n)
+		name := s.def.Name
+		if name == "" {
+			name = strconv.Itoa(n)
 		}
+		names = append(names, fmt.Sprintf("%s (line %d)", name, lineOf(s.def.Location)))
 	}
 	return nil, &Error{File: b.o.File.Name, Err: fmt.Errorf("there is no stage %q to make; its stages are: %s", b.o.Target, strings.Join(names, ", "))}
 }
@@ -300,8 +302,8 @@ func (b *build) find(name string, below int) *stage {
 	return nil
 }
 
-// from finds what COPY --from or a mount's from names.
-func (b *build) from(s *stage, name string) (*stage, error) {
+// from finds what COPY --from or a mount's from names; line is the instruction's.
+func (b *build) from(s *stage, name string, line int) (*stage, error) {
 	if strings.Contains(name, "$") {
 		return nil, fmt.Errorf("from=%s: variables are not expanded here; name a stage: FROM %s AS NAME", name, name)
 	}
@@ -324,7 +326,7 @@ func (b *build) from(s *stage, name string) (*stage, error) {
 	}
 	key := name + " " + s.arch
 	if b.images[key] == nil {
-		b.images[key] = b.imageStage(name, s.arch, len(b.images))
+		b.images[key] = b.imageStage(name, s.arch, len(b.images), line)
 	}
 	return b.images[key], nil
 }
@@ -332,7 +334,10 @@ func (b *build) from(s *stage, name string) (*stage, error) {
 // refuse names the first thing in some instructions that Lumina cannot do.
 func (s *stage) refuse(commands []command) error {
 	for _, c := range commands {
-		err := refusal(c.Command)
+		err := s.b.o.File.checkSyntax(c.Command)
+		if err == nil {
+			err = refusal(c.Command)
+		}
 		if err == nil && s.b.o.Context == nil && readsContext(c.Command) {
 			err = errNoContext
 		}
@@ -340,7 +345,7 @@ func (s *stage) refuse(commands []command) error {
 			err = s.missesSecrets(r)
 		}
 		if err != nil {
-			return &Error{s.b.o.File.Name, c.line(), err}
+			return &Error{s.b.o.File.Name, c.line(), c.named(err)}
 		}
 	}
 	return nil

@@ -190,7 +190,7 @@ func (s *stage) ports(list []string) ([]string, error) {
 	for _, p := range list {
 		words, err := shell.NewLex(s.b.o.File.escape).ProcessWords(p, shell.EnvsFromSlice(s.env))
 		if err != nil {
-			return nil, err
+			return nil, wordError(p, err)
 		}
 		for _, w := range words {
 			expanded, err := expandPorts(w)

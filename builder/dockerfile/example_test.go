@@ -18,5 +18,5 @@ func ExampleCheck() {
 	fmt.Println(dockerfile.Check(dockerfile.Options{File: file, Target: "bass"}, "amd64"))
 	// Output:
 	// <nil>
-	// Dockerfile: there is no stage "bass" to make; its stages are: base
+	// Dockerfile: there is no stage "bass" to make; its stages are: base (line 1)
 }

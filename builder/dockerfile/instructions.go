@@ -21,10 +21,7 @@ import (
 // expandRaw replaces variables in the text of a heredoc, where quotes mean
 // nothing.
 func (s *stage) expandRaw(word string) (string, error) {
-	lex := shell.NewLex('\\')
-	lex.SkipProcessQuotes = true
-	text, _, err := lex.ProcessWord(word, shell.EnvsFromSlice(s.env))
-	return text, err
+	return expandWord(rawLex(), word, shell.EnvsFromSlice(s.env))
 }
 
 // copy is COPY.
@@ -237,7 +234,7 @@ func (s *stage) from(name string) (origin, error) {
 	if named, ok := s.b.o.Contexts[name]; ok && named.Dir != nil {
 		return origin{dir: named.Dir}, nil
 	}
-	from, err := s.b.from(s, name)
+	from, err := s.b.from(s, name, s.line)
 	if err != nil {
 		return origin{}, err
 	}

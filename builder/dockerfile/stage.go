@@ -50,12 +50,23 @@ type stage struct {
 	root   root
 	vm     *machine
 	step   int // number of the step that is under way, for the log
+	line   int // of its instruction
 }
 
 // command is an instruction of a stage.
 type command struct {
 	instructions.Command
-	trigger int // the line of the FROM whose base has it as ONBUILD; 0
+	trigger int    // the line of the FROM whose base has it as ONBUILD; 0
+	text    string // what ONBUILD says
+}
+
+// named says in an error which instruction of the base it is about: the line is FROM's.
+func (c command) named(err error) error {
+	var at *Error
+	if err == nil || c.trigger == 0 || errors.As(err, &at) {
+		return err
+	}
+	return fmt.Errorf("ONBUILD %s: %w", c.text, err)
 }
 
 func (c command) line() int {
@@ -108,7 +119,7 @@ func (b *build) newStage(n int, def instructions.Stage, arch string) (*stage, er
 	}
 	if s.base = b.find(from, n); s.base == nil {
 		if err := b.checkReference(from); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("FROM %s: %w", from, err)
 		}
 		s.image = from
 	} else if def.Platform == "" {
@@ -124,7 +135,7 @@ func (b *build) checkReference(text string) error {
 		return nil
 	}
 	if r, err := reference.Parse(text); err == nil && r.Kind != reference.Registry {
-		return fmt.Errorf("FROM %s: a Dockerfile cannot name images outside of registries and this host's store; write FROM NAME, and --build-context NAME=%s", text, text)
+		return fmt.Errorf("a Dockerfile cannot name images outside of registries and this host's store; write NAME here, and --build-context NAME=%s", text)
 	}
 	return nil
 }
@@ -152,8 +163,9 @@ func parsePlatform(s string) (arch string, err error) {
 }
 
 // imageStage is a stage that is an image, or a named tree.
-func (b *build) imageStage(reference, arch string, n int) *stage {
-	return &stage{b: b, index: -1 - n, image: reference, arch: arch, only: true, ended: make(chan struct{})}
+func (b *build) imageStage(reference, arch string, n, line int) *stage {
+	where := []parser.Range{{Start: parser.Position{Line: line}}}
+	return &stage{b: b, index: -1 - n, def: instructions.Stage{Location: where}, image: reference, arch: arch, only: true, ended: make(chan struct{})}
 }
 
 // needs are the stages, and the images, that a stage cannot be built without: its
@@ -187,7 +199,7 @@ func (s *stage) direct() []*stage {
 			if named, ok := s.b.o.Contexts[name]; ok && named.Dir != nil {
 				continue
 			}
-			if d, err := s.b.from(s, name); err == nil {
+			if d, err := s.b.from(s, name, c.line()); err == nil {
 				d.read = true
 				list = append(list, d)
 			}
@@ -286,7 +298,7 @@ func (s *stage) make() error {
 			return err
 		}
 		if err := s.do(c); err != nil {
-			return s.wrap(c.line(), err)
+			return s.wrap(c.line(), c.named(err))
 		}
 	}
 	return nil
@@ -321,11 +333,11 @@ func (s *stage) takeBase() error {
 	}
 	ref := s.image
 	if err := s.b.checkReference(ref); err != nil {
-		return err
+		return s.about(err)
 	}
 	if named, ok := s.b.o.Contexts[ref]; ok {
 		if named.Dir != nil {
-			return fmt.Errorf("FROM %s: --build-context says that it is a directory", ref)
+			return s.about(errors.New("--build-context says that it is a directory"))
 		}
 		ref = named.Reference
 	}
@@ -339,7 +351,7 @@ func (s *stage) takeBase() error {
 	base, err := place.Base(s.b.ctx, ref, s.arch)
 	if err != nil {
 		v.failed(err)
-		return fmt.Errorf("FROM %s: %w", s.image, err)
+		return s.about(err)
 	}
 	s.config, s.origin = base.Config.DeepCopy(), base
 	for _, l := range base.Layers {
@@ -348,6 +360,14 @@ func (s *stage) takeBase() error {
 	s.env = environ(s.config.Config.Env)
 	v.done()
 	return nil
+}
+
+// about says in an error which image it is about, as the Dockerfile names it.
+func (s *stage) about(err error) error {
+	if s.only {
+		return fmt.Errorf("from=%s: %w", s.image, err)
+	}
+	return fmt.Errorf("FROM %s: %w", s.image, err)
 }
 
 func (s *stage) addTriggers(triggers []string) error {
@@ -364,7 +384,7 @@ func (s *stage) addTriggers(triggers []string) error {
 		if err != nil {
 			return fmt.Errorf("ONBUILD %s: %w", t, err)
 		}
-		commands = append(commands, command{c, lineOf(s.def.Location)})
+		commands = append(commands, command{c, lineOf(s.def.Location), t})
 	}
 	if err := s.refuse(commands); err != nil {
 		return err
@@ -375,6 +395,7 @@ func (s *stage) addTriggers(triggers []string) error {
 
 // do does one instruction.
 func (s *stage) do(c command) error {
+	s.line = c.line()
 	_, isArg := c.Command.(*instructions.ArgCommand)
 	if x, ok := c.Command.(instructions.SupportsSingleWordExpansion); ok && !isArg {
 		if err := x.Expand(s.expand); err != nil {

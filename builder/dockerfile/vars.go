@@ -1,8 +1,12 @@
 package dockerfile
 
 import (
+	"cmp"
+	"fmt"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
@@ -36,8 +40,100 @@ func (e environ) with(name, value string) environ {
 
 // expand replaces variables in a word.
 func (f *File) expand(word string, env environ) (string, error) {
-	s, _, err := shell.NewLex(f.escape).ProcessWord(word, shell.EnvsFromSlice(env))
-	return s, err
+	return expandWord(shell.NewLex(f.escape), word, shell.EnvsFromSlice(env))
+}
+
+func expandWord(lex *shell.Lex, word string, env shell.EnvGetter) (string, error) {
+	if err := checkWord(word); err != nil {
+		return "", err
+	}
+	s, _, err := lex.ProcessWord(word, env)
+	return s, wordError(word, err)
+}
+
+// maxDepth bounds the variables in the defaults of variables: BuildKit's package calls
+// itself for each.
+const maxDepth = 1000
+
+// checkWord refuses what BuildKit's package would read as another word.
+func checkWord(word string) error {
+	if !utf8.ValidString(word) {
+		return fmt.Errorf("%s is not UTF-8", excerptOf(word))
+	}
+	if strings.Count(word, "${") > maxDepth {
+		return fmt.Errorf("%s has more than %d variables", excerptOf(word), maxDepth)
+	}
+	return nil
+}
+
+// clearer replaces the messages of BuildKit's package that take the end of a word for a
+// character of it.
+var clearer = strings.NewReplacer(
+	"unsupported modifier (\uFFFD) in substitution", "syntax error: missing '}'",
+	"unsupported modifier (\") in substitution", "syntax error: missing '}'",
+	"unsupported modifier (\n) in substitution", "syntax error: missing '}'",
+	"invalid escape '\\\uFFFD'", "it ends with an escape",
+)
+
+// wordError is an error of BuildKit's package about a word, in one line.
+func wordError(word string, err error) error {
+	if err == nil {
+		return nil
+	}
+	text := strings.TrimPrefix(err.Error(), fmt.Sprintf("failed to process %q: ", word))
+	return fmt.Errorf("failed to process %s: %s", excerptOf(word), clearer.Replace(text))
+}
+
+// excerptOf quotes a word for a message.
+func excerptOf(word string) string {
+	const most = 200
+	if len(word) > most {
+		return fmt.Sprintf("%q...", word[:most])
+	}
+	return fmt.Sprintf("%q", word)
+}
+
+// anyValue are variables that all have one: what is wrong with a word then is wrong with
+// its syntax.
+type anyValue struct{}
+
+func (anyValue) Get(string) (string, bool) { return "x", true }
+func (anyValue) Keys() []string            { return nil }
+
+// checkSyntax finds words of an instruction that cannot be expanded, whatever values its
+// variables get.
+func (f *File) checkSyntax(c instructions.Command) (bad error) {
+	check := func(lex *shell.Lex) instructions.SingleWordExpander {
+		return func(word string) (string, error) {
+			if _, err := expandWord(lex, word, anyValue{}); bad == nil {
+				bad = err
+			}
+			return word, nil
+		}
+	}
+	word := check(shell.NewLex(f.escape))
+	var err error
+	switch c := c.(type) {
+	case *instructions.RunCommand:
+		_ = c.Expand(word) // refusal says what else is wrong with its mounts
+	case *instructions.ExposeCommand:
+		for _, p := range c.Ports {
+			_, _ = word(p)
+		}
+	case instructions.SupportsSingleWordExpansion:
+		err = c.Expand(word)
+	}
+	if x, ok := c.(instructions.SupportsSingleWordExpansionRaw); ok && err == nil {
+		err = x.ExpandRaw(check(rawLex()))
+	}
+	return cmp.Or(bad, err)
+}
+
+// rawLex reads the text of a heredoc, where quotes mean nothing.
+func rawLex() *shell.Lex {
+	lex := shell.NewLex('\\')
+	lex.SkipProcessQuotes = true
+	return lex
 }
 
 // proxyArgs are build arguments that need no ARG; commands have them, and nothing

@@ -229,7 +229,7 @@ func TestDockerfileUsage(t *testing.T) {
 		{[]string{"--file", file, dir, "--build-context", "x"}, 2, "want NAME=DIR or NAME=REF"},
 		{[]string{"--file", file, dir, "--cache-from", "type=registry,ref=x.test/y"}, 2, `--cache-from "type=registry,ref=x.test/y": want a reference of a registry`},
 		{[]string{"--file", file, dir, "--progress", "loud"}, 2, "want auto, plain or tty"},
-		{[]string{"--file", file, dir, "--target", "none"}, 2, `there is no stage "none" to make; its stages are: 0`},
+		{[]string{"--file", file, dir, "--target", "none"}, 2, `there is no stage "none" to make; its stages are: 0 (line 1)`},
 		{[]string{"--file", file, dir, "--ssh", "default"}, 2, "unknown flag: --ssh"},
 		{[]string{"--file", file, dir, "--platform", "linux/amd64,linux/arm64"}, 2, "--platform"},
 		{[]string{"--file", file, dir, "--debug"}, 2, "--debug needs a terminal"},
@@ -498,7 +498,7 @@ cmd: [/bin/main.py]
 		{"from: app\n", "from: none\n", "r.yaml:6: copy[0].from: stat "},
 		{"mode: u=rwX,go=rX", "mode: '9'", `r.yaml:9: copy[0].mode: "9": want an octal number`},
 		{"ignore: [cache]", "ignore: ['[']", "r.yaml:8: copy[0].ignore: "},
-		{"target: a", "target: c", `Dockerfile: there is no stage "c" to make; its stages are: a, 1`},
+		{"target: a", "target: c", `Dockerfile: there is no stage "c" to make; its stages are: a (line 1), 1 (line 9)`},
 		{"file: Dockerfile", "file: none", "r.yaml:1: dockerfile: opening the Dockerfile"},
 		{"env:", "disk_size: big\nenv:", "r.yaml:16: disk_size: "},
 	} {

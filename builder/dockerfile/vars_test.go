@@ -1,0 +1,81 @@
+package dockerfile
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// notExpanded are words that cannot be expanded, with what is said of them.
+var notExpanded = []struct{ word, want string }{
+	{"${X", `"${X": syntax error: missing '}'`},
+	{"${", `"${": syntax error: missing '}'`},
+	{"${X:", `"${X:": syntax error: missing '}'`},
+	{"${X:-a", `"${X:-a": syntax error: missing '}'`},
+	{"${X#a", `"${X#a": syntax error: missing '}'`},
+	{"${X/a/b", `"${X/a/b": syntax error: missing '}'`},
+	{"${X/a", `"${X/a": syntax error: missing '/' in ${}`},
+	{"${X:-${Y}", `"${X:-${Y}": syntax error: missing '}'`},
+	{"${}", `"${}": syntax error: bad substitution`},
+	{"${X!y}", `"${X!y}": unsupported modifier (!) in substitution`},
+	{"${X:#y}", `"${X:#y}": unsupported modifier (:#) in substitution`},
+}
+
+// A word that cannot be expanded is refused, with its line, before the base is asked for,
+// by each instruction that expands words.
+func TestNotExpanded(t *testing.T) {
+	b := newBench(t)
+	refused := func(t *testing.T, text, want string) {
+		t.Helper()
+		_, err := b.build(t, "made", text)
+		if err == nil || !strings.HasPrefix(strings.TrimPrefix(err.Error(), `creating image "made": `), want) {
+			t.Errorf("%q: error %v, want %s", text, err, want)
+		}
+	}
+	for _, tt := range notExpanded {
+		refused(t, "FROM nowhere.test/x\nENV A="+tt.word, "Dockerfile:2: failed to process "+tt.want)
+	}
+	for _, line := range []string{"ENV A ", "ENV A=1 B=", "LABEL a=", "ARG A=", "WORKDIR /", "USER ", "EXPOSE ", "VOLUME /", "STOPSIGNAL ",
+		"COPY a.txt /", "COPY --chown=${Y a.txt /", "COPY --chmod=${Y a.txt /", "ADD --checksum=${Y https://x.test/y /", "ADD a.txt /",
+		"RUN --mount=type=cache,target=/${Y true\nENV A="} {
+		word := line
+		if !strings.Contains(line, "${Y") {
+			word += "${X"
+		}
+		_, err := b.build(t, "made", "FROM nowhere.test/x\n"+word)
+		if err == nil || !strings.HasPrefix(err.Error(), "Dockerfile:2: failed to process ") || !strings.HasSuffix(err.Error(), ": syntax error: missing '}'") {
+			t.Errorf("%s: error %v", word, err)
+		}
+	}
+	refused(t, "FROM nowhere.test/x\nENV A=\"${X\"", `Dockerfile:2: failed to process "\"${X\"": syntax error: missing '}'`)
+	refused(t, "FROM nowhere.test/x\nENV A='x", `Dockerfile:2: failed to process "'x": unexpected end of statement while looking for matching single-quote`)
+	refused(t, "FROM nowhere.test/x\nENV A=\"x", `Dockerfile:2: failed to process "\"x": unexpected end of statement while looking for matching double-quote`)
+	refused(t, "FROM nowhere.test/x\n\nCOPY <<E /x\n${X\nE", `Dockerfile:3: failed to process "${X\n": syntax error: missing '}'`)
+	refused(t, "ARG A=${X\nFROM scratch", `Dockerfile:1: failed to process "${X": syntax error: missing '}'`)
+	refused(t, "FROM scratch AS a\nFROM ${X", `Dockerfile:2: failed to process "${X": syntax error: missing '}'`)
+	refused(t, "FROM --platform=${X scratch", `Dockerfile:1: failed to process "${X": syntax error: missing '}'`)
+	refused(t, "# escape=`\nFROM scratch\nENV A=\\${X", `Dockerfile:3: failed to process "\\${X": syntax error: missing '}'`)
+	refused(t, "FROM nowhere.test/x\nENV A="+strings.Repeat("${X:-", 2000)+strings.Repeat("}", 2000), "Dockerfile:2: \"${X:-")
+	refused(t, "FROM nowhere.test/x\nCOPY <<E /x\na\xff\nE", `Dockerfile:2: "a\xff\n" is not UTF-8`)
+	// What depends on values is known when it comes to it.
+	refused(t, "FROM scratch\nENV A=${X:?wanted}", `Dockerfile:2: failed to process "${X:?wanted}": X: wanted`)
+	refused(t, "FROM scratch\nENV P='a\\'\nENV A=${P#$P}", `Dockerfile:3: failed to process "${P#$P}": invalid pattern (a\) in substitution: it ends with an escape`)
+	// A base's instruction is named: its line is not of this file.
+	if _, err := b.build(t, "base", "FROM scratch\nCOPY a.txt /\nONBUILD ENV A=${X"); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "# a comment\nFROM base", `Dockerfile:2: ONBUILD ENV A=${X: failed to process "${X": syntax error: missing '}'`)
+}
+
+// What is escaped or has no value is what BuildKit makes of it.
+func TestExpanded(t *testing.T) {
+	b := newBench(t)
+	const text = "FROM scratch\nENV P=/a/b.c.d\n" +
+		`ENV A=\${X B="\${X" C='${X' D=$ E=a\ b F=${P##*/} G=${P%%.*} H=${P//b/x} I=${X:-${Y:-"z }"}} J=${X-} K=${P:+y} L="a\"b" M=\'`
+	img, err := b.build(t, "made", text)
+	want := []string{"P=/a/b.c.d", "A=${X", "B=${X", "C=${X", "D=$", "E=a b", "F=b.c.d", "G=/a/b", "H=/a/x.c.d", "I=z }", "J=", "K=y", `L=a"b`, "M='"}
+	if err != nil || !cmp.Equal(want, img.Config.Env[1:]) {
+		t.Fatalf("error %v, %s", err, cmp.Diff(want, img.Config.Env[1:]))
+	}
+}

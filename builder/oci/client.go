@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -50,7 +49,7 @@ const (
 
 // dial logs in to a repository, for reading.
 func dial(ctx context.Context, repo name.Repository) (*client, error) {
-	auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	auth, err := logins{}.ResolveContext(ctx, repo)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -21,7 +20,7 @@ import (
 // remoteOptions are those of every exchange with a registry that go-containerregistry
 // makes. Its own connections would follow a registry to anywhere.
 func remoteOptions(ctx context.Context, registry name.Registry, progress func(done, total int64)) []remote.Option {
-	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(paced{newPool(registry, commitTimeout), idleTimeout, answerTimeout, manifestTimeout})}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(logins{}), remote.WithTransport(paced{newPool(registry, commitTimeout), idleTimeout, answerTimeout, manifestTimeout})}
 	if progress != nil {
 		updates := make(chan v1.Update, 16)
 		go func() {

@@ -3,6 +3,7 @@
 package redirects
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -21,14 +22,16 @@ const connectTimeout = 30 * time.Second
 // Confine has a transport connect for one server, whose address a user gave: to the
 // server, and to where its redirects may lead. The server itself may be on this host or
 // its link; then it is the address of the first connection that stays allowed, because
-// the server's name can lead elsewhere later. A proxy looks after that by itself.
+// the server's name can lead elsewhere later. A proxy looks after what it connects to
+// by itself; what goes past it (this host's loopback, NO_PROXY, another scheme) is
+// looked after here.
 func Confine(t *http.Transport, server *url.URL) {
-	if t.Proxy != nil {
-		if proxy, err := t.Proxy(&http.Request{URL: server}); err != nil || proxy != nil {
-			return
-		}
-	}
 	c := &confined{host: server.Hostname(), ports: []string{server.Port()}}
+	if choose := t.Proxy; choose != nil {
+		proxy, err := choose(&http.Request{URL: server})
+		c.proxied = err != nil || proxy != nil
+		t.Proxy = func(req *http.Request) (*url.URL, error) { return c.throughProxy(req, choose) }
+	}
 	if server.Port() == "" {
 		if c.ports = []string{"443"}; server.Scheme == "http" {
 			c.ports = append(c.ports, "80")
@@ -46,9 +49,42 @@ type confined struct {
 	ports    []string
 	literal  bool // host is an address
 	loopback bool // it is this host, by its name
+	proxied  bool // a proxy connects to it
 
-	mu sync.Mutex
-	at netip.Addr // of the server, as of the first connection
+	mu      sync.Mutex
+	at      netip.Addr      // of the server, as of the first connection
+	proxies map[string]bool // addresses of the proxies in use
+}
+
+// throughProxy is the proxy of a request, which may be on this host. A redirect leads to
+// none.
+func (c *confined) throughProxy(req *http.Request, choose func(*http.Request) (*url.URL, error)) (*url.URL, error) {
+	proxy, err := choose(req)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if proxy != nil {
+		if c.proxies == nil {
+			c.proxies = map[string]bool{}
+		}
+		c.proxies[address(proxy)] = true
+		return proxy, nil
+	}
+	if to := address(req.URL); c.proxies[to] {
+		return nil, fmt.Errorf("%s sends us to %s, which is our proxy", c.host, to)
+	}
+	return nil, nil
+}
+
+// address is what a transport connects to for a URL.
+func address(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(port, "80"))
 }
 
 func (c *confined) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -57,9 +93,13 @@ func (c *confined) dial(ctx context.Context, network, address string) (net.Conn,
 		return nil, err
 	}
 	c.mu.Lock()
-	at := c.at
+	at, toProxy := c.at, c.proxies[address]
 	c.mu.Unlock()
-	own := host == c.host && slices.Contains(c.ports, port)
+	if toProxy {
+		d := net.Dialer{Timeout: connectTimeout}
+		return d.DialContext(ctx, network, address)
+	}
+	own := host == c.host && slices.Contains(c.ports, port) && !c.proxied
 	first := own && !at.IsValid()
 	d := net.Dialer{Timeout: connectTimeout, ControlContext: func(_ context.Context, _, to string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(to)

@@ -3,8 +3,10 @@ package redirects
 import (
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -51,6 +53,60 @@ func TestConfine(t *testing.T) {
 		if got := strings.Contains(err.Error(), "which is an address of this host or its link"); got != tt.refused {
 			t.Errorf("a redirect of %s to %s: %v", tt.server, tt.to, err)
 		}
+	}
+}
+
+// A server behind a proxy sends nobody past the proxy to this host, nor to the proxy
+// itself: Go connects to the loopback directly whatever the proxy, and to what NO_PROXY
+// names.
+func TestConfineBehindAProxy(t *testing.T) {
+	var reached atomic.Int32
+	here := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	defer here.Close()
+	for _, tt := range []struct{ name, to, refused string }{
+		{"the loopback", here.URL + "/internal", "which is an address of this host or its link"},
+		{"a name past the proxy", strings.Replace(here.URL, "127.0.0.1", "localhost", 1) + "/internal", "which is an address of this host or its link"},
+		{"metadata past the proxy", "http://169.254.169.254:1/", "which is an address of this host or its link"},
+		{"the proxy", "PROXY", "which is our proxy"},
+		{"another server", "http://other.test/", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var proxied atomic.Value
+			proxied.Store("")
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				proxied.Store(r.URL.String())
+				if r.Host == "registry.test" {
+					http.Redirect(w, r, strings.Replace(tt.to, "PROXY", "http://"+r.Context().Value(http.LocalAddrContextKey).(net.Addr).String(), 1), http.StatusTemporaryRedirect)
+				}
+			}))
+			defer proxy.Close()
+			at, err := url.Parse(proxy.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			transport := http.DefaultTransport.(*http.Transport).Clone()
+			transport.Proxy = func(req *http.Request) (*url.URL, error) { // as http.ProxyFromEnvironment
+				if host := req.URL.Hostname(); strings.HasSuffix(host, ".test") {
+					return at, nil
+				}
+				return nil, nil
+			}
+			Confine(transport, &url.URL{Scheme: "http", Host: "registry.test"})
+			defer transport.CloseIdleConnections()
+			resp, err := (&http.Client{Transport: transport}).Get("http://registry.test/v2/")
+			if err == nil {
+				resp.Body.Close()
+			}
+			switch {
+			case tt.refused == "" && (err != nil || proxied.Load() != tt.to):
+				t.Errorf("through the proxy: %v; it was last asked for %q", err, proxied.Load())
+			case tt.refused != "" && (err == nil || !strings.Contains(err.Error(), tt.refused)):
+				t.Errorf("a redirect to %s: %v", tt.to, err)
+			}
+		})
+	}
+	if n := reached.Load(); n != 0 {
+		t.Errorf("a service of this host was reached %d times", n)
 	}
 }
 

@@ -96,35 +96,70 @@ func TestMutatedHellos(t *testing.T) {
 	_, secure := startNginx(t)
 	hello := captureHello(t, "listed.test")
 	evil := captureHello(t, "evil.test")
-	g := newGuestOf(t, mustAllow(t, "listed.test"), func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "tcp4", secure.address) })
-	g.net.names.add(site10, "listed.test")
-	if got := g.must(t, "198.51.100.10:443", string(hello)); !strings.Contains(got, "listed.test") {
-		t.Fatalf("a good hello got %q", got)
-	}
-	n, direct, passed := mutations(t)/10, 0, 0
-	for seed := range n {
-		m := newMutator(seed)
-		text := m.hello(hello, evil)
-		if c, err := net.Dial("tcp4", secure.address); err == nil {
-			_, _ = c.Write(text)
-			if strings.Contains(exchange(c, ""), "evil.test") {
-				direct++
+	servers := []webServer{secure, startRouter(t, "listed.test")}
+	for _, s := range servers {
+		t.Run(s.name, func(t *testing.T) {
+			g := newGuestOf(t, mustAllow(t, "listed.test"), func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "tcp4", s.address) })
+			g.net.names.add(site10, "listed.test")
+			if got := g.must(t, "198.51.100.10:443", string(hello)); !strings.Contains(got, "listed.test") {
+				t.Fatalf("a good hello got %q", got)
 			}
-		}
-		c, err := g.connect("198.51.100.10:443")
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch got := exchange(c, string(text)); {
-		case strings.Contains(got, "evil.test"):
-			t.Errorf("evil.test answered to %x", text)
-		case strings.Contains(got, "listed.test"):
-			passed++
-		}
+			n, direct, passed := mutations(t)/10/len(servers), 0, 0
+			for seed := range n {
+				m := newMutator(seed)
+				text := m.hello(hello, evil)
+				if s.name == secure.name { // HAProxy 2.6 ends with a segmentation fault at one of some hundreds
+					if c, err := net.Dial("tcp4", s.address); err == nil {
+						_, _ = c.Write(text)
+						if strings.Contains(exchange(c, ""), "evil.test") {
+							direct++
+						}
+					}
+				}
+				c, err := g.connect("198.51.100.10:443")
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch got := exchange(c, string(text)); {
+				case strings.Contains(got, "evil.test"):
+					t.Errorf("evil.test answered to %x", text)
+				case strings.Contains(got, "listed.test"):
+					passed++
+				}
+			}
+			t.Logf("of %d hellos, listed.test answered %d; without the rules, evil.test answered %d", n, passed, direct)
+			if s.name == secure.name && direct < n/20 || passed == 0 {
+				t.Error("the hellos try nothing")
+			}
+		})
 	}
-	t.Logf("of %d hellos, listed.test answered %d; without the rules, evil.test answered %d", n, passed, direct)
-	if direct < n/20 || passed == 0 {
-		t.Error("the hellos try nothing")
+}
+
+// What reads the name of a hello in front of several servers may look at its first record,
+// and at so many bytes, and have everything else go to a server that is not listed.
+func TestHellosThatHideTheirName(t *testing.T) {
+	s := startRouter(t, "example.test")
+	g := newGuestOf(t, mustAllow(t, "example.test"), func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "tcp4", s.address) })
+	g.net.names.add(site10, "example.test")
+	old := padded(t, 0)
+	old[recordHeader+handshakeHeader] = 2
+	for _, tt := range []struct {
+		name   string
+		hello  []byte
+		passed bool
+	}{
+		{"one record", padded(t, 1000), true},
+		{"two records", inRecords(padded(t, 1000), 1000), true},
+		{"a record for each byte", inRecords(padded(t, 0), 1), true},
+		{"16 KB", padded(t, 16000), false},
+		{"20 KB", padded(t, 20000), false},
+		{"of a version before", old, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := g.must(t, "198.51.100.10:443", string(tt.hello)); strings.Contains(got, "evil.test") || strings.Contains(got, "example.test") != tt.passed {
+				t.Errorf("it got %q", got)
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"net"
 	"testing"
 
@@ -54,12 +55,23 @@ func FuzzScreen(f *testing.F) {
 	})
 }
 
+// A hello that is passed on is one record, and names the same when it is read again.
 func FuzzServerName(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"))
+	hello := captureHello(f, "listed.test")
+	f.Add(hello)
+	f.Add(inRecords(hello, 40))
 	f.Fuzz(func(t *testing.T, hello []byte) {
-		read, _, err := readServerName(context.Background(), bufio.NewReader(bytes.NewReader(hello)))
-		if err == nil && !bytes.HasPrefix(hello, read) {
+		read, name, err := readServerName(context.Background(), bufio.NewReader(bytes.NewReader(hello)))
+		if err != nil {
+			return
+		}
+		if size := int(binary.BigEndian.Uint16(read[3:])); recordHeader+size != len(read) {
 			t.Errorf("%x was read of %x", read, hello)
+		}
+		again, nameAgain, err := readServerName(context.Background(), bufio.NewReader(bytes.NewReader(read)))
+		if !bytes.Equal(again, read) || nameAgain != name || err != nil {
+			t.Errorf("%x names %q, and passed on as %x %q, %v", hello, name, read, nameAgain, err)
 		}
 	})
 }

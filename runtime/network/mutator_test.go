@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -159,6 +160,21 @@ func captureHello(t testing.TB, name string) []byte {
 	near.Close()
 	far.Close()
 	return b[:n]
+}
+
+// inRecords is a hello in records of at most size bytes.
+func inRecords(hello []byte, size int) (b []byte) {
+	for part := range slices.Chunk(hello[recordHeader:], size) {
+		b = append(b, recordHandshake, 3, 1, byte(len(part)>>8), byte(len(part)))
+		b = append(b, part...)
+	}
+	return b
+}
+
+// padded is a hello to example.test with so many bytes of padding (RFC 7685) before the name.
+func padded(t testing.TB, n int) []byte {
+	padding := append([]byte{0, 21, byte(n >> 8), byte(n)}, make([]byte, n)...)
+	return inRecords(withSNI(t, append(padding, sni([]byte("example.test"), 0)...)), 1<<14)
 }
 
 // hello is one of another form, or another content.

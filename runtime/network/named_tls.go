@@ -22,7 +22,7 @@ const (
 	clientHello            = 1
 	serverHello            = 2
 	handshakeHeader        = 4
-	maxHello               = 64 << 10 // bytes
+	maxHello               = 12 << 10 // bytes; what reads names in front of servers holds 15 KiB or 16 KiB of one
 	alertSize              = 2        // bytes
 	alertWarning           = 1
 	maxWarnings            = 4 // before a server's hello
@@ -168,17 +168,23 @@ var (
 	errGotHello = errors.New("the hello is read")
 )
 
-// readServerName reads a TLS ClientHello, in records of its own, and returns its
-// bytes and the name in it; "" when it has none.
+// readServerName reads a TLS ClientHello, in records of its own, and returns it and the
+// name in it; "" when it has none. It is returned in one record, however it came: what
+// tells servers behind one address apart may look at the first record only, and send a
+// name that it does not find there to a server that is not allowed.
 func readServerName(ctx context.Context, r *bufio.Reader) (hello []byte, name string, err error) {
 	var message []byte
+	var minor byte
 	for {
 		header, content, err := readRecord(r)
 		if err != nil {
 			return nil, "", err
 		}
-		hello, message = append(append(hello, header...), content...), append(message, content...)
-		if header[0] != recordHandshake || len(content) == 0 || len(hello) > maxHello {
+		if len(message) == 0 {
+			minor = header[2]
+		}
+		message = append(message, content...)
+		if header[0] != recordHandshake || len(content) == 0 || len(message) > maxHello {
 			return nil, "", errNoHello
 		}
 		if len(message) < handshakeHeader {
@@ -192,6 +198,10 @@ func readServerName(ctx context.Context, r *bufio.Reader) (hello []byte, name st
 			break
 		}
 	}
+	if v := message[handshakeHeader:]; len(v) < 2 || v[0] != 3 || v[1] < 1 || v[1] > 3 { // TLS 1.0 to 1.2; 1.3 says that it is 1.2
+		return nil, "", errNoHello
+	}
+	hello = append([]byte{recordHandshake, 3, min(max(minor, 1), 3), byte(len(message) >> 8), byte(len(message))}, message...)
 	err = tls.Server(&helloConn{r: bytes.NewReader(hello)}, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		name = h.ServerName
 		return nil, errGotHello

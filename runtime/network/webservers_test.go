@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -218,6 +219,46 @@ backend listed
 backend evil
  server a %s
 `, s.address, backend(new(atomic.Int64)), backend(&evil)))
+	startServer(t, s.address, "/usr/sbin/haproxy", "-db", "-f", conf)
+	return s
+}
+
+// startRouter is HAProxy in front of two servers of TLS, of which it takes the one that a
+// hello names; what names none that it knows goes to evil.test.
+func startRouter(t *testing.T, listed string) webServer {
+	t.Helper()
+	dir := openDir(t)
+	backend := func(name string) string {
+		certificate, err := tls.LoadX509KeyPair(selfSigned(t, dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := &tls.Config{Certificates: []tls.Certificate{certificate}, MaxVersion: tls.VersionTLS12}
+		return listen(t, func(c *net.TCPConn) {
+			_ = c.SetDeadline(time.Now().Add(time.Minute))
+			_ = tls.Server(c, config).Handshake()
+			c.Close()
+		})
+	}
+	s := webServer{"HAProxy by the names of TLS", freePort(t), nil}
+	conf := config(t, "haproxy.cfg", fmt.Sprintf(`global
+ maxconn 500
+defaults
+ mode tcp
+ timeout connect 5s
+ timeout client 1m
+ timeout server 1m
+frontend web
+ bind %s
+ tcp-request inspect-delay 5s
+ tcp-request content accept if { req.ssl_hello_type 1 }
+ use_backend listed if { req.ssl_sni -i %s }
+ default_backend evil
+backend listed
+ server a %s
+backend evil
+ server a %s
+`, s.address, listed, backend(listed), backend("evil.test")))
 	startServer(t, s.address, "/usr/sbin/haproxy", "-db", "-f", conf)
 	return s
 }

@@ -186,10 +186,15 @@ func isDevice(stem string) bool {
 // kept in memory until then.
 const maxPacked = 1 << 18
 
+// maxPackedNames is how long their names may be together, in bytes: they are kept three
+// times.
+const maxPackedNames = 32 << 20
+
 // packable are the files below a directory, as their names there. Links and devices are
 // left out.
 func packable(ctx context.Context, dir string, most int) ([]string, error) {
 	var names []string
+	size := 0
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
@@ -204,6 +209,9 @@ func packable(ctx context.Context, dir string, most int) ([]string, error) {
 		if err == nil && len(portable(filepath.ToSlash(rel))) > maxPackedName {
 			err = bad{fmt.Errorf("a name in it is longer than %d bytes: copy it with lumina cp", maxPackedName)}
 		}
+		if size += len(rel); err == nil && size > maxPackedNames {
+			err = bad{fmt.Errorf("the names in it are longer than %d MB together: copy it with lumina cp", maxPackedNames>>20)}
+		}
 		names = append(names, rel)
 		return err
 	})
@@ -217,21 +225,35 @@ const maxPackedName = 60_000
 // pack writes files below a directory as a zip archive, each under a name of its own.
 func pack(ctx context.Context, w io.Writer, dir string, names []string) error {
 	z := zip.NewWriter(w)
-	used := make(map[string]bool, len(names))
+	entries := entryNames{map[string]bool{}, map[string]int{}}
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		entry := portable(filepath.ToSlash(name))
-		for n := 2; used[entry]; n++ {
-			entry = fmt.Sprintf("%s_%d", portable(filepath.ToSlash(name)), n)
-		}
-		used[entry] = true
+		entry := entries.of(name)
 		if err := packFile(z, entry, filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
 	return z.Close()
+}
+
+// entryNames gives each file a name of its own in an archive, also for systems to which
+// capital letters make no difference.
+type entryNames struct {
+	used map[string]bool
+	last map[string]int // the number that a name was given last: a guest can make all alike
+}
+
+func (e *entryNames) of(name string) string {
+	plain := portable(filepath.ToSlash(name))
+	entry, folded := plain, strings.ToLower(plain)
+	for n := max(e.last[folded]+1, 2); e.used[strings.ToLower(entry)]; n++ {
+		entry = fmt.Sprintf("%s_%d", plain, n)
+		e.last[folded] = n
+	}
+	e.used[strings.ToLower(entry)] = true
+	return entry
 }
 
 func packFile(z *zip.Writer, entry, name string) error {

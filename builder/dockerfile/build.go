@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -107,6 +108,8 @@ type build struct {
 	global environ // ARG before the first FROM, and predefined ones
 	stages []*stage
 	images map[string]*stage // of COPY --from=IMAGE, by reference
+
+	expanded atomic.Int64 // bytes that words with variables have become
 
 	mu   sync.Mutex
 	used map[string]bool // build arguments that were asked for
@@ -239,7 +242,7 @@ func (b *build) plan(arch string) (*stage, error) {
 				b.use(a.Key)
 			} else if a.Value != nil {
 				var err error
-				if value, err = f.expand(*a.Value, b.global); err != nil {
+				if value, err = b.expand(f.lex(), *a.Value, b.global); err != nil {
 					return nil, &Error{f.Name, lineOf(c.Location()), err}
 				}
 				ok = true

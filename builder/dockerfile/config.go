@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -10,7 +11,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	"golang.org/x/sys/unix"
 )
 
@@ -188,20 +188,26 @@ func (s *stage) commandLine(c instructions.ShellDependantCmdLine) []string {
 func (s *stage) ports(list []string) ([]string, error) {
 	var ports []string
 	for _, p := range list {
-		words, err := shell.NewLex(s.b.o.File.escape).ProcessWords(p, shell.EnvsFromSlice(s.env))
-		if err != nil {
-			return nil, wordError(p, err)
+		values := s.b.bounded(p, s.env)
+		words, err := s.b.o.File.lex().ProcessWords(p, values)
+		if err := cmp.Or(s.b.spend(values, 0), wordError(p, err)); err != nil {
+			return nil, err
 		}
 		for _, w := range words {
 			expanded, err := expandPorts(w)
 			if err != nil {
 				return nil, err
 			}
-			ports = append(ports, expanded...)
+			if ports = append(ports, expanded...); len(ports) > maxPorts {
+				return nil, fmt.Errorf("EXPOSE has more than %d ports", maxPorts)
+			}
 		}
 	}
 	return ports, nil
 }
+
+// maxPorts bounds those of an instruction: all of each protocol, and some twice.
+const maxPorts = 1 << 18
 
 func expandPorts(word string) ([]string, error) {
 	bad := fmt.Errorf("EXPOSE %q: want PORT, PORT-PORT, or either with /tcp, /udp or /sctp", word)

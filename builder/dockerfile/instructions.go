@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 )
@@ -21,7 +20,7 @@ import (
 // expandRaw replaces variables in the text of a heredoc, where quotes mean
 // nothing.
 func (s *stage) expandRaw(word string) (string, error) {
-	return expandWord(rawLex(), word, shell.EnvsFromSlice(s.env))
+	return s.b.expand(rawLex(), word, s.env)
 }
 
 // copy is COPY.

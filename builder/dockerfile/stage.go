@@ -101,7 +101,7 @@ func (b *build) newStage(n int, def instructions.Stage, arch string) (*stage, er
 	for _, c := range def.Commands {
 		s.commands = append(s.commands, command{Command: c})
 	}
-	from, err := b.o.File.expand(def.BaseName, b.global)
+	from, err := b.expand(b.o.File.lex(), def.BaseName, b.global)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (b *build) newStage(n int, def instructions.Stage, arch string) (*stage, er
 		return nil, fmt.Errorf("FROM %s: after its variables are replaced nothing is left", def.BaseName)
 	}
 	if def.Platform != "" {
-		platform, err := b.o.File.expand(def.Platform, b.global)
+		platform, err := b.expand(b.o.File.lex(), def.Platform, b.global)
 		if err != nil {
 			return nil, err
 		}
@@ -226,7 +226,7 @@ func fromNames(c instructions.Command) (names []string) {
 	return kept
 }
 
-func (s *stage) expand(word string) (string, error) { return s.b.o.File.expand(word, s.env) }
+func (s *stage) expand(word string) (string, error) { return s.b.expand(s.b.o.File.lex(), word, s.env) }
 
 // build builds the stage once; other callers wait for it.
 func (s *stage) build() error {

@@ -3,6 +3,7 @@ package dockerfile
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -38,9 +39,104 @@ func (e environ) with(name, value string) environ {
 	return list
 }
 
+// maxExpanded is how much text the variables of a build may become, in bytes: with ten
+// lines, each of which has the one before ten times, they would fill any memory.
+const maxExpanded = 8 << 20
+
 // expand replaces variables in a word.
-func (f *File) expand(word string, env environ) (string, error) {
-	return expandWord(shell.NewLex(f.escape), word, shell.EnvsFromSlice(env))
+func (b *build) expand(lex *shell.Lex, word string, env environ) (string, error) {
+	values := b.bounded(word, env)
+	s, err := expandWord(lex, word, values)
+	return s, cmp.Or(b.spend(values, len(s)), err)
+}
+
+// bounded are variables in a word that do not become more than there is room for.
+type bounded struct {
+	shell.EnvGetter
+	word       int // its length
+	patterns   int // how many patterns can be in each other
+	spent      int // bytes of values
+	multiplied int // of what one pattern makes of each
+	room       int
+	over       bool
+}
+
+var (
+	pattern  = regexp.MustCompile(`\$\{(?:[@*#?$!0-]|[\pL\pN_]*)[/#%]`)
+	replaced = regexp.MustCompile(`^\$\{(?:[@*#?$!0-]|[\pL\pN_]*)//`)
+)
+
+func (b *build) bounded(word string, env environ) *bounded {
+	v := &bounded{EnvGetter: shell.EnvsFromSlice(env), word: len(word), room: int(maxExpanded - b.expanded.Load())}
+	if pattern.MatchString(word) {
+		v.patterns = max(depth(word), 1)
+	}
+	return v
+}
+
+// depth is how many replacements of all of a pattern, ${name//pattern/text}, may be in each
+// other. Where a quote or an escape may hide an end, it is their number.
+func depth(word string) (deepest int) {
+	all, now := 0, 0
+	var open []bool // of each brace, whether it is such a replacement
+	hidden := false
+	for i := 0; i < len(word); i++ {
+		switch c := word[i]; {
+		case c == '$' && strings.HasPrefix(word[i:], "${"):
+			is := replaced.MatchString(word[i:])
+			if open = append(open, is); is {
+				all, now = all+1, now+1
+				deepest = max(deepest, now)
+			}
+		case c == '}' && len(open) > 0:
+			if open[len(open)-1] {
+				now--
+			}
+			open = open[:len(open)-1]
+		case len(open) > 0 && strings.IndexByte("'\"\\`", c) >= 0:
+			hidden = true
+		}
+	}
+	if hidden {
+		return all
+	}
+	return deepest
+}
+
+// Get is part of [shell.EnvGetter].
+func (v *bounded) Get(name string) (string, bool) {
+	value, ok := v.EnvGetter.Get(name)
+	if v.over {
+		return "", ok
+	}
+	// A replacement, or a pattern, has been read before the value that it is for.
+	v.multiplied += (len(value) + 1) * (v.word + v.spent)
+	v.spent += len(value)
+	cost := v.spent
+	switch {
+	case v.patterns == 1:
+		cost = v.multiplied
+	case v.patterns > 1:
+		cost += v.word
+		for n := 0; n < v.patterns && cost <= v.room; n++ {
+			cost *= v.spent + 1
+		}
+	}
+	if v.over = cost > v.room; v.over {
+		return "", ok
+	}
+	return value, ok
+}
+
+// spend counts what a word has become.
+func (b *build) spend(v *bounded, size int) error {
+	if v.spent == 0 {
+		return nil
+	}
+	if b.expanded.Add(int64(max(v.spent, size))) > maxExpanded || v.over {
+		return fmt.Errorf("variables become more than %d MB of text", maxExpanded>>20)
+	}
+	return nil
 }
 
 func expandWord(lex *shell.Lex, word string, env shell.EnvGetter) (string, error) {
@@ -111,7 +207,7 @@ func (f *File) checkSyntax(c instructions.Command) (bad error) {
 			return word, nil
 		}
 	}
-	word := check(shell.NewLex(f.escape))
+	word := check(f.lex())
 	var err error
 	switch c := c.(type) {
 	case *instructions.RunCommand:
@@ -128,6 +224,9 @@ func (f *File) checkSyntax(c instructions.Command) (bad error) {
 	}
 	return cmp.Or(bad, err)
 }
+
+// lex reads a word of an instruction.
+func (f *File) lex() *shell.Lex { return shell.NewLex(f.escape) }
 
 // rawLex reads the text of a heredoc, where quotes mean nothing.
 func rawLex() *shell.Lex {

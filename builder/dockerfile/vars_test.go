@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -77,5 +78,44 @@ func TestExpanded(t *testing.T) {
 	want := []string{"P=/a/b.c.d", "A=${X", "B=${X", "C=${X", "D=$", "E=a b", "F=b.c.d", "G=/a/b", "H=/a/x.c.d", "I=z }", "J=", "K=y", `L=a"b`, "M='"}
 	if err != nil || !cmp.Equal(want, img.Config.Env[1:]) {
 		t.Fatalf("error %v, %s", err, cmp.Diff(want, img.Config.Env[1:]))
+	}
+}
+
+// A few lines, of a base's ONBUILD, too, do not fill the memory with what their variables
+// become; what people write is not refused.
+func TestVariablesThatGrow(t *testing.T) {
+	b := newBench(t)
+	times := func(instruction string) string {
+		text := instruction + " a0=" + strings.Repeat("x", 32) + "\n"
+		for i := range 6 {
+			text += fmt.Sprintf("%s a%d=%s\n", instruction, i+1, strings.Repeat(fmt.Sprintf("$a%d", i), 10))
+		}
+		return text
+	}
+	long := strings.Repeat("a ", 3000)
+	for _, tt := range []struct{ name, text, want string }{
+		{"ENV", "FROM scratch\n" + times("ENV"), "Dockerfile:8: "},
+		{"ARG", "FROM scratch\n" + times("ARG"), "Dockerfile:8: "},
+		{"ARG before FROM", times("ARG") + "FROM scratch", "Dockerfile:7: "},
+		{"a heredoc", "FROM scratch\nENV a=" + strings.Repeat("x", 60000) + "\nCOPY <<E /x\n" + strings.Repeat("$a\n", 150) + "E", "Dockerfile:3: "},
+		{"EXPOSE", "FROM scratch\nENV a=" + strings.Repeat("1", 60000) + "\nEXPOSE " + strings.Repeat("$a", 150), "Dockerfile:3: "},
+		{"ports", "FROM scratch\nEXPOSE " + strings.Repeat("1-65535 ", 5), "Dockerfile:2: EXPOSE has more than"},
+		{"a replacement", "FROM scratch\nENV a=" + strings.Repeat("a", 20000) + "\nENV b=${a//a/" + strings.Repeat("b", 900) + "}", "Dockerfile:3: "},
+		{"a replacement in one", "FROM scratch\nENV a=" + strings.Repeat("a", 300) + "\nENV b=${a//a/${a//a/${a//a/xx}}}", "Dockerfile:3: "},
+		{"one whose end is hidden", "FROM scratch\nENV a=" + strings.Repeat("a", 300) + "\nENV b=${a//a/'}'${a//a/\\}${a//a/xx}}}", "Dockerfile:3: "},
+		{"what people write", "FROM scratch\nENV V=1.22.333 L=\"" + long + "\" E=\nENV U=\"https://x.test/${V//./_}/${V//./-}/${V//./}/${V//./+}/${V//./,}/${V//./:}/${V//./=}/${V//./%}/x-${V%.*}.tgz\" M=\"${L// /,}\" N=${E:-${V//./-}}", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := b.build(t, "made", tt.text)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "more than")) {
+				t.Errorf("error %v, want %s…", err, tt.want)
+			}
+		})
+	}
+	if _, err := b.build(t, "grows", "FROM scratch\nCOPY a.txt /\nONBUILD ENV a="+strings.Repeat("x", 60000)+"\nONBUILD ENV b="+strings.Repeat("$a", 150)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.build(t, "made", "FROM grows"); err == nil || !strings.Contains(err.Error(), "more than 8 MB") {
+		t.Errorf("ONBUILD of a base: error %v", err)
 	}
 }

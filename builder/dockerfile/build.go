@@ -406,7 +406,7 @@ func refusal(c instructions.Command) error {
 		}
 	case *instructions.ExposeCommand:
 		for _, word := range c.Ports {
-			if _, err := expandPorts(word); err != nil && !strings.ContainsAny(word, expanded) {
+			if _, err := parsePorts(word); err != nil && !strings.ContainsAny(word, expanded) {
 				return err
 			}
 		}

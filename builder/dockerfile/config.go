@@ -194,12 +194,15 @@ func (s *stage) ports(list []string) ([]string, error) {
 			return nil, err
 		}
 		for _, w := range words {
-			expanded, err := expandPorts(w)
+			r, err := parsePorts(w)
 			if err != nil {
 				return nil, err
 			}
-			if ports = append(ports, expanded...); len(ports) > maxPorts {
+			if len(ports)+int(r.last-r.first) >= maxPorts {
 				return nil, fmt.Errorf("EXPOSE has more than %d ports", maxPorts)
+			}
+			for n := r.first; n <= r.last; n++ {
+				ports = append(ports, fmt.Sprintf("%d/%s", n, r.protocol))
 			}
 		}
 	}
@@ -209,7 +212,13 @@ func (s *stage) ports(list []string) ([]string, error) {
 // maxPorts bounds those of an instruction: all of each protocol, and some twice.
 const maxPorts = 1 << 18
 
-func expandPorts(word string) ([]string, error) {
+// portRange are ports of EXPOSE.
+type portRange struct {
+	first, last uint64
+	protocol    string
+}
+
+func parsePorts(word string) (portRange, error) {
 	bad := fmt.Errorf("EXPOSE %q: want PORT, PORT-PORT, or either with /tcp, /udp or /sctp", word)
 	port := word[strings.LastIndexByte(word, ':')+1:]
 	port, protocol, ok := strings.Cut(port, "/")
@@ -217,7 +226,7 @@ func expandPorts(word string) ([]string, error) {
 		protocol = "tcp"
 	}
 	if protocol = strings.ToLower(protocol); protocol != "tcp" && protocol != "udp" && protocol != "sctp" {
-		return nil, bad
+		return portRange{}, bad
 	}
 	first, last, isRange := strings.Cut(port, "-")
 	if !isRange {
@@ -226,13 +235,9 @@ func expandPorts(word string) ([]string, error) {
 	from, fromErr := strconv.ParseUint(first, 10, 16)
 	to, toErr := strconv.ParseUint(last, 10, 16)
 	if fromErr != nil || toErr != nil || from > to {
-		return nil, bad
+		return portRange{}, bad
 	}
-	var ports []string
-	for n := from; n <= to; n++ {
-		ports = append(ports, fmt.Sprintf("%d/%s", n, protocol))
-	}
-	return ports, nil
+	return portRange{from, to, protocol}, nil
 }
 
 // absolute resolves a path of an instruction against the working directory; a

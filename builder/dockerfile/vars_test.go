@@ -119,3 +119,19 @@ func TestVariablesThatGrow(t *testing.T) {
 		t.Errorf("ONBUILD of a base: error %v", err)
 	}
 }
+
+// Ports are checked without a list of each: a check hears no signal.
+func TestPortsAreCheckedAsRanges(t *testing.T) {
+	f, err := Parse(strings.NewReader("FROM scratch\n"+strings.Repeat("EXPOSE 1-65535\n", 20)), "Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := testing.AllocsPerRun(1, func() {
+		if err := Check(Options{File: f}, "amd64"); err != nil {
+			t.Error(err)
+		}
+	})
+	if made > 50_000 {
+		t.Errorf("checking 20 instructions makes %.0f objects", made)
+	}
+}

@@ -130,7 +130,7 @@ func (a *appPage) wait(t *testing.T, what, expression string) {
 // clicked.
 func (a *appPage) click(t *testing.T, what, element string) {
 	t.Helper()
-	a.wait(t, what, "(() => { const e = "+element+"; return !!e && !e.disabled && e.getClientRects().length > 0 })()")
+	a.wait(t, what, "(() => { const e = "+element+"; return !!e && !e.disabled && e.getClientRects().length > 0 && e.checkVisibility({contentVisibilityAuto: true}) })()")
 	// Once it stays where it is: the page may be on its way to the full screen.
 	at, ok := a.eval(t, `(async () => {
 		const e = `+element+`;

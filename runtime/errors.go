@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/abdul-abdi/lumina/runtime/printable"
@@ -76,22 +77,19 @@ func sincePanic(console string) string {
 // faultLines is how many lines a kernel's fault has at most until it says where it was.
 const faultLines = 8
 
+// fault is the line with which a kernel begins to tell a fault, with its time or without.
+var fault = regexp.MustCompile(`(?m)^(\[[ 0-9.]+\] )?(BUG: |Oops: |PANIC: |general protection fault|Internal error: |Unable to handle kernel )`)
+
 // firstFault are the lines with which a kernel tells its first fault, the last of them
 // where it was; "" for none.
 func firstFault(console string) string {
-	start := -1
-	for _, heading := range []string{"BUG: ", "Oops: ", "PANIC: ", "general protection fault", "Internal error: "} {
-		if i := strings.Index(console, heading); i >= 0 && (start < 0 || i < start) {
-			start = i
-		}
-	}
-	if start < 0 {
+	at := fault.FindStringIndex(console)
+	if at == nil {
 		return ""
 	}
-	start = strings.LastIndexByte(console[:start], '\n') + 1
 	var told strings.Builder
 	lines := 0
-	for line := range strings.Lines(console[start:]) {
+	for line := range strings.Lines(console[at[0]:]) {
 		told.WriteString(line)
 		if lines++; lines == faultLines || strings.Contains(line, "RIP: ") || strings.Contains(line, "pc : ") {
 			break

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -221,117 +220,6 @@ func (b *build) warnUnused() {
 		slices.Sort(unused)
 		b.o.Log.note("[warning] no ARG of the Dockerfile takes --build-arg %s", strings.Join(unused, ", "))
 	}
-}
-
-// plan finds the stages and what each is made from, and refuses what Lumina
-// cannot do in those that the target needs.
-func (b *build) plan(arch string) (*stage, error) {
-	f := b.o.File
-	b.global = platformArgs(goruntime.GOARCH, arch, b.o.Target)
-	for i, v := range b.global {
-		name, _, _ := strings.Cut(v, "=")
-		if value, ok := b.o.Args[name]; ok {
-			b.global[i] = name + "=" + value
-			b.use(name)
-		}
-	}
-	for _, c := range f.meta {
-		for _, a := range c.Args {
-			value, ok := b.o.Args[a.Key]
-			if ok {
-				b.use(a.Key)
-			} else if a.Value != nil {
-				var err error
-				if value, err = b.expand(f.lex(), *a.Value, b.global); err != nil {
-					return nil, &Error{f.Name, lineOf(c.Location()), err}
-				}
-				ok = true
-			}
-			if ok {
-				b.global = b.global.with(a.Key, value)
-			}
-		}
-	}
-	for n, def := range f.stages {
-		s, err := b.newStage(n, def, arch)
-		if err != nil {
-			return nil, &Error{f.Name, lineOf(def.Location), err}
-		}
-		b.stages = append(b.stages, s)
-	}
-	target, err := b.target()
-	if err != nil {
-		return nil, err
-	}
-	if target.arch != arch {
-		return nil, &Error{f.Name, lineOf(target.def.Location), fmt.Errorf("the stage is made for linux/%s, and linux/%s was asked for; choose with --platform", target.arch, arch)}
-	}
-	for _, s := range append(target.needs(), target) {
-		if err := s.refuse(s.commands); err != nil {
-			return nil, err
-		}
-	}
-	return target, nil
-}
-
-func (b *build) target() (*stage, error) {
-	if b.o.Target == "" {
-		return b.stages[len(b.stages)-1], nil
-	}
-	if s := b.find(b.o.Target, len(b.stages)); s != nil {
-		return s, nil
-	}
-	if n, err := strconv.Atoi(b.o.Target); err == nil && n >= 0 && n < len(b.stages) {
-		return b.stages[n], nil
-	}
-	var names []string
-	for n, s := range b.stages {
-		name := s.def.Name
-		if name == "" {
-			name = strconv.Itoa(n)
-		}
-		names = append(names, fmt.Sprintf("%s (line %d)", name, lineOf(s.def.Location)))
-	}
-	return nil, &Error{File: b.o.File.Name, Err: fmt.Errorf("there is no stage %q to make; its stages are: %s", b.o.Target, strings.Join(names, ", "))}
-}
-
-// find finds a stage by its name, below a number.
-func (b *build) find(name string, below int) *stage {
-	for _, s := range slices.Backward(b.stages[:min(below, len(b.stages))]) {
-		if s.def.Name != "" && strings.EqualFold(s.def.Name, name) {
-			return s
-		}
-	}
-	return nil
-}
-
-// from finds what COPY --from or a mount's from names; line is the instruction's.
-func (b *build) from(s *stage, name string, line int) (*stage, error) {
-	if strings.Contains(name, "$") {
-		return nil, fmt.Errorf("from=%s: variables are not expanded here; name a stage: FROM %s AS NAME", name, name)
-	}
-	if n, err := strconv.Atoi(name); err == nil {
-		if n < 0 || n >= s.index {
-			return nil, fmt.Errorf("from=%s: there is no such stage before this one", name)
-		}
-		return b.stages[n], nil
-	}
-	if found := b.find(name, s.index); found != nil {
-		return found, nil
-	}
-	if b.find(name, len(b.stages)) != nil {
-		return nil, fmt.Errorf("from=%s: that stage is not before this one", name)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.images == nil {
-		b.images = map[string]*stage{}
-	}
-	key := name + " " + s.arch
-	if b.images[key] == nil {
-		b.images[key] = b.imageStage(name, s.arch, len(b.images), line)
-	}
-	return b.images[key], nil
 }
 
 // refuse names the first thing in some instructions that Lumina cannot do.

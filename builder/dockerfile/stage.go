@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/abdul-abdi/lumina/builder"
 	"github.com/abdul-abdi/lumina/builder/oci"
-	"github.com/abdul-abdi/lumina/builder/reference"
 )
 
 // stage is a stage of a build, or an image that one reads.
@@ -89,141 +87,6 @@ type layer struct {
 	oci.Layer
 	// copied says that it only adds and replaces files.
 	copied bool
-}
-
-func (b *build) newStage(n int, def instructions.Stage, arch string) (*stage, error) {
-	s := &stage{b: b, index: n, def: def, arch: arch, ended: make(chan struct{})}
-	if len(b.o.File.stages) > 1 {
-		if s.name = def.Name; s.name == "" {
-			s.name = fmt.Sprintf("stage-%d", n)
-		}
-	}
-	for _, c := range def.Commands {
-		s.commands = append(s.commands, command{Command: c})
-	}
-	from, err := b.expand(b.o.File.lex(), def.BaseName, b.global)
-	if err != nil {
-		return nil, err
-	}
-	if from == "" {
-		return nil, fmt.Errorf("FROM %s: after its variables are replaced nothing is left", def.BaseName)
-	}
-	if def.Platform != "" {
-		platform, err := b.expand(b.o.File.lex(), def.Platform, b.global)
-		if err != nil {
-			return nil, err
-		}
-		if s.arch, err = parsePlatform(platform); err != nil {
-			return nil, fmt.Errorf("FROM --platform=%s: %w", def.Platform, err)
-		}
-	}
-	if s.base = b.find(from, n); s.base == nil {
-		if err := b.checkReference(from); err != nil {
-			return nil, fmt.Errorf("FROM %s: %w", from, err)
-		}
-		s.image = from
-	} else if def.Platform == "" {
-		s.arch = s.base.arch
-	}
-	return s, nil
-}
-
-// checkReference refuses what names files of this host: who calls may name those, by a
-// context, but not who wrote the Dockerfile.
-func (b *build) checkReference(text string) error {
-	if _, ok := b.o.Contexts[text]; ok {
-		return nil
-	}
-	if r, err := reference.Parse(text); err == nil && r.Kind != reference.Registry {
-		return fmt.Errorf("a Dockerfile cannot name images outside of registries and this host's store; write NAME here, and --build-context NAME=%s", text)
-	}
-	return nil
-}
-
-// parsePlatform reads linux/ARCH[/VARIANT], or ARCH.
-func parsePlatform(s string) (arch string, err error) {
-	if s == "local" {
-		return goruntime.GOARCH, nil
-	}
-	system, arch, ok := strings.Cut(s, "/")
-	if !ok {
-		system, arch = "linux", s
-	}
-	arch, variant, _ := strings.Cut(arch, "/")
-	switch arch {
-	case "x86_64":
-		arch = "amd64"
-	case "aarch64":
-		arch = "arm64"
-	}
-	if system != "linux" || arch != "amd64" && arch != "arm64" || variant != "" && variant != "v8" {
-		return "", errors.New("want linux/amd64 or linux/arm64")
-	}
-	return arch, nil
-}
-
-// imageStage is a stage that is an image, or a named tree.
-func (b *build) imageStage(reference, arch string, n, line int) *stage {
-	where := []parser.Range{{Start: parser.Position{Line: line}}}
-	return &stage{b: b, index: -1 - n, def: instructions.Stage{Location: where}, image: reference, arch: arch, only: true, ended: make(chan struct{})}
-}
-
-// needs are the stages, and the images, that a stage cannot be built without: its
-// own not among them.
-func (s *stage) needs() []*stage {
-	seen := map[*stage]bool{s: true}
-	var list []*stage
-	var add func(*stage)
-	add = func(s *stage) {
-		for _, d := range s.direct() {
-			if !seen[d] {
-				seen[d] = true
-				list = append(list, d)
-				add(d)
-			}
-		}
-	}
-	add(s)
-	return list
-}
-
-// direct are the stages that a stage names. What it names wrongly is found when
-// it comes to that.
-func (s *stage) direct() []*stage {
-	var list []*stage
-	if s.base != nil {
-		list = append(list, s.base)
-	}
-	for _, c := range s.commands {
-		for _, name := range fromNames(c.Command) {
-			if named, ok := s.b.o.Contexts[name]; ok && named.Dir != nil {
-				continue
-			}
-			if d, err := s.b.from(s, name, c.line()); err == nil {
-				d.read = true
-				list = append(list, d)
-			}
-		}
-	}
-	return list
-}
-
-func fromNames(c instructions.Command) (names []string) {
-	switch c := c.(type) {
-	case *instructions.CopyCommand:
-		names = append(names, c.From)
-	case *instructions.RunCommand:
-		for _, m := range instructions.GetMounts(c) {
-			names = append(names, m.From)
-		}
-	}
-	kept := names[:0]
-	for _, n := range names {
-		if n != "" {
-			kept = append(kept, n)
-		}
-	}
-	return kept
 }
 
 func (s *stage) expand(word string) (string, error) { return s.b.expand(s.b.o.File.lex(), word, s.env) }

@@ -69,17 +69,17 @@ func (c *confined) throughProxy(req *http.Request, choose func(*http.Request) (*
 		if c.proxies == nil {
 			c.proxies = map[string]bool{}
 		}
-		c.proxies[address(proxy)] = true
+		c.proxies[hostPort(proxy)] = true
 		return proxy, nil
 	}
-	if to := address(req.URL); c.proxies[to] {
+	if to := hostPort(req.URL); c.proxies[to] {
 		return nil, fmt.Errorf("%s sends us to %s, which is our proxy", c.host, to)
 	}
 	return nil, nil
 }
 
-// address is what a transport connects to for a URL.
-func address(u *url.URL) string {
+// hostPort is what a transport connects to for a URL.
+func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]

@@ -128,6 +128,7 @@ func testAppTerminal(t *testing.T, a *appPage) {
 		a.wait(t, "the first one", "document.querySelectorAll('.tab').length === 1 && "+rows+".includes('606')")
 		a.wait(t, "its process", "document.querySelector('.inside code').textContent.includes('terminal')")
 	})
+	t.Run("what is inside", func(t *testing.T) { testAppInside(t, a, run, rows) })
 	t.Run("it dies", func(t *testing.T) {
 		for _, p := range processesOf(t, a.home, "qemu-system-") {
 			if err := syscall.Kill(p, syscall.SIGKILL); err != nil {

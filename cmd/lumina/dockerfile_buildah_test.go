@@ -16,6 +16,94 @@ import (
 	"github.com/abdul-abdi/lumina/builder/dockerfile/files"
 )
 
+// conformance is built by buildah and by Lumina, and has to give the same files
+// and the same configuration.
+const conformance = `ARG VERSION=1
+` + system + `FROM system AS tools
+WORKDIR /src
+COPY tree/ ./tree/
+RUN echo built > out && rm -r tree/sub && chmod 700 tree && ln out out2
+FROM system
+ARG VERSION
+ARG NAME=default
+ENV A=1 B="two words" C=$VERSION D=${NAME}
+LABEL x=1 "y z"='2'
+COPY tree /tree
+COPY --chown=33:34 tree/file /owned/
+COPY --chmod=750 tree/file tree/sub/deep /mode/
+COPY tree/f* tree/s?b /glob/
+COPY --from=tools /src/out* /from/
+COPY --from=tools --chown=7:8 /src/tree /from/tree
+ADD archive.tar.gz /unpacked/
+ADD tree/file /added
+WORKDIR /work/dir
+RUN echo run > run && touch /etc/x && rm /lower/two && rm -r /lower/dir && mkdir /lower/dir
+USER 33:34
+WORKDIR sub
+RUN id -u > /tmp/id
+USER root
+EXPOSE 80 90/udp
+VOLUME /data
+STOPSIGNAL SIGQUIT
+HEALTHCHECK --interval=5s --timeout=3s --retries=2 CMD curl x
+ONBUILD RUN true
+SHELL ["/bin/sh", "-ec"]
+ENTRYPOINT ["/bin/sh"]
+CMD ["-c", "true"]
+`
+
+// copies has the other kinds, for which no VM starts.
+const copies = `ARG BASE=scratch
+FROM ${BASE} AS one
+MAINTAINER somebody <x@example.test>
+ARG A
+ARG B=b
+ENV D=dir S=sub E=${B:-c}${A:+d} F=${A:-none}
+ENV old style value
+WORKDIR /w/$D
+WORKDIR $S
+COPY tree .
+COPY tree/ other
+COPY tree/*e* ${D}/
+COPY a.txt tree/sub ./mixed/
+LABEL "a b"="c d" e=f
+LABEL g='h' \
+  i="j k"
+ENTRYPOINT exec x "a b"
+CMD ["c1", "c2"]
+STOPSIGNAL 9
+ONBUILD COPY a.txt /on/
+ONBUILD ENV Z=3
+FROM one AS two
+ENV D=9
+LABEL e=9
+ENTRYPOINT ["/f"]
+STOPSIGNAL SIGTERM
+COPY passwd group /etc/
+USER web
+WORKDIR /home/web
+COPY --chown=web:more a.txt .
+COPY --chown=web tree/sub ./s
+HEALTHCHECK NONE
+VOLUME ["/v1", "/v 2"]
+VOLUME /v3 /v4
+EXPOSE 53/udp 9/tcp
+USER 12:34
+WORKDIR /num/ber
+FROM two
+ADD tree.tar.xz /t/
+ADD archive.tar.gz a.txt /mixed/
+ADD tree /tree
+ADD not.tar.gz /n/
+COPY archive.tar.gz /c/
+COPY tree/link tree/dirlink /l2/
+COPY tree/dirlink /l3
+COPY empty /empty/
+COPY --from=0 /w /w
+COPY --from=one /w/dir/sub/file /renamed
+CMD []
+`
+
 func TestDockerfileAsBuildah(t *testing.T) {
 	context := dockerContext(t)
 	for name, content := range map[string]string{"tree/file": "1", "tree/sub/deep": "2", "tree/sub/script": "#!/bin/sh\n", "packed/p/q": "3", "not.tar.gz": "no"} {

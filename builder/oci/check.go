@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -39,6 +40,35 @@ func checkLayout(dir string) error {
 		}
 		return err
 	})
+}
+
+// checkOwn says whether a layout that is written to has files and directories of its own: a
+// link would lead what is written, or what is taken to be there, to another place.
+func checkOwn(dir string) error {
+	for _, name := range []string{"index.json", "blobs", "blobs/sha256"} {
+		if info, err := os.Lstat(filepath.Join(dir, name)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%w: %s is a link; remove it", ErrInvalid, filepath.Join(dir, name))
+		}
+	}
+	return nil
+}
+
+// hasBlob says whether a layout has a blob. Its error is that what is there is no file of
+// its own, or has not the bytes that its name says.
+func hasBlob(dir string, h v1.Hash) (bool, error) {
+	f, err := statefile.Open(filepath.Join(dir, blobName(h)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	have, _, err := v1.SHA256(f)
+	if err == nil && have != h {
+		err = fmt.Errorf("it has %s", have)
+	}
+	return err == nil, err
 }
 
 // checkManifests reads a manifest and those below it, of which each has to be small, and
@@ -91,13 +121,15 @@ const maxImages = 1000
 type survey struct {
 	images int
 	bytes  int64
+	blobs  []v1.Hash // what it copies, but for the artifact's own manifest
 }
 
-func (s *survey) add(size int64) error {
-	if size < 0 || size > math.MaxInt64-s.bytes {
-		return fmt.Errorf("%w: a size of %d bytes", ErrInvalid, size)
+func (s *survey) add(d v1.Descriptor) error {
+	if d.Size < 0 || d.Size > math.MaxInt64-s.bytes {
+		return fmt.Errorf("%w: a size of %d bytes", ErrInvalid, d.Size)
 	}
-	s.bytes += size
+	s.bytes += d.Size
+	s.blobs = append(s.blobs, d.Digest)
 	return nil
 }
 
@@ -120,7 +152,7 @@ func (s *survey) index(index v1.ImageIndex, depth int) error {
 		return fmt.Errorf("%w: it has more than %d images", ErrInvalid, maxImages)
 	}
 	for _, d := range m.Manifests {
-		err := s.add(d.Size)
+		err := s.add(d)
 		if err == nil && d.MediaType.IsIndex() {
 			var below v1.ImageIndex
 			if below, err = index.ImageIndex(d.Digest); err == nil {
@@ -148,7 +180,7 @@ func (s *survey) image(image v1.Image) error {
 		return fmt.Errorf("%w: its configuration has %d bytes, of at most %d", ErrInvalid, m.Config.Size, maxManifest)
 	}
 	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
-		if err := s.add(d.Size); err != nil {
+		if err := s.add(d); err != nil {
 			return err
 		}
 	}

@@ -88,6 +88,74 @@ func TestLayoutsOfOddFiles(t *testing.T) {
 	}
 }
 
+// What is in a layout under the name of a blob, and is not that blob, is not taken for it.
+func TestLayoutsOfOtherBlobs(t *testing.T) {
+	source, image := savedLayout(t)
+	layer, size, err := v1.SHA256(strings.NewReader("a layer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers := []Layer{{MediaType: string(types.OCILayer), Digest: layer, DiffID: layer, Size: size,
+		Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("a layer")), nil }}}
+	for how, write := range map[string]func(dir string) error{
+		"copied": func(dir string) error {
+			_, err := Copy(t.Context(), "oci:"+source+":latest", "oci:"+dir+":other", CopyOptions{})
+			return err
+		},
+		"saved": func(dir string) error {
+			_, err := Save(t.Context(), Destination{Kind: "oci", Path: dir, Tag: "other"}, []byte(`{}`), nil, layers)
+			return err
+		},
+	} {
+		for what, put := range map[string]func(name string, size int64) error{
+			"other bytes": func(name string, size int64) error { return os.WriteFile(name, make([]byte, size), 0o644) },
+			"a cut file":  func(name string, _ int64) error { return os.Truncate(name, 1) },
+			"a link": func(name string, size int64) error {
+				elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+				return errors.Join(os.WriteFile(elsewhere, make([]byte, size), 0o644), os.Remove(name), os.Symlink(elsewhere, name))
+			},
+		} {
+			for _, h := range []v1.Hash{layer, image.Digest} {
+				dir, _ := savedLayout(t)
+				name := filepath.Join(dir, blobName(h))
+				want, err := os.ReadFile(name)
+				if err == nil {
+					err = put(name, int64(len(want)))
+				}
+				if err == nil {
+					err = write(dir)
+				}
+				if err != nil {
+					t.Errorf("%s into a layout with %s: %v", how, what, err)
+				}
+				got, err := os.ReadFile(name)
+				info, statErr := os.Lstat(name)
+				if err := errors.Join(err, statErr); err != nil || string(got) != string(want) || !info.Mode().IsRegular() {
+					t.Errorf("%s into a layout with %s: now %q, %v", how, what, got, err)
+				}
+			}
+		}
+	}
+}
+
+// What is written to a layout stays in it.
+func TestLayoutsWithLinks(t *testing.T) {
+	source, _ := savedLayout(t)
+	for _, link := range []string{"index.json", "blobs", "blobs/sha256"} {
+		dir, _ := savedLayout(t)
+		elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+		if err := errors.Join(os.Rename(filepath.Join(dir, link), elsewhere), os.Symlink(elsewhere, filepath.Join(dir, link))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Copy(t.Context(), "oci:"+source+":latest", "oci:"+dir+":other", CopyOptions{}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s is a link, copied into: %v", link, err)
+		}
+		if _, err := Save(t.Context(), Destination{Kind: "oci", Path: dir, Tag: "other"}, []byte(`{}`), nil, nil); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s is a link, saved into: %v", link, err)
+		}
+	}
+}
+
 // A directory that is no layout is said to be none.
 func TestCopyOfNoLayout(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "nope")} {

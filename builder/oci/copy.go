@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -181,7 +183,7 @@ func (c *copier) write(a artifact, to string, progress func(done, total int64)) 
 		if c.maxSize > 0 && s.bytes > c.maxSize {
 			return fmt.Errorf("%w of %d bytes: it has %d", ErrTooLarge, c.maxSize, s.bytes)
 		}
-		return writeLayoutAs(a, r.Rest)
+		return writeLayoutAs(a, s.blobs, r.Rest)
 	}
 	ref, err := name.ParseReference(r.Rest)
 	if err != nil {
@@ -201,16 +203,31 @@ func (c *copier) put(a artifact, ref name.Reference, progress func(done, total i
 	return remote.Write(ref, a.image, options...)
 }
 
-// writeLayoutAs puts an image into a layout, which is made if there is none, in the
-// place of what has its tag.
-func writeLayoutAs(a artifact, rest string) error {
+// writeLayoutAs puts an image, which has these blobs, into a layout, which is made if there
+// is none, in the place of what has its tag.
+func writeLayoutAs(a artifact, blobs []v1.Hash, rest string) error {
 	d, err := ParseDestination("oci:" + rest) // it need not be there
 	if err != nil {
+		return err
+	}
+	if err := checkOwn(d.Path); err != nil {
 		return err
 	}
 	err = checkLayout(d.Path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	own, err := a.described().Digest()
+	if err != nil {
+		return err
+	}
+	// What has the name and the size of a blob is taken for it.
+	for _, h := range append(blobs, own) {
+		if _, err := hasBlob(d.Path, h); err != nil {
+			if err := os.Remove(filepath.Join(d.Path, blobName(h))); err != nil {
+				return err
+			}
+		}
 	}
 	path, err := layout.FromPath(d.Path)
 	if err != nil {

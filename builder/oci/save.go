@@ -59,6 +59,9 @@ func Save(ctx context.Context, d Destination, config []byte, annotations map[str
 		return "", err
 	}
 	if d.Kind == "oci" {
+		if err := checkOwn(d.Path); err != nil {
+			return "", fmt.Errorf("saving to %s: %w", d.Path, err)
+		}
 		w := &dirWriter{dir: d.Path}
 		if err := saveLayout(w, m, hash, d.Tag); err != nil {
 			return "", fmt.Errorf("saving to %s: %w", d.Path, err)
@@ -96,8 +99,8 @@ func Save(ctx context.Context, d Destination, config []byte, annotations map[str
 // fileWriter is a directory or an archive of one.
 type fileWriter interface {
 	write(name string, size int64, r io.Reader) error
-	// has says whether a file is there, which is named by its digest.
-	has(name string) bool
+	// has says whether a blob is there.
+	has(h v1.Hash) bool
 	read(name string) ([]byte, error) // fs.ErrNotExist when there is none
 }
 
@@ -153,7 +156,7 @@ func saveBlobs(w fileWriter, m *manifest, nameOf func(v1.Hash) string) error {
 	}
 	done := map[v1.Hash]bool{}
 	for _, l := range described.Layers {
-		if done[l.Digest] || w.has(nameOf(l.Digest)) {
+		if done[l.Digest] || w.has(l.Digest) {
 			continue
 		}
 		done[l.Digest] = true
@@ -204,7 +207,7 @@ func saveDocker(w fileWriter, m *manifest, layers []Layer, tag string) error {
 // tarWriter writes an archive, the same for the same image.
 type tarWriter struct{ t *tar.Writer }
 
-func (w *tarWriter) has(string) bool { return false }
+func (w *tarWriter) has(v1.Hash) bool { return false }
 
 func (w *tarWriter) read(string) ([]byte, error) { return nil, fs.ErrNotExist }
 
@@ -229,9 +232,10 @@ func (w *tarWriter) write(name string, size int64, r io.Reader) error {
 // dirWriter writes a directory.
 type dirWriter struct{ dir string }
 
-func (w *dirWriter) has(name string) bool {
-	_, err := os.Stat(filepath.Join(w.dir, name))
-	return err == nil
+// has is false of a blob that is not what its name says: it is written anew.
+func (w *dirWriter) has(h v1.Hash) bool {
+	has, err := hasBlob(w.dir, h)
+	return has && err == nil
 }
 
 func (w *dirWriter) read(name string) ([]byte, error) {

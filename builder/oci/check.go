@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,21 +55,52 @@ func checkOwn(dir string) error {
 }
 
 // hasBlob says whether a layout has a blob. Its error is that what is there is no file of
-// its own, or has not the bytes that its name says.
-func hasBlob(dir string, h v1.Hash) (bool, error) {
+// its own, or has not the bytes that its name says, or ctx's cause.
+func hasBlob(ctx context.Context, dir string, h v1.Hash) (bool, error) {
 	f, err := statefile.Open(filepath.Join(dir, blobName(h)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	have, _, err := v1.SHA256(f)
-	if err == nil && have != h {
-		err = fmt.Errorf("it has %s", have)
+	if err == nil {
+		err = checkDigest(ctx, f, h)
 	}
 	return err == nil, err
+}
+
+// checkBlobs says whether what an image has in a layout, as far as it is there, is what its
+// names say. Some of it may be links: checkLayout has seen that they lead to files.
+func checkBlobs(ctx context.Context, dir string, a artifact) error {
+	var s survey
+	if err := s.artifact(a); err != nil {
+		return err
+	}
+	for _, h := range s.blobs {
+		f, err := os.Open(filepath.Join(dir, blobName(h)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // who wants it says so
+		}
+		if err == nil {
+			err = checkDigest(ctx, f, h)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDigest reads a file, and closes it.
+func checkDigest(ctx context.Context, f *os.File, want v1.Hash) error {
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { f.Close() })()
+	have, _, err := v1.SHA256(f)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err == nil && have != want {
+		err = fmt.Errorf("%w: %s has other bytes: %s", ErrInvalid, f.Name(), have)
+	}
+	return err
 }
 
 // checkManifests reads a manifest and those below it, of which each has to be small, and

@@ -138,6 +138,26 @@ func TestLayoutsOfOtherBlobs(t *testing.T) {
 	}
 }
 
+// What is damaged is not copied.
+func TestDamagedLayoutsAreNotCopied(t *testing.T) {
+	layer, size, err := v1.SHA256(strings.NewReader("a layer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, _ := savedLayout(t)
+	if err := os.WriteFile(filepath.Join(dir, blobName(layer)), make([]byte, size), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for what, to := range map[string]string{"into another": t.TempDir(), "within itself": dir} {
+		if _, err := Copy(t.Context(), "oci:"+dir+":latest", "oci:"+to+":other", CopyOptions{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), layer.Hex) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := os.Stat(filepath.Join(to, "blobs")); to != dir && err == nil {
+			t.Errorf("%s: something was written", what)
+		}
+	}
+}
+
 // What is written to a layout stays in it.
 func TestLayoutsWithLinks(t *testing.T) {
 	source, _ := savedLayout(t)

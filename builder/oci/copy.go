@@ -108,7 +108,7 @@ func (c *copier) open(text string) (artifact, error) {
 		return artifact{}, err
 	}
 	if r.Kind == reference.Layout {
-		return openLayoutAs(r.Rest)
+		return openLayoutAs(c.ctx, r.Rest)
 	}
 	ref, err := name.ParseReference(r.Rest)
 	if err != nil {
@@ -133,7 +133,7 @@ func (c *copier) get(ref name.Reference) (a artifact, err error) {
 	return a, err
 }
 
-func openLayoutAs(rest string) (a artifact, err error) {
+func openLayoutAs(ctx context.Context, rest string) (a artifact, err error) {
 	dir, tag := reference.SplitTag(rest)
 	err = checkLayout(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -167,6 +167,9 @@ func openLayoutAs(rest string) (a artifact, err error) {
 	} else {
 		a.image, err = index.Image(found[0].Digest)
 	}
+	if err == nil {
+		err = checkBlobs(ctx, dir, a)
+	}
 	return a, err
 }
 
@@ -183,7 +186,7 @@ func (c *copier) write(a artifact, to string, progress func(done, total int64)) 
 		if c.maxSize > 0 && s.bytes > c.maxSize {
 			return fmt.Errorf("%w of %d bytes: it has %d", ErrTooLarge, c.maxSize, s.bytes)
 		}
-		return writeLayoutAs(a, s.blobs, r.Rest)
+		return writeLayoutAs(c.ctx, a, s.blobs, r.Rest)
 	}
 	ref, err := name.ParseReference(r.Rest)
 	if err != nil {
@@ -205,7 +208,7 @@ func (c *copier) put(a artifact, ref name.Reference, progress func(done, total i
 
 // writeLayoutAs puts an image, which has these blobs, into a layout, which is made if there
 // is none, in the place of what has its tag.
-func writeLayoutAs(a artifact, blobs []v1.Hash, rest string) error {
+func writeLayoutAs(ctx context.Context, a artifact, blobs []v1.Hash, rest string) error {
 	d, err := ParseDestination("oci:" + rest) // it need not be there
 	if err != nil {
 		return err
@@ -223,7 +226,10 @@ func writeLayoutAs(a artifact, blobs []v1.Hash, rest string) error {
 	}
 	// What has the name and the size of a blob is taken for it.
 	for _, h := range append(blobs, own) {
-		if _, err := hasBlob(d.Path, h); err != nil {
+		if _, err := hasBlob(ctx, d.Path, h); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				return cause
+			}
 			if err := os.Remove(filepath.Join(d.Path, blobName(h))); err != nil {
 				return err
 			}

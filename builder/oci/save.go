@@ -62,7 +62,7 @@ func Save(ctx context.Context, d Destination, config []byte, annotations map[str
 		if err := checkOwn(d.Path); err != nil {
 			return "", fmt.Errorf("saving to %s: %w", d.Path, err)
 		}
-		w := &dirWriter{dir: d.Path}
+		w := &dirWriter{ctx, d.Path}
 		if err := saveLayout(w, m, hash, d.Tag); err != nil {
 			return "", fmt.Errorf("saving to %s: %w", d.Path, err)
 		}
@@ -230,11 +230,14 @@ func (w *tarWriter) write(name string, size int64, r io.Reader) error {
 }
 
 // dirWriter writes a directory.
-type dirWriter struct{ dir string }
+type dirWriter struct {
+	ctx context.Context
+	dir string
+}
 
 // has is false of a blob that is not what its name says: it is written anew.
 func (w *dirWriter) has(h v1.Hash) bool {
-	has, err := hasBlob(w.dir, h)
+	has, err := hasBlob(w.ctx, w.dir, h)
 	return has && err == nil
 }
 

@@ -282,7 +282,11 @@ func parsePairs(flag, form string, values []string) ([]runtime.Copy, error) {
 			return nil, usageError{fmt.Errorf("%s %q is not %s", flag, v, form)}
 		}
 		pair := runtime.Copy{From: v[:i], To: v[i+1:]}
-		if guest := map[bool]string{true: pair.To, false: pair.From}[flag == "--copy"]; hasTilde(guest) {
+		guest := pair.From
+		if flag == "--copy" {
+			guest = pair.To
+		}
+		if hasTilde(guest) {
 			return nil, usageError{fmt.Errorf("%s %w", flag, errTilde(v, "", guest))}
 		}
 		pairs = append(pairs, pair)
